@@ -1,0 +1,13 @@
+//! meta-dispatch: accepts messages over HTTP, logs each as a row of `cdls`, announces it over RabbitMQ, and sends it
+//! through Meta's Graph API under its line's rate limit.
+//!
+//! The flow, in reading order:
+//! `ingest` checks a request and commits its row → `broker` carries a job that names the line → `dispatch` owns the
+//! line, paces, claims the row in the `store`, calls `graph`, asks `policy` what the answer means, and records the
+//! outcome → the waiting request, the log and dashboards see it.
+
+pub mod broker;
+pub mod message;
+pub mod policy;
+pub mod settings;
+pub mod store;

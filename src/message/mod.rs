@@ -1,0 +1,73 @@
+//! The words of the domain: what a message is, what can become of it, and the job that announces it.
+//!
+//! Plain data, imported by every other module; this one imports nothing of ours and does no I/O.
+
+mod class;
+mod id;
+mod job;
+mod outcome;
+mod status;
+mod submission;
+mod timestamp;
+
+pub use class::{Class, Lane, Medium, MessageKind};
+pub use id::{AccountId, LineId, MessageId, PARTITIONS, Partition};
+pub use job::{JOB_VERSION, Job, JobLine, Reply};
+pub use outcome::{ErrorDetail, Outcome};
+pub use status::{CampaignState, ErrorKind, Status};
+pub use submission::{MAX_DEST_CHARS, Submission};
+pub use timestamp::{time, time_or_null, timestamp};
+
+/// A stored word that this version does not know, such as a status written by a newer one.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown {what}: {value:?}")]
+pub struct UnknownWord {
+    pub what: &'static str,
+    pub value: String,
+}
+
+/// Gives an enum its words: how each value is written in SQL, JSON and on the command line.
+macro_rules! words {
+    ($type:ident, $what:literal, { $($variant:ident => $word:literal),+ $(,)? }) => {
+        impl $type {
+            /// Every value, in the order of declaration.
+            pub const ALL: &'static [$type] = &[$($type::$variant),+];
+
+            /// The word that stands for this value in SQL, JSON and commands.
+            pub const fn as_str(self) -> &'static str {
+                match self { $($type::$variant => $word),+ }
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = $crate::message::UnknownWord;
+
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
+                match word {
+                    $($word => Ok($type::$variant),)+
+                    _ => Err($crate::message::UnknownWord { what: $what, value: word.to_owned() }),
+                }
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let word = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                word.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+use words;

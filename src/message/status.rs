@@ -1,0 +1,74 @@
+//! The states of a log row.
+//!
+//! ```text
+//! PENDING ─► SENDING ─► OK
+//!    ▲          ├─────► ERROR
+//!    ├──────────┤         (released before a byte was written, or waiting with its paused line)
+//!    │          ├─────► RETRY ─► SENDING            RETRY ─► OK (a late success)
+//!    │          └─────► UNKNOWN ─► OK | ERROR | RETRY
+//! PENDING | RETRY ─► CANCELLED | ERROR (expired)
+//! ```
+//! OK, ERROR and CANCELLED never change. Every change is one guarded UPDATE; matching no row is a normal answer.
+
+use super::words;
+
+/// State of a log row (contract: "SQL: for dashboards").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Status {
+    Pending,
+    Sending,
+    Retry,
+    Ok,
+    Error,
+    Unknown,
+    Cancelled,
+}
+words!(Status, "status", {
+    Pending => "PENDING", Sending => "SENDING", Retry => "RETRY", Ok => "OK", Error => "ERROR",
+    Unknown => "UNKNOWN", Cancelled => "CANCELLED",
+});
+
+impl Status {
+    /// Whether a row in this state never changes again.
+    pub fn is_final(self) -> bool {
+        matches!(self, Status::Ok | Status::Error | Status::Cancelled)
+    }
+
+    /// Whether somebody who waits for the outcome is answered now: a final state, or one that only an operator
+    /// or a webhook settles.
+    pub fn is_outcome(self) -> bool {
+        self.is_final() || self == Status::Unknown
+    }
+}
+
+/// Why a row ended as `ERROR`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// Graph refused the message.
+    Refused,
+    /// Its tries are used up.
+    Exhausted,
+    /// Its `valid_for` has passed.
+    Expired,
+    /// Its line cannot send.
+    Line,
+    /// It crashed a worker again and again.
+    Poison,
+    /// An operator settled it.
+    Resolved,
+}
+words!(ErrorKind, "error_kind", {
+    Refused => "refused", Exhausted => "exhausted", Expired => "expired", Line => "line", Poison => "poison",
+    Resolved => "resolved",
+});
+
+/// State of a campaign; a campaign without a row is running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CampaignState {
+    Running,
+    Paused,
+    Cancelled,
+}
+words!(CampaignState, "campaign state", {
+    Running => "running", Paused => "paused", Cancelled => "cancelled",
+});

@@ -1,0 +1,31 @@
+//! A message that passed every check and is about to be logged.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::{AccountId, Class, Lane, LineId, MessageKind};
+
+/// Longest recipient id accepted, in characters (contract code 229).
+pub const MAX_DEST_CHARS: usize = 128;
+
+/// One checked submission: becomes one `PENDING` row. Texts hold no NUL.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    pub account: AccountId,
+    pub line: LineId,
+    pub class: Class,
+    pub dest: String,
+    pub kind: MessageKind,
+    pub mdata: String,
+    pub mcaption: Option<String>,
+    pub msg_id: Option<String>,
+    pub cp_id: Option<String>,
+    pub lane: Lane,
+    /// Not before this time.
+    pub send_at: Option<OffsetDateTime>,
+    /// Not sent later than this long after `send_at`, or after the row's creation.
+    pub valid_for: Duration,
+    /// Where the outcome is to be announced: `<reply queue>/<ticket>`, made by the process that waits.
+    pub waiter: Option<String>,
+}

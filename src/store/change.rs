@@ -1,0 +1,162 @@
+//! The outcome of an attempt as one guarded UPDATE: which states it may leave, and what it writes.
+//!
+//! Both databases bind the same [`RowChange`]; what a change means is decided here, once.
+
+use std::time::Duration;
+
+use crate::message::{ErrorDetail, ErrorKind, MessageId, Status};
+
+/// A change of a row's state. Applies only to the row with this fence.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Graph accepted the message. Also wins over UNKNOWN and RETRY: the success was late.
+    Sent { id: MessageId, fence: i32, http_status: i32, message_id: String },
+    /// Ends the claimed row.
+    Failed { id: MessageId, fence: i32, kind: ErrorKind, error: ErrorDetail, ambiguous: bool },
+    /// Tries the claimed row again after a while. `counted`: an answer about the message itself.
+    Retry { id: MessageId, fence: i32, after: Duration, error: ErrorDetail, counted: bool, ambiguous: bool },
+    /// Nobody knows whether Graph took the message.
+    Unknown { id: MessageId, fence: i32, error: ErrorDetail },
+    /// Back to PENDING: its line may not send for now; the call was answered.
+    WaitForLine { id: MessageId, fence: i32, error: ErrorDetail },
+    /// Back to PENDING: claimed, and the call was never begun.
+    Release { id: MessageId, fence: i32 },
+    /// A waiting row behind another of the same recipient takes that one's time.
+    Defer { id: MessageId, fence: i32, after: Duration },
+    /// A waiting row whose time has passed.
+    Expire { id: MessageId, fence: i32 },
+}
+
+/// What a change binds. `None` keeps the column as it is, except where said otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowChange {
+    pub id: i64,
+    pub fence: i32,
+    /// The states the change may leave.
+    pub from: &'static [Status],
+    pub to: Option<Status>,
+    pub status_code: Option<i32>,
+    pub message_id: Option<String>,
+    /// Whether the `error_code` … `fbtrace_id` columns are written, with what follows (NULLs included).
+    pub writes_error: bool,
+    pub error_code: Option<i32>,
+    pub error_subcode: Option<i32>,
+    pub error_kind: Option<&'static str>,
+    pub error_message: Option<String>,
+    pub fbtrace_id: Option<String>,
+    pub add_attempts: i32,
+    pub add_tries: i32,
+    pub add_ambiguous: i32,
+    /// `next_at` becomes now + this many milliseconds; `None` clears it.
+    pub next_after_ms: Option<i64>,
+    /// Whether `done_at` is set.
+    pub done: bool,
+}
+
+const CLAIMED: &[Status] = &[Status::Sending];
+const WAITING: &[Status] = &[Status::Pending, Status::Retry];
+const LATE: &[Status] = &[Status::Sending, Status::Unknown, Status::Retry];
+
+impl Change {
+    /// The row this change is about.
+    pub fn id(&self) -> MessageId {
+        match self {
+            Change::Sent { id, .. }
+            | Change::Failed { id, .. }
+            | Change::Retry { id, .. }
+            | Change::Unknown { id, .. }
+            | Change::WaitForLine { id, .. }
+            | Change::Release { id, .. }
+            | Change::Defer { id, .. }
+            | Change::Expire { id, .. } => *id,
+        }
+    }
+
+    /// What both databases bind.
+    pub fn row(&self) -> RowChange {
+        match self {
+            Change::Sent { id, fence, http_status, message_id } => RowChange {
+                to: Some(Status::Ok),
+                status_code: Some(*http_status),
+                message_id: Some(message_id.clone()),
+                writes_error: true,
+                done: true,
+                ..RowChange::of(*id, *fence, LATE)
+            },
+            Change::Failed { id, fence, kind, error, ambiguous } => RowChange {
+                to: Some(Status::Error),
+                error_kind: Some(kind.as_str()),
+                add_ambiguous: i32::from(*ambiguous),
+                done: true,
+                ..RowChange::of(*id, *fence, CLAIMED).with_error(error)
+            },
+            Change::Retry { id, fence, after, error, counted, ambiguous } => RowChange {
+                to: Some(Status::Retry),
+                add_tries: i32::from(*counted),
+                add_ambiguous: i32::from(*ambiguous),
+                next_after_ms: Some(after.as_millis() as i64),
+                ..RowChange::of(*id, *fence, CLAIMED).with_error(error)
+            },
+            Change::Unknown { id, fence, error } => RowChange {
+                to: Some(Status::Unknown),
+                add_ambiguous: 1,
+                ..RowChange::of(*id, *fence, CLAIMED).with_error(error)
+            },
+            Change::WaitForLine { id, fence, error } => RowChange {
+                to: Some(Status::Pending),
+                ..RowChange::of(*id, *fence, CLAIMED).with_error(error)
+            },
+            Change::Release { id, fence } => RowChange {
+                to: Some(Status::Pending),
+                add_attempts: -1,
+                ..RowChange::of(*id, *fence, CLAIMED)
+            },
+            Change::Defer { id, fence, after } => RowChange {
+                next_after_ms: Some(after.as_millis() as i64),
+                ..RowChange::of(*id, *fence, WAITING)
+            },
+            Change::Expire { id, fence } => RowChange {
+                to: Some(Status::Error),
+                error_kind: Some(ErrorKind::Expired.as_str()),
+                done: true,
+                ..RowChange::of(*id, *fence, WAITING)
+            },
+        }
+    }
+}
+
+impl RowChange {
+    fn of(id: MessageId, fence: i32, from: &'static [Status]) -> RowChange {
+        RowChange {
+            id: id.0,
+            fence,
+            from,
+            to: None,
+            status_code: None,
+            message_id: None,
+            writes_error: false,
+            error_code: None,
+            error_subcode: None,
+            error_kind: None,
+            error_message: None,
+            fbtrace_id: None,
+            add_attempts: 0,
+            add_tries: 0,
+            add_ambiguous: 0,
+            next_after_ms: None,
+            done: false,
+        }
+    }
+
+    fn with_error(self, error: &ErrorDetail) -> RowChange {
+        RowChange {
+            status_code: error.http_status,
+            writes_error: true,
+            error_code: error.code,
+            error_subcode: error.subcode,
+            error_message: Some(error.message.replace('\0', "")),
+            fbtrace_id: error.fbtrace_id.as_ref().map(|id| id.replace('\0', "")),
+            ..self
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! The log and what stands beside it: the only module that knows SQL.
+//!
+//! [`Store`] is written in use cases: each method is one statement or one transaction, so that no transaction
+//! leaks and both databases can do it their own way. `postgres` is for production, `sqlite` is built in. One
+//! contract suite (`tests/it/store_contract.rs`) runs on both.
+//!
+//! Never here: policy (what a Graph answer means, how long to wait), and secrets in error texts.
+
+mod change;
+pub mod postgres;
+pub mod sqlite;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use time::OffsetDateTime;
+
+pub use change::{Change, RowChange};
+
+use crate::message::{
+    AccountId, CampaignState, Class, ErrorKind, Lane, LineId, Medium, MessageId, MessageKind, Partition,
+    Status, Submission,
+};
+
+/// A store behind its trait. Cheap to clone.
+pub type SharedStore = Arc<dyn Store>;
+
+/// Why a use case of the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached, or the connection broke. Nothing was written, or (for idempotent calls)
+    /// repeating the call is safe.
+    #[error("database unavailable: {0}")]
+    Unavailable(String),
+    /// A commit was sent and its outcome could not be found out.
+    #[error("outcome of the commit unknown: {0}")]
+    CommitUnknown(String),
+    /// The database refuses a value of this batch; smaller batches may pass.
+    #[error("the database refuses the data: {0}")]
+    Rejected(String),
+    /// The schema is missing or too old.
+    #[error("database schema: {0}")]
+    Schema(String),
+    /// A wrong command of an operator, such as a line for an account that does not exist.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// What the schema of the database is, compared with what this program was built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaState {
+    Current,
+    /// Written by a later version; additive, so this one works with it.
+    Newer,
+    /// `migrate` has to be run before this process is ready.
+    Older,
+}
+
+/// A token as stored: looked up by its first ten characters, compared by the SHA-256 of the whole.
+#[derive(Debug, Clone)]
+pub struct TokenRecord {
+    pub account: AccountId,
+    pub account_active: bool,
+    pub hash: Vec<u8>,
+}
+
+/// A line as the worker and the ingest need it, with its account's state.
+#[derive(Debug, Clone)]
+pub struct LineRecord {
+    pub id: LineId,
+    pub account: AccountId,
+    pub name: Option<String>,
+    pub class: Class,
+    pub active: bool,
+    pub account_active: bool,
+    /// Plain or sealed, as stored; empty counts as none.
+    pub page_token: Option<SecretString>,
+    pub page_id: Option<String>,
+    pub instagram_account_id: Option<String>,
+    /// Messages a second; `None` is the class's default.
+    pub rate_text: Option<u32>,
+    pub rate_media: Option<u32>,
+    pub paused_until: Option<OffsetDateTime>,
+    pub pause_reason: Option<String>,
+}
+
+/// A row that may be claimed, as a line's actor holds it.
+#[derive(Debug, Clone)]
+pub struct ReadyRow {
+    pub id: MessageId,
+    pub line: LineId,
+    pub account: AccountId,
+    pub lane: Lane,
+    pub kind: MessageKind,
+    pub cp_id: Option<String>,
+    pub dest: String,
+    pub mdata: String,
+    pub fence: i32,
+    /// Calls begun so far.
+    pub attempts: i32,
+    /// Retried answers about the message itself so far.
+    pub tries: i32,
+    /// How long the row is still valid, by the database's clock; zero or less has expired.
+    pub valid_for: time::Duration,
+    pub waiter: Option<String>,
+}
+
+/// Ready rows of one line that are served in turn with its other flows: one lane, one medium, one campaign
+/// (the empty campaign holds the rows without a `cp_id`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flow {
+    pub line: LineId,
+    pub lane: Lane,
+    pub medium: Medium,
+    pub campaign: String,
+}
+
+/// A wish for the next ready rows of a flow, in id order: those with ids above `after`, at most `limit`.
+#[derive(Debug, Clone)]
+pub struct FlowRead {
+    pub flow: Flow,
+    pub after: MessageId,
+    pub limit: u32,
+}
+
+/// A wish for the ready rows that a job announced, at most `limit`, in id order.
+#[derive(Debug, Clone, Copy)]
+pub struct RangeRead {
+    pub line: LineId,
+    pub lane: Lane,
+    pub first: MessageId,
+    pub last: MessageId,
+    pub limit: u32,
+}
+
+/// A claim to be made: the row as read, with the fence it had then.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    pub id: MessageId,
+    pub fence: i32,
+    /// How long others leave the claimed row alone: the call's total timeout and two seconds.
+    pub call_deadline: Duration,
+}
+
+/// What one recorder transaction did: for each change and each claim, in the order given, whether it took place.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    pub changed: Vec<bool>,
+    pub claimed: Vec<bool>,
+}
+
+/// A recipient whose next message has to wait: a row of theirs is claimed, or waits for its next try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldRecipient {
+    pub line: LineId,
+    pub lane: Lane,
+    pub dest: String,
+    pub by: MessageId,
+    pub status: Status,
+    /// Until the row is due (RETRY) or may be settled (SENDING), by the database's clock.
+    pub wait: Duration,
+}
+
+/// A claimed row, as the owner of its partition compares it with its own calls in flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedRow {
+    pub id: MessageId,
+    pub line: LineId,
+    pub fence: i32,
+    pub worker: String,
+    /// Whether `call_deadline` has passed by the database's clock.
+    pub overdue: bool,
+    pub waiter: Option<String>,
+}
+
+/// A partition held by a worker process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    pub partition: Partition,
+    pub epoch: i64,
+}
+
+/// What a worker holds after a renewal, and how many workers share the partitions.
+#[derive(Debug, Clone, Default)]
+pub struct LeaseReport {
+    pub held: Vec<Lease>,
+    /// Worker processes alive, this one included.
+    pub workers: usize,
+}
+
+/// A row of the log as callers and dashboards see it (contract: "SQL: for dashboards"), names and order included.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct LogRow {
+    pub cdls_id: MessageId,
+    pub cdcs_id: AccountId,
+    pub v8l_id: LineId,
+    pub class: Class,
+    pub dest: String,
+    pub mtype: MessageKind,
+    pub mdata: String,
+    pub mcaption: Option<String>,
+    pub msg_id: Option<String>,
+    pub cp_id: Option<String>,
+    pub priority: Lane,
+    pub status: Status,
+    pub status_code: i32,
+    pub message_id: Option<String>,
+    pub error_code: Option<i32>,
+    pub error_subcode: Option<i32>,
+    pub error_kind: Option<ErrorKind>,
+    pub error_message: Option<String>,
+    pub fbtrace_id: Option<String>,
+    pub attempts: i32,
+    pub ambiguous_attempts: i32,
+    #[serde(serialize_with = "crate::message::time_or_null")]
+    pub next_at: Option<OffsetDateTime>,
+    #[serde(serialize_with = "crate::message::time")]
+    pub expires_at: OffsetDateTime,
+    #[serde(serialize_with = "crate::message::time")]
+    pub created_at: OffsetDateTime,
+    #[serde(serialize_with = "crate::message::time_or_null")]
+    pub sent_at: Option<OffsetDateTime>,
+    #[serde(serialize_with = "crate::message::time_or_null")]
+    pub done_at: Option<OffsetDateTime>,
+    #[serde(serialize_with = "crate::message::time_or_null")]
+    pub delivered_at: Option<OffsetDateTime>,
+    #[serde(serialize_with = "crate::message::time_or_null")]
+    pub read_at: Option<OffsetDateTime>,
+}
+
+/// Whose rows a look-up may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One account's: everything a token can reach.
+    Account(AccountId),
+    /// All: operators at the command line.
+    Operator,
+}
+
+/// Which rows `log tail` shows.
+#[derive(Debug, Clone, Default)]
+pub struct LogFilter {
+    pub line: Option<LineId>,
+    pub status: Option<Status>,
+    pub cp_id: Option<String>,
+}
+
+/// Rows of one line in one state: a cell of `log stats`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct StatusCount {
+    pub v8l_id: LineId,
+    pub class: Class,
+    pub status: Status,
+    pub rows: i64,
+}
+
+/// An account as listed.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct AccountRow {
+    pub cdcs_id: AccountId,
+    pub cdcs_name: String,
+    pub cdcs_active: bool,
+    #[serde(serialize_with = "crate::message::time")]
+    pub created_at: OffsetDateTime,
+}
+
+/// A token as listed: its identifier, never the token.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct TokenRow {
+    pub token_id: String,
+    pub cdcs_id: AccountId,
+    #[serde(serialize_with = "crate::message::time")]
+    pub created_at: OffsetDateTime,
+    #[serde(serialize_with = "crate::message::time_or_null")]
+    pub revoked_at: Option<OffsetDateTime>,
+}
+
+/// A line to be added.
+#[derive(Debug, Clone)]
+pub struct NewLine {
+    /// Chosen by the operator, or the next free id.
+    pub id: Option<LineId>,
+    pub account: AccountId,
+    pub name: Option<String>,
+    pub class: Class,
+    pub page_token: SecretString,
+    pub page_id: Option<String>,
+    pub instagram_account_id: Option<String>,
+    pub rate_text: Option<u32>,
+    pub rate_media: Option<u32>,
+}
+
+/// Which lines a pause concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PauseScope {
+    Line(LineId),
+    /// Every line: Graph limited the app they all share.
+    App,
+}
+
+/// Everything the program asks of a database.
+///
+/// Durations are relative to the database's clock, so that processes need not agree on the time.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // ---- schema ------------------------------------------------------------------------------------------
+
+    /// Creates or upgrades the schema; returns how many migrations were applied.
+    async fn migrate(&self) -> Result<usize, StoreError>;
+
+    /// Compares the schema with this program's. A database without any schema is `Older`.
+    async fn schema(&self) -> Result<SchemaState, StoreError>;
+
+    /// Makes room for the ids to come (PostgreSQL: partitions of `cdls`). Returns how many ranges were made.
+    async fn ensure_room(&self) -> Result<usize, StoreError>;
+
+    // ---- ingest ------------------------------------------------------------------------------------------
+
+    /// Logs submissions as PENDING rows in one commit; ids in the order given, ascending.
+    ///
+    /// `Ok` means committed. When the connection breaks at the commit, the store finds out whether it took place
+    /// before it answers; `CommitUnknown` only if it cannot.
+    async fn insert(&self, submissions: &[Submission]) -> Result<Vec<MessageId>, StoreError>;
+
+    /// The token with this identifier (first ten characters), unless it is revoked.
+    async fn token(&self, token_id: &str) -> Result<Option<TokenRecord>, StoreError>;
+
+    /// Lines by id, whoever owns them; the caller compares accounts. Missing ids are left out.
+    async fn lines(&self, ids: &[LineId]) -> Result<Vec<LineRecord>, StoreError>;
+
+    /// State of one account's campaign.
+    async fn campaign_state(&self, account: AccountId, cp_id: &str) -> Result<CampaignState, StoreError>;
+
+    /// How many rows wait (PENDING or RETRY), for the backlog bound; counting stops at `at_most`.
+    async fn backlog(&self, at_most: i64) -> Result<i64, StoreError>;
+
+    // ---- dispatch: what may be sent ----------------------------------------------------------------------
+
+    /// Ready rows inside announced ranges: PENDING or RETRY, no `next_at`. One round trip for all ranges.
+    async fn read_ranges(&self, ranges: &[RangeRead]) -> Result<Vec<ReadyRow>, StoreError>;
+
+    /// Next ready rows of flows. One round trip for all flows; rows of a flow in id order.
+    async fn read_flows(&self, reads: &[FlowRead]) -> Result<Vec<ReadyRow>, StoreError>;
+
+    /// Every flow of these partitions that has ready rows, with the lowest ready id. Campaigns that are paused or
+    /// cancelled are left out.
+    async fn ready_flows(&self, partitions: &[Partition]) -> Result<Vec<(Flow, MessageId)>, StoreError>;
+
+    /// Clears the `next_at` of at most `limit` rows that are due (lowest due time and id first), and says which
+    /// rows they were.
+    async fn promote_due(
+        &self,
+        partitions: &[Partition],
+        limit: u32,
+    ) -> Result<Vec<(LineId, Lane, MessageId)>, StoreError>;
+
+    /// Recipients with a claimed row or one that waits for its next try, in these partitions.
+    async fn held_recipients(&self, partitions: &[Partition]) -> Result<Vec<HeldRecipient>, StoreError>;
+
+    /// Of these rows, those that are still SENDING, or RETRY and not yet due.
+    async fn still_held(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError>;
+
+    // ---- dispatch: the recorder's transaction ------------------------------------------------------------
+
+    /// Writes changes, then makes claims, in one transaction.
+    ///
+    /// A change applies only if the row still has the fence and a status the change allows; a claim only if the
+    /// row is PENDING or RETRY, has the fence given, has not expired, and `worker` holds the lease of its
+    /// partition at this moment. A claim raises `fence` and `attempts` by one and skips rows that others have
+    /// locked. Repeating a call whose outcome is unknown is safe: what took place matches no row any more.
+    async fn record(
+        &self,
+        worker: &str,
+        changes: &[Change],
+        claims: &[Claim],
+    ) -> Result<Recorded, StoreError>;
+
+    /// Claimed rows of these partitions, whoever holds them.
+    async fn claimed_rows(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError>;
+
+    /// Ends at most `limit` ready rows of the line that have expired, as ERROR `expired`. Returns their ids and waiters.
+    async fn expire_waiting(
+        &self,
+        line: LineId,
+        limit: u32,
+    ) -> Result<Vec<(MessageId, Option<String>)>, StoreError>;
+
+    /// Pauses until now + `length`; never shortens a pause.
+    async fn pause(&self, scope: PauseScope, length: Duration, reason: &str) -> Result<(), StoreError>;
+
+    // ---- leases ------------------------------------------------------------------------------------------
+
+    /// Says that `worker` is alive and prolongs what it holds; forgets workers that are gone.
+    async fn renew_leases(&self, worker: &str, ttl: Duration) -> Result<LeaseReport, StoreError>;
+
+    /// Takes at most `at_most` partitions that nobody holds, each with its epoch raised.
+    async fn acquire_leases(
+        &self,
+        worker: &str,
+        ttl: Duration,
+        at_most: usize,
+    ) -> Result<Vec<Lease>, StoreError>;
+
+    /// Gives partitions back at once.
+    async fn release_leases(&self, worker: &str, partitions: &[Partition]) -> Result<(), StoreError>;
+
+    /// Withdraws `worker`: gives back whatever it holds and forgets that it was alive.
+    async fn withdraw_worker(&self, worker: &str) -> Result<(), StoreError>;
+
+    // ---- log ---------------------------------------------------------------------------------------------
+
+    /// One row, if the scope may see it.
+    async fn log_row(&self, scope: Scope, id: MessageId) -> Result<Option<LogRow>, StoreError>;
+
+    /// Rows with ids above `after`, lowest first, at most `limit`.
+    async fn log_after(
+        &self,
+        filter: &LogFilter,
+        after: MessageId,
+        limit: u32,
+    ) -> Result<Vec<LogRow>, StoreError>;
+
+    /// The newest rows, newest first, at most `limit`.
+    async fn log_newest(&self, filter: &LogFilter, limit: u32) -> Result<Vec<LogRow>, StoreError>;
+
+    /// Rows by line and status; `since` counts only rows created that recently.
+    async fn log_stats(&self, since: Option<Duration>) -> Result<Vec<StatusCount>, StoreError>;
+
+    // ---- accounts, tokens, lines -------------------------------------------------------------------------
+
+    async fn add_account(&self, name: &str) -> Result<AccountId, StoreError>;
+    async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError>;
+
+    /// Stores a token's identifier and hash; `Invalid` if the account does not exist.
+    async fn add_token(&self, account: AccountId, token_id: &str, hash: &[u8]) -> Result<(), StoreError>;
+    async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError>;
+
+    /// Whether there was such a token that was not revoked yet.
+    async fn revoke_token(&self, token_id: &str) -> Result<bool, StoreError>;
+
+    /// Adds a line; `Invalid` if the account does not exist or the id is taken.
+    async fn add_line(&self, line: &NewLine) -> Result<LineId, StoreError>;
+
+    /// All lines, by id.
+    async fn all_lines(&self) -> Result<Vec<LineRecord>, StoreError>;
+
+    /// Replaces the page token and ends a pause that its predecessor caused. Whether there is such a line.
+    async fn set_page_token(&self, line: LineId, page_token: &SecretString) -> Result<bool, StoreError>;
+
+    /// An operator's pause, replacing any other; `None` lasts until `resume_line`. Whether there is such a line.
+    async fn pause_line(
+        &self,
+        line: LineId,
+        length: Option<Duration>,
+        reason: &str,
+    ) -> Result<bool, StoreError>;
+
+    /// Ends the line's pause. Whether there is such a line.
+    async fn resume_line(&self, line: LineId) -> Result<bool, StoreError>;
+
+    // ---- lifecycle ---------------------------------------------------------------------------------------
+
+    /// Closes the pools; later calls fail.
+    async fn close(&self);
+}
