@@ -1,1 +1,1 @@
-//! How fast a line may go.
+//! How fast a line may go: limits, bursts, and pauses.

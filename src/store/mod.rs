@@ -7,6 +7,7 @@
 //! Never here: policy (what a Graph answer means, how long to wait), and secrets in error texts.
 
 mod change;
+mod open;
 pub mod postgres;
 pub mod sqlite;
 
@@ -18,6 +19,7 @@ use secrecy::SecretString;
 use time::OffsetDateTime;
 
 pub use change::{Change, RowChange};
+pub use open::open;
 
 use crate::message::{
     AccountId, CampaignState, Class, ErrorKind, Lane, LineId, Medium, MessageId, MessageKind, Partition,
