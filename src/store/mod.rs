@@ -109,6 +109,18 @@ pub struct ReadyRow {
     pub waiter: Option<String>,
 }
 
+impl ReadyRow {
+    /// The flow this row is served in.
+    pub fn flow(&self) -> Flow {
+        Flow {
+            line: self.line,
+            lane: self.lane,
+            medium: self.kind.medium(),
+            campaign: self.cp_id.clone().unwrap_or_default(),
+        }
+    }
+}
+
 /// Ready rows of one line that are served in turn with its other flows: one lane, one medium, one campaign
 /// (the empty campaign holds the rows without a `cp_id`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,0 +1,218 @@
+//! Puts the parts together: opens the store and the broker, and runs the roles of one process.
+//!
+//! The only place that starts long-lived tasks. If one of them ends before the process is told to stop, the process
+//! stops: a supervisor starts a whole one again.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{self, SharedBroker};
+use crate::dispatch::{Dispatch, DispatchOptions};
+use crate::graph::GraphClient;
+use crate::ingest::{self, Ingest};
+use crate::ops;
+use crate::settings::Settings;
+use crate::store::{self, SchemaState, SharedStore};
+
+/// How often the log's room for further ids is looked after.
+const ROOM_EVERY: Duration = Duration::from_secs(300);
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// HTTP and workers in one process.
+    Serve,
+    Ingest,
+    Worker,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::Serve => "serve",
+            Role::Ingest => "ingest",
+            Role::Worker => "worker",
+        }
+    }
+
+    fn takes_requests(self) -> bool {
+        self != Role::Worker
+    }
+
+    fn sends(self) -> bool {
+        self != Role::Ingest
+    }
+}
+
+/// A running process.
+pub struct App {
+    /// Where the send endpoints listen.
+    pub http: Option<SocketAddr>,
+    pub admin: SocketAddr,
+    pub store: SharedStore,
+    tasks: JoinSet<&'static str>,
+    dispatch: Option<tokio::task::JoinHandle<()>>,
+    broker: SharedBroker,
+    stopping: CancellationToken,
+    /// Cancelled when nothing depends on health checks and replies any more.
+    ended: CancellationToken,
+    grace: Duration,
+}
+
+impl App {
+    /// Opens everything and starts the role's tasks. Database and broker may be down; the process is not ready
+    /// until the database answers.
+    pub async fn start(settings: &Settings, role: Role) -> Result<App> {
+        let store = open_store(settings, role).await?;
+        let (broker, arrivals) = broker::open(&settings.broker).await?;
+        let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+
+        let http = if role.takes_requests() {
+            let listener = listen(settings.http.listen, "http.listen").await?;
+            let address = listener.local_addr()?;
+            let ingest = Ingest::new(store.clone(), broker.clone(), settings);
+            let accept = ingest.clone().run(arrivals.replies, ended.clone());
+            tasks.spawn(async move {
+                accept.await;
+                "ingest"
+            });
+            let limits = ingest::http::ConnectionLimits::of(&settings.http);
+            let serving =
+                ingest::http::serve(listener, ingest::http::router(ingest), limits, stopping.clone());
+            tasks.spawn(async move {
+                serving.await;
+                "http"
+            });
+            Some(address)
+        } else {
+            None
+        };
+
+        let (held, leases) = watch::channel(0);
+        let dispatch = if role.sends() {
+            let dispatch = Dispatch {
+                worker: uuid::Uuid::now_v7().simple().to_string(),
+                store: store.clone(),
+                broker: broker.clone(),
+                jobs: arrivals.jobs,
+                graph: GraphClient::new(&settings.graph)?,
+                options: DispatchOptions::of(settings),
+                held,
+            };
+            Some(tokio::spawn(dispatch.run(stopping.clone())))
+        } else {
+            None
+        };
+
+        let listener = listen(settings.admin.listen, "admin.listen").await?;
+        let admin = listener.local_addr()?;
+        let router = ops::router(store.clone(), broker.clone(), leases);
+        let serving =
+            ingest::http::serve(listener, router, ingest::http::ConnectionLimits::of(&settings.http), ended.clone());
+        tasks.spawn(async move {
+            serving.await;
+            "admin"
+        });
+        let room = keep_room(store.clone(), ended.clone());
+        tasks.spawn(async move {
+            room.await;
+            "room"
+        });
+        tracing::info!(role = role.name(), http = ?http, %admin, "started");
+        Ok(App { http, admin, store, tasks, dispatch, broker, stopping, ended, grace: settings.shutdown.grace })
+    }
+
+    /// Runs until `stop` is cancelled, then drains. An error if a task ended by itself.
+    pub async fn run_until(mut self, stop: CancellationToken) -> Result<()> {
+        let failed = tokio::select! {
+            () = stop.cancelled() => None,
+            task = self.tasks.join_next() => Some(task.and_then(Result::ok).unwrap_or("a task")),
+            _ = finished(&mut self.dispatch) => Some("dispatch"),
+        };
+        self.stop().await;
+        match failed {
+            Some(task) => bail!("{task} ended unexpectedly; the process stops"),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops taking requests, drains calls in flight, writes what is known, and closes everything.
+    pub async fn stop(mut self) {
+        self.stopping.cancel();
+        if self.dispatch.is_some() {
+            finished(&mut self.dispatch).await;
+        }
+        self.ended.cancel();
+        let tasks = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.grace, tasks).await.is_err() {
+            tracing::warn!("requests outlasted the grace and were cut");
+        }
+        self.broker.close(Duration::from_secs(5)).await;
+        self.store.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Waits for the dispatch task; for ever where there is none.
+async fn finished(dispatch: &mut Option<tokio::task::JoinHandle<()>>) {
+    match dispatch {
+        Some(task) => {
+            // A panic was reported by the panic hook.
+            let _ = task.await;
+            *dispatch = None;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn open_store(settings: &Settings, role: Role) -> Result<SharedStore> {
+    let url = settings.database.url.expose_secret();
+    if role != Role::Serve {
+        if url.starts_with("sqlite:") {
+            bail!(
+                "setting database.url: `{}` needs postgres://…; SQLite serves one process, `serve`",
+                role.name()
+            );
+        }
+        if settings.broker.url.expose_secret() == "embedded" {
+            bail!("setting broker.url: `{}` needs amqp://…; the embedded queue serves one process, `serve`", role.name());
+        }
+    }
+    let store = store::open_for_serving(&settings.database).await?;
+    match store.schema().await {
+        Ok(SchemaState::Older) => {
+            tracing::error!("the database schema is missing or too old: run `meta-dispatch migrate`");
+        }
+        Ok(SchemaState::Current | SchemaState::Newer) => {}
+        Err(error) => tracing::error!(%error, "the database does not answer; trying on"),
+    }
+    Ok(store)
+}
+
+async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("setting {key}: cannot listen on {address}"))
+}
+
+/// Makes room for the ids to come, now and every few minutes.
+async fn keep_room(store: SharedStore, ended: CancellationToken) {
+    let mut tick = tokio::time::interval(ROOM_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = ended.cancelled() => return,
+        }
+        if let Err(error) = store.ensure_room().await {
+            tracing::warn!(%error, "no room could be made for further rows; `migrate` makes it too");
+        }
+    }
+}

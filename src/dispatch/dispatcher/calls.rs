@@ -1,0 +1,111 @@
+//! Calls: begun, ended, and what an ended call means for its line; and the end of all calls when the process stops.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Dispatcher;
+use crate::dispatch::Event;
+use crate::dispatch::line::{Line, PlannedCall, Steps};
+use crate::dispatch::send::{Finished, Ticket, send};
+use crate::dispatch::upkeep::Order;
+use crate::message::LineId;
+use crate::policy::classify::{CallResult, PauseDemand, PauseTarget};
+use crate::store::{Change, PauseScope};
+
+impl Dispatcher {
+    pub(super) fn finish_calls(&mut self, first: Result<Finished, tokio::task::JoinError>) {
+        let mut next = Some(first);
+        while let Some(finished) = next {
+            match finished {
+                Ok(finished) => self.finish(finished),
+                Err(error) => {
+                    tracing::error!(%error, "a call's task failed; its row is settled after its deadline")
+                }
+            }
+            next = self.calls.try_join_next();
+        }
+    }
+
+    fn finish(&mut self, finished: Finished) {
+        let Finished { ticket, change, waiter, pause, sent } = finished;
+        self.tickets.remove(&ticket.id);
+        let now = Instant::now();
+        let held_for = match &change {
+            Change::Retry { after, .. } => Some(*after),
+            Change::WaitForLine { .. } => Some(Duration::ZERO),
+            _ => None,
+        };
+        if let Some(line) = self.line(ticket.line) {
+            line.call_ended(ticket.medium, ticket.lane, &ticket.dest, ticket.id, held_for.is_some());
+            if sent {
+                line.succeeded();
+            }
+        }
+        if let Some(after) = held_for {
+            self.watch_held(now + after, ticket.id, ticket.line, ticket.lane, ticket.dest);
+        }
+        self.record_changes(vec![(change, waiter)]);
+        if let Some(demand) = pause {
+            self.pause(ticket.line, &demand, now);
+        }
+    }
+
+    fn pause(&mut self, line: LineId, demand: &PauseDemand, now: Instant) {
+        let Some(actor) = self.line(line) else { return };
+        let length = actor.pause(demand, now);
+        tracing::warn!(%line, ?length, reason = %demand.reason, "Graph demands a pause");
+        let scope = match demand.target {
+            PauseTarget::Line => PauseScope::Line(line),
+            PauseTarget::App => {
+                self.lines.values_mut().for_each(|line| line.pause_for(length, now));
+                PauseScope::App
+            }
+        };
+        // Gone only when the process ends.
+        let _ = self.channels.orders.send(Order::Pause { scope, length, reason: demand.reason.clone() });
+    }
+
+    pub(super) fn begin(&mut self, call: PlannedCall) {
+        self.tickets.insert(call.row.id, Ticket::of(&call.row, call.expires));
+        self.calls.spawn(send(self.send_context.clone(), call));
+    }
+
+    /// Gives claimed rows back, waits for calls in flight, and calls those that outlast the grace unknown.
+    pub(super) async fn drain(mut self) {
+        let until = Instant::now() + self.options.grace;
+        self.abandon_all();
+        while self.unfinished() {
+            tokio::select! {
+                Some(finished) = self.calls.join_next() => self.finish_calls(finished),
+                Some(event) = self.channels.inbox.recv() => match event {
+                    Event::ClaimsAnswered(answers) => {
+                        self.claims_answered(answers);
+                        self.abandon_all();
+                    }
+                    Event::Lost { stopped, .. } => drop(stopped),
+                    _ => {}
+                },
+                () = tokio::time::sleep_until(until) => break,
+            }
+        }
+        self.calls.abort_all();
+        let outlasted = CallResult::Cut { reason: "the process stopped before Graph answered".into() };
+        for (_, ticket) in std::mem::take(&mut self.tickets) {
+            let finished = ticket.conclude(&outlasted, &self.send_context.policy);
+            self.record_changes(vec![(finished.change, finished.waiter)]);
+        }
+    }
+
+    fn abandon_all(&mut self) {
+        let now = Instant::now();
+        let mut steps = Steps::default();
+        self.lines.values_mut().for_each(|line| line.abandon(now, &mut steps));
+        self.record_changes(steps.changes);
+        self.reserved = self.lines.values().map(Line::reserved).sum();
+    }
+
+    fn unfinished(&self) -> bool {
+        self.reserved + self.tickets.len() + self.abandoned.len() > 0
+    }
+}

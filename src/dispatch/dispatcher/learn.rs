@@ -1,0 +1,197 @@
+//! What each event changes.
+
+use std::collections::HashSet;
+
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::Dispatcher;
+use crate::broker::JobDelivery;
+use crate::dispatch::Event;
+use crate::dispatch::line::Steps;
+use crate::dispatch::reader::Request;
+use crate::dispatch::upkeep::Order;
+use crate::message::{ErrorDetail, JobLine, LineId, MessageId, Partition};
+use crate::store::{Change, ClaimedRow, Flow, HeldRecipient, LineRecord, RangeRead, ReadyRow};
+
+impl Dispatcher {
+    pub(super) fn handle(&mut self, event: Event) {
+        match event {
+            Event::Gained { partitions, held } => self.gain(partitions, held),
+            Event::Lost { partitions, stopped } => {
+                self.lose(&partitions);
+                // The keeper is gone only when the process ends.
+                let _ = stopped.send(());
+            }
+            Event::Rows(rows) => rows.into_iter().for_each(|row| self.offer(row)),
+            Event::Flows(reads) => {
+                for (read, rows) in reads {
+                    if let Some(line) = self.line(read.flow.line) {
+                        line.queue.read(&read, rows);
+                    }
+                }
+            }
+            Event::FlowsFailed(flows) => {
+                for flow in flows {
+                    if let Some(line) = self.line(flow.line) {
+                        line.queue.read_failed(&flow);
+                    }
+                }
+            }
+            Event::Ready(flows) => self.found(flows),
+            Event::Promoted(rows) => {
+                for (line, lane, id) in rows {
+                    if self.owns(line) {
+                        self.line_or_new(line);
+                        self.request(Request::Range(RangeRead { line, lane, first: id, last: id, limit: 1 }));
+                    }
+                }
+            }
+            Event::Lines { asked, records, pause_written } => self.configure(asked, records, pause_written),
+            Event::ClaimsAnswered(answers) => self.claims_answered(answers),
+            Event::Claimed(rows) => self.settle_claimed(rows),
+            Event::StillHeld { asked, held } => self.release_held(asked, held),
+            Event::ExpireWaiting => self.order_expiry(),
+        }
+    }
+
+    fn gain(&mut self, partitions: Vec<Partition>, held: Vec<HeldRecipient>) {
+        self.owned.extend(partitions);
+        let now = Instant::now();
+        for recipient in held {
+            self.line_or_new(recipient.line).hold(&recipient);
+            self.watch_held(
+                now + recipient.wait,
+                recipient.by,
+                recipient.line,
+                recipient.lane,
+                recipient.dest,
+            );
+        }
+    }
+
+    fn lose(&mut self, partitions: &[Partition]) {
+        self.owned.retain(|partition| !partitions.contains(partition));
+        let now = Instant::now();
+        let gone: Vec<LineId> =
+            self.lines.keys().copied().filter(|line| partitions.contains(&line.partition())).collect();
+        for id in gone {
+            if let Some(mut line) = self.lines.remove(&id) {
+                self.reserved -= line.reserved();
+                self.abandoned.extend(line.open_claims());
+                let mut steps = Steps::default();
+                line.abandon(now, &mut steps);
+                self.record_changes(steps.changes);
+            }
+            self.forget_wake(id);
+        }
+    }
+
+    /// Takes a job and those that wait behind it, and acknowledges: what they told is noted, and the log has it.
+    pub(super) fn take_jobs(&mut self, first: JobDelivery) {
+        let mut next = Some(first);
+        while let Some(delivery) = next {
+            if self.owned.contains(&delivery.partition) {
+                for JobLine(line, lane, first, last, rows) in delivery.job.lines.iter().copied() {
+                    let actor = self.line_or_new(line);
+                    if let Some(read) = actor.announced(lane, first, last, rows) {
+                        self.request(Request::Range(read));
+                    }
+                }
+            }
+            delivery.ack();
+            next = self.channels.jobs.try_recv().ok();
+        }
+    }
+
+    fn offer(&mut self, row: ReadyRow) {
+        if self.owns(row.line) {
+            self.line_or_new(row.line).queue.offer(row);
+        }
+    }
+
+    fn found(&mut self, flows: Vec<(Flow, MessageId)>) {
+        for (flow, lowest) in flows {
+            if self.owns(flow.line) {
+                self.line_or_new(flow.line).queue.found(&flow, lowest);
+            }
+        }
+    }
+
+    fn configure(&mut self, asked: Vec<LineId>, records: Vec<LineRecord>, pause_written: bool) {
+        let (now, today) = (Instant::now(), OffsetDateTime::now_utc());
+        let mut missing: HashSet<LineId> = asked.into_iter().collect();
+        for record in records {
+            missing.remove(&record.id);
+            if let Some(line) = self.lines.get_mut(&record.id) {
+                line.configure(&record, &self.options.ceilings, pause_written, now, today);
+                self.dirty.insert(record.id);
+            }
+        }
+        for id in missing {
+            if let Some(line) = self.line(id) {
+                line.deconfigure();
+            }
+        }
+    }
+
+    pub(super) fn claims_answered(&mut self, answers: Vec<(LineId, MessageId, bool)>) {
+        let now = Instant::now();
+        for (id, message, made) in answers {
+            if let Some(fence) = self.abandoned.remove(&message) {
+                if made {
+                    self.record_changes(vec![(Change::Release { id: message, fence }, None)]);
+                }
+                continue;
+            }
+            self.reserved -= usize::from(!made);
+            if let Some(line) = self.line(id)
+                && let Some((lane, dest)) = line.claim_answered(message, made)
+            {
+                self.watch_held(now, message, id, lane, dest);
+            }
+        }
+    }
+
+    /// Settles claims that have no call: our own that were never written, and those whose worker is gone.
+    fn settle_claimed(&mut self, rows: Vec<ClaimedRow>) {
+        for row in rows {
+            let ours = row.worker == self.worker;
+            let in_hand = self.tickets.contains_key(&row.id)
+                || self.lines.get(&row.line).is_some_and(|line| line.queue.in_call(row.id));
+            if in_hand {
+                continue;
+            }
+            let (id, fence) = (row.id, row.fence);
+            let change = if ours {
+                Change::Release { id, fence }
+            } else if row.overdue {
+                let error = ErrorDetail {
+                    message:
+                        "the worker that made this call is gone; whether Graph took the message is not known"
+                            .into(),
+                    ..ErrorDetail::default()
+                };
+                if self.options.retry.retry_ambiguous {
+                    let after = self.options.retry.base;
+                    Change::Retry { id, fence, after, error, counted: true, ambiguous: true }
+                } else {
+                    Change::Unknown { id, fence, error }
+                }
+            } else {
+                continue;
+            };
+            self.record_changes(vec![(change, row.waiter)]);
+        }
+    }
+
+    fn order_expiry(&mut self) {
+        let now = Instant::now();
+        for (id, line) in &self.lines {
+            if line.leaves_rows_waiting(now) {
+                // Gone only when the process ends.
+                let _ = self.channels.orders.send(Order::Expire(*id));
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The event loop: one task that holds the line actors, deals out permits, and carries out what lines want done.
+//!
+//! Each event changes what a line knows; then every line concerned is pumped once. No I/O and no locks here:
+//! reads, writes and calls are made by other tasks.
+
+mod calls;
+mod held;
+mod learn;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::lease::SendUntil;
+use super::line::{Allowance, Line, Steps};
+use super::reader::Request;
+use super::recorder::{Entry, Latency};
+use super::send::{Finished, SendContext, Ticket, call_deadline};
+use super::upkeep::Order;
+use super::{DispatchOptions, Event, SharedSendContext};
+use crate::broker::JobDelivery;
+use crate::message::{Lane, LineId, MessageId, Partition};
+use crate::store::{Change, Claim};
+
+/// The shortest time ahead of its call that a row is claimed; slow commits lengthen it.
+const SHORTEST_HORIZON: Duration = Duration::from_millis(15);
+const LONGEST_HORIZON: Duration = Duration::from_secs(1);
+/// How often line records are read again, so that changes by SQL take effect within ten seconds.
+const REFRESH_EVERY: Duration = Duration::from_secs(3);
+/// How long after its time a held recipient is looked up in the log.
+const HELD_SLACK: Duration = Duration::from_secs(2);
+/// Events handled before lines are pumped.
+const EVENTS_AT_ONCE: usize = 256;
+
+/// The dispatcher's ends of its channels.
+pub struct Channels {
+    pub inbox: mpsc::UnboundedReceiver<Event>,
+    pub jobs: mpsc::Receiver<JobDelivery>,
+    pub entries: mpsc::UnboundedSender<Entry>,
+    pub requests: mpsc::UnboundedSender<Request>,
+    pub orders: mpsc::UnboundedSender<Order>,
+}
+
+pub struct Dispatcher {
+    worker: String,
+    options: DispatchOptions,
+    send_context: SharedSendContext,
+    channels: Channels,
+    latency: Latency,
+    send_until: SendUntil,
+    owned: BTreeSet<Partition>,
+    lines: HashMap<LineId, Line>,
+    /// Lines to be pumped before the next wait.
+    dirty: HashSet<LineId>,
+    /// Lines that wait for permits, first come first served.
+    hungry: VecDeque<LineId>,
+    is_hungry: HashSet<LineId>,
+    wakes: BTreeSet<(Instant, LineId)>,
+    wake_of: HashMap<LineId, Instant>,
+    /// Recipients whose held row is looked up when its time has passed.
+    held: BTreeMap<(Instant, MessageId), (LineId, Lane, String)>,
+    asked_held: HashMap<MessageId, (LineId, Lane, String)>,
+    calls: JoinSet<Finished>,
+    /// Calls in flight, for those that outlast the grace.
+    tickets: HashMap<MessageId, Ticket>,
+    /// Permits held for calls that have not begun.
+    reserved: usize,
+    /// Claims on their way for lines that were let go, with the fence they get: to be given back.
+    abandoned: HashMap<MessageId, i32>,
+    refresh_at: Instant,
+}
+
+impl Dispatcher {
+    pub fn new(
+        worker: String,
+        send_context: SendContext,
+        options: DispatchOptions,
+        channels: Channels,
+        latency: Latency,
+        send_until: SendUntil,
+    ) -> Dispatcher {
+        Dispatcher {
+            worker,
+            options,
+            send_context: Arc::new(send_context),
+            channels,
+            latency,
+            send_until,
+            owned: BTreeSet::new(),
+            lines: HashMap::new(),
+            dirty: HashSet::new(),
+            hungry: VecDeque::new(),
+            is_hungry: HashSet::new(),
+            wakes: BTreeSet::new(),
+            wake_of: HashMap::new(),
+            held: BTreeMap::new(),
+            asked_held: HashMap::new(),
+            calls: JoinSet::new(),
+            tickets: HashMap::new(),
+            reserved: 0,
+            abandoned: HashMap::new(),
+            refresh_at: Instant::now() + REFRESH_EVERY,
+        }
+    }
+
+    /// Runs until `shutdown`, then drains.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut events = Vec::new();
+        while !shutdown.is_cancelled() {
+            let wake = self.next_wake();
+            tokio::select! {
+                _ = self.channels.inbox.recv_many(&mut events, EVENTS_AT_ONCE) => {
+                    for event in events.drain(..) {
+                        self.handle(event);
+                    }
+                }
+                Some(delivery) = self.channels.jobs.recv() => self.take_jobs(delivery),
+                Some(finished) = self.calls.join_next() => self.finish_calls(finished),
+                () = tokio::time::sleep_until(wake) => {}
+                () = shutdown.cancelled() => {}
+            }
+            self.tick();
+            self.pump();
+        }
+        self.drain().await;
+    }
+
+    fn pump(&mut self) {
+        let now = Instant::now();
+        if !self.send_until.allows(now) {
+            return;
+        }
+        // Lines that wait for permits go first, those that wait longest before the others.
+        for _ in 0..self.hungry.len().min(self.free_permits()) {
+            if let Some(id) = self.hungry.pop_front() {
+                self.is_hungry.remove(&id);
+                self.dirty.remove(&id);
+                self.pump_line(id, now);
+            }
+        }
+        for id in std::mem::take(&mut self.dirty) {
+            self.pump_line(id, now);
+        }
+    }
+
+    fn pump_line(&mut self, id: LineId, now: Instant) {
+        let horizon = (self.latency.get() * 2).clamp(SHORTEST_HORIZON, LONGEST_HORIZON);
+        let allowance = Allowance { free: self.free_permits() };
+        let Some(line) = self.lines.get_mut(&id).filter(|line| line.is_configured()) else { return };
+        let mut steps = Steps::default();
+        self.reserved -= line.reserved();
+        line.pump(now, horizon, allowance, &mut steps);
+        self.reserved += line.reserved();
+        if steps.wants_permits && self.is_hungry.insert(id) {
+            self.hungry.push_back(id);
+        }
+        self.set_wake(id, steps.wake);
+        for row in steps.claims {
+            let call_deadline = call_deadline(&self.send_context.graph, &row);
+            let claim = Claim { id: row.id, fence: row.fence, call_deadline };
+            self.entry(Entry::Claim { line: id, claim });
+        }
+        self.record_changes(steps.changes);
+        for (by, lane, dest) in steps.held {
+            self.watch_held(now, by, id, lane, dest);
+        }
+        steps.reads.into_iter().for_each(|read| self.request(Request::Flow(read)));
+        steps.calls.into_iter().for_each(|call| self.begin(call));
+    }
+
+    fn free_permits(&self) -> usize {
+        self.options.concurrency.saturating_sub(self.reserved + self.tickets.len())
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        while let Some((at, id)) = self.wakes.first().copied()
+            && at <= now
+        {
+            self.wakes.remove(&(at, id));
+            self.wake_of.remove(&id);
+            self.dirty.insert(id);
+        }
+        self.ask_held(now);
+        if now >= self.refresh_at {
+            self.refresh_at = now + REFRESH_EVERY;
+            self.lines.retain(|_, line| !line.is_idle(now));
+            for (id, line) in &mut self.lines {
+                line.queue.forget_empty_flows();
+                let _ = self.channels.requests.send(Request::Line(*id));
+                self.dirty.insert(*id);
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let line = self.wakes.first().map(|(at, _)| *at);
+        let held = self.held.first_key_value().map(|((at, _), _)| *at);
+        [line, held].into_iter().flatten().fold(self.refresh_at, Instant::min)
+    }
+
+    fn set_wake(&mut self, id: LineId, at: Option<Instant>) {
+        self.forget_wake(id);
+        if let Some(at) = at {
+            self.wakes.insert((at, id));
+            self.wake_of.insert(id, at);
+        }
+    }
+
+    fn forget_wake(&mut self, id: LineId) {
+        if let Some(at) = self.wake_of.remove(&id) {
+            self.wakes.remove(&(at, id));
+        }
+    }
+
+    fn owns(&self, line: LineId) -> bool {
+        self.owned.contains(&line.partition())
+    }
+
+    fn line(&mut self, id: LineId) -> Option<&mut Line> {
+        let line = self.lines.get_mut(&id)?;
+        self.dirty.insert(id);
+        Some(line)
+    }
+
+    fn line_or_new(&mut self, id: LineId) -> &mut Line {
+        self.dirty.insert(id);
+        if !self.lines.contains_key(&id) {
+            self.request(Request::Line(id));
+        }
+        self.lines.entry(id).or_insert_with(|| Line::new(id))
+    }
+
+    fn record_changes(&self, changes: Vec<(Change, Option<String>)>) {
+        for (change, waiter) in changes {
+            self.entry(Entry::Change { change, waiter });
+        }
+    }
+
+    fn entry(&self, entry: Entry) {
+        // The recorder outlives the dispatcher; it is gone only after a panic, which ends the process.
+        let _ = self.channels.entries.send(entry);
+    }
+
+    fn request(&self, request: Request) {
+        // As above, for the reader.
+        let _ = self.channels.requests.send(request);
+    }
+}

@@ -1,0 +1,426 @@
+//! The actor of one line: paces its calls, decides which rows to claim, and keeps its pauses.
+//!
+//! Pace first, claim last: a row is claimed when a permit is there and its call is due within the time a claim takes
+//! to commit. The limiter is asked again when the claimed row is handed to the connection, so that a slow commit
+//! cannot bunch calls. No I/O: [`Line::pump`] says what is to be done, the dispatcher does it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::clock::RuntimeClock;
+use super::queue::Queue;
+use crate::message::{Class, Lane, LineId, Medium, MessageId};
+use crate::policy::classify::PauseDemand;
+use crate::policy::pace::{Ceilings, Limits, Pacer, PauseLadder};
+use crate::store::{Change, FlowRead, HeldRecipient, LineRecord, RangeRead, ReadyRow};
+
+/// A claimed row whose call has not begun this long after the claim was asked for is given back: `call_deadline`
+/// allows for two seconds.
+const CLAIM_STALE_AFTER: Duration = Duration::from_millis(1_500);
+
+/// A line that sent is remembered this long, with the state of its limiters and pauses.
+const REMEMBERED: Duration = Duration::from_secs(120);
+
+/// Announced rows are read at once, even while their lane has a backlog, if they are this few.
+const SMALL_JOB: u32 = 8;
+
+/// One line of a partition this process owns.
+pub struct Line {
+    pub id: LineId,
+    pub queue: Queue,
+    config: Option<Config>,
+    /// A pause this process demanded and that the line's record may not show yet.
+    local_pause: Option<Instant>,
+    ladder: PauseLadder,
+    text: Track,
+    media: Track,
+    /// Rows claimed or about to be, until their call begins.
+    claiming: HashMap<MessageId, Due>,
+}
+
+/// What the calls of a line need to know.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    pub class: Class,
+    pub page_token: Arc<SecretString>,
+}
+
+struct Config {
+    sender: Option<Sender>,
+    active: bool,
+    paused_until: Option<Instant>,
+}
+
+/// Pacing of one medium.
+struct Track {
+    pacer: Option<Pacer<RuntimeClock>>,
+    limit: u32,
+    last_call: Option<Instant>,
+    claiming: usize,
+    claimed: VecDeque<Due>,
+    calling: usize,
+}
+
+/// A row on its way from claim to call.
+struct Due {
+    row: ReadyRow,
+    expires: Instant,
+    asked: Instant,
+}
+
+/// The process's permits that nobody holds.
+///
+/// A line may hold up to four times what is left free, its media up to twice: one busy line takes four fifths of all
+/// permits, eight take 97 %, and a line that wakes up always finds some, even beside lines whose calls hang.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowance {
+    pub free: usize,
+}
+
+impl Allowance {
+    /// Takes a permit for a line that holds `held`, if there is one for it.
+    fn take(&mut self, held: usize, medium: Medium) -> bool {
+        let share = match medium {
+            Medium::Text => 4,
+            Medium::Media => 2,
+        };
+        let granted = self.free > 0 && held < (share * self.free).max(8);
+        self.free -= usize::from(granted);
+        granted
+    }
+}
+
+/// What a line wants done.
+#[derive(Default)]
+pub struct Steps {
+    pub claims: Vec<ReadyRow>,
+    pub calls: Vec<PlannedCall>,
+    pub changes: Vec<(Change, Option<String>)>,
+    pub reads: Vec<FlowRead>,
+    /// Rows whose recipients wait until they are read again.
+    pub held: Vec<(MessageId, Lane, String)>,
+    /// Rows could be claimed, but for want of permits.
+    pub wants_permits: bool,
+    /// When to look again, if nothing happens before.
+    pub wake: Option<Instant>,
+}
+
+/// A claimed row whose call begins now.
+pub struct PlannedCall {
+    pub row: ReadyRow,
+    pub sender: Sender,
+    pub expires: Instant,
+}
+
+impl Line {
+    pub fn new(id: LineId) -> Line {
+        Line {
+            id,
+            queue: Queue::default(),
+            config: None,
+            local_pause: None,
+            ladder: PauseLadder::default(),
+            text: Track::new(),
+            media: Track::new(),
+            claiming: HashMap::new(),
+        }
+    }
+
+    /// Whether the line's record has been read.
+    pub fn is_configured(&self) -> bool {
+        self.config.is_some()
+    }
+
+    /// Takes over the line's record. A changed limit starts with a drained limiter, so it cannot burst.
+    /// `pause_written`: the record was read after a pause demanded here was written to it.
+    pub fn configure(
+        &mut self,
+        record: &LineRecord,
+        ceilings: &Ceilings,
+        pause_written: bool,
+        now: Instant,
+        today: OffsetDateTime,
+    ) {
+        let limits = Limits::of(record.class, ceilings, record.rate_text, record.rate_media);
+        if let Some(asked) = limits.clamped_from
+            && self.config.is_none()
+        {
+            tracing::warn!(line = %self.id, ?asked, ?limits, "limit above Meta's ceiling is lowered to it");
+        }
+        self.text.set_limit(limits.text);
+        self.media.set_limit(limits.media);
+        if pause_written {
+            self.local_pause = None;
+        }
+        self.config = Some(Config {
+            sender: record
+                .page_token
+                .as_ref()
+                .filter(|token| !token.expose_secret().is_empty())
+                .map(|token| Sender { class: record.class, page_token: Arc::new(token.clone()) }),
+            active: record.active && record.account_active,
+            paused_until: record
+                .paused_until
+                .and_then(|until| Duration::try_from(until - today).ok())
+                .map(|left| now + left.min(Duration::from_secs(365 * 86_400))),
+        });
+    }
+
+    /// The line's record is gone: nothing is sent until it is back.
+    pub fn deconfigure(&mut self) {
+        self.config = None;
+    }
+
+    /// What to read for a job that announced rows of this line.
+    pub fn announced(&self, lane: Lane, first: MessageId, last: MessageId, rows: u32) -> Option<RangeRead> {
+        let limit = self.window(Medium::Text).max(self.window(Medium::Media)) as u32;
+        (rows <= SMALL_JOB || self.queue.caught_up(lane)).then_some(RangeRead {
+            line: self.id,
+            lane,
+            first,
+            last,
+            limit,
+        })
+    }
+
+    /// A recipient with a row that is claimed elsewhere or waits for its next try.
+    pub fn hold(&mut self, held: &HeldRecipient) {
+        if !self.queue.in_call(held.by) {
+            self.queue.hold(held.lane, &held.dest, held.by);
+        }
+    }
+
+    /// Rows of a flow that are kept in hand: a second's worth, within bounds.
+    fn window(&self, medium: Medium) -> usize {
+        (self.track(medium).limit as usize).clamp(16, 256)
+    }
+
+    fn track(&self, medium: Medium) -> &Track {
+        match medium {
+            Medium::Text => &self.text,
+            Medium::Media => &self.media,
+        }
+    }
+
+    fn track_mut(&mut self, medium: Medium) -> &mut Track {
+        match medium {
+            Medium::Text => &mut self.text,
+            Medium::Media => &mut self.media,
+        }
+    }
+
+    /// Permits the line holds: rows claimed, or about to be, and calls in flight.
+    pub fn permits(&self) -> usize {
+        self.text.permits() + self.media.permits()
+    }
+
+    /// When the line may send again, if not now.
+    fn paused_until(&self, now: Instant) -> Option<Instant> {
+        let recorded = self.config.as_ref().and_then(|config| config.paused_until);
+        recorded.max(self.local_pause).filter(|until| *until > now)
+    }
+
+    fn sender(&self) -> Option<Sender> {
+        self.config.as_ref().filter(|config| config.active).and_then(|config| config.sender.clone())
+    }
+
+    /// Whether rows of this line wait without being sent, so that the expired ones have to be looked for.
+    pub fn leaves_rows_waiting(&self, now: Instant) -> bool {
+        self.queue.has_backlog() || self.sender().is_none() || self.paused_until(now).is_some()
+    }
+
+    /// What is to be done now. `horizon`: how long a claim takes to commit, with a margin.
+    pub fn pump(&mut self, now: Instant, horizon: Duration, mut allowance: Allowance, steps: &mut Steps) {
+        let Some(sender) = self.sender() else {
+            self.give_back(now, false, steps);
+            return;
+        };
+        if let Some(until) = self.paused_until(now) {
+            self.give_back(now, false, steps);
+            steps.wake = Some(until);
+            steps.reads = self.queue.reads(self.id, |_| 16);
+            return;
+        }
+        self.give_back(now, true, steps);
+        for medium in [Medium::Text, Medium::Media] {
+            self.begin_calls(medium, now, &sender, steps);
+            self.ask_claims(medium, now, horizon, &mut allowance, steps);
+        }
+        let (text, media) = (self.window(Medium::Text), self.window(Medium::Media));
+        steps.reads = self.queue.reads(self.id, |medium| if medium == Medium::Text { text } else { media });
+    }
+
+    /// Hands claimed rows to their calls, as the limiter allows.
+    fn begin_calls(&mut self, medium: Medium, now: Instant, sender: &Sender, steps: &mut Steps) {
+        let track = self.track_mut(medium);
+        let Some(pacer) = &track.pacer else { return };
+        while !track.claimed.is_empty() {
+            if let Err(wait) = pacer.check() {
+                sooner(&mut steps.wake, now + wait);
+                return;
+            }
+            if let Some(due) = track.claimed.pop_front() {
+                track.last_call = Some(now);
+                track.calling += 1;
+                steps.calls.push(PlannedCall { row: due.row, sender: sender.clone(), expires: due.expires });
+            }
+        }
+    }
+
+    /// Asks for claims of the rows whose calls are due within the horizon.
+    fn ask_claims(
+        &mut self,
+        medium: Medium,
+        now: Instant,
+        horizon: Duration,
+        allowance: &mut Allowance,
+        steps: &mut Steps,
+    ) {
+        while self.queue.has_next(medium) {
+            let due = self.track(medium).next_due(now);
+            if due > now + horizon {
+                sooner(&mut steps.wake, due - horizon);
+                return;
+            }
+            let held = match medium {
+                Medium::Text => self.permits(),
+                Medium::Media => self.media.permits(),
+            };
+            if !allowance.take(held, medium) {
+                steps.wants_permits = true;
+                return;
+            }
+            let Some(row) = self.queue.next(medium) else { return };
+            let Some(left) = Duration::try_from(row.valid_for).ok().filter(|left| !left.is_zero()) else {
+                allowance.free += 1;
+                self.queue.settle(row.lane, &row.dest, row.id);
+                steps.changes.push((Change::Expire { id: row.id, fence: row.fence }, row.waiter));
+                continue;
+            };
+            self.track_mut(medium).claiming += 1;
+            steps.claims.push(row.clone());
+            self.claiming.insert(row.id, Due { expires: now + left, asked: now, row });
+        }
+    }
+
+    /// Gives claimed rows back whose call cannot begin: all of them, or the stale ones.
+    fn give_back(&mut self, now: Instant, only_stale: bool, steps: &mut Steps) {
+        for medium in [Medium::Text, Medium::Media] {
+            let (back, kept): (VecDeque<Due>, VecDeque<Due>) =
+                std::mem::take(&mut self.track_mut(medium).claimed)
+                    .into_iter()
+                    .partition(|due| !only_stale || now >= due.asked + CLAIM_STALE_AFTER);
+            self.track_mut(medium).claimed = kept;
+            for due in back {
+                let ReadyRow { id, lane, dest, fence, .. } = due.row;
+                self.queue.hold(lane, &dest, id);
+                steps.held.push((id, lane, dest));
+                steps.changes.push((Change::Release { id, fence }, None));
+            }
+        }
+    }
+
+    /// A claim was made, or not: another worker has the row, its state changed, or the log is away. In the latter
+    /// case the row comes back with a scan; its recipient waits for it.
+    pub fn claim_answered(&mut self, id: MessageId, made: bool) -> Option<(Lane, String)> {
+        let mut due = self.claiming.remove(&id)?;
+        let track = self.track_mut(due.row.kind.medium());
+        track.claiming -= 1;
+        if made {
+            due.row.fence += 1;
+            due.row.attempts += 1;
+            track.claimed.push_back(due);
+            return None;
+        }
+        self.queue.hold(due.row.lane, &due.row.dest, id);
+        Some((due.row.lane, due.row.dest))
+    }
+
+    /// Claims asked for and not answered, with the fence their rows have if they are made.
+    pub fn open_claims(&self) -> impl Iterator<Item = (MessageId, i32)> {
+        self.claiming.values().map(|due| (due.row.id, due.row.fence + 1))
+    }
+
+    /// Permits held for calls that have not begun.
+    pub fn reserved(&self) -> usize {
+        self.permits() - self.text.calling - self.media.calling
+    }
+
+    /// A call ended, and its row is done with (`held` is false) or waits for its next try.
+    pub fn call_ended(&mut self, medium: Medium, lane: Lane, dest: &str, id: MessageId, held: bool) {
+        self.track_mut(medium).calling -= 1;
+        if held {
+            self.queue.hold(lane, dest, id);
+        } else {
+            self.queue.settle(lane, dest, id);
+        }
+    }
+
+    /// Graph took a message: the next pause starts from the bottom of its ladder again.
+    pub fn succeeded(&mut self) {
+        self.ladder.reset();
+    }
+
+    /// Stops sending as an answer demands; returns for how long.
+    pub fn pause(&mut self, demand: &PauseDemand, now: Instant) -> Duration {
+        let length = self.ladder.next(demand);
+        self.pause_for(length, now);
+        length
+    }
+
+    /// Stops sending for a while, until the line's record shows the pause.
+    pub fn pause_for(&mut self, length: Duration, now: Instant) {
+        self.local_pause = self.local_pause.max(Some(now + length));
+    }
+
+    /// Rows claimed whose calls have not begun, given back because this process stops or no longer owns the line.
+    /// Claims that are not committed yet are given back when they are answered.
+    pub fn abandon(&mut self, now: Instant, steps: &mut Steps) {
+        self.give_back(now, false, steps);
+    }
+
+    /// Whether nothing of this line is in hand or in flight, and nothing about it has to be remembered.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        let recent = [&self.text, &self.media]
+            .into_iter()
+            .any(|track| track.last_call.is_some_and(|last| now < last + REMEMBERED));
+        self.queue.is_idle() && self.permits() == 0 && !recent && self.paused_until(now).is_none()
+    }
+}
+
+impl Track {
+    fn new() -> Track {
+        Track { pacer: None, limit: 0, last_call: None, claiming: 0, claimed: VecDeque::new(), calling: 0 }
+    }
+
+    fn set_limit(&mut self, limit: u32) {
+        if self.limit != limit {
+            self.limit = limit;
+            self.pacer = Some(Pacer::new(limit, RuntimeClock));
+        }
+    }
+
+    fn permits(&self) -> usize {
+        self.claiming + self.claimed.len() + self.calling
+    }
+
+    /// When the call of the next row to be claimed can begin, going by the limit.
+    fn next_due(&self, now: Instant) -> Instant {
+        let interval = Duration::from_secs(1) / self.limit.max(1);
+        let ahead = (self.claiming + self.claimed.len()) as u32;
+        let first = self.last_call.map_or(now, |last| now.max(last + interval));
+        first + interval * ahead
+    }
+}
+
+fn sooner(wake: &mut Option<Instant>, at: Instant) {
+    *wake = Some(wake.map_or(at, |known| known.min(at)));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+use std::time::Duration;
+
+use super::*;
+use crate::message::{AccountId, MessageKind};
+
+const HORIZON: Duration = Duration::from_millis(15);
+
+fn record(rate_text: Option<u32>) -> LineRecord {
+    LineRecord {
+        id: LineId(7),
+        account: AccountId(1),
+        name: None,
+        class: Class::Messenger,
+        active: true,
+        account_active: true,
+        page_token: Some("EAA".into()),
+        page_id: Some("1".into()),
+        instagram_account_id: None,
+        rate_text,
+        rate_media: Some(10),
+        paused_until: None,
+        pause_reason: None,
+    }
+}
+
+fn ceilings() -> Ceilings {
+    let settings = crate::settings::Settings::load(None).expect("defaults load");
+    super::super::ceilings(&settings.limits)
+}
+
+fn line(record: &LineRecord) -> Line {
+    let mut line = Line::new(LineId(7));
+    configure(&mut line, record);
+    line
+}
+
+fn configure(line: &mut Line, record: &LineRecord) {
+    line.configure(record, &ceilings(), false, Instant::now(), OffsetDateTime::now_utc());
+}
+
+fn row(id: i64, kind: MessageKind) -> ReadyRow {
+    ReadyRow {
+        id: MessageId(id),
+        line: LineId(7),
+        account: AccountId(1),
+        lane: Lane::High,
+        kind,
+        cp_id: None,
+        dest: format!("d{id}"),
+        mdata: "hello".into(),
+        fence: 3,
+        attempts: 0,
+        tries: 0,
+        valid_for: time::Duration::hours(1),
+        waiter: None,
+    }
+}
+
+fn pump(line: &mut Line, free: usize) -> Steps {
+    let mut steps = Steps::default();
+    line.pump(Instant::now(), HORIZON, Allowance { free }, &mut steps);
+    steps
+}
+
+/// Answers claims at once and ends calls at once, as a fast database and a fast Graph do.
+fn serve(line: &mut Line, steps: Steps) -> usize {
+    for row in steps.claims {
+        assert!(line.claim_answered(row.id, true).is_none());
+    }
+    let calls = steps.calls.len();
+    for call in steps.calls {
+        line.call_ended(call.row.kind.medium(), call.row.lane, &call.row.dest, call.row.id, false);
+    }
+    calls
+}
+
+/// Runs a line with a backlog for a while, waking it when it asks; returns when its calls began.
+async fn run(line: &mut Line, kind: MessageKind, length: Duration, lateness: Duration) -> Vec<Instant> {
+    let mut next_id = 1;
+    let mut calls = Vec::new();
+    let end = Instant::now() + length;
+    while Instant::now() < end {
+        while line.queue_is_short(kind.medium()) {
+            line.queue.offer(row(next_id, kind));
+            next_id += 1;
+        }
+        let steps = pump(line, 1_000);
+        let wake = steps.wake;
+        let claimed = !steps.claims.is_empty();
+        let began = serve(line, steps);
+        calls.extend(std::iter::repeat_n(Instant::now(), began));
+        if claimed {
+            continue;
+        }
+        let wake = wake.expect("a line with a backlog says when to look again");
+        tokio::time::sleep_until(wake + lateness).await;
+    }
+    calls
+}
+
+fn most_in_a_second(calls: &[Instant]) -> usize {
+    calls
+        .iter()
+        .map(|first| {
+            calls.iter().filter(|at| **at >= *first && **at < *first + Duration::from_secs(1)).count()
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+impl Line {
+    fn queue_is_short(&self, medium: Medium) -> bool {
+        !self.queue.has_next(medium)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_one_second_window_holds_more_than_the_limit_and_one_and_the_limit_is_used() {
+    for limit in [1, 5, 20, 40, 50, 100, 300] {
+        for lateness in [Duration::ZERO, Duration::from_millis(1)] {
+            let mut line = line(&record(Some(limit)));
+            let calls = run(&mut line, MessageKind::Text, Duration::from_secs(20), lateness).await;
+            let most = most_in_a_second(&calls);
+            assert!(most <= limit as usize + 1, "limit {limit}: {most} in a second");
+            let least = (limit as usize * 20) * 95 / 100 - 1;
+            assert!(calls.len() >= least, "limit {limit}, {lateness:?} late: {} of {least}", calls.len());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_commit_does_not_bunch_calls() {
+    let mut line = line(&record(Some(100)));
+    let mut calls = Vec::new();
+    let mut waiting = Vec::new();
+    for id in 1..=400 {
+        line.queue.offer(row(id, MessageKind::Text));
+    }
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(6) {
+        let steps = pump(&mut line, 1_000);
+        waiting.extend(steps.claims.iter().map(|row| row.id));
+        for call in steps.calls {
+            calls.push(Instant::now());
+            line.call_ended(Medium::Text, Lane::High, &call.row.dest, call.row.id, false);
+        }
+        // Every second commit takes 700 ms.
+        let commit = if start.elapsed().as_secs().is_multiple_of(2) { 700 } else { 2 };
+        tokio::time::sleep(Duration::from_millis(commit)).await;
+        waiting.drain(..).for_each(|id| drop(line.claim_answered(id, true)));
+    }
+    assert!(most_in_a_second(&calls) <= 101);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_limit_takes_effect_without_a_burst() {
+    let mut line = line(&record(Some(50)));
+    let mut calls = run(&mut line, MessageKind::Text, Duration::from_secs(2), Duration::ZERO).await;
+    configure(&mut line, &record(Some(20)));
+    let changed = Instant::now();
+    calls.extend(run(&mut line, MessageKind::Text, Duration::from_secs(3), Duration::ZERO).await);
+    let after: Vec<Instant> = calls.into_iter().filter(|at| *at >= changed).collect();
+    assert!(most_in_a_second(&after) <= 21);
+    assert!(after[0] >= changed + Duration::from_millis(49), "the new limiter starts drained");
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_media_does_not_hold_text_up() {
+    let mut line = line(&record(Some(40)));
+    for id in 1..=50 {
+        line.queue.offer(row(id, MessageKind::Image));
+    }
+    let media = run(&mut line, MessageKind::Text, Duration::from_secs(5), Duration::ZERO).await;
+    assert!(media.len() > 5 * 38, "both together: {}", media.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_line_claims_nothing_gives_claimed_rows_back_and_ends_its_pause_by_itself() {
+    let mut line = line(&record(Some(1)));
+    line.queue.offer(row(1, MessageKind::Text));
+    let steps = pump(&mut line, 10);
+    assert_eq!(steps.claims.len(), 1);
+    assert!(line.claim_answered(MessageId(1), true).is_none());
+
+    line.pause_for(Duration::from_secs(5), Instant::now());
+    let until = Instant::now() + Duration::from_secs(5);
+    let steps = pump(&mut line, 10);
+    assert!(steps.claims.is_empty() && steps.calls.is_empty());
+    assert!(matches!(steps.changes[..], [(Change::Release { id: MessageId(1), fence: 4 }, None)]));
+    assert_eq!(steps.wake, Some(until));
+    assert_eq!(line.permits(), 0);
+
+    line.queue.offer(row(1, MessageKind::Text));
+    tokio::time::sleep_until(until).await;
+    assert_eq!(pump(&mut line, 10).claims.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_answered_too_late_is_given_back() {
+    let mut line = line(&record(None));
+    line.queue.offer(row(1, MessageKind::Text));
+    assert_eq!(pump(&mut line, 10).claims.len(), 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(line.claim_answered(MessageId(1), true).is_none());
+    let steps = pump(&mut line, 10);
+    assert!(steps.calls.is_empty());
+    assert!(matches!(steps.changes[..], [(Change::Release { .. }, None)]));
+    assert_eq!(steps.held.len(), 1, "its recipient waits until the row is read again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_row_is_ended_and_not_claimed() {
+    let mut line = line(&record(None));
+    line.queue.offer(ReadyRow { valid_for: time::Duration::ZERO, ..row(1, MessageKind::Text) });
+    let steps = pump(&mut line, 10);
+    assert!(steps.claims.is_empty());
+    assert!(matches!(steps.changes[..], [(Change::Expire { id: MessageId(1), fence: 3 }, None)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_without_token_account_or_activity_sends_nothing() {
+    for blocked in [
+        LineRecord { page_token: None, ..record(None) },
+        LineRecord { page_token: Some("".into()), ..record(None) },
+        LineRecord { active: false, ..record(None) },
+        LineRecord { account_active: false, ..record(None) },
+    ] {
+        let mut line = line(&blocked);
+        line.queue.offer(row(1, MessageKind::Text));
+        let steps = pump(&mut line, 10);
+        assert!(steps.claims.is_empty() && steps.calls.is_empty());
+        assert!(line.leaves_rows_waiting(Instant::now()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_leaves_permits_for_others() {
+    let mut line = line(&record(Some(300)));
+    (1..=400).for_each(|id| line.queue.offer(row(id, MessageKind::Text)));
+    let mut free: usize = 100;
+    // Calls hang: nothing comes back.
+    for _ in 0..3_000 {
+        let before = line.permits();
+        let steps = pump(&mut line, free);
+        free -= line.permits() - before;
+        for row in steps.claims {
+            assert!(line.claim_answered(row.id, true).is_none());
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!((15..=25).contains(&free), "{free} of 100 permits are left for others");
+    assert!(pump(&mut line, free).wants_permits);
+    assert!(!pump(&mut line, 100).claims.is_empty(), "it goes on when permits come free");
+}

@@ -1,0 +1,203 @@
+//! Dispatch: owns lines, paces, claims, sends, records. One per worker process.
+//!
+//! Read `send.rs` first: it is the life of one message's call. Around it:
+//! `lease` keeps this process's partitions → `scan` and jobs tell of ready rows → `reader` fetches them →
+//! `dispatcher` holds a `line` actor for each active line, which paces and picks from its `queue` → `recorder`
+//! commits claims and results → `send` makes the call.
+//!
+//! The dispatcher is one task without locks; everything it learns arrives as an [`Event`].
+
+mod clock;
+mod dispatcher;
+mod lease;
+mod line;
+mod queue;
+mod reader;
+mod recorder;
+mod scan;
+mod send;
+mod upkeep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{JobDelivery, SharedBroker};
+use crate::graph::GraphClient;
+use crate::message::{Lane, LineId, MessageId, Partition};
+use crate::policy::pace::Ceilings;
+use crate::policy::retry::RetryPolicy;
+use crate::settings::{LimitSettings, On5xx, OnAmbiguous, Settings};
+use crate::store::{ClaimedRow, Flow, FlowRead, HeldRecipient, LineRecord, ReadyRow, SharedStore};
+use lease::{LeaseKeeper, SendUntil};
+use recorder::{Latency, Recorder};
+
+/// What the dispatcher learns.
+enum Event {
+    /// Partitions are ours from now on.
+    Gained {
+        partitions: Vec<Partition>,
+        held: Vec<HeldRecipient>,
+    },
+    /// Partitions are to be let go; `stopped` is answered when nothing of them will be sent any more.
+    Lost {
+        partitions: Vec<Partition>,
+        stopped: oneshot::Sender<()>,
+    },
+    /// Ready rows that were announced.
+    Rows(Vec<ReadyRow>),
+    /// The next rows of flows.
+    Flows(Vec<(FlowRead, Vec<ReadyRow>)>),
+    FlowsFailed(Vec<Flow>),
+    /// A scan's findings: flows with ready rows, and their lowest.
+    Ready(Vec<(Flow, MessageId)>),
+    /// Rows that were scheduled, or waited for their next try, are due.
+    Promoted(Vec<(LineId, Lane, MessageId)>),
+    /// Records of the lines asked for; those missing do not exist.
+    Lines {
+        asked: Vec<LineId>,
+        records: Vec<LineRecord>,
+        pause_written: bool,
+    },
+    ClaimsAnswered(Vec<(LineId, MessageId, bool)>),
+    /// Claimed rows of our partitions, as the log has them.
+    Claimed(Vec<ClaimedRow>),
+    /// Of the rows asked about, those that still hold their recipients.
+    StillHeld {
+        asked: Vec<MessageId>,
+        held: Vec<MessageId>,
+    },
+    /// Rows may have expired on lines that do not send.
+    ExpireWaiting,
+}
+
+/// What dispatch is built from.
+pub struct Dispatch {
+    pub worker: String,
+    pub store: SharedStore,
+    pub broker: SharedBroker,
+    pub jobs: mpsc::Receiver<JobDelivery>,
+    pub graph: GraphClient,
+    pub options: DispatchOptions,
+    /// The partitions held, for health checks.
+    pub held: watch::Sender<usize>,
+}
+
+/// The settings dispatch obeys.
+#[derive(Debug, Clone)]
+pub struct DispatchOptions {
+    pub concurrency: usize,
+    pub lease: Duration,
+    pub retry: RetryPolicy,
+    pub ceilings: Ceilings,
+    pub grace: Duration,
+}
+
+impl DispatchOptions {
+    pub fn of(settings: &Settings) -> DispatchOptions {
+        DispatchOptions {
+            concurrency: settings.dispatch.concurrency,
+            lease: settings.dispatch.lease,
+            retry: RetryPolicy {
+                base: settings.retry.base,
+                cap: settings.retry.cap,
+                max_attempts: settings.dispatch.max_attempts,
+                retry_ambiguous: settings.dispatch.on_ambiguous == OnAmbiguous::Retry,
+                retry_5xx: settings.dispatch.on_5xx == On5xx::Retry,
+            },
+            ceilings: ceilings(&settings.limits),
+            grace: settings.shutdown.grace,
+        }
+    }
+}
+
+impl Dispatch {
+    /// Runs until `shutdown`, then drains: claimed rows whose calls have not begun are given back, calls in flight
+    /// are awaited for the grace, results are written, and the partitions handed over.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let (events, inbox) = mpsc::unbounded_channel();
+        let (entries, recorder_inbox) = mpsc::unbounded_channel();
+        let (requests, reader_inbox) = mpsc::unbounded_channel();
+        let (orders, upkeep_inbox) = mpsc::unbounded_channel();
+        let latency = Latency::default();
+        let send_until = SendUntil::default();
+        let owned = watch::Sender::new(Vec::new());
+
+        let recorder = tokio::spawn(
+            Recorder {
+                worker: self.worker.clone(),
+                store: self.store.clone(),
+                broker: self.broker.clone(),
+                entries: recorder_inbox,
+                events: events.clone(),
+                latency: latency.clone(),
+            }
+            .run(),
+        );
+        let background = CancellationToken::new();
+        let reader =
+            tokio::spawn(reader::run(self.store.clone(), reader_inbox, events.clone(), background.clone()));
+        let upkeep = tokio::spawn(upkeep::run(
+            self.store.clone(),
+            self.broker.clone(),
+            upkeep_inbox,
+            events.clone(),
+            background.clone(),
+        ));
+        let scanner = tokio::spawn(scan::run(
+            self.store.clone(),
+            self.broker.clone(),
+            owned.subscribe(),
+            events.clone(),
+            shutdown.clone(),
+        ));
+        let keeper = tokio::spawn(
+            LeaseKeeper {
+                worker: self.worker.clone(),
+                store: self.store.clone(),
+                broker: self.broker.clone(),
+                lease: self.options.lease,
+                events,
+                owned,
+                held: self.held,
+                send_until: send_until.clone(),
+            }
+            .run(shutdown.clone()),
+        );
+        let grace = self.options.grace;
+        let dispatcher = dispatcher::Dispatcher::new(
+            self.worker.clone(),
+            send::SendContext { graph: self.graph, policy: self.options.retry.clone() },
+            self.options,
+            dispatcher::Channels { inbox, jobs: self.jobs, entries, requests, orders },
+            latency,
+            send_until,
+        );
+        dispatcher.run(shutdown).await;
+
+        // The dispatcher's end of the recorder's channel is gone: what is left is written, while the grace lasts.
+        if tokio::time::timeout(grace.max(Duration::from_secs(1)), recorder).await.is_err() {
+            tracing::error!(
+                "the log could not be written before the end of the grace; rows in flight are settled later"
+            );
+        }
+        background.cancel();
+        for task in [reader, upkeep, scanner, keeper] {
+            // A task that panicked was reported by the panic hook; its work is over either way.
+            let _ = task.await;
+        }
+        if let Err(error) = self.store.withdraw_worker(&self.worker).await {
+            tracing::warn!(%error, "leases could not be handed over and run out by themselves");
+        }
+    }
+}
+
+/// Shared by every call.
+type SharedSendContext = Arc<send::SendContext>;
+
+/// The limits that hold for lines without limits of their own, and whether Meta's ceilings are kept.
+fn ceilings(limits: &LimitSettings) -> Ceilings {
+    Ceilings::of(limits)
+}

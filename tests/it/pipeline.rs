@@ -1,0 +1,293 @@
+//! A message's whole way: accepted, logged, queued, sent, and its row updated; on both pairs of servers.
+
+use std::time::Duration;
+
+use meta_dispatch::message::{Class, ErrorKind, Status};
+use reqwest::StatusCode;
+use rstest::rstest;
+use serde_json::json;
+
+use crate::support::pipeline::{Backend, Pipeline, eventually};
+
+const EMBEDDED: Backend = Backend::Embedded;
+const SERVERS: Backend = Backend::Servers;
+
+#[rstest]
+#[case::sqlite_with_the_embedded_queue(EMBEDDED)]
+#[case::postgres_with_rabbitmq(SERVERS)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_accepted_logged_queued_and_sent_and_its_row_says_so(#[case] backend: Backend) {
+    let pipeline = Pipeline::start(backend).await;
+    let parameters = json!({
+        "app_id": pipeline.messenger.0.to_string(), "dest": "ann", "mdata": "Olá, Ann!", "msg_id": "order-7", "mcaption": "seen only in the log",
+    });
+    let (status, answer) = pipeline.post(Class::Messenger, parameters).await;
+    assert_eq!(status, StatusCode::OK);
+    let id = answer["return"]["cdls_id"].as_i64().expect("an id");
+    assert_eq!(answer, json!({"return": {"status": "OK", "status_code": 0, "messageId": "", "cdls_id": id}}));
+
+    let row = pipeline.expect_ok(meta_dispatch::message::MessageId(id)).await;
+    assert_eq!(row.status_code, 200);
+    assert_eq!((row.attempts, row.ambiguous_attempts), (1, 0));
+    assert_eq!(row.msg_id.as_deref(), Some("order-7"));
+    assert!(row.sent_at.is_some() && row.done_at.is_some() && row.error_code.is_none());
+    let calls = pipeline.simulator.calls();
+    assert_eq!(calls.len(), 1);
+    assert_eq!(
+        calls[0].body,
+        r#"{"recipient":{"id":"ann"},"messaging_type":"RESPONSE","message":{"text":"Olá, Ann!"}}"#
+    );
+    pipeline.stop().await;
+}
+
+#[rstest]
+#[case::code_10_on_messenger("code10-ann", 10, 2018278)]
+#[case::code_10_on_instagram("igcode10-ann", 10, 2534022)]
+#[case::code_551("code551-ann", 551, 1545041)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_window_is_error_at_the_first_answer(
+    #[values(EMBEDDED, SERVERS)] backend: Backend,
+    #[case] dest: &str,
+    #[case] code: i32,
+    #[case] subcode: i32,
+) {
+    let pipeline = Pipeline::start(backend).await;
+    let id = pipeline.submit(dest, "too late").await;
+    let row = pipeline.outcome(id).await;
+    assert_eq!(row.status, Status::Error);
+    assert_eq!(row.error_kind, Some(ErrorKind::Refused));
+    assert_eq!((row.error_code, row.error_subcode), (Some(code), Some(subcode)));
+    assert!(row.error_message.is_some_and(|text| !text.is_empty()));
+    assert!(row.fbtrace_id.is_some_and(|id| !id.is_empty()));
+    assert_eq!((row.attempts, row.ambiguous_attempts), (1, 0));
+    // A later message proves that the line went on, and that nothing called Graph for this one again.
+    let next = pipeline.submit("bob", "in time").await;
+    pipeline.expect_ok(next).await;
+    assert_eq!(pipeline.simulator.calls().len(), 2);
+    pipeline.stop().await;
+}
+
+#[rstest]
+#[case::temporary_failure("code1200x2-ann", 3, 0)]
+#[case::line_rate_limit("code613x1-ann", 2, 0)]
+#[case::unknown_error("code1x1-ann", 2, 1)]
+#[case::service_error("code2x2-ann", 3, 2)]
+#[case::server_error("http500x1-ann", 2, 1)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retried_answer_is_tried_again_until_it_is_sent(
+    #[values(EMBEDDED, SERVERS)] backend: Backend,
+    #[case] dest: &str,
+    #[case] attempts: i32,
+    #[case] ambiguous: i32,
+) {
+    let pipeline = Pipeline::start(backend).await;
+    let id = pipeline.submit(dest, "hello").await;
+    let row = pipeline.until(id, "OK", |row| row.status == Status::Ok).await;
+    assert_eq!((row.attempts, row.ambiguous_attempts), (attempts, ambiguous), "{row:?}");
+    assert_eq!(row.error_code, None, "an error that was overcome is not shown");
+    assert_eq!(pipeline.simulator.delivered_to(dest), 1);
+    pipeline.stop().await;
+}
+
+#[rstest]
+#[case::timeout("timeout-ann")]
+#[case::cut_before_the_answer("cut-ann")]
+#[case::html("html-ann")]
+#[case::empty_body("empty-ann")]
+#[case::truncated_body("truncated-ann")]
+#[case::no_message_id("noid-ann")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_is_not_known_is_held_as_unknown(#[case] dest: &str) {
+    let pipeline = Pipeline::start(EMBEDDED).await;
+    let id = pipeline.submit(dest, "hello").await;
+    let row = pipeline.outcome(id).await;
+    assert_eq!(row.status, Status::Unknown, "{row:?}");
+    assert_eq!((row.attempts, row.ambiguous_attempts), (1, 1));
+    assert_eq!(pipeline.simulator.calls().len(), 1);
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_is_not_known_is_tried_again_if_the_operator_says_so() {
+    let pipeline = Pipeline::start_with(EMBEDDED, &[("dispatch.on_ambiguous", "retry")]).await;
+    let id = pipeline.submit("takencutx1-ann", "hello").await;
+    let row = pipeline.until(id, "OK", |row| row.status == Status::Ok).await;
+    assert_eq!((row.attempts, row.ambiguous_attempts), (2, 1));
+    assert_eq!(pipeline.simulator.delivered_to("takencutx1-ann"), 2);
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_taken_but_answered_with_500_is_held_if_the_operator_says_so() {
+    let pipeline = Pipeline::start_with(EMBEDDED, &[("dispatch.on_5xx", "hold")]).await;
+    let id = pipeline.submit("taken500-ann", "hello").await;
+    let row = pipeline.outcome(id).await;
+    assert_eq!((row.status, row.ambiguous_attempts), (Status::Unknown, 1));
+    assert_eq!(pipeline.simulator.delivered_to("taken500-ann"), 1);
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tries_end_as_exhausted() {
+    let pipeline = Pipeline::start_with(EMBEDDED, &[("dispatch.max_attempts", "3")]).await;
+    let id = pipeline.submit("code1200-ann", "hello").await;
+    let row = pipeline.outcome(id).await;
+    assert_eq!((row.status, row.error_kind), (Status::Error, Some(ErrorKind::Exhausted)));
+    assert_eq!((row.attempts, row.error_code), (3, Some(1200)));
+    pipeline.stop().await;
+}
+
+#[rstest]
+#[case::sqlite_with_the_embedded_queue(EMBEDDED)]
+#[case::postgres_with_rabbitmq(SERVERS)]
+#[tokio::test(flavor = "multi_thread")]
+async fn wait_answers_with_the_outcome_across_processes(#[case] backend: Backend) {
+    let pipeline = Pipeline::start(backend).await;
+    let line = pipeline.messenger.0;
+    let (status, answer) =
+        pipeline.post(Class::Messenger, json!({"app_id": line, "dest": "ann", "mdata": "hi", "wait": 20})).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(answer["return"]["status"], "OK");
+    assert_eq!(answer["return"]["status_code"], 200);
+    assert!(answer["return"]["messageId"].as_str().is_some_and(|id| id.starts_with("m_")), "{answer}");
+
+    let (status, answer) = pipeline
+        .post(Class::Messenger, json!({"app_id": line, "dest": "code10-ann", "mdata": "hi", "wait": "20"}))
+        .await;
+    let id = answer["return"]["cdls_id"].clone();
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        answer,
+        json!({"return": {"status": "ERROR", "status_code": 400, "messageId": "", "cdls_id": id}})
+    );
+
+    // UNKNOWN is answered at once, as logged and queued.
+    let (status, answer) = pipeline
+        .post(Class::Messenger, json!({"app_id": line, "dest": "cut-ann", "mdata": "hi", "wait": 20}))
+        .await;
+    assert_eq!((status, &answer["return"]["status_code"]), (StatusCode::OK, &json!(0)));
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_to_one_recipient_arrive_in_order_through_retries_of_the_first() {
+    let pipeline = Pipeline::start(SERVERS).await;
+    let mut ids = Vec::new();
+    for text in ["one", "two", "three"] {
+        ids.push(pipeline.submit("code1200x2-ann", text).await);
+    }
+    for id in ids {
+        pipeline.until(id, "OK", |row| row.status == Status::Ok).await;
+    }
+    let texts: Vec<String> = pipeline
+        .simulator
+        .calls()
+        .into_iter()
+        .map(|call| serde_json::from_str::<serde_json::Value>(&call.body).expect("JSON")["message"]["text"].to_string())
+        .collect();
+    assert_eq!(texts, [r#""one""#, r#""one""#, r#""one""#, r#""two""#, r#""three""#]);
+    pipeline.stop().await;
+}
+
+#[rstest]
+#[case::sqlite_with_the_embedded_queue(EMBEDDED)]
+#[case::postgres_with_rabbitmq(SERVERS)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_page_token_pauses_the_line_and_a_new_one_sends_what_waited(#[case] backend: Backend) {
+    let pipeline = Pipeline::start(backend).await;
+    let line = pipeline.add_line(Class::Messenger, "EXPIREDtoken").await;
+    let id = pipeline.submit_on(line, "ann", "hello").await;
+    let row = pipeline.until(id, "the refusal", |row| row.error_code == Some(190)).await;
+    assert_eq!(row.status, Status::Pending, "it waits with its line");
+    let record = eventually("the pause to be shown", || async {
+        let record = pipeline.store.lines(&[line]).await.expect("the store answers").remove(0);
+        if record.paused_until.is_some() { Ok(record) } else { Err(format!("{record:?}")) }
+    })
+    .await;
+    assert!(record.pause_reason.is_some_and(|reason| reason.contains("190")));
+    // Other lines go on.
+    pipeline.expect_ok(pipeline.submit("bob", "hi").await).await;
+
+    assert!(pipeline.store.set_page_token(line, &"EAAnew".into()).await.expect("the store answers"));
+    let row = pipeline.until(id, "OK", |row| row.status == Status::Ok).await;
+    assert_eq!(row.attempts, 2);
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_line_spends_no_attempts_and_goes_on_when_it_is_resumed() {
+    let pipeline = Pipeline::start(SERVERS).await;
+    let line = pipeline.messenger;
+    pipeline.expect_ok(pipeline.submit("first", "the worker knows the line").await).await;
+    assert!(pipeline.store.pause_line(line, None, "for a test").await.expect("the store answers"));
+    // Another line's messages tell when the worker has read the records again: some go out before, some after.
+    let paused = eventually("a message that waits", || async {
+        let id = pipeline.submit("ann", "hello").await;
+        let other = pipeline.submit_on(pipeline.add_line(Class::Messenger, "EAAother").await, "bob", "hi").await;
+        pipeline.expect_ok(other).await;
+        let row = pipeline.row(id).await;
+        if row.status == Status::Pending { Ok(id) } else { Err(format!("{row:?}")) }
+    })
+    .await;
+    assert_eq!(pipeline.row(paused).await.attempts, 0);
+    assert!(pipeline.store.resume_line(line).await.expect("the store answers"));
+    assert_eq!(pipeline.expect_ok(paused).await.attempts, 1);
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_validity_ends_before_it_can_be_sent_is_expired() {
+    let pipeline = Pipeline::start(EMBEDDED).await;
+    let parameters =
+        json!({"app_id": pipeline.messenger.0, "dest": "code1200-ann", "mdata": "hi", "valid_for": 1, "wait": 20});
+    let (status, answer) = pipeline.post(Class::Messenger, parameters).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+    let id = meta_dispatch::message::MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"));
+    let row = pipeline.outcome(id).await;
+    assert_eq!((row.status, row.error_kind), (Status::Error, Some(ErrorKind::Expired)));
+    pipeline.stop().await;
+}
+
+#[rstest]
+#[case::sqlite_with_the_embedded_queue(EMBEDDED)]
+#[case::postgres_with_rabbitmq(SERVERS)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduled_message_is_not_sent_before_its_time(#[case] backend: Backend) {
+    let pipeline = Pipeline::start(backend).await;
+    let at = time::OffsetDateTime::now_utc() + Duration::from_secs(3);
+    let parameters = json!({
+        "app_id": pipeline.messenger.0, "dest": "ann", "mdata": "hi", "send_at": meta_dispatch::message::timestamp(at),
+    });
+    let (_, answer) = pipeline.post(Class::Messenger, parameters).await;
+    let id = meta_dispatch::message::MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"));
+    let row = pipeline.expect_ok(id).await;
+    assert!(row.sent_at.expect("it was sent") >= at - Duration::from_millis(50), "{row:?}");
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_messages_over_two_workers_are_each_sent_once() {
+    let mut pipeline =
+        Pipeline::start_with(SERVERS, &[("limits.enforce_ceilings", "false"), ("limits.messenger.text", "2000")]).await;
+    pipeline.start_worker().await;
+    let mut lines = vec![pipeline.messenger];
+    for _ in 0..15 {
+        lines.push(pipeline.add_line(Class::Messenger, "EAAmany").await);
+    }
+    let mut ids = Vec::new();
+    for n in 0..480 {
+        ids.push(pipeline.submit_on(lines[n % lines.len()], &format!("r{n}"), "hello").await);
+        if n == 240 {
+            // A worker leaves in the middle; the other takes its lines over.
+            pipeline.stop_last().await;
+        }
+    }
+    for id in ids {
+        pipeline.expect_ok(id).await;
+    }
+    assert_eq!(pipeline.simulator.calls().len(), 480);
+    for n in 0..480 {
+        assert_eq!(pipeline.simulator.delivered_to(&format!("r{n}")), 1);
+    }
+    pipeline.stop().await;
+}
