@@ -11,3 +11,4 @@ pub mod message;
 pub mod policy;
 pub mod settings;
 pub mod store;
+pub mod telemetry;
