@@ -7,8 +7,10 @@
 //! outcome → the waiting request, the log and dashboards see it.
 
 pub mod broker;
+pub mod cli;
 pub mod message;
 pub mod policy;
 pub mod settings;
 pub mod store;
 pub mod telemetry;
+pub mod tokens;
