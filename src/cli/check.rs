@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::fields::fields;
 use super::migrate::schema_word;
-use super::output::Output;
+use super::output::{Output, printable};
 use super::table::{add, table};
 use crate::broker::rabbitmq::reach::reach;
 use crate::message::Status;
@@ -139,27 +139,25 @@ fn human(report: &Report, width: u16) -> anyhow::Result<String> {
     for (key, value) in fields(report.settings)? {
         add(&mut settings, [key, value]);
     }
-    let mut answers = table(width, &["CHECK", "RESULT", ""]);
     let database = &report.database;
     let schema = database.schema.map(|schema| format!("schema {schema}"));
-    add(&mut answers, ["database", ok(database.ok), &remark(&database.error, schema)]);
     let broker = &report.broker;
-    add(&mut answers, ["broker", ok(broker.ok), &remark(&broker.error, Some(broker.kind.into()))]);
     let graph = &report.graph;
     let status = graph.http_status.map(|status| format!("answers (HTTP {status}, asked without a token)"));
-    add(&mut answers, ["graph", ok(graph.ok), &remark(&graph.error, status)]);
+    let answers = [
+        answer("database", database.ok, database.error.as_deref().or(schema.as_deref())),
+        answer("broker", broker.ok, broker.error.as_deref().or(Some(broker.kind))),
+        answer("graph", graph.ok, graph.error.as_deref().or(status.as_deref())),
+    ];
     let unknown = match report.unknown_rows {
         None => "How many messages are UNKNOWN could not be asked.".to_owned(),
         Some(0) => "No message is UNKNOWN.".to_owned(),
         Some(rows) => format!("UNKNOWN messages: {rows} (log tail --status UNKNOWN shows them)"),
     };
-    Ok(format!("{}\n\n{}\n\n{unknown}", settings.trim_fmt(), answers.trim_fmt()))
+    Ok(format!("{}\n\n{}\n\n{unknown}", settings.trim_fmt(), answers.join("\n")))
 }
 
-fn ok(ok: bool) -> &'static str {
-    if ok { "ok" } else { "failed" }
-}
-
-fn remark(error: &Option<String>, else_: Option<String>) -> String {
-    error.clone().or(else_).unwrap_or_default()
+/// Whole, whatever its length: an error is worth its lines.
+fn answer(name: &str, ok: bool, remark: Option<&str>) -> String {
+    format!("{name:8}  {}  {}", if ok { "ok    " } else { "failed" }, printable(remark.unwrap_or_default()))
 }

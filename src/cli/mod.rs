@@ -43,7 +43,7 @@ Examples:
 
 /// Accepts Messenger and Instagram messages over HTTP, logs them, and sends them through Meta's Graph API.
 #[derive(Debug, Parser)]
-#[command(name = "meta-dispatch", version, about, after_help = SETTINGS_HELP, max_term_width = 120)]
+#[command(name = "meta-dispatch", version, after_help = SETTINGS_HELP, max_term_width = 120)]
 pub struct Cli {
     /// Read settings from this TOML file
     #[arg(long, global = true, value_name = "FILE")]
