@@ -5,7 +5,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::output::Output;
-use super::table::{add, align_right, short_time, table, yes_no};
+use super::table::{add, align_right, date_and_time, table, yes_no};
 use super::{parse, token};
 use crate::store::{AccountRow, Store};
 
@@ -54,7 +54,7 @@ fn list(accounts: &[AccountRow], width: u16) -> String {
                 &account.cdcs_id.to_string(),
                 &account.cdcs_name,
                 yes_no(account.cdcs_active),
-                &short_time(account.created_at),
+                &date_and_time(account.created_at),
             ],
         );
     }

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::output::Output;
 use super::page_token::PageTokenSource;
 use super::parse;
-use super::table::{add, align_right, or_dash, short_time, table, yes_no};
+use super::table::{add, align_right, keep_whole, or_dash, short_time, table, yes_no};
 use crate::message::{AccountId, Class, LineId, timestamp};
 use crate::settings::LimitSettings;
 use crate::store::{LineRecord, NewLine, Store};
@@ -217,21 +217,12 @@ fn state(line: &LineRecord, now: OffsetDateTime) -> String {
 }
 
 fn list(lines: &[LineView], limits: &LimitSettings, width: u16) -> String {
-    let header = [
-        "V8L_ID",
-        "CDCS_ID",
-        "CLASS",
-        "NAME",
-        "ACTIVE",
-        "PAGE ID",
-        "IG ACCOUNT",
-        "PAT",
-        "TEXT/s",
-        "MEDIA/s",
-        "STATE",
-    ];
+    let header =
+        ["V8L_ID", "CDCS", "CLASS", "NAME", "ACTIVE", "PAGE ID", "PAT", "TEXT/s", "MEDIA/s", "STATE"];
     let mut table = table(width, &header);
     align_right(&mut table, [0, 1]);
+    // Names and states share what the others leave.
+    keep_whole(&mut table, (0..header.len()).filter(|column| ![3, 9].contains(column)));
     for line in lines {
         let default = limits.of(line.v8l_class);
         add(

@@ -1,6 +1,6 @@
 //! Tables and short times, for people at a terminal.
 
-use comfy_table::{CellAlignment, ContentArrangement, Row, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, presets};
 use time::{OffsetDateTime, UtcOffset, format_description::FormatItem, macros::format_description};
 
 use super::output::printable;
@@ -29,6 +29,7 @@ pub fn table(width: u16, header: &[&str]) -> Table {
 pub fn add<T: AsRef<str>>(table: &mut Table, cells: impl IntoIterator<Item = T>) {
     let mut row = Row::from(cells.into_iter().map(|cell| printable(cell.as_ref()).into_owned()));
     row.max_height(1);
+    debug_assert_eq!(row.cell_count(), table.column_count(), "a cell for each column");
     table.add_row(row);
 }
 
@@ -41,9 +42,24 @@ pub fn align_right(table: &mut Table, columns: impl IntoIterator<Item = usize>) 
     }
 }
 
-/// `11-23 14:15:20`, in UTC.
+/// Columns that are never shortened, by index: ids and words.
+pub fn keep_whole(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
+    for index in columns {
+        if let Some(column) = table.column_mut(index) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+}
+
+/// `11-23 14:15:20`, in UTC: for times that are near.
 pub fn short_time(at: OffsetDateTime) -> String {
     const FORMAT: &[FormatItem<'static>] = format_description!("[month]-[day] [hour]:[minute]:[second]");
+    at.to_offset(UtcOffset::UTC).format(FORMAT).expect("the format has no parts that a time lacks")
+}
+
+/// `2026-11-23 14:15`, in UTC.
+pub fn date_and_time(at: OffsetDateTime) -> String {
+    const FORMAT: &[FormatItem<'static>] = format_description!("[year]-[month]-[day] [hour]:[minute]");
     at.to_offset(UtcOffset::UTC).format(FORMAT).expect("the format has no parts that a time lacks")
 }
 

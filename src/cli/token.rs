@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::output::Output;
 use super::parse;
-use super::table::{add, align_right, or_dash, short_time, table};
+use super::table::{add, align_right, date_and_time, or_dash, table};
 use crate::message::AccountId;
 use crate::store::{Store, TokenRow};
 use crate::tokens;
@@ -92,8 +92,8 @@ fn list(tokens: &[TokenRow], width: u16) -> String {
             [
                 token.token_id.clone(),
                 token.cdcs_id.to_string(),
-                short_time(token.created_at),
-                or_dash(token.revoked_at.map(short_time)),
+                date_and_time(token.created_at),
+                or_dash(token.revoked_at.map(date_and_time)),
             ],
         );
     }
