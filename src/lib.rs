@@ -7,9 +7,13 @@
 //! outcome → the waiting request, the log and dashboards see it.
 
 pub mod broker;
+pub mod cli;
 pub mod dispatch;
 pub mod graph;
 pub mod message;
 pub mod policy;
 pub mod settings;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;
+pub mod tokens;

@@ -1,0 +1,163 @@
+//! `check`: the settings in force, and whether database, broker and Graph answer.
+//!
+//! Graph is asked without a token; any HTTP answer shows that it can be reached.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use secrecy::ExposeSecret;
+use serde::Serialize;
+
+use super::fields::fields;
+use super::migrate::schema_word;
+use super::output::{Output, printable};
+use super::table::{add, table};
+use crate::broker::rabbitmq::reach::reach;
+use crate::message::Status;
+use crate::settings::{BrokerSettings, DatabaseSettings, GraphSettings, Settings};
+use crate::store::{self, SchemaState, Store, StoreError};
+
+/// How long each of the three may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Serialize)]
+struct Report<'a> {
+    settings: &'a Settings,
+    database: DatabaseReport,
+    broker: BrokerReport,
+    graph: GraphReport,
+    /// `null` if the database did not say.
+    unknown_rows: Option<i64>,
+}
+
+#[derive(Default, Serialize)]
+struct DatabaseReport {
+    ok: bool,
+    /// `current`, `newer` or `older`.
+    schema: Option<&'static str>,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct BrokerReport {
+    ok: bool,
+    /// `embedded` or `rabbitmq`.
+    kind: &'static str,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct GraphReport {
+    ok: bool,
+    http_status: Option<u16>,
+    error: Option<String>,
+}
+
+pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
+    let ((database, unknown_rows), broker, graph) =
+        tokio::join!(database(&settings.database), broker(&settings.broker), graph(&settings.graph));
+    let report = Report { settings, database, broker, graph, unknown_rows };
+    if out.json {
+        out.json(&report)?;
+    } else {
+        out.text(&human(&report, out.width)?)?;
+    }
+    match (report.database.ok, report.broker.ok) {
+        (true, true) => Ok(()),
+        (false, true) => bail!("the database failed the check"),
+        (true, false) => bail!("the broker failed the check"),
+        (false, false) => bail!("database and broker failed the check"),
+    }
+}
+
+/// The database's state, and how many rows are UNKNOWN.
+async fn database(settings: &DatabaseSettings) -> (DatabaseReport, Option<i64>) {
+    let mut report = DatabaseReport::default();
+    let asked = tokio::time::timeout(TIMEOUT, async {
+        let store = store::open(settings).await?;
+        let answer = ask_database(&*store, &mut report).await;
+        store.close().await;
+        answer
+    });
+    match asked.await {
+        Ok(Ok(unknown)) => return (report, unknown),
+        Ok(Err(error)) => report.error = Some(error.to_string()),
+        Err(_) => report.error = Some(no_answer()),
+    }
+    report.ok = false;
+    (report, None)
+}
+
+async fn ask_database(store: &dyn Store, report: &mut DatabaseReport) -> Result<Option<i64>, StoreError> {
+    let schema = store.schema().await?;
+    report.schema = Some(schema_word(schema));
+    if schema == SchemaState::Older {
+        report.error = Some("no schema of this version: run `meta-dispatch migrate`".into());
+        return Ok(None);
+    }
+    let counts = store.log_stats(None).await?;
+    report.ok = true;
+    Ok(Some(counts.iter().filter(|count| count.status == Status::Unknown).map(|count| count.rows).sum()))
+}
+
+async fn broker(settings: &BrokerSettings) -> BrokerReport {
+    if settings.url.expose_secret() == "embedded" {
+        return BrokerReport { ok: true, kind: "embedded", error: None };
+    }
+    let error = reach(&settings.url, TIMEOUT).await.err();
+    BrokerReport { ok: error.is_none(), kind: "rabbitmq", error }
+}
+
+async fn graph(settings: &GraphSettings) -> GraphReport {
+    let ask = async {
+        let client = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        client.get(settings.base_url.clone()).send().await
+    };
+    match ask.await {
+        Ok(answer) => GraphReport { ok: true, http_status: Some(answer.status().as_u16()), error: None },
+        Err(error) => {
+            GraphReport { ok: false, http_status: None, error: Some(format!("{:#}", explain(error))) }
+        }
+    }
+}
+
+/// Why an HTTP request failed: the causes, without the URL.
+pub fn explain(error: reqwest::Error) -> anyhow::Error {
+    if error.is_timeout() { anyhow::anyhow!("no answer in time") } else { error.without_url().into() }
+}
+
+fn no_answer() -> String {
+    format!("no answer within {}", humantime::format_duration(TIMEOUT))
+}
+
+fn human(report: &Report, width: u16) -> anyhow::Result<String> {
+    let mut settings = table(width, &["SETTING", "VALUE"]);
+    for (key, value) in fields(report.settings)? {
+        add(&mut settings, [key, value]);
+    }
+    let database = &report.database;
+    let schema = database.schema.map(|schema| format!("schema {schema}"));
+    let broker = &report.broker;
+    let graph = &report.graph;
+    let status = graph.http_status.map(|status| format!("answers (HTTP {status}, asked without a token)"));
+    let answers = [
+        answer("database", database.ok, database.error.as_deref().or(schema.as_deref())),
+        answer("broker", broker.ok, broker.error.as_deref().or(Some(broker.kind))),
+        answer("graph", graph.ok, graph.error.as_deref().or(status.as_deref())),
+    ];
+    let unknown = match report.unknown_rows {
+        None => "How many messages are UNKNOWN could not be asked.".to_owned(),
+        Some(0) => "No message is UNKNOWN.".to_owned(),
+        Some(rows) => format!("UNKNOWN messages: {rows} (log tail --status UNKNOWN shows them)"),
+    };
+    Ok(format!("{}\n\n{}\n\n{unknown}", settings.trim_fmt(), answers.join("\n")))
+}
+
+/// Whole, whatever its length: an error is worth its lines.
+fn answer(name: &str, ok: bool, remark: Option<&str>) -> String {
+    format!("{name:8}  {}  {}", if ok { "ok    " } else { "failed" }, printable(remark.unwrap_or_default()))
+}

@@ -1,0 +1,138 @@
+//! `log`: one message, the newest messages, and how many there are of each status.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::fields::fields;
+use super::output::{Output, printable};
+use super::table::{add, align_right, table};
+use super::{parse, tail};
+use crate::message::{Class, LineId, MessageId, Status};
+use crate::store::{LogFilter, Scope, StatusCount, Store};
+
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Show one message with all its columns
+    Show {
+        /// The message
+        #[arg(value_name = "CDLS_ID", value_parser = parse::id(MessageId))]
+        message: MessageId,
+    },
+    /// Show the newest messages, oldest first
+    #[command(
+        after_help = "With --json and --follow: one JSON object a line (NDJSON), a message each; again when its \
+                            status changes."
+    )]
+    Tail(TailArgs),
+    /// Count messages by line and status
+    Stats {
+        /// Only messages that were accepted this recently, such as 1h
+        #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+        since: Option<Duration>,
+    },
+}
+
+/// Arguments of `log tail`.
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// How many messages
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub lines: u32,
+    /// Go on with new messages and changes of status, until interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only messages of this line
+    #[arg(long, value_name = "V8L_ID", value_parser = parse::id(LineId))]
+    pub line: Option<LineId>,
+    /// Only messages in this status
+    #[arg(long, ignore_case = true, value_parser = parse::status())]
+    pub status: Option<Status>,
+    /// Only messages of this campaign
+    #[arg(long, value_name = "C")]
+    pub cp_id: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Stats {
+    stats: Vec<StatusCount>,
+}
+
+pub async fn run(command: LogCommand, store: &dyn Store, out: &Output) -> anyhow::Result<()> {
+    match command {
+        LogCommand::Show { message } => show(message, store, out).await,
+        LogCommand::Tail(args) => {
+            let filter = LogFilter { line: args.line, status: args.status, cp_id: args.cp_id };
+            if args.follow {
+                tail::follow(&filter, args.lines, store, out).await
+            } else {
+                tail::newest(&filter, args.lines, store, out).await
+            }
+        }
+        LogCommand::Stats { since } => {
+            let stats = Stats { stats: store.log_stats(since).await? };
+            out.answer(&stats, |stats| count_table(&stats.stats, out.width))
+        }
+    }
+}
+
+async fn show(id: MessageId, store: &dyn Store, out: &Output) -> anyhow::Result<()> {
+    let row =
+        store.log_row(Scope::Operator, id).await?.with_context(|| format!("the log has no message {id}"))?;
+    if out.json {
+        return out.json(&row);
+    }
+    let columns = fields(&row)?;
+    let longest = columns.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines: Vec<String> = columns
+        .iter()
+        .map(|(name, value)| format!("{name:longest$}  {}", printable(value)).trim_end().to_owned())
+        .collect();
+    out.text(&lines.join("\n"))
+}
+
+/// Lines × statuses, with totals.
+fn count_table(counts: &[StatusCount], width: u16) -> String {
+    let mut lines: BTreeMap<LineId, (Class, BTreeMap<&str, i64>)> = BTreeMap::new();
+    let mut totals: BTreeMap<&str, i64> = BTreeMap::new();
+    for count in counts {
+        let status = count.status.as_str();
+        let (_, cells) = lines.entry(count.v8l_id).or_insert((count.class, BTreeMap::new()));
+        *cells.entry(status).or_default() += count.rows;
+        *totals.entry(status).or_default() += count.rows;
+    }
+    let statuses: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
+    let cells = |counts: &BTreeMap<&str, i64>| -> Vec<String> {
+        let each = statuses.iter().map(|status| counts.get(status).copied().unwrap_or(0).to_string());
+        each.chain([counts.values().sum::<i64>().to_string()]).collect()
+    };
+    let header: Vec<&str> =
+        ["LINE", "CLASS"].into_iter().chain(statuses.iter().copied()).chain(["TOTAL"]).collect();
+    let mut table = table(width, &header);
+    align_right(&mut table, (0..header.len()).filter(|column| *column != 1));
+    for (line, (class, counts)) in &lines {
+        add(&mut table, [line.to_string(), class.to_string()].into_iter().chain(cells(counts)));
+    }
+    add(&mut table, ["all".to_owned(), String::new()].into_iter().chain(cells(&totals)));
+    table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stats_have_a_row_per_line_and_totals_both_ways() {
+        let count =
+            |line, status, rows| StatusCount { v8l_id: LineId(line), class: Class::Messenger, status, rows };
+        let counts = [count(2, Status::Ok, 5), count(1, Status::Ok, 1), count(1, Status::Error, 3)];
+        let text = count_table(&counts, 160);
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[1], ["1", "messenger", "0", "0", "0", "1", "3", "0", "0", "4"]);
+        assert_eq!(rows[2], ["2", "messenger", "0", "0", "0", "5", "0", "0", "0", "5"]);
+        assert_eq!(rows[3], ["all", "0", "0", "0", "6", "3", "0", "0", "9"]);
+    }
+}

@@ -1,0 +1,228 @@
+//! The command line: what can be typed, and which module answers it.
+//!
+//! One file per group of commands; each works over `&dyn Store` and answers through [`output::Output`]. Never here:
+//! SQL, and page access tokens or API tokens as arguments.
+
+mod account;
+mod check;
+mod fields;
+mod health;
+mod line;
+mod log;
+mod migrate;
+mod output;
+mod page_token;
+mod parse;
+mod table;
+mod tail;
+mod token;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use clap::{Parser, Subcommand};
+
+use crate::settings::Settings;
+use crate::store::{self, SchemaState, Store};
+use crate::telemetry;
+use output::Output;
+
+const SETTINGS_HELP: &str = "\
+Settings come from the built-in defaults, then --config FILE (TOML), then the environment; later sources win:
+  [database] url = \"…\" in the file is META_DISPATCH__DATABASE__URL in the environment.
+`meta-dispatch check` shows what is in force.
+
+Examples:
+  meta-dispatch account add --name 'Example Ltd'
+  meta-dispatch line add --account 1 --class messenger --page-id 1234567890 --pat-stdin < page-token.txt
+  meta-dispatch log tail --follow
+  meta-dispatch --config /etc/meta-dispatch.toml check";
+
+/// Accepts Messenger and Instagram messages over HTTP, logs them, and sends them through Meta's Graph API.
+#[derive(Debug, Parser)]
+#[command(name = "meta-dispatch", version, after_help = SETTINGS_HELP, max_term_width = 120)]
+pub struct Cli {
+    /// Read settings from this TOML file
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Answer with one JSON object on standard output instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Accept and send messages in one process; needs nothing installed
+    Serve,
+    /// Accept messages over HTTP (needs PostgreSQL and RabbitMQ)
+    Ingest,
+    /// Send messages (needs PostgreSQL and RabbitMQ)
+    Worker,
+    /// Serve on a temporary database against the built-in Graph simulator
+    Demo(DemoArgs),
+    /// Run the built-in simulator of Meta's Graph API alone
+    Simulate(SimulateArgs),
+    /// Create or upgrade the database's schema (SQLite does it by itself)
+    Migrate,
+    /// Show the settings in force, and whether database, broker and Graph answer
+    Check,
+    /// Ask the process on this machine whether it is ready; exits 0 if so, else 1
+    Health,
+    /// Add and list accounts, the customers who own lines and tokens
+    #[command(subcommand)]
+    Account(account::AccountCommand),
+    /// Add, list and revoke API tokens (tsid)
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Add, list, pause and resume lines: the Facebook Pages and Instagram accounts that send
+    #[command(subcommand)]
+    Line(line::LineCommand),
+    /// Read the log of messages
+    #[command(subcommand)]
+    Log(log::LogCommand),
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    /// Send one message of every kind and of every outcome, print the log, and exit
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Arguments of `simulate`.
+#[derive(Debug, clap::Args)]
+pub struct SimulateArgs {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
+    pub listen: SocketAddr,
+    /// How long each answer takes
+    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
+    pub latency: Duration,
+    /// How much longer or shorter an answer may take
+    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
+    pub jitter: Duration,
+    /// Messages a second a page token may send before it is refused; without it, any number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit_per_token: Option<u32>,
+}
+
+/// Runs one command. Exit code 0, or 1 after one line on standard error; wrong usage never gets here (clap, 2).
+pub async fn run(cli: Cli) -> ExitCode {
+    match dispatch(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::reader_is_gone(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::tell_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    let settings = Settings::load(cli.config.as_deref())?;
+    telemetry::install(&settings.log, cli.command.log_filter())?;
+    let out = Output::new(cli.json);
+    match cli.command {
+        // ---- commands that run on: begin -------------------------------------------------------------------
+        Command::Serve | Command::Ingest | Command::Worker | Command::Demo(_) | Command::Simulate(_) => {
+            bail!("this build has no such command")
+        }
+        // ---- commands that run on: end ---------------------------------------------------------------------
+        Command::Migrate => migrate::run(&settings, &out).await,
+        Command::Check => check::run(&settings, &out).await,
+        Command::Health => health::run(&settings, &out).await,
+        Command::Account(command) => {
+            with_store(&settings, async |store| account::run(command, store, &out).await).await
+        }
+        Command::Token(command) => {
+            with_store(&settings, async |store| token::run(command, store, &out).await).await
+        }
+        Command::Line(command) => {
+            with_store(&settings, async |store| line::run(command, store, &settings.limits, &out).await).await
+        }
+        Command::Log(command) => {
+            with_store(&settings, async |store| log::run(command, store, &out).await).await
+        }
+    }
+}
+
+impl Command {
+    /// What is logged where `log.filter` is empty.
+    fn log_filter(&self) -> &'static str {
+        match self {
+            Command::Serve | Command::Ingest | Command::Worker | Command::Demo(_) | Command::Simulate(_) => {
+                "info"
+            }
+            _ => "warn",
+        }
+    }
+}
+
+/// Opens the store, makes sure that its schema is known, runs the command, and closes the store.
+async fn with_store(
+    settings: &Settings,
+    command: impl AsyncFnOnce(&dyn Store) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let store = store::open(&settings.database).await?;
+    let result = async {
+        let schema = store.schema().await?;
+        ensure!(
+            schema != SchemaState::Older,
+            "the database has no schema of this version: run `meta-dispatch migrate`"
+        );
+        command(&*store).await
+    }
+    .await;
+    store.close().await;
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        for line in
+            [["meta-dispatch", "--json", "account", "list"], ["meta-dispatch", "account", "list", "--json"]]
+        {
+            assert!(Cli::try_parse_from(line).expect("it is well formed").json);
+        }
+    }
+
+    #[test]
+    fn a_page_token_is_no_argument_and_comes_from_one_source() {
+        let add = "meta-dispatch line add --account 1 --class messenger --page-id 1";
+        for (rest, fits) in [
+            ("--pat-stdin", true),
+            ("--pat-file token.txt", true),
+            ("", false),
+            ("--pat EAAtoken", false),
+            ("--pat-stdin --pat-file token.txt", false),
+        ] {
+            let line = add.split(' ').chain(rest.split_whitespace());
+            assert_eq!(Cli::try_parse_from(line).is_ok(), fits, "{rest}");
+        }
+    }
+
+    #[test]
+    fn a_messenger_line_needs_its_page_id_and_an_instagram_line_does_not() {
+        for (class, fits) in [("messenger", false), ("instagram", true)] {
+            let line = ["meta-dispatch", "line", "add", "--account", "1", "--class", class, "--pat-stdin"];
+            assert_eq!(Cli::try_parse_from(line).is_ok(), fits, "{class}");
+        }
+    }
+}

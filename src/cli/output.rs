@@ -1,0 +1,92 @@
+//! Where a command's answer goes: standard output, as a table for people or as JSON for programs.
+//!
+//! A reader that has had enough (`| head`) ends the command quietly. Texts from callers are shown without control
+//! characters, so that no message can move the cursor of an operator's terminal.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// How this invocation answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// One JSON object instead of text.
+    pub json: bool,
+    /// Columns a table may fill.
+    pub width: u16,
+}
+
+impl Output {
+    pub fn new(json: bool) -> Output {
+        // Unknown where standard output is no terminal: wide enough to read, and to keep in a file.
+        let width = comfy_table::Table::new().width().map_or(160, |columns| columns.clamp(100, 200));
+        Output { json, width }
+    }
+
+    /// Answers with `value` as JSON, or with the text that `human` makes of it.
+    pub fn answer<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+        if self.json { self.json(value) } else { self.text(&human(value)) }
+    }
+
+    /// Writes one line of JSON.
+    pub fn json(&self, value: &impl Serialize) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(value)?;
+        line.push(b'\n');
+        write(&line)
+    }
+
+    /// Writes a text and a line end.
+    pub fn text(&self, text: &str) -> anyhow::Result<()> {
+        write(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
+    }
+}
+
+fn write(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    Ok(stdout.flush()?)
+}
+
+/// Whether the command ended because nobody reads its output any more.
+pub fn reader_is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Tells an error on standard error, as one line.
+pub fn tell_error(error: &anyhow::Error) {
+    // With standard error closed there is nobody to tell; the exit code remains.
+    let _ = writeln!(io::stderr(), "error: {}", printable(&format!("{error:#}").replace('\n', " ")));
+}
+
+/// Tells something beside the answer, on standard error.
+pub fn tell_note(note: &str) {
+    let _ = writeln!(io::stderr(), "{note}");
+}
+
+/// The text on one line: control characters, and those that reorder the text around them, are written as escapes.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+    };
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    text.chars()
+        .map(|c| if harmful(c) { c.escape_default().to_string() } else { c.to_string() })
+        .collect::<String>()
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown_as_escapes() {
+        assert_eq!(printable("two\nlines \u{1b}[2Jé"), "two\\nlines \\u{1b}[2Jé");
+        assert_eq!(printable("plain é 👍"), "plain é 👍");
+        assert_eq!(printable("\u{202e}gpj.exe"), "\\u{202e}gpj.exe");
+    }
+}

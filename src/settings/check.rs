@@ -1,0 +1,131 @@
+//! What the values of settings must fulfil beyond their types.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::{Settings, SettingsError};
+
+impl Settings {
+    /// Whether the settings can be used, each by itself and together.
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        self.check_connections()?;
+        self.check_durations()?;
+        self.check_numbers()?;
+        self.http.proxies()?;
+        self.security.key_bytes()?;
+        for (key, secret) in [
+            ("graph.app_secret", &self.graph.app_secret),
+            ("webhooks.verify_token", &self.webhooks.verify_token),
+        ] {
+            let clean = !secret.expose_secret().contains(|c: char| c.is_whitespace() || c.is_control());
+            require(clean, key, "must not hold spaces, line ends or control characters")?;
+        }
+        crate::telemetry::parse_filter(&self.log.filter).map(drop)
+    }
+
+    fn check_connections(&self) -> Result<(), SettingsError> {
+        let database = self.database.url.expose_secret();
+        let named = match database.split_once(':') {
+            Some(("sqlite", path)) => !path.trim_start_matches('/').is_empty(),
+            Some(("postgres" | "postgresql", rest)) => {
+                rest.starts_with("//") && url::Url::parse(database).is_ok()
+            }
+            _ => false,
+        };
+        require(
+            named,
+            "database.url",
+            "must be sqlite:PATH or postgres://user:password@host:5432/name (special characters of the password percent-encoded)",
+        )?;
+        let broker = self.broker.url.expose_secret();
+        require(
+            broker == "embedded"
+                || url::Url::parse(broker)
+                    .is_ok_and(|url| matches!(url.scheme(), "amqp" | "amqps") && url.has_host()),
+            "broker.url",
+            "must be embedded, or amqp://user:password@host:5672/vhost, or amqps://… (special characters percent-encoded)",
+        )?;
+        let graph = &self.graph.base_url;
+        require(
+            matches!(graph.scheme(), "http" | "https") && graph.has_host(),
+            "graph.base_url",
+            "must be an http:// or https:// URL",
+        )?;
+        require(
+            graph.query().is_none() && graph.fragment().is_none(),
+            "graph.base_url",
+            "must not have a query or a fragment",
+        )?;
+        require(
+            graph.username().is_empty() && graph.password().is_none(),
+            "graph.base_url",
+            "must not hold a user or password",
+        )?;
+        require(
+            self.http.listen != self.admin.listen || self.http.listen.port() == 0,
+            "admin.listen",
+            "must differ from http.listen",
+        )
+    }
+
+    fn check_durations(&self) -> Result<(), SettingsError> {
+        const ALWAYS: Duration = Duration::ZERO;
+        const TICK: Duration = Duration::from_millis(1);
+        const SECOND: Duration = Duration::from_secs(1);
+        // Far beyond any use, and safe to add to a time.
+        const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+        for (key, length, at_least) in [
+            ("graph.connect_timeout", self.graph.connect_timeout, TICK),
+            ("graph.timeout", self.graph.timeout, TICK),
+            ("graph.media_timeout", self.graph.media_timeout, TICK),
+            ("ingest.idempotency_ttl", self.ingest.idempotency_ttl, TICK),
+            ("dispatch.lease", self.dispatch.lease, SECOND),
+            ("dispatch.valid_for", self.dispatch.valid_for, TICK),
+            ("retry.base", self.retry.base, TICK),
+            ("retry.cap", self.retry.cap, TICK),
+            ("security.ban", self.security.ban, ALWAYS),
+            ("shutdown.grace", self.shutdown.grace, ALWAYS),
+        ] {
+            let shortest = humantime::format_duration(at_least);
+            require(length >= at_least, key, format_args!("must be at least {shortest}"))?;
+            require(length <= LONGEST, key, "must be at most 3650d")?;
+        }
+        for (key, timeout) in
+            [("graph.timeout", self.graph.timeout), ("graph.media_timeout", self.graph.media_timeout)]
+        {
+            require(self.graph.connect_timeout < timeout, key, "must be longer than graph.connect_timeout")?;
+        }
+        require(self.retry.base <= self.retry.cap, "retry.base", "must not exceed retry.cap")?;
+        require(self.http.default_wait <= Duration::from_secs(30), "http.default_wait", "must be 0s to 30s")
+    }
+
+    fn check_numbers(&self) -> Result<(), SettingsError> {
+        require(self.database.max_connections >= 4, "database.max_connections", "must be at least 4")?;
+        require(
+            self.http.max_connections_per_address > 0,
+            "http.max_connections_per_address",
+            "must be at least 1",
+        )?;
+        require(self.ingest.max_backlog > 0, "ingest.max_backlog", "must be at least 1")?;
+        require(
+            (1..=100_000).contains(&self.dispatch.concurrency),
+            "dispatch.concurrency",
+            "must be 1 to 100000",
+        )?;
+        require(self.dispatch.max_attempts > 0, "dispatch.max_attempts", "must be at least 1")?;
+        for (key, limit) in [
+            ("limits.messenger.text", self.limits.messenger.text),
+            ("limits.messenger.media", self.limits.messenger.media),
+            ("limits.instagram.text", self.limits.instagram.text),
+            ("limits.instagram.media", self.limits.instagram.media),
+        ] {
+            require((1..=1_000_000).contains(&limit), key, "must be 1 to 1000000")?;
+        }
+        Ok(())
+    }
+}
+
+fn require(holds: bool, key: &str, demand: impl std::fmt::Display) -> Result<(), SettingsError> {
+    if holds { Ok(()) } else { Err(SettingsError::of(key, demand)) }
+}

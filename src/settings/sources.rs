@@ -1,0 +1,165 @@
+//! Where settings come from, and how a wrong one is told: by its full key, or by the name of its variable.
+//!
+//! The `config` crate merges the sources. It is generous about types (`true` counts as 1, 4.7 as 5), so each source
+//! is first compared with the built-in file, which holds every key; that is also what finds unknown ones.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use config::builder::{ConfigBuilder, DefaultState};
+use config::{Config, ConfigError, File, FileFormat, Map, Source, Value, ValueKind};
+use serde::Deserialize;
+
+use super::{DEFAULTS, Overrides, Settings, SettingsError};
+
+const ENVIRONMENT_PREFIX: &str = "META_DISPATCH__";
+
+impl Settings {
+    /// Merges a file, environment variables and overrides over the built-in settings, and checks the result.
+    pub(super) fn load_from(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        overrides: Overrides,
+    ) -> Result<Settings, SettingsError> {
+        let known = File::from_str(DEFAULTS, FileFormat::Toml)
+            .collect()
+            .map_err(|error| SettingsError(format!("built-in settings: {}", one_line(&error))))?;
+        let mut sources = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some(path) = file {
+            sources = add_file(sources, &known, path)?;
+        }
+        for (key, value) in from_environment(&known, environment)?.into_iter().chain(overrides) {
+            compare(&known, &key, &Value::from(value.as_str()))?;
+            sources = sources.set_override(&key, value).map_err(|_| unknown(&key))?;
+        }
+        let merged =
+            sources.build().map_err(|error| SettingsError(format!("settings: {}", one_line(&error))))?;
+        let settings: Settings = serde_path_to_error::deserialize(merged)
+            .map_err(|error| SettingsError::of(&error.path().to_string(), without_value(error.inner())))?;
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+fn add_file(
+    sources: ConfigBuilder<DefaultState>,
+    known: &Map<String, Value>,
+    path: &Path,
+) -> Result<ConfigBuilder<DefaultState>, SettingsError> {
+    let wrong = |why: String| SettingsError(format!("settings file {}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let file = File::from_str(text.trim_start_matches('\u{feff}'), FileFormat::Toml);
+    let values = file.collect().map_err(|error| wrong(one_line(&error)))?;
+    compare_section(known, "", &values).map_err(|error| wrong(error.to_string()))?;
+    Ok(sources.add_source(file))
+}
+
+/// The settings among the environment's variables, as (key, value).
+fn from_environment(
+    known: &Map<String, Value>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Overrides, SettingsError> {
+    let mut settings = Overrides::new();
+    for (name, value) in environment {
+        let Some(name) = name.to_str() else { continue };
+        let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
+        let wrong = |why: &str| SettingsError(format!("environment variable {name}: {why}"));
+        let key = rest.to_lowercase().replace("__", ".");
+        match find(known, &key) {
+            None => return Err(wrong("there is no such setting")),
+            Some(ValueKind::Table(_)) => {
+                return Err(wrong("is a section; set META_DISPATCH__SECTION__KEY"));
+            }
+            Some(_) => {}
+        }
+        let value = value.into_string().map_err(|_| wrong("is not UTF-8"))?;
+        settings.push((key, value));
+    }
+    Ok(settings)
+}
+
+fn find<'a>(known: &'a Map<String, Value>, key: &str) -> Option<&'a ValueKind> {
+    match key.split_once('.') {
+        None => known.get(key).map(|value| &value.kind),
+        Some((section, rest)) => match &known.get(section)?.kind {
+            ValueKind::Table(table) => find(table, rest),
+            _ => None,
+        },
+    }
+}
+
+fn compare_section(
+    known: &Map<String, Value>,
+    section: &str,
+    given: &Map<String, Value>,
+) -> Result<(), SettingsError> {
+    // In order of key, so that the same file always names the same fault.
+    let mut keys: Vec<&String> = given.keys().collect();
+    keys.sort();
+    for name in keys {
+        let key = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
+        let Some(default) = known.get(name) else { return Err(unknown(&key)) };
+        match (&default.kind, &given[name].kind) {
+            (ValueKind::Table(known), ValueKind::Table(given)) => compare_section(known, &key, given)?,
+            (ValueKind::Table(_), _) => return Err(SettingsError::of(&key, "is a section, not a value")),
+            (default, given) => compare_value(&key, default, given)?,
+        }
+    }
+    Ok(())
+}
+
+fn compare(known: &Map<String, Value>, key: &str, given: &Value) -> Result<(), SettingsError> {
+    compare_value(key, find(known, key).ok_or_else(|| unknown(key))?, &given.kind)
+}
+
+/// Whether a value is of its default's type. Numbers and booleans may be written as text.
+fn compare_value(key: &str, default: &ValueKind, given: &ValueKind) -> Result<(), SettingsError> {
+    let (fits, expected) = match (default, given) {
+        (ValueKind::I64(_), ValueKind::String(text)) => (text.parse::<i64>().is_ok(), "expected an integer"),
+        (ValueKind::I64(_), given) => (matches!(given, ValueKind::I64(_)), "expected an integer"),
+        (ValueKind::Boolean(_), ValueKind::String(text)) => {
+            (matches!(text.as_str(), "true" | "false"), "expected true or false")
+        }
+        (ValueKind::Boolean(_), given) => (matches!(given, ValueKind::Boolean(_)), "expected true or false"),
+        // A number may be a secret's text; one that is no duration or address is refused where it is read.
+        (_, given) => (matches!(given, ValueKind::String(_) | ValueKind::I64(_)), "expected a text"),
+    };
+    if fits { Ok(()) } else { Err(SettingsError::of(key, expected)) }
+}
+
+fn unknown(key: &str) -> SettingsError {
+    SettingsError::of(key, "there is no such setting")
+}
+
+/// For `serde(deserialize_with)`: a URL whose error does not repeat it.
+pub(super) fn url<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<url::Url, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+/// The library's message without the rejected value, which may be a secret.
+fn without_value(error: &ConfigError) -> String {
+    match error {
+        ConfigError::Type { expected, .. } => format!("expected {expected}"),
+        ConfigError::At { error, .. } => without_value(error),
+        other => match one_line(other) {
+            text if text.ends_with("expected a duration") => {
+                "expected a duration such as 250ms, 30s, 5m or 24h".to_owned()
+            }
+            text => text,
+        },
+    }
+}
+
+/// A message of the TOML parser shows the offending line of the file, which may hold a secret: only where and what.
+fn one_line(error: &ConfigError) -> String {
+    let text = match error {
+        ConfigError::FileParse { cause, .. } => cause.to_string(),
+        other => other.to_string(),
+    };
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default().to_owned();
+    match lines.next_back() {
+        Some(last) => format!("{first}: {last}"),
+        None => first,
+    }
+}

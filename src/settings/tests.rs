@@ -1,0 +1,258 @@
+//! What loading settings promises: defaults load, sources have their order, and whatever is wrong is one line that
+//! names its key and tells no secret.
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use rstest::rstest;
+
+use super::*;
+
+const SECRET: &str = "hunter2-hunter2";
+
+fn from_file(text: &str) -> Result<Settings, SettingsError> {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("the file can be written");
+    Settings::load_from(Some(file.path()), [], Overrides::new())
+}
+
+fn from_environment(name: &str, value: &str) -> Result<Settings, SettingsError> {
+    Settings::load_from(None, [(OsString::from(name), OsString::from(value))], Overrides::new())
+}
+
+/// The error's text, after making sure that it is one line.
+fn refusal(result: Result<Settings, SettingsError>) -> String {
+    let text = result.expect_err("the settings are wrong").to_string();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+/// Writes `section.key` = value as a TOML file and as a variable's name.
+fn as_file(key: &str, toml: &str) -> String {
+    let (section, name) = key.rsplit_once('.').expect("keys have a section");
+    format!("[{section}]\n{name} = {toml}\n")
+}
+
+fn as_variable(key: &str) -> String {
+    format!("META_DISPATCH__{}", key.to_uppercase().replace('.', "__"))
+}
+
+#[test]
+fn the_built_in_settings_load_and_are_the_documented_ones() {
+    let settings = Settings::load_from(None, [], Overrides::new()).expect("defaults are right");
+    assert_eq!(settings.database.url.expose_secret(), "sqlite:meta-dispatch.db");
+    assert_eq!(settings.broker.url.expose_secret(), "embedded");
+    assert_eq!(settings.graph.timeout, Duration::from_secs(30));
+    assert_eq!(settings.graph.media_timeout, Duration::from_secs(95));
+    assert_eq!(settings.http.listen, "127.0.0.1:8080".parse().expect("an address"));
+    assert_eq!(settings.admin.listen, "127.0.0.1:9090".parse().expect("an address"));
+    assert_eq!(settings.dispatch.on_ambiguous, OnAmbiguous::Hold);
+    assert_eq!(settings.dispatch.on_5xx, On5xx::Retry);
+    assert_eq!(settings.dispatch.valid_for, Duration::from_secs(86_400));
+    assert_eq!(settings.limits.of(Class::Instagram), ClassLimits { text: 40, media: 10 });
+    assert!(settings.limits.enforce_ceilings);
+    assert_eq!(settings.events.publish, EventScope::None);
+    assert_eq!(settings.security.key_bytes().expect("no key is right"), None);
+    assert!(settings.http.proxies().expect("no proxies are right").is_empty());
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_an_override_over_both() {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    write!(file, "[retry]\nbase = \"2s\"\ncap = \"1m\"\n[dispatch]\nconcurrency = 7\nmax_attempts = 3\n")
+        .expect("the file can be written");
+    let environment = [
+        ("META_DISPATCH__RETRY__CAP", "2m"),
+        ("META_DISPATCH__DISPATCH__CONCURRENCY", "8"),
+        ("META_DISPATCH__LIMITS__MESSENGER__TEXT", "11"),
+        ("META_DISPATCH__SECURITY__BAN_LOOPBACK", "true"),
+        ("META_DISPATCH_TSID", "not a setting"),
+    ]
+    .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let overrides = vec![("dispatch.concurrency".to_owned(), "9".to_owned())];
+    let settings = Settings::load_from(Some(file.path()), environment, overrides).expect("all are right");
+    assert_eq!(settings.retry.base, Duration::from_secs(2));
+    assert_eq!(settings.retry.cap, Duration::from_secs(120));
+    assert_eq!(settings.dispatch.concurrency, 9);
+    assert_eq!(settings.dispatch.max_attempts, 3);
+    assert_eq!(settings.limits.messenger.text, 11);
+    assert!(settings.security.ban_loopback);
+}
+
+#[rstest]
+#[case::text_for_a_number("dispatch.concurrency", "many")]
+#[case::a_truth_for_a_number("dispatch.concurrency", "yes")]
+#[case::a_fraction_for_a_number("dispatch.max_attempts", "4.7")]
+#[case::below_zero("database.max_connections", "-1")]
+#[case::too_large_for_its_type("database.max_connections", "99999999999")]
+#[case::too_few_connections("database.max_connections", "3")]
+#[case::no_concurrency("dispatch.concurrency", "0")]
+#[case::too_much_concurrency("dispatch.concurrency", "100001")]
+#[case::no_attempts("dispatch.max_attempts", "0")]
+#[case::no_backlog("ingest.max_backlog", "0")]
+#[case::no_connections("http.max_connections_per_address", "0")]
+#[case::no_rate("limits.messenger.text", "0")]
+#[case::no_media_rate("limits.instagram.media", "0")]
+#[case::a_number_for_a_truth("security.ban_loopback", "1")]
+#[case::a_word_for_a_truth("limits.enforce_ceilings", "maybe")]
+#[case::a_duration_without_unit("graph.timeout", "30")]
+#[case::a_duration_of_an_unknown_unit("graph.timeout", "30 parsecs")]
+#[case::a_duration_below_zero("graph.timeout", "-1s")]
+#[case::an_empty_duration("graph.timeout", "")]
+#[case::no_time_to_connect("graph.connect_timeout", "0s")]
+#[case::a_timeout_below_the_connect_timeout("graph.timeout", "2s")]
+#[case::a_media_timeout_below_the_connect_timeout("graph.media_timeout", "3s")]
+#[case::a_short_lease("dispatch.lease", "999ms")]
+#[case::an_endless_validity("dispatch.valid_for", "100000years")]
+#[case::no_validity("dispatch.valid_for", "0s")]
+#[case::a_base_above_the_cap("retry.base", "6m")]
+#[case::no_idempotency("ingest.idempotency_ttl", "0s")]
+#[case::a_long_default_wait("http.default_wait", "31s")]
+#[case::an_unknown_policy("dispatch.on_ambiguous", "drop")]
+#[case::an_unknown_policy_for_5xx("dispatch.on_5xx", "Retry")]
+#[case::an_unknown_scope("events.publish", "some")]
+#[case::an_unknown_format("log.format", "xml")]
+#[case::a_wrong_filter("log.filter", "info,[[")]
+#[case::no_address("http.listen", "localhost")]
+#[case::an_address_without_port("admin.listen", "127.0.0.1")]
+#[case::the_same_address_twice("admin.listen", "127.0.0.1:8080")]
+#[case::no_network("http.trusted_proxies", "10.0.0.0/33")]
+#[case::no_proxy("http.trusted_proxies", "proxy.example")]
+#[case::an_unknown_database("database.url", "mysql://host/name")]
+#[case::a_broken_database_url("database.url", "postgres://user@[host/name")]
+#[case::no_database_file("database.url", "sqlite:")]
+#[case::an_unknown_broker("broker.url", "redis://host")]
+#[case::a_broker_without_host("broker.url", "amqp:///vhost")]
+#[case::a_broken_broker_url("broker.url", "amqp://host:port")]
+#[case::no_url("graph.base_url", "graph.facebook.com")]
+#[case::an_unknown_scheme("graph.base_url", "ftp://graph.facebook.com")]
+#[case::a_query("graph.base_url", "https://graph.facebook.com/v25.0?x=1")]
+#[case::a_user("graph.base_url", "https://user@graph.facebook.com/v25.0")]
+#[case::a_line_end_in_a_secret("graph.app_secret", "abc\n")]
+#[case::a_space_in_a_secret("webhooks.verify_token", "a b")]
+#[case::a_short_key("security.key", "c2hvcnQ=")]
+#[case::a_key_that_is_no_base64("security.key", "***")]
+fn a_wrong_value_is_refused_by_the_name_of_its_key(#[case] key: &str, #[case] value: &str) {
+    let text = refusal(from_environment(&as_variable(key), value));
+    assert!(text.starts_with(&format!("setting {key}: ")), "{text}");
+    let text = refusal(from_file(&as_file(key, &format!("{value:?}"))));
+    assert!(text.contains(&format!("setting {key}: ")), "{text}");
+}
+
+#[rstest]
+#[case::an_unknown_section("[colour]\nred = 1\n", "colour")]
+#[case::an_unknown_key("[graph]\ntimeouts = \"1s\"\n", "graph.timeouts")]
+#[case::an_unknown_class("[limits.whatsapp]\ntext = 1\n", "limits.whatsapp")]
+#[case::an_unknown_key_of_a_class("[limits.messenger]\naudio = 1\n", "limits.messenger.audio")]
+#[case::a_key_outside_its_section("timeout = \"1s\"\n", "timeout")]
+#[case::another_case("[graph]\nTimeout = \"1s\"\n", "graph.Timeout")]
+#[case::a_key_in_quotes("\"graph.timeout\" = \"1s\"\n", "graph.timeout")]
+#[case::a_value_for_a_section("graph = \"https://graph.facebook.com\"\n", "graph")]
+#[case::a_section_for_a_value("[graph.timeout]\nseconds = 1\n", "graph.timeout")]
+#[case::a_list_for_a_text("[http]\ntrusted_proxies = [\"10.0.0.1\"]\n", "http.trusted_proxies")]
+#[case::a_truth_for_a_number("[dispatch]\nconcurrency = true\n", "dispatch.concurrency")]
+#[case::a_fraction_for_a_number("[dispatch]\nmax_attempts = 4.7\n", "dispatch.max_attempts")]
+#[case::a_number_for_a_truth("[security]\nban_loopback = 1\n", "security.ban_loopback")]
+#[case::a_number_for_a_duration("[graph]\ntimeout = 30\n", "graph.timeout")]
+#[case::a_truth_for_a_text("[webhooks]\nverify_token = true\n", "webhooks.verify_token")]
+#[case::below_zero("[limits.messenger]\ntext = -5\n", "limits.messenger.text")]
+fn a_wrong_shape_in_a_file_is_refused_by_the_name_of_its_key(#[case] file: &str, #[case] key: &str) {
+    let text = refusal(from_file(file));
+    assert!(text.contains(&format!("setting {key}: ")), "{text}");
+}
+
+#[rstest]
+#[case::an_unknown_key("META_DISPATCH__GRAPH__TIMEOUTS")]
+#[case::an_unknown_section("META_DISPATCH__COLOUR__RED")]
+#[case::a_section("META_DISPATCH__GRAPH")]
+#[case::too_deep("META_DISPATCH__GRAPH__TIMEOUT__SECONDS")]
+#[case::one_underscore("META_DISPATCH__GRAPH_TIMEOUT")]
+#[case::nothing("META_DISPATCH__")]
+fn a_variable_that_names_no_setting_is_refused_by_its_name(#[case] name: &str) {
+    let text = refusal(from_environment(name, "1"));
+    assert!(text.starts_with(&format!("environment variable {name}: ")), "{text}");
+}
+
+#[test]
+fn numbers_and_truths_may_be_written_as_text() {
+    let settings = from_file("[dispatch]\nconcurrency = \"33\"\n[security]\nban_loopback = \"true\"\n")
+        .expect("texts that read as their type are right");
+    assert_eq!(settings.dispatch.concurrency, 33);
+    assert!(settings.security.ban_loopback);
+    let settings =
+        from_environment("META_DISPATCH__WEBHOOKS__VERIFY_TOKEN", "12345").expect("digits are a text");
+    assert_eq!(settings.webhooks.verify_token.expose_secret(), "12345");
+}
+
+#[test]
+fn a_file_that_is_missing_or_no_toml_is_refused_by_its_name() {
+    let text = refusal(Settings::load_from(Some(Path::new("/nowhere/x.toml")), [], Overrides::new()));
+    assert!(text.starts_with("settings file /nowhere/x.toml: "), "{text}");
+    let text = refusal(from_file("[graph]\ntimeout = \n"));
+    assert!(text.contains("line 2"), "{text}");
+}
+
+#[test]
+fn an_override_that_names_no_setting_is_refused() {
+    let text = refusal(Settings::load_from(None, [], vec![("graph.colour".into(), "red".into())]));
+    assert!(text.starts_with("setting graph.colour: "), "{text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_utf_8_is_refused_by_its_name() {
+    use std::os::unix::ffi::OsStringExt;
+    let value = OsString::from_vec(vec![0x66, 0xff]);
+    let text = refusal(Settings::load_from(
+        None,
+        [(OsString::from("META_DISPATCH__BROKER__URL"), value)],
+        Overrides::new(),
+    ));
+    assert!(text.starts_with("environment variable META_DISPATCH__BROKER__URL: "), "{text}");
+}
+
+#[rstest]
+#[case("database.url", &format!("mysql://user:{SECRET}@host/x"))]
+#[case("database.url", &format!("postgres://user:{SECRET}@[host/x"))]
+#[case("broker.url", &format!("http://user:{SECRET}@host"))]
+#[case("broker.url", &format!("amqp://user:{SECRET}@ho st"))]
+#[case("graph.base_url", &format!("https://user:{SECRET}@[graph"))]
+#[case("graph.base_url", &format!("https://user:{SECRET}@graph/v25.0"))]
+#[case("graph.base_url", &format!("https://graph/v25.0?access_token={SECRET}"))]
+#[case("graph.app_secret", &format!("{SECRET} "))]
+#[case("webhooks.verify_token", &format!("{SECRET}\t"))]
+#[case("security.key", SECRET)]
+fn an_error_never_repeats_a_secret(#[case] key: &str, #[case] value: &str) {
+    for text in [
+        refusal(from_environment(&as_variable(key), value)),
+        refusal(from_file(&as_file(key, &format!("{value:?}")))),
+        refusal(from_file(&as_file(key, &format!("[{value:?}]")))),
+        refusal(from_file(&as_file(key, &format!("\"{SECRET}")))),
+        refusal(from_file(&as_file(key, SECRET))),
+        refusal(from_environment(&as_variable(&format!("{key}s")), value)),
+    ] {
+        assert!(!text.contains(SECRET), "{text}");
+    }
+}
+
+#[test]
+fn neither_debug_nor_serialised_settings_show_a_secret() {
+    use base64::Engine;
+    let key = base64::engine::general_purpose::STANDARD.encode([7; 32]);
+    let settings = from_file(&format!(
+        "[database]\nurl = \"postgres://user:{SECRET}@host/log?sslpassword={SECRET}\"\n\
+         [broker]\nurl = \"amqp://user:{SECRET}@host\"\n[graph]\napp_secret = \"{SECRET}\"\n\
+         [webhooks]\nverify_token = \"{SECRET}\"\n[security]\nkey = \"{key}\"\n"
+    ))
+    .expect("all are right");
+    let shown = serde_json::to_value(&settings).expect("settings serialise");
+    assert_eq!(shown["database"]["url"], "postgres://user:***@host/log?sslpassword=***");
+    assert_eq!(shown["broker"]["url"], "amqp://user:***@host");
+    assert_eq!(shown["graph"]["app_secret"], "[set]");
+    assert_eq!(shown["security"]["key"], "[set]");
+    for text in [format!("{settings:?}"), format!("{settings:#?}"), shown.to_string()] {
+        assert!(!text.contains(SECRET) && !text.contains(&key), "{text}");
+    }
+    let defaults = Settings::load_from(None, [], Overrides::new()).expect("defaults are right");
+    assert_eq!(serde_json::to_value(&defaults).expect("settings serialise")["security"]["key"], "[not set]");
+}

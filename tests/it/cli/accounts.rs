@@ -1,0 +1,86 @@
+//! `account` and `token`.
+
+use meta_dispatch::message::AccountId;
+use meta_dispatch::tokens;
+
+use super::program::Program;
+
+#[tokio::test]
+async fn an_account_comes_with_a_token_of_which_only_identifier_and_hash_are_kept() {
+    let program = Program::new();
+    let added = program.json("account add --name Example");
+    assert_eq!(added.as_object().expect("an object").len(), 2);
+    assert_eq!(added["cdcs_id"], 1);
+    let tsid = added["tsid"].as_str().expect("a text");
+    assert_eq!(tsid.len(), 30);
+    assert!(tsid.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+
+    let store = program.store().await;
+    let identifier = tokens::identifier(tsid).expect("it is long enough");
+    let kept = store.token(identifier).await.expect("the store answers").expect("the token is known");
+    assert_eq!(kept.account, AccountId(1));
+    assert_eq!(kept.hash, tokens::hash(tsid));
+    store.close().await;
+
+    let listed = program.run("token list --json");
+    assert!(listed.stdout.contains(identifier) && !listed.stdout.contains(tsid), "{}", listed.stdout);
+}
+
+#[test]
+fn people_are_told_that_a_token_is_shown_only_once() {
+    let ran = Program::new().run("account add --name Example");
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("only this once"), "{}", ran.stdout);
+    assert_eq!(ran.stdout.lines().last().map(str::len), Some(30), "the token stands alone in the last line");
+}
+
+#[test]
+fn accounts_and_their_tokens_are_listed() {
+    let program = Program::new();
+    program.json("account add --name One");
+    program.json("account add --name Two");
+    let token = program.json("token add --account 2");
+    assert_eq!(token["cdcs_id"], 2);
+
+    let accounts = program.json("account list");
+    assert_eq!(accounts["accounts"][1]["cdcs_name"], "Two");
+    assert_eq!(accounts["accounts"][1]["cdcs_active"], true);
+    let tokens = program.json("token list");
+    let of_two = tokens["tokens"].as_array().expect("a list").iter().filter(|token| token["cdcs_id"] == 2);
+    assert_eq!(of_two.count(), 2);
+    let table = program.run("account list").stdout;
+    assert!(table.starts_with("CDCS_ID") && table.contains("Two"), "{table}");
+}
+
+#[test]
+fn a_revoked_token_is_listed_as_such_and_cannot_be_revoked_again() {
+    let program = Program::new();
+    let tsid = program.json("account add --name Example")["tsid"].as_str().expect("a text").to_owned();
+    let revoke = format!("token revoke {}", &tsid[..10]);
+    let ran = program.run(&revoke);
+    assert!(ran.code == 0 && ran.stdout.contains("within 10 seconds"), "{}", ran.everything());
+    assert!(program.json("token list")["tokens"][0]["revoked_at"].is_string());
+    assert!(program.run(&revoke).error().contains(&tsid[..10]));
+}
+
+#[test]
+fn a_whole_token_given_to_revoke_is_refused_and_not_repeated() {
+    let program = Program::new();
+    let tsid = program.json("account add --name Example")["tsid"].as_str().expect("a text").to_owned();
+    let ran = program.run(&format!("token revoke {tsid}"));
+    assert!(ran.error().contains("first 10 characters"));
+    assert!(!ran.everything().contains(&tsid));
+}
+
+#[test]
+fn a_token_for_an_unknown_account_is_an_error() {
+    Program::new().run("token add --account 7").error();
+}
+
+#[test]
+fn a_blank_name_and_a_wrong_id_are_wrong_usage() {
+    let program = Program::new();
+    for arguments in ["account add --name=", "token add --account 0", "token add --account x", "account"] {
+        assert_eq!(program.run(arguments).code, 2, "{arguments}");
+    }
+}
