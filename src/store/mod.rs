@@ -19,7 +19,7 @@ use secrecy::SecretString;
 use time::OffsetDateTime;
 
 pub use change::{Change, RowChange};
-pub use open::open;
+pub use open::{open, open_for_serving};
 
 use crate::message::{
     AccountId, CampaignState, Class, ErrorKind, Lane, LineId, Medium, MessageId, MessageKind, Partition,

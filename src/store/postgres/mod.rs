@@ -1,1 +1,287 @@
+//! The log on PostgreSQL: for production, shared by any number of processes.
+//!
+//! Every hot statement takes arrays and is one round trip. Hot connections are told not to scan whole tables: on a
+//! fresh table without statistics the planner would, at ten times the cost a row.
 
+mod dispatch;
+mod ingest;
+mod lease;
+mod lines;
+mod log;
+mod record;
+mod rows;
+mod schema;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use super::{
+    AccountRow, Change, Claim, ClaimedRow, Flow, FlowRead, HeldRecipient, Lease, LeaseReport, LineRecord,
+    LogFilter, LogRow, NewLine, PauseScope, RangeRead, ReadyRow, Recorded, SchemaState, Scope, StatusCount,
+    Store, StoreError, TokenRecord, TokenRow,
+};
+use crate::message::{AccountId, CampaignState, Lane, LineId, MessageId, Partition, Submission};
+
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Statements of requests and dispatch take milliseconds; one that takes this long is stuck.
+const HOT_STATEMENT_TIMEOUT: &str = "5s";
+
+/// The store of `database.url = "postgres://…"`.
+pub struct PostgresStore {
+    /// Inserts of ingest, and its look-ups.
+    ingest: PgPool,
+    /// The recorder and dispatch's reads.
+    dispatch: PgPool,
+    /// Commands, statistics, migrations: statements that may take long.
+    calm: PgPool,
+}
+
+impl PostgresStore {
+    /// Connects when first used. Only a malformed URL is an error here.
+    pub fn open(url: &SecretString, max_connections: u32) -> Result<PostgresStore, StoreError> {
+        let options = PgConnectOptions::from_str(url.expose_secret())
+            .map_err(|_| StoreError::Invalid("setting database.url: not a PostgreSQL URL".into()))?
+            .application_name("meta-dispatch");
+        let hot = options.clone().options([
+            ("statement_timeout", HOT_STATEMENT_TIMEOUT),
+            ("lock_timeout", "2s"),
+            ("idle_in_transaction_session_timeout", "10s"),
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            // Batches differ in size only: planning each anew costs more than it finds.
+            ("plan_cache_mode", "force_generic_plan"),
+            ("jit", "off"),
+        ]);
+        let calm = max_connections / 4;
+        let half = (max_connections - calm) / 2;
+        Ok(PostgresStore {
+            ingest: pool(hot.clone(), half),
+            dispatch: pool(hot, max_connections - calm - half),
+            calm: pool(options, calm),
+        })
+    }
+}
+
+fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .max_lifetime(Duration::from_secs(30 * 60))
+        .test_before_acquire(false)
+        .connect_lazy_with(options)
+}
+
+/// What a database error means to a caller. Values never appear: PostgreSQL puts them into the detail, which is
+/// left out.
+fn failed(error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::Database(database) => {
+            let code = database.code().unwrap_or_default();
+            match code.get(..2) {
+                // Data exception, integrity constraint violation.
+                Some("22" | "23") => StoreError::Rejected(format!("{} ({code})", database.message())),
+                // Undefined table or column.
+                Some("42") => StoreError::Schema(format!(
+                    "{} ({code}); run `meta-dispatch migrate`",
+                    database.message()
+                )),
+                _ => StoreError::Unavailable(format!("{} ({code})", database.message())),
+            }
+        }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreError::Rejected(error.to_string()),
+        _ => StoreError::Unavailable(error.to_string()),
+    }
+}
+
+fn milliseconds(length: Duration) -> i64 {
+    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn numbers(partitions: &[Partition]) -> Vec<i16> {
+    partitions.iter().map(|partition| partition.0).collect()
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn migrate(&self) -> Result<usize, StoreError> {
+        schema::migrate(&self.calm).await
+    }
+
+    async fn schema(&self) -> Result<SchemaState, StoreError> {
+        schema::state(&self.calm).await
+    }
+
+    async fn ensure_room(&self) -> Result<usize, StoreError> {
+        schema::ensure_room(&self.calm).await
+    }
+
+    async fn insert(&self, submissions: &[Submission]) -> Result<Vec<MessageId>, StoreError> {
+        ingest::insert(&self.ingest, submissions).await
+    }
+
+    async fn token(&self, token_id: &str) -> Result<Option<TokenRecord>, StoreError> {
+        ingest::token(&self.ingest, token_id).await
+    }
+
+    async fn lines(&self, ids: &[LineId]) -> Result<Vec<LineRecord>, StoreError> {
+        lines::lines(&self.ingest, Some(ids)).await
+    }
+
+    async fn campaign_state(&self, account: AccountId, cp_id: &str) -> Result<CampaignState, StoreError> {
+        ingest::campaign_state(&self.ingest, account, cp_id).await
+    }
+
+    async fn backlog(&self, at_most: i64) -> Result<i64, StoreError> {
+        ingest::backlog(&self.calm, at_most).await
+    }
+
+    async fn read_ranges(&self, ranges: &[RangeRead]) -> Result<Vec<ReadyRow>, StoreError> {
+        dispatch::read_ranges(&self.dispatch, ranges).await
+    }
+
+    async fn read_flows(&self, reads: &[FlowRead]) -> Result<Vec<ReadyRow>, StoreError> {
+        dispatch::read_flows(&self.dispatch, reads).await
+    }
+
+    async fn ready_flows(&self, partitions: &[Partition]) -> Result<Vec<(Flow, MessageId)>, StoreError> {
+        dispatch::ready_flows(&self.dispatch, partitions).await
+    }
+
+    async fn promote_due(
+        &self,
+        partitions: &[Partition],
+        limit: u32,
+    ) -> Result<Vec<(LineId, Lane, MessageId)>, StoreError> {
+        dispatch::promote_due(&self.dispatch, partitions, limit).await
+    }
+
+    async fn held_recipients(&self, partitions: &[Partition]) -> Result<Vec<HeldRecipient>, StoreError> {
+        dispatch::held_recipients(&self.dispatch, partitions).await
+    }
+
+    async fn still_held(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+        dispatch::still_held(&self.dispatch, ids).await
+    }
+
+    async fn record(
+        &self,
+        worker: &str,
+        changes: &[Change],
+        claims: &[Claim],
+    ) -> Result<Recorded, StoreError> {
+        record::record(&self.dispatch, worker, changes, claims).await
+    }
+
+    async fn claimed_rows(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError> {
+        dispatch::claimed_rows(&self.dispatch, partitions).await
+    }
+
+    async fn expire_waiting(
+        &self,
+        line: LineId,
+        limit: u32,
+    ) -> Result<Vec<(MessageId, Option<String>)>, StoreError> {
+        dispatch::expire_waiting(&self.dispatch, line, limit).await
+    }
+
+    async fn pause(&self, scope: PauseScope, length: Duration, reason: &str) -> Result<(), StoreError> {
+        lines::pause(&self.dispatch, scope, length, reason).await
+    }
+
+    async fn renew_leases(&self, worker: &str, ttl: Duration) -> Result<LeaseReport, StoreError> {
+        lease::renew(&self.dispatch, worker, ttl).await
+    }
+
+    async fn acquire_leases(
+        &self,
+        worker: &str,
+        ttl: Duration,
+        at_most: usize,
+    ) -> Result<Vec<Lease>, StoreError> {
+        lease::acquire(&self.dispatch, worker, ttl, at_most).await
+    }
+
+    async fn release_leases(&self, worker: &str, partitions: &[Partition]) -> Result<(), StoreError> {
+        lease::release(&self.dispatch, worker, partitions).await
+    }
+
+    async fn withdraw_worker(&self, worker: &str) -> Result<(), StoreError> {
+        lease::withdraw(&self.dispatch, worker).await
+    }
+
+    async fn log_row(&self, scope: Scope, id: MessageId) -> Result<Option<LogRow>, StoreError> {
+        log::row(&self.ingest, scope, id).await
+    }
+
+    async fn log_after(
+        &self,
+        filter: &LogFilter,
+        after: MessageId,
+        limit: u32,
+    ) -> Result<Vec<LogRow>, StoreError> {
+        log::after(&self.calm, filter, after, limit).await
+    }
+
+    async fn log_newest(&self, filter: &LogFilter, limit: u32) -> Result<Vec<LogRow>, StoreError> {
+        log::newest(&self.calm, filter, limit).await
+    }
+
+    async fn log_stats(&self, since: Option<Duration>) -> Result<Vec<StatusCount>, StoreError> {
+        log::stats(&self.calm, since).await
+    }
+
+    async fn add_account(&self, name: &str) -> Result<AccountId, StoreError> {
+        lines::add_account(&self.calm, name).await
+    }
+
+    async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
+        lines::accounts(&self.calm).await
+    }
+
+    async fn add_token(&self, account: AccountId, token_id: &str, hash: &[u8]) -> Result<(), StoreError> {
+        lines::add_token(&self.calm, account, token_id, hash).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
+        lines::tokens(&self.calm).await
+    }
+
+    async fn revoke_token(&self, token_id: &str) -> Result<bool, StoreError> {
+        lines::revoke_token(&self.calm, token_id).await
+    }
+
+    async fn add_line(&self, line: &NewLine) -> Result<LineId, StoreError> {
+        lines::add_line(&self.calm, line).await
+    }
+
+    async fn all_lines(&self) -> Result<Vec<LineRecord>, StoreError> {
+        lines::lines(&self.calm, None).await
+    }
+
+    async fn set_page_token(&self, line: LineId, page_token: &SecretString) -> Result<bool, StoreError> {
+        lines::set_page_token(&self.calm, line, page_token).await
+    }
+
+    async fn pause_line(
+        &self,
+        line: LineId,
+        length: Option<Duration>,
+        reason: &str,
+    ) -> Result<bool, StoreError> {
+        lines::pause_line(&self.calm, line, length, reason).await
+    }
+
+    async fn resume_line(&self, line: LineId) -> Result<bool, StoreError> {
+        lines::resume_line(&self.calm, line).await
+    }
+
+    async fn close(&self) {
+        tokio::join!(self.ingest.close(), self.dispatch.close(), self.calm.close());
+    }
+}

@@ -1,0 +1,230 @@
+//! What dispatch reads: ready rows by announcement and by flow, rows that are due, and who holds a recipient.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+use super::rows::{self, ready_columns};
+use super::{failed, numbers};
+use crate::message::{Lane, LineId, Medium, MessageId, Partition};
+use crate::store::{ClaimedRow, Flow, FlowRead, HeldRecipient, RangeRead, ReadyRow, StoreError};
+
+/// Rows of paused and cancelled campaigns wait; most rows have no campaign and cost no look-up.
+macro_rules! campaign_runs {
+    () => {
+        "(c.cp_id is null or not exists (select from campaign p where p.cdcs_id = c.cdcs_id and p.cp_id = c.cp_id \
+          and p.state <> 'running'))"
+    };
+}
+
+const READ_RANGES: &str = concat!(
+    "select ",
+    ready_columns!(),
+    " from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) as w(line, lane, first, last, rows)
+     cross join lateral (
+         select * from cdls c
+         where c.cdls_id between w.first and w.last and c.v8l_id = w.line and c.priority = w.lane
+           and c.status in ('PENDING', 'RETRY') and c.next_at is null and ",
+    campaign_runs!(),
+    "    order by c.cdls_id limit w.rows) as c"
+);
+
+pub async fn read_ranges(pool: &PgPool, ranges: &[RangeRead]) -> Result<Vec<ReadyRow>, StoreError> {
+    let rows = sqlx::query(READ_RANGES)
+        .bind(ranges.iter().map(|r| r.line.0).collect::<Vec<_>>())
+        .bind(ranges.iter().map(|r| r.lane.as_str()).collect::<Vec<_>>())
+        .bind(ranges.iter().map(|r| r.first.0).collect::<Vec<_>>())
+        .bind(ranges.iter().map(|r| r.last.0).collect::<Vec<_>>())
+        .bind(ranges.iter().map(|r| i64::from(r.limit)).collect::<Vec<_>>())
+        .fetch_all(pool)
+        .await
+        .map_err(failed)?;
+    rows.iter().map(rows::ready).collect()
+}
+
+const READ_FLOWS: &str = concat!(
+    "select ",
+    ready_columns!(),
+    " from unnest($1::bigint[], $2::text[], $3::boolean[], $4::text[], $5::bigint[], $6::bigint[])
+          as w(line, lane, media, campaign, above, rows)
+     cross join lateral (
+         select * from cdls c
+         where c.v8l_id = w.line and c.priority = w.lane and c.media = w.media and c.campaign = w.campaign
+           and c.cdls_id > w.above and c.status in ('PENDING', 'RETRY') and c.next_at is null and ",
+    campaign_runs!(),
+    "    order by c.cdls_id limit w.rows) as c
+     order by c.cdls_id"
+);
+
+pub async fn read_flows(pool: &PgPool, reads: &[FlowRead]) -> Result<Vec<ReadyRow>, StoreError> {
+    let rows = sqlx::query(READ_FLOWS)
+        .bind(reads.iter().map(|r| r.flow.line.0).collect::<Vec<_>>())
+        .bind(reads.iter().map(|r| r.flow.lane.as_str()).collect::<Vec<_>>())
+        .bind(reads.iter().map(|r| r.flow.medium == Medium::Media).collect::<Vec<_>>())
+        .bind(reads.iter().map(|r| r.flow.campaign.as_str()).collect::<Vec<_>>())
+        .bind(reads.iter().map(|r| r.after.0).collect::<Vec<_>>())
+        .bind(reads.iter().map(|r| i64::from(r.limit)).collect::<Vec<_>>())
+        .fetch_all(pool)
+        .await
+        .map_err(failed)?;
+    rows.iter().map(rows::ready).collect()
+}
+
+/// A loose scan of the ready index: one probe a flow, however many rows it has.
+const READY_FLOWS: &str = "
+    with recursive flow as (
+        (select v8l_id, priority, media, campaign, cdls_id, cdcs_id from cdls
+         where status in ('PENDING', 'RETRY') and next_at is null
+         order by v8l_id, priority, media, campaign, cdls_id limit 1)
+        union all
+        select next.* from flow
+        cross join lateral (
+            select v8l_id, priority, media, campaign, cdls_id, cdcs_id from cdls c
+            where c.status in ('PENDING', 'RETRY') and c.next_at is null
+              and (c.v8l_id, c.priority, c.media, c.campaign) > (flow.v8l_id, flow.priority, flow.media, flow.campaign)
+            order by v8l_id, priority, media, campaign, cdls_id limit 1) as next)
+    select v8l_id, priority, media, campaign, cdls_id from flow
+    where v8l_id % 64 = any($1::smallint[])
+      and (campaign = '' or not exists (select from campaign p where p.cdcs_id = flow.cdcs_id
+           and p.cp_id = flow.campaign and p.state <> 'running'))";
+
+pub async fn ready_flows(
+    pool: &PgPool,
+    partitions: &[Partition],
+) -> Result<Vec<(Flow, MessageId)>, StoreError> {
+    let found = sqlx::query(READY_FLOWS).bind(numbers(partitions)).fetch_all(pool).await.map_err(failed)?;
+    found
+        .iter()
+        .map(|row| {
+            let media: bool = rows::get(row, "media")?;
+            let flow = Flow {
+                line: LineId(rows::get(row, "v8l_id")?),
+                lane: rows::word(row, "priority")?,
+                medium: if media { Medium::Media } else { Medium::Text },
+                campaign: rows::get(row, "campaign")?,
+            };
+            Ok((flow, MessageId(rows::get(row, "cdls_id")?)))
+        })
+        .collect()
+}
+
+/// One probe of the due index a partition.
+const PROMOTE_DUE: &str = "
+    with due as materialized (
+        select c.cdls_id from unnest($1::smallint[]) as w(partition_no)
+        cross join lateral (
+            select cdls_id, coalesce(call_deadline, next_at) as due from cdls
+            where partition_no = w.partition_no and coalesce(call_deadline, next_at) <= now()
+              and status in ('PENDING', 'RETRY', 'SENDING') and (next_at is not null or call_deadline is not null)
+              and status in ('PENDING', 'RETRY')
+            order by coalesce(call_deadline, next_at), cdls_id limit $2) as c
+        order by c.due, c.cdls_id limit $2),
+    locked as materialized (
+        select cdls_id from cdls where cdls_id in (select cdls_id from due)
+          and status in ('PENDING', 'RETRY') and next_at <= now()
+        order by cdls_id for update skip locked)
+    update cdls set next_at = null where cdls_id in (select cdls_id from locked)
+    returning v8l_id, priority, cdls_id";
+
+pub async fn promote_due(
+    pool: &PgPool,
+    partitions: &[Partition],
+    limit: u32,
+) -> Result<Vec<(LineId, Lane, MessageId)>, StoreError> {
+    let promoted = sqlx::query(PROMOTE_DUE)
+        .bind(numbers(partitions))
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(failed)?;
+    promoted
+        .iter()
+        .map(|row| {
+            Ok((
+                LineId(rows::get(row, "v8l_id")?),
+                rows::word(row, "priority")?,
+                MessageId(rows::get(row, "cdls_id")?),
+            ))
+        })
+        .collect()
+}
+
+const HELD: &str = "
+    select v8l_id, priority, dest, cdls_id, status,
+           greatest(0, (extract(epoch from coalesce(call_deadline, next_at) - now()) * 1000)::bigint) as wait_ms
+    from cdls
+    where partition_no = any($1::smallint[]) and status in ('PENDING', 'RETRY', 'SENDING')
+      and (next_at is not null or call_deadline is not null) and status in ('RETRY', 'SENDING')";
+
+pub async fn held_recipients(
+    pool: &PgPool,
+    partitions: &[Partition],
+) -> Result<Vec<HeldRecipient>, StoreError> {
+    let held = sqlx::query(HELD).bind(numbers(partitions)).fetch_all(pool).await.map_err(failed)?;
+    held.iter()
+        .map(|row| {
+            let wait_ms: i64 = rows::get(row, "wait_ms")?;
+            Ok(HeldRecipient {
+                line: LineId(rows::get(row, "v8l_id")?),
+                lane: rows::word(row, "priority")?,
+                dest: rows::get(row, "dest")?,
+                by: MessageId(rows::get(row, "cdls_id")?),
+                status: rows::word(row, "status")?,
+                wait: Duration::from_millis(wait_ms as u64),
+            })
+        })
+        .collect()
+}
+
+pub async fn still_held(pool: &PgPool, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+    let held: Vec<i64> = sqlx::query_scalar(
+        "select cdls_id from cdls where cdls_id = any($1::bigint[])
+         and (status = 'SENDING' or (status = 'RETRY' and next_at > now()))",
+    )
+    .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
+    .fetch_all(pool)
+    .await
+    .map_err(failed)?;
+    Ok(held.into_iter().map(MessageId).collect())
+}
+
+const CLAIMED: &str = "
+    select cdls_id, v8l_id, fence, worker, waiter, call_deadline < now() as overdue from cdls
+    where partition_no = any($1::smallint[]) and status in ('PENDING', 'RETRY', 'SENDING')
+      and (next_at is not null or call_deadline is not null) and status = 'SENDING'";
+
+pub async fn claimed_rows(pool: &PgPool, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError> {
+    let claimed = sqlx::query(CLAIMED).bind(numbers(partitions)).fetch_all(pool).await.map_err(failed)?;
+    claimed
+        .iter()
+        .map(|row| {
+            Ok(ClaimedRow {
+                id: MessageId(rows::get(row, "cdls_id")?),
+                line: LineId(rows::get(row, "v8l_id")?),
+                fence: rows::get(row, "fence")?,
+                worker: rows::get::<Option<String>>(row, "worker")?.unwrap_or_default(),
+                overdue: rows::get::<Option<bool>>(row, "overdue")?.unwrap_or(true),
+                waiter: rows::get(row, "waiter")?,
+            })
+        })
+        .collect()
+}
+
+const EXPIRE: &str = "
+    with expired as materialized (
+        select cdls_id from cdls
+        where v8l_id = $1 and status in ('PENDING', 'RETRY') and next_at is null and expires_at <= now()
+        order by cdls_id limit $2 for update skip locked)
+    update cdls set status = 'ERROR', error_kind = 'expired', done_at = now()
+    where cdls_id in (select cdls_id from expired)
+    returning cdls_id, waiter";
+
+pub async fn expire_waiting(
+    pool: &PgPool,
+    line: LineId,
+    limit: u32,
+) -> Result<Vec<(MessageId, Option<String>)>, StoreError> {
+    let expired =
+        sqlx::query(EXPIRE).bind(line.0).bind(i64::from(limit)).fetch_all(pool).await.map_err(failed)?;
+    expired.iter().map(|row| Ok((MessageId(rows::get(row, "cdls_id")?), rows::get(row, "waiter")?))).collect()
+}

@@ -1,0 +1,137 @@
+//! The recorder's transaction: changes first, then claims.
+
+use std::collections::HashSet;
+
+use sqlx::{PgConnection, PgPool};
+
+use super::{failed, milliseconds};
+use crate::message::Status;
+use crate::store::{Change, Claim, Recorded, RowChange, StoreError};
+
+/// The guard (`fence` and the statuses a change may leave) is in the lock, so that a row changed meanwhile matches
+/// nothing. Locks are taken in order of id.
+const CHANGE: &str = "
+    with change as materialized (
+        select * from unnest(
+            $1::bigint[], $2::integer[], $3::text[], $4::text[], $5::integer[], $6::text[], $7::boolean[], $8::integer[],
+            $9::integer[], $10::text[], $11::text[], $12::text[], $13::integer[], $14::integer[], $15::integer[],
+            $16::bigint[], $17::boolean[])
+        as w(id, fence, leaves, status, status_code, message_id, writes_error, error_code, error_subcode, error_kind,
+             error_message, fbtrace_id, add_attempts, add_tries, add_ambiguous, next_ms, done)),
+    locked as materialized (
+        select c.cdls_id from change w join cdls c on c.cdls_id = w.id
+        where c.fence = w.fence and strpos(w.leaves, c.status) > 0
+        order by c.cdls_id for update of c)
+    update cdls c set
+        status = coalesce(w.status, c.status),
+        status_code = coalesce(w.status_code, c.status_code),
+        message_id = coalesce(w.message_id, c.message_id),
+        error_code = case when w.writes_error then w.error_code else c.error_code end,
+        error_subcode = case when w.writes_error then w.error_subcode else c.error_subcode end,
+        error_message = case when w.writes_error then w.error_message else c.error_message end,
+        fbtrace_id = case when w.writes_error then w.fbtrace_id else c.fbtrace_id end,
+        error_kind = coalesce(w.error_kind, c.error_kind),
+        attempts = c.attempts + w.add_attempts,
+        tries = c.tries + w.add_tries,
+        ambiguous_attempts = c.ambiguous_attempts + w.add_ambiguous,
+        next_at = now() + w.next_ms * interval '1 millisecond',
+        done_at = case when w.done then now() else c.done_at end,
+        call_deadline = null,
+        worker = null
+    from locked l join change w on w.id = l.cdls_id
+    where c.cdls_id = l.cdls_id
+    returning c.cdls_id";
+
+/// A claim needs the lease of the row's partition at this moment.
+const CLAIM: &str = "
+    with claim as materialized (
+        select * from unnest($2::bigint[], $3::integer[], $4::bigint[]) as w(id, fence, deadline_ms)),
+    locked as materialized (
+        select c.cdls_id from claim w join cdls c on c.cdls_id = w.id
+        where c.fence = w.fence and c.status in ('PENDING', 'RETRY') and c.next_at is null and c.expires_at > now()
+          and exists (select from partition_lease l where l.partition_no = c.partition_no and l.owner = $1
+                      and l.expires_at > now())
+        order by c.cdls_id for update of c skip locked)
+    update cdls c set
+        status = 'SENDING', fence = c.fence + 1, attempts = c.attempts + 1, sent_at = now(), worker = $1,
+        call_deadline = now() + w.deadline_ms * interval '1 millisecond'
+    from locked l join claim w on w.id = l.cdls_id
+    where c.cdls_id = l.cdls_id
+    returning c.cdls_id";
+
+pub async fn record(
+    pool: &PgPool,
+    worker: &str,
+    changes: &[Change],
+    claims: &[Claim],
+) -> Result<Recorded, StoreError> {
+    let mut recorded = Recorded::default();
+    // A single statement is a transaction of its own.
+    if claims.is_empty() || changes.is_empty() {
+        let mut connection = pool.acquire().await.map_err(failed)?;
+        recorded.changed = change(&mut connection, changes).await?;
+        recorded.claimed = claim(&mut connection, worker, claims).await?;
+        return Ok(recorded);
+    }
+    let mut transaction = pool.begin().await.map_err(failed)?;
+    recorded.changed = change(&mut transaction, changes).await?;
+    recorded.claimed = claim(&mut transaction, worker, claims).await?;
+    transaction.commit().await.map_err(|error| StoreError::CommitUnknown(error.to_string()))?;
+    Ok(recorded)
+}
+
+async fn change(connection: &mut PgConnection, changes: &[Change]) -> Result<Vec<bool>, StoreError> {
+    if changes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<RowChange> = changes.iter().map(Change::row).collect();
+    let leaves: Vec<String> = rows.iter().map(|row| leaves(row.from)).collect();
+    let changed: Vec<i64> = sqlx::query_scalar(CHANGE)
+        .bind(rows.iter().map(|r| r.id).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.fence).collect::<Vec<_>>())
+        .bind(leaves)
+        .bind(rows.iter().map(|r| r.to.map(Status::as_str)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.status_code).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.message_id.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.writes_error).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.error_code).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.error_subcode).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.error_kind).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.error_message.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.fbtrace_id.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.add_attempts).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.add_tries).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.add_ambiguous).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.next_after_ms).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.done).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    let changed: HashSet<i64> = changed.into_iter().collect();
+    Ok(rows.iter().map(|row| changed.contains(&row.id)).collect())
+}
+
+/// The statuses a change may leave, as a text in which a status is looked for; no status is part of another's name.
+fn leaves(from: &[Status]) -> String {
+    from.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+async fn claim(
+    connection: &mut PgConnection,
+    worker: &str,
+    claims: &[Claim],
+) -> Result<Vec<bool>, StoreError> {
+    if claims.is_empty() {
+        return Ok(Vec::new());
+    }
+    let claimed: Vec<i64> = sqlx::query_scalar(CLAIM)
+        .bind(worker)
+        .bind(claims.iter().map(|c| c.id.0).collect::<Vec<_>>())
+        .bind(claims.iter().map(|c| c.fence).collect::<Vec<_>>())
+        .bind(claims.iter().map(|c| milliseconds(c.call_deadline)).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    let claimed: HashSet<i64> = claimed.into_iter().collect();
+    Ok(claims.iter().map(|claim| claimed.contains(&claim.id.0)).collect())
+}

@@ -1,0 +1,99 @@
+//! Rows of the database as the program's types.
+
+use std::str::FromStr;
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use super::failed;
+use crate::message::{AccountId, LineId, MessageId, UnknownWord};
+use crate::store::{LogRow, ReadyRow, StoreError};
+
+/// The columns of a [`ReadyRow`], for rows named `c`.
+macro_rules! ready_columns {
+    () => {
+        "c.cdls_id, c.v8l_id, c.cdcs_id, c.priority, c.mtype, c.cp_id, c.dest, c.mdata, c.fence, c.attempts, c.tries, \
+         (extract(epoch from c.expires_at - now()) * 1000)::bigint as valid_ms, c.waiter"
+    };
+}
+pub(super) use ready_columns;
+
+/// The columns of a [`LogRow`].
+macro_rules! log_columns {
+    () => {
+        "cdls_id, cdcs_id, v8l_id, class, dest, mtype, mdata, mcaption, msg_id, cp_id, priority, status, status_code, \
+         message_id, error_code, error_subcode, error_kind, error_message, fbtrace_id, attempts, ambiguous_attempts, \
+         next_at, expires_at, created_at, sent_at, done_at, delivered_at, read_at"
+    };
+}
+pub(super) use log_columns;
+
+/// A stored word as its type.
+pub fn word<T: FromStr<Err = UnknownWord>>(row: &PgRow, column: &str) -> Result<T, StoreError> {
+    let text: &str = row.try_get(column).map_err(failed)?;
+    text.parse().map_err(|error: UnknownWord| StoreError::Rejected(error.to_string()))
+}
+
+fn optional_word<T: FromStr<Err = UnknownWord>>(row: &PgRow, column: &str) -> Result<Option<T>, StoreError> {
+    let text: Option<&str> = row.try_get(column).map_err(failed)?;
+    text.map(str::parse).transpose().map_err(|error: UnknownWord| StoreError::Rejected(error.to_string()))
+}
+
+/// A column of any type sqlx decodes.
+pub fn get<'r, T>(row: &'r PgRow, column: &str) -> Result<T, StoreError>
+where
+    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    row.try_get(column).map_err(failed)
+}
+
+pub fn ready(row: &PgRow) -> Result<ReadyRow, StoreError> {
+    Ok(ReadyRow {
+        id: MessageId(get(row, "cdls_id")?),
+        line: LineId(get(row, "v8l_id")?),
+        account: AccountId(get(row, "cdcs_id")?),
+        lane: word(row, "priority")?,
+        kind: word(row, "mtype")?,
+        cp_id: get(row, "cp_id")?,
+        dest: get(row, "dest")?,
+        mdata: get(row, "mdata")?,
+        fence: get(row, "fence")?,
+        attempts: get(row, "attempts")?,
+        tries: get(row, "tries")?,
+        valid_for: time::Duration::milliseconds(get(row, "valid_ms")?),
+        waiter: get(row, "waiter")?,
+    })
+}
+
+pub fn log(row: &PgRow) -> Result<LogRow, StoreError> {
+    Ok(LogRow {
+        cdls_id: MessageId(get(row, "cdls_id")?),
+        cdcs_id: AccountId(get(row, "cdcs_id")?),
+        v8l_id: LineId(get(row, "v8l_id")?),
+        class: word(row, "class")?,
+        dest: get(row, "dest")?,
+        mtype: word(row, "mtype")?,
+        mdata: get(row, "mdata")?,
+        mcaption: get(row, "mcaption")?,
+        msg_id: get(row, "msg_id")?,
+        cp_id: get(row, "cp_id")?,
+        priority: word(row, "priority")?,
+        status: word(row, "status")?,
+        status_code: get(row, "status_code")?,
+        message_id: get(row, "message_id")?,
+        error_code: get(row, "error_code")?,
+        error_subcode: get(row, "error_subcode")?,
+        error_kind: optional_word(row, "error_kind")?,
+        error_message: get(row, "error_message")?,
+        fbtrace_id: get(row, "fbtrace_id")?,
+        attempts: get(row, "attempts")?,
+        ambiguous_attempts: get(row, "ambiguous_attempts")?,
+        next_at: get(row, "next_at")?,
+        expires_at: get(row, "expires_at")?,
+        created_at: get(row, "created_at")?,
+        sent_at: get(row, "sent_at")?,
+        done_at: get(row, "done_at")?,
+        delivered_at: get(row, "delivered_at")?,
+        read_at: get(row, "read_at")?,
+    })
+}

@@ -1,0 +1,257 @@
+//! Accounts, tokens and lines.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::SqlitePool;
+use sqlx::sqlite::SqliteRow;
+
+use super::rows::now;
+use super::{after, failed, rows};
+use crate::message::{AccountId, LineId};
+use crate::store::{AccountRow, LineRecord, NewLine, PauseScope, StoreError, TokenRow};
+
+/// The end of a pause that only an operator ends.
+const FOR_EVER: &str = "9999-12-31T23:59:59.999Z";
+
+/// A violated constraint in the words of an operator.
+fn violated(error: sqlx::Error, foreign: &str, duplicate: &str) -> StoreError {
+    let kind = error.as_database_error().map(|database| database.kind());
+    match kind {
+        Some(sqlx::error::ErrorKind::ForeignKeyViolation) => StoreError::Invalid(foreign.to_owned()),
+        Some(sqlx::error::ErrorKind::UniqueViolation) => StoreError::Invalid(duplicate.to_owned()),
+        // SQLite tells a taken primary key apart from other unique columns only by its text.
+        _ if error.as_database_error().is_some_and(|database| database.message().contains("UNIQUE")) => {
+            StoreError::Invalid(duplicate.to_owned())
+        }
+        _ => failed(error),
+    }
+}
+
+fn line(row: &SqliteRow) -> Result<LineRecord, StoreError> {
+    let rate = |column| Ok(rows::get::<Option<i64>>(row, column)?.and_then(|rate| u32::try_from(rate).ok()));
+    let id = LineId(rows::get(row, "v8l_id")?);
+    let paused_until = rows::time(row, "v8l_paused_until").unwrap_or_else(|error| {
+        tracing::warn!(line = %id, %error, "v8l_paused_until cannot be read; the line counts as not paused");
+        None
+    });
+    Ok(LineRecord {
+        id,
+        account: AccountId(rows::get(row, "cdcs_id")?),
+        name: rows::get(row, "v8l_name")?,
+        class: rows::word(row, "v8l_class")?,
+        active: rows::get(row, "v8l_active")?,
+        account_active: rows::get(row, "cdcs_active")?,
+        page_token: rows::get::<Option<String>>(row, "v8l_wa_api_key")?.map(SecretString::from),
+        page_id: rows::get(row, "v8l_fb_page_id")?,
+        instagram_account_id: rows::get(row, "v8l_ig_account_id")?,
+        rate_text: rate("v8l_rate_text")?,
+        rate_media: rate("v8l_rate_media")?,
+        paused_until,
+        pause_reason: rows::get(row, "v8l_pause_reason")?,
+    })
+}
+
+/// Lines by id, or all of them.
+pub async fn lines(pool: &SqlitePool, ids: Option<&[LineId]>) -> Result<Vec<LineRecord>, StoreError> {
+    let ids = ids.map(|ids| serde_json::to_string(ids).unwrap_or_default());
+    let found = sqlx::query(
+        "select l.v8l_id, l.cdcs_id, l.v8l_name, l.v8l_class, l.v8l_active, a.cdcs_active, l.v8l_wa_api_key,
+                l.v8l_fb_page_id, l.v8l_ig_account_id, l.v8l_rate_text, l.v8l_rate_media, l.v8l_paused_until,
+                l.v8l_pause_reason
+         from cd_v8_line l join account a using (cdcs_id)
+         where ?1 is null or l.v8l_id in (select value from json_each(?1)) order by l.v8l_id",
+    )
+    .bind(ids)
+    .fetch_all(pool)
+    .await
+    .map_err(failed)?;
+    found.iter().map(line).collect()
+}
+
+pub async fn pause(
+    writer: &SqlitePool,
+    scope: PauseScope,
+    length: Duration,
+    reason: &str,
+) -> Result<(), StoreError> {
+    let only = match scope {
+        PauseScope::Line(line) => Some(line.0),
+        PauseScope::App => None,
+    };
+    sqlx::query(
+        "update cd_v8_line set v8l_paused_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?2), v8l_pause_reason = ?3
+         where (?1 is null or v8l_id = ?1)
+           and (v8l_paused_until is null or v8l_paused_until < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?2))",
+    )
+    .bind(only)
+    .bind(after(length))
+    .bind(reason)
+    .execute(writer)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+pub async fn add_account(pool: &SqlitePool, name: &str) -> Result<AccountId, StoreError> {
+    let id = sqlx::query_scalar("insert into account (cdcs_name) values (?1) returning cdcs_id")
+        .bind(name)
+        .fetch_one(pool)
+        .await
+        .map_err(failed)?;
+    Ok(AccountId(id))
+}
+
+pub async fn accounts(pool: &SqlitePool) -> Result<Vec<AccountRow>, StoreError> {
+    let found =
+        sqlx::query("select cdcs_id, cdcs_name, cdcs_active, created_at from account order by cdcs_id")
+            .fetch_all(pool)
+            .await
+            .map_err(failed)?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(AccountRow {
+                cdcs_id: AccountId(rows::get(row, "cdcs_id")?),
+                cdcs_name: rows::get(row, "cdcs_name")?,
+                cdcs_active: rows::get(row, "cdcs_active")?,
+                created_at: rows::required_time(row, "created_at")?,
+            })
+        })
+        .collect()
+}
+
+pub async fn add_token(
+    pool: &SqlitePool,
+    account: AccountId,
+    token_id: &str,
+    hash: &[u8],
+) -> Result<(), StoreError> {
+    sqlx::query("insert into account_token (token_id, cdcs_id, token_hash) values (?1, ?2, ?3)")
+        .bind(token_id)
+        .bind(account.0)
+        .bind(hash)
+        .execute(pool)
+        .await
+        .map_err(|error| {
+            violated(
+                error,
+                &format!("there is no account {account}"),
+                &format!("token {token_id} exists already"),
+            )
+        })?;
+    Ok(())
+}
+
+pub async fn tokens(pool: &SqlitePool) -> Result<Vec<TokenRow>, StoreError> {
+    let found = sqlx::query(
+        "select token_id, cdcs_id, created_at, revoked_at from account_token order by cdcs_id, created_at, token_id",
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(failed)?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(TokenRow {
+                token_id: rows::get(row, "token_id")?,
+                cdcs_id: AccountId(rows::get(row, "cdcs_id")?),
+                created_at: rows::required_time(row, "created_at")?,
+                revoked_at: rows::time(row, "revoked_at")?,
+            })
+        })
+        .collect()
+}
+
+pub async fn revoke_token(pool: &SqlitePool, token_id: &str) -> Result<bool, StoreError> {
+    let revoked = sqlx::query(concat!(
+        "update account_token set revoked_at = ",
+        now!(),
+        " where token_id = ?1 and revoked_at is null"
+    ))
+    .bind(token_id)
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    Ok(revoked.rows_affected() > 0)
+}
+
+pub async fn add_line(pool: &SqlitePool, line: &NewLine) -> Result<LineId, StoreError> {
+    let id: i64 = sqlx::query_scalar(
+        "insert into cd_v8_line (v8l_id, cdcs_id, v8l_name, v8l_class, v8l_wa_api_key, v8l_fb_page_id,
+                                 v8l_ig_account_id, v8l_rate_text, v8l_rate_media)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) returning v8l_id",
+    )
+    .bind(line.id.map(|id| id.0))
+    .bind(line.account.0)
+    .bind(line.name.as_deref())
+    .bind(line.class.as_str())
+    .bind(line.page_token.expose_secret())
+    .bind(line.page_id.as_deref())
+    .bind(line.instagram_account_id.as_deref())
+    .bind(line.rate_text.map(i64::from))
+    .bind(line.rate_media.map(i64::from))
+    .fetch_one(pool)
+    .await
+    .map_err(|error| {
+        let id = line.id.map_or_else(String::new, |id| id.to_string());
+        violated(
+            error,
+            &format!("there is no account {}", line.account),
+            &format!("line {id} exists already"),
+        )
+    })?;
+    Ok(LineId(id))
+}
+
+pub async fn set_page_token(
+    pool: &SqlitePool,
+    line: LineId,
+    page_token: &SecretString,
+) -> Result<bool, StoreError> {
+    changed(
+        sqlx::query(
+            "update cd_v8_line set v8l_wa_api_key = ?2, v8l_paused_until = null, v8l_pause_reason = null where v8l_id = ?1",
+        )
+        .bind(line.0)
+        .bind(page_token.expose_secret())
+        .execute(pool)
+        .await,
+    )
+}
+
+pub async fn pause_line(
+    pool: &SqlitePool,
+    line: LineId,
+    length: Option<Duration>,
+    reason: &str,
+) -> Result<bool, StoreError> {
+    changed(
+        sqlx::query(
+            "update cd_v8_line set v8l_pause_reason = ?4,
+                 v8l_paused_until = coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?2), ?3)
+             where v8l_id = ?1",
+        )
+        .bind(line.0)
+        .bind(length.map(after))
+        .bind(FOR_EVER)
+        .bind(reason)
+        .execute(pool)
+        .await,
+    )
+}
+
+pub async fn resume_line(pool: &SqlitePool, line: LineId) -> Result<bool, StoreError> {
+    changed(
+        sqlx::query(
+            "update cd_v8_line set v8l_paused_until = null, v8l_pause_reason = null where v8l_id = ?1",
+        )
+        .bind(line.0)
+        .execute(pool)
+        .await,
+    )
+}
+
+fn changed(result: Result<sqlx::sqlite::SqliteQueryResult, sqlx::Error>) -> Result<bool, StoreError> {
+    result.map(|done| done.rows_affected() > 0).map_err(failed)
+}
