@@ -20,10 +20,6 @@ fn violated(error: sqlx::Error, foreign: &str, duplicate: &str) -> StoreError {
     match kind {
         Some(sqlx::error::ErrorKind::ForeignKeyViolation) => StoreError::Invalid(foreign.to_owned()),
         Some(sqlx::error::ErrorKind::UniqueViolation) => StoreError::Invalid(duplicate.to_owned()),
-        // SQLite tells a taken primary key apart from other unique columns only by its text.
-        _ if error.as_database_error().is_some_and(|database| database.message().contains("UNIQUE")) => {
-            StoreError::Invalid(duplicate.to_owned())
-        }
         _ => failed(error),
     }
 }
