@@ -1,0 +1,4 @@
+//! Integration tests, all in one program. `tests/run` provides the servers.
+
+mod broker_contract;
+mod support;
