@@ -1,1 +1,191 @@
+//! The broker of a single process: the same contract as RabbitMQ over channels of this process.
+//!
+//! At most one job per partition is out at a time; what is published meanwhile is merged and follows once that one
+//! is acknowledged. So memory is bounded by the number of lines, and an unread channel holds nobody up. Nothing is
+//! stored: after a restart the owner's scans find the rows in the log.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::pending::PendingJob;
+use super::{Arrivals, Broker, BrokerState, JobDelivery, REPLIES_HELD};
+use crate::message::{Job, PARTITIONS, Partition, Reply};
+
+/// One for the job of each partition that can be out, and as many again for threads that reserve a place and find
+/// nothing to put there, so that these never make another one's publish go without.
+const PLACES: usize = 2 * PARTITIONS as usize;
+
+/// The queue inside this process.
+pub struct EmbeddedBroker {
+    address: String,
+    queue: Arc<Queue>,
+}
+
+impl EmbeddedBroker {
+    pub fn open() -> (Arc<EmbeddedBroker>, Arrivals) {
+        let (jobs_out, jobs) = mpsc::channel(PLACES);
+        let (replies_out, replies) = mpsc::channel(REPLIES_HELD);
+        let queue = Queue(Mutex::new(State {
+            out: Some(Out { jobs: jobs_out, replies: replies_out }),
+            wanted: BTreeSet::new(),
+            pending: BTreeMap::new(),
+            unacked: BTreeSet::new(),
+        }));
+        let address = format!("embedded.{}", Uuid::now_v7());
+        (Arc::new(EmbeddedBroker { address, queue: Arc::new(queue) }), Arrivals { jobs, replies })
+    }
+}
+
+#[async_trait]
+impl Broker for EmbeddedBroker {
+    fn publish(&self, partition: Partition, job: Job) {
+        self.queue.state().pending.entry(partition).or_default().merge(job);
+        self.queue.deliver();
+    }
+
+    fn consume(&self, partitions: &[Partition]) {
+        self.queue.state().wanted = partitions.iter().copied().collect();
+        self.queue.deliver();
+    }
+
+    fn reply_address(&self) -> &str {
+        &self.address
+    }
+
+    fn reply(&self, address: &str, reply: Reply) {
+        let replies = self.queue.state().out.as_ref().map(|out| out.replies.clone());
+        let delivered =
+            address == self.address && replies.is_some_and(|replies| replies.try_send(reply).is_ok());
+        if !delivered {
+            tracing::debug!(address, "a reply found nobody to take it; its outcome stands in the log");
+        }
+    }
+
+    fn state(&self) -> BrokerState {
+        if self.queue.state().out.is_some() { BrokerState::Up } else { BrokerState::Down }
+    }
+
+    /// Ends the arrivals. What is pending has nowhere to go: the process that would consume it is this one.
+    async fn close(&self, _grace: Duration) {
+        self.queue.state().out = None;
+    }
+}
+
+struct Queue(Mutex<State>);
+
+struct State {
+    /// `None` once closed.
+    out: Option<Out>,
+    wanted: BTreeSet<Partition>,
+    pending: BTreeMap<Partition, PendingJob>,
+    /// Partitions with a job in the channel or in the consumer's hands.
+    unacked: BTreeSet<Partition>,
+}
+
+#[derive(Clone)]
+struct Out {
+    jobs: mpsc::Sender<JobDelivery>,
+    replies: mpsc::Sender<Reply>,
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Delivers what is wanted and pending, one job per partition. The lock is never held while a delivery is
+    /// made or dropped, because an unacknowledged one comes back here.
+    fn deliver(self: &Arc<Self>) {
+        loop {
+            let Some(jobs) = self.state().out.as_ref().map(|out| out.jobs.clone()) else { return };
+            // Fails only when nobody reads any more: see PLACES.
+            let Ok(place) = jobs.try_reserve_owned() else { return };
+            let Some((partition, job)) = self.state().take_next() else { return };
+            let receipt = Receipt { queue: Arc::downgrade(self), partition, unacked: Some(job.clone()) };
+            place.send(JobDelivery::new(partition, job, move || receipt.acknowledge()));
+        }
+    }
+}
+
+impl State {
+    fn take_next(&mut self) -> Option<(Partition, Job)> {
+        let next =
+            |partition: &&Partition| self.wanted.contains(partition) && !self.unacked.contains(partition);
+        let partition = *self.pending.keys().find(next)?;
+        let job = self.pending.remove(&partition)?.into_job();
+        self.unacked.insert(partition);
+        Some((partition, job))
+    }
+}
+
+/// What a delivery holds: dropped without being acknowledged, it puts its job back.
+struct Receipt {
+    queue: Weak<Queue>,
+    partition: Partition,
+    unacked: Option<Job>,
+}
+
+impl Receipt {
+    fn acknowledge(mut self) {
+        self.unacked = None;
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        let Some(queue) = self.queue.upgrade() else { return };
+        let mut state = queue.state();
+        state.unacked.remove(&self.partition);
+        if let Some(job) = self.unacked.take() {
+            state.pending.entry(self.partition).or_default().merge(job);
+        }
+        drop(state);
+        queue.deliver();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{JOB_VERSION, JobLine, Lane, LineId, MessageId};
+
+    fn job(line: i64, id: i64) -> Job {
+        Job {
+            v: JOB_VERSION,
+            lines: vec![JobLine(LineId(line), Lane::High, MessageId(id), MessageId(id), 1)],
+        }
+    }
+
+    #[test]
+    fn a_channel_that_nobody_reads_holds_no_publisher_up_and_keeps_one_job_per_partition() {
+        let (broker, mut arrivals) = EmbeddedBroker::open();
+        broker.consume(&Partition::all().collect::<Vec<_>>());
+        for id in 0..10_000 {
+            broker.publish(LineId(id % 64).partition(), job(id % 64, id));
+        }
+
+        let mut rows = 0;
+        let mut deliveries = 0;
+        while let Ok(delivery) = arrivals.jobs.try_recv() {
+            rows += delivery.job.lines.iter().map(|line| line.4).sum::<u32>();
+            deliveries += 1;
+            delivery.ack();
+        }
+        assert_eq!(rows, 10_000);
+        assert_eq!(deliveries, 128, "one that went out at once and one that was merged, for each partition");
+    }
+
+    #[test]
+    fn arrivals_that_were_given_up_end_quietly() {
+        let (broker, arrivals) = EmbeddedBroker::open();
+        broker.consume(&[Partition(7)]);
+        broker.publish(Partition(7), job(7, 1));
+        drop(arrivals);
+        broker.publish(Partition(7), job(7, 2));
+    }
+}

@@ -8,6 +8,8 @@
 //! message texts, recipients, tokens.
 
 pub mod embedded;
+mod open;
+mod pending;
 pub mod rabbitmq;
 
 use std::sync::Arc;
@@ -16,7 +18,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+pub use open::{BrokerError, open};
+
 use crate::message::{Job, Partition, Reply};
+
+/// How many outcomes for this process's waiters are held until they are read; more are dropped.
+const REPLIES_HELD: usize = 4096;
 
 /// A broker behind its trait. Cheap to clone.
 pub type SharedBroker = Arc<dyn Broker>;

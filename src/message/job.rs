@@ -16,6 +16,15 @@ pub const JOB_VERSION: u8 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobLine(pub LineId, pub Lane, pub MessageId, pub MessageId, pub u32);
 
+impl JobLine {
+    /// Takes in what else is announced for the same line and lane.
+    pub fn join(&mut self, other: JobLine) {
+        self.2 = self.2.min(other.2);
+        self.3 = self.3.max(other.3);
+        self.4 = self.4.saturating_add(other.4);
+    }
+}
+
 /// New rows of one partition, from one commit or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -34,11 +43,7 @@ impl Job {
     pub fn merge(&mut self, other: Job) {
         for line in other.lines {
             match self.lines.iter_mut().find(|known| known.0 == line.0 && known.1 == line.1) {
-                Some(known) => {
-                    known.2 = known.2.min(line.2);
-                    known.3 = known.3.max(line.3);
-                    known.4 = known.4.saturating_add(line.4);
-                }
+                Some(known) => known.join(line),
                 None => self.lines.push(line),
             }
         }

@@ -1,3 +1,6 @@
-//! All integration tests, as one binary.
+//! All integration tests, as one program. `tests/run` provides the servers.
 
-// mod cli; // <- enable together with the SQLite and PostgreSQL stores
+mod broker_contract;
+mod broker_rabbitmq;
+mod cli;
+mod support;

@@ -1,1 +1,207 @@
+//! The queue over RabbitMQ.
+//!
+//! Two connections, each with a supervisor of its own: `publisher` (a connection that the broker has blocked
+//! carries nothing, not even acknowledgements) and `consumer`. `outbox` holds what is to be published, `topology`
+//! knows the names, `connection` connects and reconnects, `acks` and `replies` serve the consumer. The only module
+//! that knows lapin.
+
+mod acks;
+mod connection;
+mod consumer;
+mod outbox;
+mod publisher;
 pub mod reach;
+mod replies;
+mod topology;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Arrivals, Broker, BrokerError, BrokerState, JobDelivery, REPLIES_HELD};
+use crate::message::{JOB_VERSION, Job, Partition, Reply};
+use connection::{Endpoint, supervise};
+use consumer::JobConsumer;
+use outbox::Outbox;
+use publisher::Publisher;
+use replies::{OutgoingReply, ReplyListener};
+
+/// Jobs read from the broker that wait for the dispatcher.
+const JOBS_HELD: usize = 64;
+/// How long the connections may take to close after what was pending is published.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// RabbitMQ. Dropping it stops both connections without publishing what is pending; see [`Broker::close`].
+pub struct RabbitBroker {
+    address: String,
+    outbox: Arc<Outbox>,
+    wanted: watch::Sender<BTreeSet<Partition>>,
+    own_replies: mpsc::Sender<Reply>,
+    other_replies: mpsc::Sender<OutgoingReply>,
+    health: Arc<Health>,
+    stop_consuming: CancellationToken,
+    stop_publishing: CancellationToken,
+    connections: TaskTracker,
+}
+
+impl RabbitBroker {
+    /// Starts to connect in the background, and goes on for ever. Fails only if the URL is malformed.
+    pub fn open(url: &SecretString) -> Result<(Arc<RabbitBroker>, Arrivals), BrokerError> {
+        let endpoint = Endpoint::parse(url)?;
+        let (jobs_out, jobs) = mpsc::channel::<JobDelivery>(JOBS_HELD);
+        let (own_replies, replies) = mpsc::channel(REPLIES_HELD);
+        let (other_replies, outgoing_replies) = mpsc::channel(REPLIES_HELD);
+        let (wanted, wanted_now) = watch::channel(BTreeSet::new());
+        let broker = Arc::new(RabbitBroker {
+            address: topology::new_reply_queue(),
+            outbox: Arc::default(),
+            wanted,
+            own_replies: own_replies.clone(),
+            other_replies,
+            health: Arc::default(),
+            stop_consuming: CancellationToken::new(),
+            stop_publishing: CancellationToken::new(),
+            connections: TaskTracker::new(),
+        });
+        let publisher = Publisher {
+            outbox: broker.outbox.clone(),
+            replies: outgoing_replies,
+            health: broker.health.clone(),
+        };
+        let consumer = JobConsumer {
+            wanted: wanted_now,
+            jobs: jobs_out,
+            replies: ReplyListener { queue: broker.address.clone(), replies: own_replies },
+            health: broker.health.clone(),
+        };
+        let connections = &broker.connections;
+        connections.spawn(supervise(endpoint.clone(), publisher, broker.stop_publishing.clone()));
+        connections.spawn(supervise(endpoint, consumer, broker.stop_consuming.clone()));
+        connections.close();
+        Ok((broker, Arrivals { jobs, replies }))
+    }
+}
+
+#[async_trait]
+impl Broker for RabbitBroker {
+    fn publish(&self, partition: Partition, job: Job) {
+        self.outbox.add(partition, job);
+    }
+
+    fn consume(&self, partitions: &[Partition]) {
+        self.wanted.send_replace(partitions.iter().copied().collect());
+    }
+
+    fn reply_address(&self) -> &str {
+        &self.address
+    }
+
+    fn reply(&self, address: &str, reply: Reply) {
+        let taken = if address == self.address {
+            self.own_replies.try_send(reply).is_ok()
+        } else {
+            OutgoingReply::new(address, &reply)
+                .is_some_and(|outgoing| self.other_replies.try_send(outgoing).is_ok())
+        };
+        if !taken {
+            tracing::debug!(address, "a reply was dropped; its outcome stands in the log");
+        }
+    }
+
+    fn state(&self) -> BrokerState {
+        self.health.state()
+    }
+
+    async fn close(&self, grace: Duration) {
+        self.stop_consuming.cancel();
+        if timeout(grace, self.outbox.emptied()).await.is_err() {
+            tracing::warn!("jobs are left unpublished; scans find their rows");
+        }
+        self.stop_publishing.cancel();
+        if timeout(CLOSE_TIMEOUT, self.connections.wait()).await.is_err() {
+            tracing::warn!("RabbitMQ did not close its connections in time");
+        }
+    }
+}
+
+impl Drop for RabbitBroker {
+    fn drop(&mut self) {
+        self.stop_consuming.cancel();
+        self.stop_publishing.cancel();
+    }
+}
+
+/// How the two connections are, for [`Broker::state`].
+#[derive(Default)]
+struct Health {
+    publishing: AtomicBool,
+    consuming: AtomicBool,
+    blocked: AtomicBool,
+}
+
+impl Health {
+    fn set_publishing(&self, up: bool) {
+        self.publishing.store(up, Ordering::Relaxed);
+    }
+
+    fn set_consuming(&self, up: bool) {
+        self.consuming.store(up, Ordering::Relaxed);
+    }
+
+    fn set_blocked(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    fn state(&self) -> BrokerState {
+        let up = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        match up(&self.publishing) && up(&self.consuming) {
+            true if up(&self.blocked) => BrokerState::Blocked,
+            true => BrokerState::Up,
+            false => BrokerState::Down,
+        }
+    }
+}
+
+/// Why a body is not a job of this version.
+#[derive(Debug, thiserror::Error)]
+enum UnreadableJob {
+    #[error("its version is {0}, this program knows {JOB_VERSION}")]
+    Version(u64),
+    #[error("its body cannot be read: {0}")]
+    Body(#[from] serde_json::Error),
+}
+
+fn read_job(body: &[u8]) -> Result<Job, UnreadableJob> {
+    #[derive(serde::Deserialize)]
+    struct Header {
+        v: u64,
+    }
+    let Header { v } = serde_json::from_slice(body)?;
+    if v != u64::from(JOB_VERSION) {
+        return Err(UnreadableJob::Version(v));
+    }
+    Ok(serde_json::from_slice(body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_of_another_version_is_told_from_one_that_cannot_be_read() {
+        assert!(read_job(br#"{"v":1,"lines":[[7,"high",1,2,2]]}"#).is_ok());
+        let newer = read_job(br#"{"v":2,"rows":"otherwise"}"#).unwrap_err();
+        assert!(matches!(newer, UnreadableJob::Version(2)), "{newer}");
+        for body in [&b"nonsense"[..], br#"{"v":1}"#, br#"{"v":1,"lines":[[7,"low",1,2,2]]}"#, b"\xff"] {
+            assert!(matches!(read_job(body), Err(UnreadableJob::Body(_))));
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The consuming connection: jobs of the partitions this process owns, and replies for its waiters.
+//!
+//! What is to be consumed is a set that may change at any time; the session brings its consumers in line with it,
+//! and every new session begins from that set. Never here: a job requeued because of its content, or a wait for
+//! whoever reads the jobs that would keep acknowledgements back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use futures::stream::{self, BoxStream, SelectAll, StreamExt};
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Consumer};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::acks::AckWindow;
+use super::connection::{Link, Session, SessionError};
+use super::replies::ReplyListener;
+use super::{Health, read_job, topology};
+use crate::broker::JobDelivery;
+use crate::message::Partition;
+
+/// Jobs of a partition that this process holds unacknowledged, those it has not read yet included.
+const PREFETCH: u16 = 8;
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// For declaring and consuming all partitions at once; a loaded server takes 20 ms for each.
+const RECONCILE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a job that was dropped unacknowledged rests before it is given back: whoever drops it while consuming
+/// its partition would otherwise have it back at once, again and again.
+const GIVE_BACK_EVERY: Duration = Duration::from_millis(500);
+
+/// Consumes what is wanted.
+pub(super) struct JobConsumer {
+    pub(super) wanted: watch::Receiver<BTreeSet<Partition>>,
+    pub(super) jobs: mpsc::Sender<JobDelivery>,
+    pub(super) replies: ReplyListener,
+    pub(super) health: Arc<Health>,
+}
+
+#[async_trait]
+impl Session for JobConsumer {
+    const PURPOSE: &'static str = "consuming";
+
+    async fn run(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), SessionError> {
+        let channel = link.channel().await?;
+        timeout(ACK_TIMEOUT, channel.basic_qos(PREFETCH, BasicQosOptions::default()))
+            .await
+            .map_err(|_| SessionError::Timeout("basic.qos"))??;
+        self.wanted.mark_changed();
+        let session = JobSession::new(channel);
+        tokio::select! {
+            ended = session.run(&mut self.wanted, &self.jobs, stop) => ended,
+            ended = self.replies.listen(link) => Err(ended),
+        }
+    }
+
+    fn connected(&self, connected: bool) {
+        self.health.set_consuming(connected);
+    }
+}
+
+/// What one session consumes, and what it owes the broker.
+struct JobSession {
+    channel: Channel,
+    consumers: BTreeMap<Partition, ShortString>,
+    incoming: SelectAll<BoxStream<'static, Incoming>>,
+    /// The next job for whoever reads them; no further one is taken from lapin meanwhile.
+    held: Option<JobDelivery>,
+    acks: AckWindow,
+    dropped: Vec<u64>,
+    settled: mpsc::UnboundedReceiver<Settled>,
+    settle: mpsc::UnboundedSender<Settled>,
+}
+
+enum Incoming {
+    Delivery(Partition, lapin::Result<Box<Delivery>>),
+    /// The stream of the consumer with this tag ended.
+    End(Partition, ShortString),
+}
+
+/// What became of a delivery. Unbounded channel: the prefetch bounds it.
+enum Settled {
+    Acknowledged(u64),
+    Dropped(u64),
+}
+
+impl JobSession {
+    fn new(channel: Channel) -> JobSession {
+        let (settle, settled) = mpsc::unbounded_channel();
+        JobSession {
+            channel,
+            consumers: BTreeMap::new(),
+            incoming: SelectAll::new(),
+            held: None,
+            acks: AckWindow::default(),
+            dropped: Vec::new(),
+            settled,
+            settle,
+        }
+    }
+
+    async fn run(
+        mut self,
+        wanted: &mut watch::Receiver<BTreeSet<Partition>>,
+        jobs: &mpsc::Sender<JobDelivery>,
+        stop: &CancellationToken,
+    ) -> Result<(), SessionError> {
+        let mut give_back = interval(GIVE_BACK_EVERY);
+        give_back.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return self.finish().await,
+                Ok(()) = wanted.changed() => {
+                    let wanted = wanted.borrow_and_update().clone();
+                    self.reconcile(&wanted).await?;
+                }
+                place = jobs.reserve(), if self.held.is_some() => match (place, self.held.take()) {
+                    (Ok(place), Some(job)) => place.send(job),
+                    // Nobody reads any more, so nothing is to be consumed either.
+                    _ => self.reconcile(&BTreeSet::new()).await?,
+                },
+                Some(settled) = self.settled.recv() => {
+                    self.settle(settled);
+                    self.acknowledge().await?;
+                }
+                Some(incoming) = self.incoming.next(), if self.held.is_none() => {
+                    self.take_in(incoming)?;
+                    self.acknowledge().await?;
+                }
+                _ = give_back.tick() => self.give_back().await?,
+            }
+        }
+    }
+
+    /// Consumes these partitions and no others.
+    async fn reconcile(&mut self, wanted: &BTreeSet<Partition>) -> Result<(), SessionError> {
+        let gone: Vec<_> = self.consumers.keys().copied().filter(|known| !wanted.contains(known)).collect();
+        let gone = gone.into_iter().filter_map(|partition| self.consumers.remove(&partition));
+        let cancelled = try_join_all(
+            gone.map(|tag| self.channel.basic_cancel(tag, BasicCancelOptions::default())).collect::<Vec<_>>(),
+        );
+        timeout(RECONCILE_TIMEOUT, cancelled).await.map_err(|_| SessionError::Timeout("basic.cancel"))??;
+
+        let new: Vec<_> =
+            wanted.iter().copied().filter(|partition| !self.consumers.contains_key(partition)).collect();
+        let begun = try_join_all(new.into_iter().map(|partition| consume(&self.channel, partition)));
+        let begun =
+            timeout(RECONCILE_TIMEOUT, begun).await.map_err(|_| SessionError::Timeout("basic.consume"))??;
+        for (partition, consumer) in begun {
+            let tag = consumer.tag();
+            self.consumers.insert(partition, tag.clone());
+            let deliveries =
+                consumer.map(move |delivery| Incoming::Delivery(partition, delivery.map(Box::new)));
+            let end = stream::once(async move { Incoming::End(partition, tag) });
+            self.incoming.push(deliveries.chain(end).boxed());
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, incoming: Incoming) -> Result<(), SessionError> {
+        let (partition, delivery) = match incoming {
+            Incoming::Delivery(partition, delivery) => (partition, delivery?),
+            Incoming::End(partition, tag) if self.consumers.get(&partition) == Some(&tag) => {
+                return Err(SessionError::ConsumerEnded(topology::work_queue(partition).to_string()));
+            }
+            Incoming::End(..) => return Ok(()),
+        };
+        let tag = delivery.delivery_tag;
+        if !self.consumers.contains_key(&partition) {
+            // Cancelled meanwhile: the job is its new owner's.
+            self.dropped.push(tag);
+            return Ok(());
+        }
+        match read_job(&delivery.data) {
+            Ok(job) => {
+                let receipt = Receipt { tag, settle: self.settle.clone(), acknowledged: false };
+                self.held = Some(JobDelivery::new(partition, job, move || receipt.acknowledge()));
+            }
+            Err(reason) => {
+                tracing::warn!(%reason, queue = %topology::work_queue(partition), "a job is dropped; scans find its rows");
+                self.acks.finished(tag);
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, settled: Settled) {
+        let mut settled = Some(settled);
+        while let Some(now) = settled {
+            match now {
+                Settled::Acknowledged(tag) => self.acks.finished(tag),
+                Settled::Dropped(tag) => self.dropped.push(tag),
+            }
+            settled = self.settled.try_recv().ok();
+        }
+    }
+
+    async fn acknowledge(&mut self) -> Result<(), SessionError> {
+        let acks = self
+            .acks
+            .take()
+            .into_iter()
+            .map(|ack| self.channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple }));
+        let written = try_join_all(acks.collect::<Vec<_>>());
+        timeout(ACK_TIMEOUT, written).await.map_err(|_| SessionError::Timeout("basic.ack"))??;
+        Ok(())
+    }
+
+    async fn give_back(&mut self) -> Result<(), SessionError> {
+        let options = BasicNackOptions { requeue: true, ..Default::default() };
+        for tag in std::mem::take(&mut self.dropped) {
+            self.acks.given_back(tag);
+            timeout(ACK_TIMEOUT, self.channel.basic_nack(tag, options))
+                .await
+                .map_err(|_| SessionError::Timeout("basic.nack"))??;
+        }
+        Ok(())
+    }
+
+    /// Stops taking jobs and writes what is owed; closing the connection gives the others back.
+    async fn finish(mut self) -> Result<(), SessionError> {
+        self.reconcile(&BTreeSet::new()).await?;
+        if let Ok(settled) = self.settled.try_recv() {
+            self.settle(settled);
+        }
+        self.acknowledge().await
+    }
+}
+
+async fn consume(channel: &Channel, partition: Partition) -> lapin::Result<(Partition, Consumer)> {
+    topology::declare_work_queue(channel, partition).await?;
+    let tag = Uuid::now_v7().to_string();
+    let options = BasicConsumeOptions::default();
+    let queue = topology::work_queue(partition);
+    let consumer = channel.basic_consume(queue, tag.into(), options, FieldTable::default()).await?;
+    Ok((partition, consumer))
+}
+
+/// What a delivery holds: dropped without being acknowledged, it gives the job back.
+struct Receipt {
+    tag: u64,
+    settle: mpsc::UnboundedSender<Settled>,
+    acknowledged: bool,
+}
+
+impl Receipt {
+    fn acknowledge(mut self) {
+        self.acknowledged = true;
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        let settled =
+            if self.acknowledged { Settled::Acknowledged(self.tag) } else { Settled::Dropped(self.tag) };
+        // Without effect when the session is over: the broker delivers the job again.
+        let _ = self.settle.send(settled);
+    }
+}

@@ -1,0 +1,191 @@
+//! What is still to be published, and what was published and not confirmed yet. Knows no network.
+//!
+//! At most one job of a partition is out; later ones are merged and follow once it is confirmed. Whatever comes
+//! back (unroutable, or unconfirmed when a session ends) is merged into what waits. So it holds at most two
+//! announcements of a line and lane, however long the broker is away.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::super::pending::PendingJob;
+use crate::message::{Job, Partition};
+
+#[derive(Default)]
+pub(super) struct Outbox {
+    state: Mutex<State>,
+    /// Wakes the one publisher.
+    filled: Notify,
+    /// Wakes the one that waits for the end.
+    emptied: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    pending: BTreeMap<Partition, PendingJob>,
+    out: BTreeMap<Partition, Out>,
+}
+
+struct Out {
+    id: Uuid,
+    job: Job,
+}
+
+/// A job on its way to the broker. The id goes into `message_id`.
+pub(super) struct Parcel {
+    pub(super) id: Uuid,
+    pub(super) partition: Partition,
+    pub(super) job: Job,
+}
+
+impl Outbox {
+    pub(super) fn add(&self, partition: Partition, job: Job) {
+        self.state().pending.entry(partition).or_default().merge(job);
+        self.filled.notify_one();
+    }
+
+    /// The next job that may be published: of a partition that has none out.
+    pub(super) fn take_next(&self) -> Option<Parcel> {
+        let mut state = self.state();
+        let partition = *state.pending.keys().find(|partition| !state.out.contains_key(partition))?;
+        let job = state.pending.remove(&partition)?.into_job();
+        let id = Uuid::now_v7();
+        state.out.insert(partition, Out { id, job: job.clone() });
+        Some(Parcel { id, partition, job })
+    }
+
+    /// The broker has this job. Without effect if it has come back meanwhile.
+    pub(super) fn confirmed(&self, partition: Partition, id: Uuid) {
+        self.state().take_out(partition, id);
+        self.notify();
+    }
+
+    /// The broker could not route this job. `body` is what it returned, for a job that is no longer out.
+    pub(super) fn came_back(
+        &self,
+        partition: Partition,
+        id: Option<Uuid>,
+        body: impl FnOnce() -> Option<Job>,
+    ) {
+        let mut state = self.state();
+        if let Some(job) = id.and_then(|id| state.take_out(partition, id)).or_else(body) {
+            state.pending.entry(partition).or_default().merge(job);
+        }
+        drop(state);
+        self.notify();
+    }
+
+    /// The session has ended: what is out may be lost.
+    pub(super) fn take_all_back(&self) {
+        let mut state = self.state();
+        for (partition, out) in std::mem::take(&mut state.out) {
+            state.pending.entry(partition).or_default().merge(out.job);
+        }
+        drop(state);
+        self.notify();
+    }
+
+    /// Returns when there may be something to take.
+    pub(super) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// Returns when everything was confirmed. For one waiter.
+    pub(super) async fn emptied(&self) {
+        while !self.is_empty() {
+            self.emptied.notified().await;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let state = self.state();
+        state.pending.is_empty() && state.out.is_empty()
+    }
+
+    fn notify(&self) {
+        self.filled.notify_one();
+        self.emptied.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take_out(&mut self, partition: Partition, id: Uuid) -> Option<Job> {
+        if self.out.get(&partition).is_some_and(|out| out.id == id) {
+            self.out.remove(&partition).map(|out| out.job)
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{JOB_VERSION, JobLine, Lane, LineId, MessageId};
+
+    const SEVEN: Partition = Partition(7);
+
+    fn job(first: i64, last: i64, n: u32) -> Job {
+        let line = JobLine(LineId(7), Lane::High, MessageId(first), MessageId(last), n);
+        Job { v: JOB_VERSION, lines: vec![line] }
+    }
+
+    #[test]
+    fn one_job_of_a_partition_is_out_and_the_others_wait_merged() {
+        let outbox = Outbox::default();
+        outbox.add(SEVEN, job(1, 1, 1));
+        let out = outbox.take_next().unwrap();
+        outbox.add(SEVEN, job(2, 2, 1));
+        outbox.add(SEVEN, job(3, 3, 1));
+        outbox.add(Partition(8), Job::empty());
+
+        assert_eq!(outbox.take_next().unwrap().partition, Partition(8));
+        assert!(outbox.take_next().is_none());
+        outbox.confirmed(SEVEN, out.id);
+        assert_eq!(outbox.take_next().unwrap().job, job(2, 3, 2));
+    }
+
+    #[test]
+    fn a_job_that_came_back_is_published_again_and_its_own_confirm_changes_nothing() {
+        let outbox = Outbox::default();
+        outbox.add(SEVEN, job(5, 5, 1));
+        let first = outbox.take_next().unwrap();
+        outbox.came_back(SEVEN, Some(first.id), || Some(job(5, 5, 1)));
+        let second = outbox.take_next().unwrap();
+        outbox.confirmed(SEVEN, first.id);
+
+        assert_eq!(second.job, job(5, 5, 1));
+        assert!(!outbox.is_empty(), "the second is still out");
+        outbox.confirmed(SEVEN, second.id);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_job_that_comes_back_after_its_confirm_is_read_from_what_was_returned() {
+        let outbox = Outbox::default();
+        outbox.add(SEVEN, job(5, 5, 1));
+        let parcel = outbox.take_next().unwrap();
+        outbox.confirmed(SEVEN, parcel.id);
+        outbox.came_back(SEVEN, Some(parcel.id), || Some(parcel.job));
+
+        assert_eq!(outbox.take_next().unwrap().job, job(5, 5, 1));
+    }
+
+    #[test]
+    fn what_was_out_when_a_session_ended_is_merged_with_what_waits() {
+        let outbox = Outbox::default();
+        outbox.add(SEVEN, job(5, 5, 1));
+        outbox.take_next().unwrap();
+        outbox.add(SEVEN, job(6, 6, 1));
+        outbox.take_all_back();
+
+        assert_eq!(outbox.take_next().unwrap().job, job(5, 6, 2));
+        assert!(outbox.take_next().is_none());
+    }
+}

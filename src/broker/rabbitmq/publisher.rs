@@ -1,0 +1,254 @@
+//! The publishing connection: jobs with confirms, replies without.
+//!
+//! Nothing is awaited in turn: each job is a future of its own, so all partitions are on their way at once. A
+//! session gives up after 5 s without a confirm, except while the broker has blocked the connection (memory or
+//! disk alarm), when jobs wait and merge.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use lapin::message::BasicReturnMessage;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Event};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::connection::{Link, Session, SessionError};
+use super::outbox::{Outbox, Parcel};
+use super::replies::OutgoingReply;
+use super::{Health, read_job, topology};
+use crate::message::Partition;
+
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// Replies being written at a time; the others wait in their channel, which is bounded too.
+const REPLIES_AT_ONCE: usize = 256;
+const PERSISTENT: u8 = 2;
+const TRANSIENT: u8 = 1;
+
+/// Publishes what is in the outbox, and replies for other processes.
+pub(super) struct Publisher {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) replies: mpsc::Receiver<OutgoingReply>,
+    pub(super) health: Arc<Health>,
+}
+
+#[async_trait]
+impl Session for Publisher {
+    const PURPOSE: &'static str = "publishing";
+
+    async fn run(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), SessionError> {
+        let ended = self.publish_until(link, stop).await;
+        self.outbox.take_all_back();
+        self.health.set_blocked(false);
+        ended
+    }
+
+    fn connected(&self, connected: bool) {
+        self.health.set_publishing(connected);
+    }
+}
+
+impl Publisher {
+    async fn publish_until(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), SessionError> {
+        let jobs = link.channel().await?;
+        timeout(CONFIRM_TIMEOUT, jobs.confirm_select(ConfirmSelectOptions::default()))
+            .await
+            .map_err(|_| SessionError::Timeout("confirm.select"))??;
+        let replies = link.channel().await?;
+        let mut events = link.events();
+        let mut check = interval(CHECK_EVERY);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut under_way = UnderWay::new(jobs);
+
+        loop {
+            if !under_way.blocked {
+                while let Some(parcel) = self.outbox.take_next() {
+                    under_way.publish(parcel);
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return self.write_last_replies(under_way, &replies).await,
+                Some(event) = events.next() => match event {
+                    Event::ConnectionBlocked(reason) => {
+                        tracing::warn!(reason, "RabbitMQ takes no messages; jobs wait and merge");
+                        self.block(&mut under_way, true);
+                    }
+                    Event::ConnectionUnblocked => self.block(&mut under_way, false),
+                    Event::Error(error) => return Err(error.into()),
+                    _ => {}
+                },
+                Some(done) = under_way.futures.next() => match done {
+                    Done::Job { partition, id, returned } => {
+                        self.settle(&mut under_way, partition, id, returned?);
+                    }
+                    Done::Reply(written) => {
+                        under_way.replies -= 1;
+                        written?;
+                    }
+                },
+                () = self.outbox.filled(), if !under_way.blocked => {}
+                Some(reply) = self.replies.recv(), if under_way.may_reply() => under_way.reply(&replies, reply),
+                _ = check.tick() => under_way.check(link)?,
+            }
+        }
+    }
+
+    fn block(&self, under_way: &mut UnderWay, blocked: bool) {
+        under_way.set_blocked(blocked);
+        self.health.set_blocked(blocked);
+    }
+
+    /// A message that came back may hang on the confirm of another one: lapin hands out waiting returns with
+    /// whichever confirm is processed next. So a return is told by its own `message_id` and body.
+    fn settle(
+        &self,
+        under_way: &mut UnderWay,
+        partition: Partition,
+        id: Uuid,
+        returned: Option<Box<BasicReturnMessage>>,
+    ) {
+        under_way.since.remove(&id);
+        if let Some(message) = returned {
+            self.take_back(under_way, &message);
+        }
+        self.outbox.confirmed(partition, id);
+    }
+
+    fn take_back(&self, under_way: &mut UnderWay, message: &BasicReturnMessage) {
+        let Some(partition) = topology::work_partition(message.routing_key.as_str()) else { return };
+        tracing::warn!(queue = %message.routing_key, "a work queue was gone; it is declared again");
+        under_way.declared.remove(&partition);
+        let id = message.properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok());
+        self.outbox.came_back(partition, id, || read_job(&message.data).ok());
+    }
+
+    /// Outcomes that were handed over before the end was asked for.
+    async fn write_last_replies(
+        &mut self,
+        mut under_way: UnderWay,
+        channel: &Channel,
+    ) -> Result<(), SessionError> {
+        if under_way.blocked {
+            return Ok(());
+        }
+        while let Ok(reply) = self.replies.try_recv() {
+            under_way.reply(channel, reply);
+        }
+        let written = async {
+            while under_way.replies > 0 {
+                if let Some(Done::Reply(written)) = under_way.futures.next().await {
+                    under_way.replies -= 1;
+                    written?;
+                }
+            }
+            Ok(())
+        };
+        timeout(CONFIRM_TIMEOUT, written).await.map_err(|_| SessionError::Timeout("a reply"))?
+    }
+}
+
+/// What one session has on its way.
+struct UnderWay {
+    channel: Channel,
+    futures: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// When each job was published, or the broker last unblocked.
+    since: BTreeMap<Uuid, Instant>,
+    replies: usize,
+    /// Work queues declared on this connection.
+    declared: HashSet<Partition>,
+    blocked: bool,
+}
+
+enum Done {
+    Job { partition: Partition, id: Uuid, returned: Result<Option<Box<BasicReturnMessage>>, SessionError> },
+    Reply(lapin::Result<()>),
+}
+
+impl UnderWay {
+    fn new(channel: Channel) -> UnderWay {
+        UnderWay {
+            channel,
+            futures: FuturesUnordered::new(),
+            since: BTreeMap::new(),
+            replies: 0,
+            declared: HashSet::new(),
+            blocked: false,
+        }
+    }
+
+    fn publish(&mut self, parcel: Parcel) {
+        let Parcel { id, partition, .. } = parcel;
+        let declare = self.declared.insert(partition);
+        let channel = self.channel.clone();
+        self.since.insert(id, Instant::now());
+        self.futures.push(Box::pin(async move {
+            let returned = publish(channel, declare, parcel).await;
+            Done::Job { partition, id, returned }
+        }));
+    }
+
+    fn may_reply(&self) -> bool {
+        !self.blocked && self.replies < REPLIES_AT_ONCE
+    }
+
+    fn reply(&mut self, channel: &Channel, reply: OutgoingReply) {
+        self.replies += 1;
+        let channel = channel.clone();
+        self.futures.push(Box::pin(async move { Done::Reply(write_reply(channel, reply).await) }));
+    }
+
+    fn set_blocked(&mut self, blocked: bool) {
+        self.blocked = blocked;
+        let now = Instant::now();
+        self.since.values_mut().for_each(|since| *since = now);
+    }
+
+    fn check(&self, link: &Link) -> Result<(), SessionError> {
+        if !link.is_open() || !self.channel.status().connected() {
+            return Err(SessionError::Closed);
+        }
+        let overdue = self.since.values().any(|since| since.elapsed() > CONFIRM_TIMEOUT);
+        if overdue && !self.blocked {
+            return Err(SessionError::Timeout("a published job"));
+        }
+        Ok(())
+    }
+}
+
+/// Resolves when the broker has confirmed the job, with a message that came back, if one did: see `settle`.
+async fn publish(
+    channel: Channel,
+    declare: bool,
+    parcel: Parcel,
+) -> Result<Option<Box<BasicReturnMessage>>, SessionError> {
+    if declare {
+        topology::declare_work_queue(&channel, parcel.partition).await?;
+    }
+    let body = serde_json::to_vec(&parcel.job).expect("a job is numbers and words");
+    let properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_message_id(parcel.id.to_string().into());
+    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+    let queue = topology::work_queue(parcel.partition);
+    let confirm = channel.basic_publish("".into(), queue.clone(), options, &body, properties).await?;
+    match confirm.await? {
+        Confirmation::Ack(returned) => Ok(returned.map(Box::new)),
+        Confirmation::Nack(_) | Confirmation::NotRequested => Err(SessionError::Refused(queue.to_string())),
+    }
+}
+
+/// Resolves when the reply is written to the socket.
+async fn write_reply(channel: Channel, reply: OutgoingReply) -> lapin::Result<()> {
+    let properties =
+        BasicProperties::default().with_delivery_mode(TRANSIENT).with_content_type("application/json".into());
+    let options = BasicPublishOptions::default();
+    channel.basic_publish("".into(), reply.queue, options, &reply.body, properties).await.map(drop)
+}

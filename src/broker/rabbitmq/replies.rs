@@ -1,0 +1,74 @@
+//! This process's reply queue: outcomes for its own waiters.
+//!
+//! It lives as long as the consuming connection, under a name chosen once, so that replies find it again after a
+//! reconnect. It has a channel of its own: after a cut that the server has not noticed yet, the name is still
+//! taken for up to two heartbeats, and jobs must not wait for that.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use lapin::options::BasicConsumeOptions;
+use lapin::types::{FieldTable, ShortString};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use super::connection::{Link, SessionError};
+use super::topology;
+use crate::message::Reply;
+
+const SETUP_TIMEOUT: Duration = Duration::from_secs(5);
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// A reply on its way to another process.
+pub(super) struct OutgoingReply {
+    pub(super) queue: ShortString,
+    pub(super) body: Vec<u8>,
+}
+
+impl OutgoingReply {
+    /// `None` if the address is no reply queue.
+    pub(super) fn new(address: &str, reply: &Reply) -> Option<OutgoingReply> {
+        let queue = topology::reply_queue(address)?;
+        let body = serde_json::to_vec(reply).expect("a reply is numbers and words");
+        Some(OutgoingReply { queue, body })
+    }
+}
+
+/// Consumes the reply queue.
+pub(super) struct ReplyListener {
+    pub(super) queue: String,
+    pub(super) replies: mpsc::Sender<Reply>,
+}
+
+impl ReplyListener {
+    /// Listens as long as the connection lasts, and returns why it ended.
+    pub(super) async fn listen(&self, link: &Link) -> SessionError {
+        loop {
+            let Err(error) = self.listen_once(link).await;
+            if !link.is_open() {
+                return error;
+            }
+            tracing::warn!(%error, "RabbitMQ: no replies for the moment; waiters read the log instead");
+            sleep(TRY_AGAIN_AFTER).await;
+        }
+    }
+
+    async fn listen_once(&self, link: &Link) -> Result<std::convert::Infallible, SessionError> {
+        let channel = link.channel().await?;
+        let setup = async {
+            topology::declare_reply_queue(&channel, self.queue.as_str().into()).await?;
+            let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..Default::default() };
+            channel.basic_consume(self.queue.as_str().into(), "".into(), options, FieldTable::default()).await
+        };
+        let mut incoming =
+            timeout(SETUP_TIMEOUT, setup).await.map_err(|_| SessionError::Timeout("the reply queue"))??;
+        while let Some(message) = incoming.next().await {
+            match serde_json::from_slice::<Reply>(&message?.data) {
+                // Full or given up: the waiter finds the outcome in the log.
+                Ok(reply) => drop(self.replies.try_send(reply)),
+                Err(error) => tracing::warn!(%error, "a reply that cannot be read is dropped"),
+            }
+        }
+        Err(SessionError::ConsumerEnded(self.queue.clone()))
+    }
+}

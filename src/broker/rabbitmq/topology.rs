@@ -1,0 +1,76 @@
+//! What stands on the server: names and arguments of the queues. All of them are ours and may change; producers
+//! and listeners use other names (contract: "RabbitMQ").
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Result};
+use uuid::Uuid;
+
+use crate::message::{PARTITIONS, Partition};
+
+const WORK_PREFIX: &str = "cdls.work.";
+const REPLY_PREFIX: &str = "cdls.reply.";
+
+/// How many jobs a work queue keeps while no worker consumes it. Older ones are dropped: their rows are in the
+/// log, and a job that names a line once stands for all its rows.
+const WORK_QUEUE_JOBS: i64 = 10_000;
+
+/// `cdls.work.00` to `cdls.work.63`.
+pub(super) fn work_queue(partition: Partition) -> ShortString {
+    format!("{WORK_PREFIX}{partition}").into()
+}
+
+/// The partition whose work queue this is.
+pub(super) fn work_partition(queue: &str) -> Option<Partition> {
+    let partition = queue.strip_prefix(WORK_PREFIX)?.parse().ok()?;
+    (0..PARTITIONS).contains(&partition).then_some(Partition(partition))
+}
+
+/// A fresh name for a process's reply queue.
+pub(super) fn new_reply_queue() -> String {
+    format!("{REPLY_PREFIX}{}", Uuid::now_v7())
+}
+
+/// The reply queue that an address names, if it is one.
+pub(super) fn reply_queue(address: &str) -> Option<ShortString> {
+    address.strip_prefix(REPLY_PREFIX).and_then(|_| ShortString::try_new(address).ok())
+}
+
+/// Durable and classic: losing a job is harmless, so a job need not be replicated. The type is named because a
+/// virtual host may have another default.
+pub(super) async fn declare_work_queue(channel: &Channel, partition: Partition) -> Result<()> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(WORK_QUEUE_JOBS));
+    let options = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare(work_queue(partition), options, arguments).await.map(drop)
+}
+
+/// Lives as long as the connection that declares it.
+pub(super) async fn declare_reply_queue(channel: &Channel, queue: ShortString) -> Result<()> {
+    let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
+    channel.queue_declare(queue, options, FieldTable::default()).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_work_queue_s_name_leads_back_to_its_partition() {
+        assert_eq!(work_queue(Partition(7)).as_str(), "cdls.work.07");
+        for partition in Partition::all() {
+            assert_eq!(work_partition(work_queue(partition).as_str()), Some(partition));
+        }
+        for other in ["cdls.work.64", "cdls.work.-1", "cdls.work.", "cdls.submit"] {
+            assert_eq!(work_partition(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_reply_is_never_sent_to_a_queue_of_another_kind() {
+        assert!(reply_queue(&new_reply_queue()).is_some());
+        assert_eq!(reply_queue("cdls.work.07"), None);
+        assert_eq!(reply_queue(&format!("cdls.reply.{}", "x".repeat(255))), None);
+    }
+}

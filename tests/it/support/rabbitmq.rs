@@ -1,0 +1,107 @@
+//! A virtual host of RabbitMQ for each test.
+//!
+//! `TEST_AMQP_URL` names the server; `TEST_AMQP_VHOSTS` may hold names of virtual hosts prepared there, separated
+//! by commas. A test leases one for itself and waits while all are taken; with none prepared, tests take turns on
+//! the one in the URL. File locks hold across processes and end with theirs.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fs2::FileExt;
+use futures::future::join_all;
+use lapin::options::QueueDeleteOptions;
+use lapin::{Channel, Connection, ConnectionProperties};
+use meta_dispatch::message::Partition;
+use secrecy::SecretString;
+use url::Url;
+
+/// A virtual host with no work queues, leased until dropped.
+pub struct Vhost {
+    url: Url,
+    _lease: File,
+}
+
+impl Vhost {
+    pub async fn lease() -> Vhost {
+        let candidates = candidates();
+        let (url, lease) = loop {
+            if let Some(free) = candidates.iter().find_map(|url| Some((url.clone(), try_lock(url)?))) {
+                break free;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let vhost = Vhost { url, _lease: lease };
+        vhost.delete_work_queues().await;
+        vhost
+    }
+
+    pub fn url(&self) -> SecretString {
+        self.url.as_str().into()
+    }
+
+    /// The same virtual host, reached at another address. Silence is noticed after two heartbeats of 4 s.
+    pub fn url_at(&self, address: SocketAddr) -> SecretString {
+        let mut url = self.url.clone();
+        url.set_host(Some(&address.ip().to_string())).expect("an address is a host");
+        url.set_port(Some(address.port())).expect("an amqp URL has a port");
+        url.set_query(Some("heartbeat=4"));
+        url.as_str().into()
+    }
+
+    /// Where the server listens, as host and port.
+    pub fn server(&self) -> (String, u16) {
+        (self.url.host_str().expect("checked when leased").to_owned(), self.url.port().unwrap_or(5672))
+    }
+
+    /// A plain connection beside those under test. The channel lives as long as the connection.
+    pub async fn connect(&self) -> (Connection, Channel) {
+        let connection = Connection::connect(self.url.as_str(), ConnectionProperties::default())
+            .await
+            .unwrap_or_else(|error| panic!("TEST_AMQP_URL: {error}; run tests/run"));
+        let channel = connection.create_channel().await.expect("a channel");
+        (connection, channel)
+    }
+
+    async fn delete_work_queues(&self) {
+        let (connection, channel) = self.connect().await;
+        let deleted = Partition::all().map(|partition| {
+            channel.queue_delete(format!("cdls.work.{partition}").into(), QueueDeleteOptions::default())
+        });
+        for deleted in join_all(deleted).await {
+            deleted.expect("deleting a queue that may be absent");
+        }
+        connection.close(200, "OK".into()).await.expect("a clean close");
+    }
+}
+
+fn candidates() -> Vec<Url> {
+    let url = variable("TEST_AMQP_URL").unwrap_or_else(|| panic!("TEST_AMQP_URL is not set: run tests/run"));
+    let url: Url = url.parse().expect("TEST_AMQP_URL is a URL");
+    assert!(url.has_host(), "TEST_AMQP_URL names no host");
+    let vhosts = variable("TEST_AMQP_VHOSTS").unwrap_or_default();
+    let prepared: Vec<Url> = vhosts
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            let mut url = url.clone();
+            url.set_path(name);
+            url
+        })
+        .collect();
+    if prepared.is_empty() { vec![url] } else { prepared }
+}
+
+fn try_lock(url: &Url) -> Option<File> {
+    let place = format!("{}-{}-{}", url.host_str()?, url.port().unwrap_or(5672), url.path());
+    let place: String = place.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let path = std::env::temp_dir().join(format!("meta-dispatch-test-amqp-{place}.lock"));
+    let file = File::options().create(true).append(true).open(path).expect("a lock file in the temp dir");
+    FileExt::try_lock_exclusive(&file).ok().map(|()| file)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the servers of the tests are named by the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
