@@ -124,7 +124,7 @@ impl Dispatcher {
         for record in records {
             missing.remove(&record.id);
             if let Some(line) = self.lines.get_mut(&record.id) {
-                line.configure(&record, &self.options.ceilings, pause_written, now, today);
+                line.configure(&record, &self.options.limits, pause_written, now, today);
                 self.dirty.insert(record.id);
             }
         }

@@ -16,7 +16,7 @@ use super::clock::RuntimeClock;
 use super::queue::Queue;
 use crate::message::{Class, Lane, LineId, Medium, MessageId};
 use crate::policy::classify::PauseDemand;
-use crate::policy::pace::{Ceilings, Limits, Pacer, PauseLadder};
+use crate::policy::pace::{LimitPolicy, Pacer, PauseLadder};
 use crate::store::{Change, FlowRead, HeldRecipient, LineRecord, RangeRead, ReadyRow};
 
 /// A claimed row whose call has not begun this long after the claim was asked for is given back: `call_deadline`
@@ -141,19 +141,18 @@ impl Line {
     pub fn configure(
         &mut self,
         record: &LineRecord,
-        ceilings: &Ceilings,
+        policy: &LimitPolicy,
         pause_written: bool,
         now: Instant,
         today: OffsetDateTime,
     ) {
-        let limits = Limits::of(record.class, ceilings, record.rate_text, record.rate_media);
-        if let Some(asked) = limits.clamped_from
-            && self.config.is_none()
-        {
-            tracing::warn!(line = %self.id, ?asked, ?limits, "limit above Meta's ceiling is lowered to it");
+        let rates = policy.rates(record.class, record.rate_text, record.rate_media);
+        let asked = policy.asked(record.class, record.rate_text, record.rate_media);
+        if asked != rates && self.config.is_none() {
+            tracing::warn!(line = %self.id, ?asked, ?rates, "a limit above Meta's ceiling is lowered to it");
         }
-        self.text.set_limit(limits.text);
-        self.media.set_limit(limits.media);
+        self.text.set_limit(rates.text);
+        self.media.set_limit(rates.media);
         if pause_written {
             self.local_pause = None;
         }

@@ -23,9 +23,9 @@ fn record(rate_text: Option<u32>) -> LineRecord {
     }
 }
 
-fn ceilings() -> Ceilings {
+fn limits() -> LimitPolicy {
     let settings = crate::settings::Settings::load(None).expect("defaults load");
-    super::super::ceilings(&settings.limits)
+    super::super::limit_policy(&settings.limits)
 }
 
 fn line(record: &LineRecord) -> Line {
@@ -35,7 +35,7 @@ fn line(record: &LineRecord) -> Line {
 }
 
 fn configure(line: &mut Line, record: &LineRecord) {
-    line.configure(record, &ceilings(), false, Instant::now(), OffsetDateTime::now_utc());
+    line.configure(record, &limits(), false, Instant::now(), OffsetDateTime::now_utc());
 }
 
 fn row(id: i64, kind: MessageKind) -> ReadyRow {
