@@ -19,6 +19,7 @@ use crate::dispatch::{Dispatch, DispatchOptions};
 use crate::graph::GraphClient;
 use crate::ingest::{self, Ingest};
 use crate::ops;
+use crate::server;
 use crate::settings::Settings;
 use crate::store::{self, SchemaState, SharedStore};
 
@@ -73,21 +74,21 @@ impl App {
     pub async fn start(settings: &Settings, role: Role) -> Result<App> {
         let store = open_store(settings, role).await?;
         let (broker, arrivals) = broker::open(&settings.broker).await?;
+        let per_address = settings.http.max_connections_per_address;
         let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
 
         let http = if role.takes_requests() {
             let listener = listen(settings.http.listen, "http.listen").await?;
             let address = listener.local_addr()?;
-            let ingest = Ingest::new(store.clone(), broker.clone(), settings);
+            let ingest = Ingest::new(store.clone(), broker.clone(), settings, stopping.clone());
             let accept = ingest.clone().run(arrivals.replies, ended.clone());
             tasks.spawn(async move {
                 accept.await;
                 "ingest"
             });
-            let limits = ingest::http::ConnectionLimits::of(&settings.http);
             let serving =
-                ingest::http::serve(listener, ingest::http::router(ingest), limits, stopping.clone());
+                server::serve(listener, ingest::http::router(ingest), per_address, stopping.clone());
             tasks.spawn(async move {
                 serving.await;
                 "http"
@@ -116,8 +117,7 @@ impl App {
         let listener = listen(settings.admin.listen, "admin.listen").await?;
         let admin = listener.local_addr()?;
         let router = ops::router(store.clone(), broker.clone(), leases);
-        let serving =
-            ingest::http::serve(listener, router, ingest::http::ConnectionLimits::of(&settings.http), ended.clone());
+        let serving = server::serve(listener, router, per_address, ended.clone());
         tasks.spawn(async move {
             serving.await;
             "admin"
@@ -128,7 +128,17 @@ impl App {
             "room"
         });
         tracing::info!(role = role.name(), http = ?http, %admin, "started");
-        Ok(App { http, admin, store, tasks, dispatch, broker, stopping, ended, grace: settings.shutdown.grace })
+        Ok(App {
+            http,
+            admin,
+            store,
+            tasks,
+            dispatch,
+            broker,
+            stopping,
+            ended,
+            grace: settings.shutdown.grace,
+        })
     }
 
     /// Runs until `stop` is cancelled, then drains. An error if a task ended by itself.
@@ -184,7 +194,10 @@ async fn open_store(settings: &Settings, role: Role) -> Result<SharedStore> {
             );
         }
         if settings.broker.url.expose_secret() == "embedded" {
-            bail!("setting broker.url: `{}` needs amqp://…; the embedded queue serves one process, `serve`", role.name());
+            bail!(
+                "setting broker.url: `{}` needs amqp://…; the embedded queue serves one process, `serve`",
+                role.name()
+            );
         }
     }
     let store = store::open_for_serving(&settings.database).await?;

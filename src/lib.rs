@@ -6,14 +6,19 @@
 //! line, paces, claims the row in the `store`, calls `graph`, asks `policy` what the answer means, and records the
 //! outcome → the waiting request, the log and dashboards see it.
 
+pub mod app;
 pub mod broker;
 pub mod cli;
 pub mod dispatch;
 pub mod graph;
+pub mod ingest;
 pub mod message;
+pub mod ops;
 pub mod policy;
+pub mod server;
 pub mod settings;
 pub mod shutdown;
+pub mod simulator;
 pub mod store;
 pub mod telemetry;
 pub mod tokens;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::Event;
 use crate::broker::SharedBroker;
-use crate::message::{LineId, MessageId, Outcome, Reply, Status};
+use crate::message::{ErrorKind, LineId, MessageId, Outcome, Reply};
 use crate::store::{Change, Claim, SharedStore, StoreError};
 
 /// Entries one transaction holds at most.
@@ -205,7 +205,11 @@ fn outcome(change: &Change) -> Option<Outcome> {
     Some(Outcome {
         cdls_id: change.id(),
         status,
-        status_code: if status == Status::Unknown { 0 } else { row.status_code.unwrap_or(0) },
+        // An expired row was not ended by an answer of Graph.
+        status_code: match row.error_kind {
+            Some(kind) if kind == ErrorKind::Expired.as_str() => 0,
+            _ => row.status_code.unwrap_or(0),
+        },
         message_id: row.message_id.unwrap_or_default(),
     })
 }

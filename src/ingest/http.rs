@@ -1,0 +1,227 @@
+//! The two send endpoints (contract 2) over HTTP.
+//!
+//! Never logs a query, a body or a header: tokens and texts stand there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use axum::routing::any;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Serialize;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::parameters::{BodyType, Parameters};
+use super::refusal::Refusal;
+use super::validate::MAX_WAIT;
+use super::{Accepted, Ingest};
+use crate::message::Class;
+
+/// Longest body (contract code 413).
+const LONGEST_BODY: usize = 64 * 1024;
+/// A body that is not complete by then is given up.
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+/// What is read and thrown away of a body that is too long, so that its sender reads the answer.
+const DRAINED: usize = 4 * 1024 * 1024;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The routes of the send listener; any other path is 404.
+pub fn router(ingest: Arc<Ingest>) -> Router {
+    Router::new()
+        .route("/api/v2/MakeMessenger.php", any(messenger))
+        .route("/api/v2/MakeInstagram.php", any(instagram))
+        .layer(CatchPanicLayer::custom(|_| refused(Refusal::Unavailable)))
+        .with_state(ingest)
+}
+
+async fn messenger(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
+    answer(&ingest, Class::Messenger, request).await
+}
+
+async fn instagram(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
+    answer(&ingest, Class::Instagram, request).await
+}
+
+async fn answer(ingest: &Ingest, class: Class, request: Request) -> Response {
+    if request.method() != Method::GET && request.method() != Method::POST {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
+        return response;
+    }
+    match submit(ingest, class, request).await {
+        Ok(accepted) => answered(&accepted),
+        Err(refusal) => refused(refusal),
+    }
+}
+
+async fn submit(ingest: &Ingest, class: Class, request: Request) -> Result<Accepted, Refusal> {
+    let (head, body) = request.into_parts();
+    let body = read_body(body).await?;
+    let query = head.uri.query().unwrap_or_default();
+    let parameters = Parameters::read(query, body_type(&head.headers), &body)?;
+    let bearer = bearer(&head.headers);
+    ingest.submit(class, &parameters, bearer.as_deref(), prefer_wait(&head.headers)).await
+}
+
+async fn read_body(mut body: Body) -> Result<Bytes, Refusal> {
+    let mut limited = Limited::new(&mut body, LONGEST_BODY);
+    match tokio::time::timeout(BODY_TIMEOUT, (&mut limited).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            drain(body).await;
+            Err(Refusal::TooLarge)
+        }
+        Ok(Err(_)) | Err(_) => Err(Refusal::Malformed),
+    }
+}
+
+/// Reads on for a moment, so that a client that writes before it reads gets its answer.
+async fn drain(mut rest: Body) {
+    let mut drained = 0;
+    let reading = async {
+        while drained < DRAINED
+            && let Some(Ok(frame)) = rest.frame().await
+        {
+            drained += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // Whoever sends slowly or without end is cut off.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await;
+}
+
+fn body_type(headers: &HeaderMap) -> BodyType {
+    let coded = headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
+        return if coded { BodyType::Other } else { BodyType::Form };
+    };
+    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    match essence.to_ascii_lowercase().as_str() {
+        _ if coded => BodyType::Other,
+        "" | "application/x-www-form-urlencoded" => BodyType::Form,
+        "application/json" => BodyType::Json,
+        _ => BodyType::Other,
+    }
+}
+
+/// `Authorization: Bearer <tsid>`; a blank token counts as none.
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+}
+
+/// `Prefer: wait=N` (RFC 7240); the first one counts, and more than the longest wait is taken as that.
+fn prefer_wait(headers: &HeaderMap) -> Option<Duration> {
+    headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .find_map(|preference| {
+            let preference = preference.split(';').next()?;
+            let (name, value) = preference.split_once('=')?;
+            let value = value.trim().trim_matches('"');
+            let is_wait = name.trim().eq_ignore_ascii_case("wait");
+            let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+            (is_wait && is_number).then(|| value.parse().map_or(MAX_WAIT, Duration::from_secs).min(MAX_WAIT))
+        })
+}
+
+/// The documented envelope.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    r#return: Return<'a>,
+}
+
+#[derive(Serialize)]
+struct Return<'a> {
+    status: &'a str,
+    status_code: i32,
+    #[serde(rename = "messageId")]
+    message_id: &'a str,
+    cdls_id: i64,
+}
+
+fn answered(accepted: &Accepted) -> Response {
+    match accepted {
+        Accepted::Queued(id) => envelope(200, "OK", 0, "", id.0),
+        Accepted::Sent { id, http_status, message_id } => envelope(200, "OK", *http_status, message_id, id.0),
+        Accepted::Failed { id, http_status } => envelope(400, "ERROR", *http_status, "", id.0),
+        Accepted::Cancelled(id) => envelope(400, "CANCELLED", 0, "", id.0),
+    }
+}
+
+fn refused(refusal: Refusal) -> Response {
+    let mut response = envelope(refusal.http_status(), &refusal.text(), refusal.code(), "", 0);
+    if refusal == Refusal::Unavailable {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn envelope(http_status: u16, status: &str, status_code: i32, message_id: &str, cdls_id: i64) -> Response {
+    let body = Envelope { r#return: Return { status, status_code, message_id, cdls_id } };
+    let json = serde_json::to_vec(&body).expect("texts and integers are always JSON");
+    let mut response = Response::new(Body::from(json));
+    *response.status_mut() = StatusCode::from_u16(http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(name, value.parse().expect("a header value"));
+        }
+        headers
+    }
+
+    #[test]
+    fn a_preference_to_wait_is_read_as_rfc_7240_writes_it() {
+        let wait = |values: &[&str]| prefer_wait(&headers("prefer", values)).map(|wait| wait.as_secs());
+        assert_eq!(wait(&["wait=10"]), Some(10));
+        assert_eq!(wait(&["respond-async, WAIT=\"7\""]), Some(7));
+        assert_eq!(wait(&["handling=lenient", "wait = 5; x=y"]), Some(5));
+        assert_eq!(wait(&["wait=31"]), Some(30));
+        assert_eq!(wait(&["wait=99999999999999999999999"]), Some(30));
+        assert_eq!(wait(&["wait=0"]), Some(0));
+        for none in ["", "wait", "wait=-1", "wait=soon", "waiting=5"] {
+            assert_eq!(wait(&[none]), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_bodys_type_is_form_unless_it_says_otherwise() {
+        let of = |value: &str| body_type(&headers("content-type", &[value]));
+        assert_eq!(body_type(&HeaderMap::new()), BodyType::Form);
+        assert_eq!(of("application/x-www-form-urlencoded; charset=ISO-8859-1"), BodyType::Form);
+        assert_eq!(of("Application/JSON;charset=utf-8"), BodyType::Json);
+        assert_eq!(of("text/plain"), BodyType::Other);
+        assert_eq!(of("multipart/form-data; boundary=x"), BodyType::Other);
+        assert_eq!(body_type(&headers("content-encoding", &["gzip"])), BodyType::Other);
+        assert_eq!(body_type(&headers("content-encoding", &["identity"])), BodyType::Form);
+    }
+
+    #[test]
+    fn a_bearer_token_is_taken_whatever_the_case_of_its_scheme() {
+        let of = |value: &str| bearer(&headers("authorization", &[value]));
+        assert_eq!(of("Bearer abc").as_deref(), Some("abc"));
+        assert_eq!(of("bearer  abc ").as_deref(), Some("abc"));
+        assert_eq!(of("Basic abc"), None);
+        assert_eq!(of("Bearer "), None);
+        assert_eq!(of("abc"), None);
+    }
+}

@@ -1,0 +1,72 @@
+//! Requests that wait for their outcome.
+//!
+//! Each has a ticket, stored with its row after this process's reply address; the worker that records the outcome
+//! answers there. A ticket is registered before its row is committed, so that no answer can come too early.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::message::{Outcome, Reply};
+
+/// The tickets of this process.
+#[derive(Clone, Default)]
+pub struct Waiters(Arc<Tickets>);
+
+#[derive(Default)]
+struct Tickets {
+    next: AtomicU64,
+    open: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
+}
+
+impl Tickets {
+    fn open(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Outcome>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A registered ticket; forgotten when dropped.
+pub struct Ticket {
+    name: String,
+    outcome: oneshot::Receiver<Outcome>,
+    waiters: Waiters,
+}
+
+impl Waiters {
+    pub fn register(&self) -> Ticket {
+        let name = self.0.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let (answer, outcome) = oneshot::channel();
+        self.0.open().insert(name.clone(), answer);
+        Ticket { name, outcome, waiters: self.clone() }
+    }
+
+    /// Hands an outcome to whoever still waits for it.
+    pub fn answer(&self, reply: Reply) {
+        if let Some(waiting) = self.0.open().remove(&reply.ticket) {
+            // Whoever waited may have gone away meanwhile.
+            let _ = waiting.send(reply.outcome);
+        }
+    }
+}
+
+impl Ticket {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Waits for the outcome; for ever if none comes.
+    pub async fn outcome(&mut self) -> Outcome {
+        match (&mut self.outcome).await {
+            Ok(outcome) => outcome,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.waiters.0.open().remove(&self.name);
+    }
+}
