@@ -1,8 +1,9 @@
 //! What may be sent: ready rows by announced range and by flow, and which flows have any.
 //!
 //! Every statement here repeats the condition of the index `cdls_ready` word for word: SQLite uses a partial index
-//! only then. Rows of campaigns that are paused or cancelled are left out everywhere.
+//! only then (`indexed by` holds it to that also when somebody has run ANALYZE). Rows of campaigns that are paused or cancelled are left out everywhere.
 
+use serde_json::{Value, json};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 
@@ -41,51 +42,61 @@ macro_rules! ready_columns {
     };
 }
 
-/// Line, lane, first id, last id, limit. `not indexed` leaves the primary key.
-pub(super) const NARROW_RANGE: &str = concat!(
-    "select ",
+/// Ranges ?1 (arrays: line, lane, first id, last id), at most ?2 rows of each. `not indexed` leaves the primary key.
+pub(super) const NARROW_RANGES: &str = concat!(
+    "select j.key as read, ",
     ready_columns!(),
-    " from cdls c not indexed where c.cdls_id between ?3 and ?4 and c.v8l_id = ?1 and c.priority = ?2 and ",
-    ready!("c"),
+    " from json_each(?1) j cross join cdls c
+    where c.cdls_id in (
+        select n.cdls_id from cdls n not indexed
+        where n.cdls_id between j.value->>2 and j.value->>3 and n.v8l_id = j.value->>0
+          and n.priority = j.value->>1 and ",
+    ready!("n"),
     " and ",
-    campaign_runs!("c"),
-    " order by c.cdls_id limit ?5"
+    campaign_runs!("n"),
+    " order by n.cdls_id limit ?2)"
 );
 
-/// Line, lane, medium, campaign, the id before the first, last id, limit. The last condition asks once, before the
-/// first row: a paused campaign of a million rows is not walked over.
+/// Flows ?1 (arrays: line, lane, media, campaign, the id before the first, last id), at most ?2 rows of each. The first
+/// condition is asked once a flow, before its first row, so that a paused campaign of a million rows is not walked over.
 pub(super) const FLOW_ROWS: &str = concat!(
-    "select ",
+    "select j.key as read, ",
     ready_columns!(),
-    " from cdls c where c.v8l_id = ?1 and c.priority = ?2 and c.media = ?3 and c.campaign = ?4
-        and c.cdls_id > ?5 and c.cdls_id <= ?6 and ",
-    ready!("c"),
-    " and ",
-    campaign_runs!("c"),
-    " and not exists (
+    " from json_each(?1) j cross join cdls c
+    where not exists (
         select 1 from cd_v8_line l join campaign k on k.cdcs_id = l.cdcs_id
-        where l.v8l_id = ?1 and k.cp_id = ?4 and k.state in ('paused', 'cancelled'))
-     order by c.cdls_id limit ?7"
+        where l.v8l_id = j.value->>0 and k.cp_id = j.value->>3 and k.state in ('paused', 'cancelled'))
+      and c.cdls_id in (
+        select n.cdls_id from cdls n indexed by cdls_ready
+        where n.v8l_id = j.value->>0 and n.priority = j.value->>1 and n.media = j.value->>2
+          and n.campaign = j.value->>3 and n.cdls_id > j.value->>4 and n.cdls_id <= j.value->>5 and ",
+    ready!("n"),
+    " and ",
+    campaign_runs!("n"),
+    " order by n.cdls_id limit ?2)"
 );
 
 /// The first ready row of every flow from (line ?1, lane ?2) on, up to (line ?3, lane ?4), in partitions ?5: a loose
 /// index scan, each step one look-up for what follows the flow before. A flow has one account, its line's, so its
-/// first row says whether its campaign runs. (The plus signs take the columns' affinity away: compared with one another
-/// as columns they would leave only the first part of the index.)
+/// first row says whether its campaign runs.
+///
+/// The plus signs take the columns' affinity away; columns compared with columns would use only the first part of the
+/// index. The seek is "at or after" and then walks over equals: the NUL, which no campaign holds, leaves no equals.
 pub(super) const FLOW_HEADS: &str = concat!(
     "with recursive head(id) as (
         select (
-            select n.cdls_id from cdls n
+            select n.cdls_id from cdls n indexed by cdls_ready
             where ",
     ready!("n"),
     " and (n.v8l_id, n.priority, n.media, n.campaign) > (?1, ?2, -1, '')
             order by n.v8l_id, n.priority, n.media, n.campaign, n.cdls_id limit 1)
         union all
         select (
-            select n.cdls_id from cdls n
+            select n.cdls_id from cdls n indexed by cdls_ready
             where ",
     ready!("n"),
-    " and (n.v8l_id, n.priority, n.media, n.campaign) > (+c.v8l_id, +c.priority, +c.media, +c.campaign)
+    " and (n.v8l_id, n.priority, n.media, n.campaign)
+                > (+c.v8l_id, +c.priority, +c.media, c.campaign || char(0))
             order by n.v8l_id, n.priority, n.media, n.campaign, n.cdls_id limit 1)
         from head join cdls c on c.cdls_id = head.id
         where (c.v8l_id, c.priority) <= (?3, ?4)
@@ -98,35 +109,20 @@ pub(super) const FLOW_HEADS: &str = concat!(
     campaign_runs!("c")
 );
 
-/// Ready rows inside announced ranges, range by range, each in id order.
+/// Ready rows inside announced ranges, those of each range together and in id order.
 pub async fn read_ranges(reader: &SqlitePool, ranges: &[RangeRead]) -> Result<Vec<ReadyRow>, StoreError> {
     let mut connection = reader.acquire().await.map_err(failed)?;
-    let mut rows = Vec::new();
-    for range in ranges {
-        if range.last.0.saturating_sub(range.first.0) < NARROW {
-            rows.extend(narrow_range(&mut connection, range).await?);
-        } else {
-            rows.extend(wide_range(&mut connection, range).await?);
-        }
+    let is_narrow = |range: &&RangeRead| range.last.0.saturating_sub(range.first.0) < NARROW;
+    let (narrow, wide): (Vec<&RangeRead>, Vec<&RangeRead>) = ranges.iter().partition(is_narrow);
+    let reads = narrow
+        .into_iter()
+        .map(|range| (range.limit, json!([range.line, range.lane, range.first, range.last])))
+        .collect();
+    let mut rows = read(&mut connection, NARROW_RANGES, reads).await?;
+    for range in wide {
+        rows.extend(wide_range(&mut connection, range).await?);
     }
     Ok(rows)
-}
-
-async fn narrow_range(
-    connection: &mut SqliteConnection,
-    range: &RangeRead,
-) -> Result<Vec<ReadyRow>, StoreError> {
-    let now = Now::read();
-    let rows = sqlx::query(NARROW_RANGE)
-        .bind(range.line.0)
-        .bind(range.lane.as_str())
-        .bind(range.first.0)
-        .bind(range.last.0)
-        .bind(range.limit)
-        .fetch_all(connection)
-        .await
-        .map_err(failed)?;
-    rows.iter().map(|row| ready_row(row, now)).collect()
 }
 
 async fn wide_range(
@@ -134,47 +130,69 @@ async fn wide_range(
     range: &RangeRead,
 ) -> Result<Vec<ReadyRow>, StoreError> {
     let lane = (range.line.0, range.lane.as_str());
-    let mut rows = Vec::new();
-    for (flow, _) in flow_heads(connection, lane, lane, &[range.line.partition()]).await? {
-        let before = MessageId(range.first.0.saturating_sub(1));
-        rows.extend(flow_rows(connection, &flow, before, range.last, range.limit).await?);
-    }
+    let before = MessageId(range.first.0.saturating_sub(1));
+    let reads = flow_heads(connection, lane, lane, &[range.line.partition()])
+        .await?
+        .iter()
+        .map(|(flow, _)| flow_read(flow, before, range.last, range.limit))
+        .collect();
+    let mut rows = read(connection, FLOW_ROWS, reads).await?;
     rows.sort_by_key(|row| row.id);
     rows.truncate(range.limit as usize);
     Ok(rows)
 }
 
-/// Next ready rows of flows, flow by flow, each in id order.
+/// Next ready rows of flows: flow by flow, each in id order.
 pub async fn read_flows(reader: &SqlitePool, reads: &[FlowRead]) -> Result<Vec<ReadyRow>, StoreError> {
     let mut connection = reader.acquire().await.map_err(failed)?;
-    let mut rows = Vec::new();
-    for read in reads {
-        let last = MessageId(i64::MAX);
-        rows.extend(flow_rows(&mut connection, &read.flow, read.after, last, read.limit).await?);
-    }
-    Ok(rows)
+    let last = MessageId(i64::MAX);
+    let reads = reads.iter().map(|read| flow_read(&read.flow, read.after, last, read.limit)).collect();
+    read(&mut connection, FLOW_ROWS, reads).await
 }
 
-async fn flow_rows(
+/// One of many reads of one statement: its limit, and what the statement reads.
+type Read = (u32, Value);
+
+fn flow_read(flow: &Flow, after: MessageId, last: MessageId, limit: u32) -> Read {
+    let media = i32::from(flow.medium == Medium::Media);
+    (limit, json!([flow.line, flow.lane, media, flow.campaign, after, last]))
+}
+
+/// Runs the statement over all reads: the rows read by read, each in id order.
+async fn read(
     connection: &mut SqliteConnection,
-    flow: &Flow,
-    after: MessageId,
-    last: MessageId,
-    limit: u32,
+    sql: &'static str,
+    reads: Vec<Read>,
 ) -> Result<Vec<ReadyRow>, StoreError> {
-    let now = Now::read();
-    let rows = sqlx::query(FLOW_ROWS)
-        .bind(flow.line.0)
-        .bind(flow.lane.as_str())
-        .bind(flow.medium == Medium::Media)
-        .bind(&flow.campaign)
-        .bind(after.0)
-        .bind(last.0)
-        .bind(limit)
+    let (limits, values): (Vec<u32>, Vec<Value>) = reads.into_iter().unzip();
+    // LIMIT takes no column: all are read with the largest and cut back.
+    let Some(largest) = limits.iter().max() else { return Ok(Vec::new()) };
+    let found = sqlx::query(sql)
+        .bind(Value::Array(values).to_string())
+        .bind(largest)
         .fetch_all(connection)
         .await
         .map_err(failed)?;
-    rows.iter().map(|row| ready_row(row, now)).collect()
+    let now = Now::read();
+    let mut rows = Vec::with_capacity(found.len());
+    for row in &found {
+        let read: i64 = row.try_get("read").map_err(failed)?;
+        match ready_row(row, now) {
+            Ok(ready) => rows.push((read as usize, ready)),
+            // Such as a kind of message of a later version: it waits for that one, and the others do not wait for it.
+            Err(error) => {
+                let id: i64 = row.try_get("cdls_id").map_err(failed)?;
+                tracing::warn!(cdls_id = id, %error, "ready row left out");
+            }
+        }
+    }
+    rows.sort_by_key(|(read, row)| (*read, row.id));
+    let mut counts = vec![0; limits.len()];
+    rows.retain(|(read, _)| {
+        counts[*read] += 1;
+        counts[*read] <= limits[*read]
+    });
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
 /// Every flow of these partitions that has ready rows, with the lowest ready id.

@@ -17,33 +17,38 @@ use crate::store::{ClaimedRow, HeldRecipient, StoreError};
 
 macro_rules! timed {
     () => {
-        "status in ('PENDING', 'RETRY', 'SENDING') and (next_at is not null or call_deadline is not null)"
+        "n.status in ('PENDING', 'RETRY', 'SENDING') and (n.next_at is not null or n.call_deadline is not null)"
     };
 }
 
-/// Partition, now, limit. One partition at a time, so that the index gives the order and a million due rows are not
-/// sorted for the first thousand.
+/// Partitions ?1, now ?2, at most ?3 rows of each. One partition at a time, so that the index gives the order and a
+/// million due rows are not sorted for the first thousand.
 pub(super) const DUE: &str = concat!(
-    "select cdls_id, v8l_id, priority, next_at from cdls where ",
+    "select c.cdls_id, c.v8l_id, c.priority, c.next_at from json_each(?1) p cross join cdls c
+    where c.cdls_id in (
+        select n.cdls_id from cdls n indexed by cdls_due
+        where n.partition_no = p.value and coalesce(n.call_deadline, n.next_at) <= ?2 and n.status <> 'SENDING' and ",
     timed!(),
-    " and partition_no = ?1 and coalesce(call_deadline, next_at) <= ?2 and status <> 'SENDING'
-     order by coalesce(call_deadline, next_at), cdls_id limit ?3"
+    " order by coalesce(n.call_deadline, n.next_at), n.cdls_id limit ?3)"
 );
 
 pub(super) const HELD: &str = concat!(
-    "select v8l_id, priority, dest, cdls_id, status, coalesce(call_deadline, next_at) as until from cdls where ",
-    timed!(),
-    " and partition_no in (select value from json_each(?1)) and status in ('SENDING', 'RETRY')"
+    "select v8l_id, priority, dest, cdls_id, status, coalesce(call_deadline, next_at) as until
+    from cdls n indexed by cdls_due
+    where n.partition_no in (select value from json_each(?1)) and n.status in ('SENDING', 'RETRY') and ",
+    timed!()
 );
 
 pub(super) const CLAIMED: &str = concat!(
-    "select cdls_id, v8l_id, fence, coalesce(worker, '') as worker, call_deadline, waiter from cdls where ",
-    timed!(),
-    " and partition_no in (select value from json_each(?1)) and status = 'SENDING'"
+    "select cdls_id, v8l_id, fence, coalesce(worker, '') as worker, call_deadline, waiter
+    from cdls n indexed by cdls_due
+    where n.partition_no in (select value from json_each(?1)) and n.status = 'SENDING' and ",
+    timed!()
 );
 
+/// Line ?1, now ?2, limit ?3.
 pub(super) const EXPIRED: &str = "
-select cdls_id from cdls
+select cdls_id from cdls indexed by cdls_ready
 where status in ('PENDING', 'RETRY') and next_at is null and v8l_id = ?1 and expires_at <= ?2
 limit ?3";
 
@@ -79,21 +84,17 @@ async fn due_rows(
     partitions: &[Partition],
     limit: u32,
 ) -> Result<Vec<(LineId, Lane, MessageId)>, StoreError> {
-    let now = Now::read().text();
-    let mut connection = reader.acquire().await.map_err(failed)?;
-    let mut due = Vec::new();
-    for partition in partitions {
-        let rows = sqlx::query(DUE)
-            .bind(partition.0)
-            .bind(&now)
-            .bind(limit)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(failed)?;
-        for row in &rows {
-            let at: String = row.try_get("next_at").map_err(failed)?;
-            due.push((at, id(row)?, line(row)?, word(row, "priority")?));
-        }
+    let rows = sqlx::query(DUE)
+        .bind(list(partitions.iter().map(|partition| i64::from(partition.0))))
+        .bind(Now::read().text())
+        .bind(limit)
+        .fetch_all(reader)
+        .await
+        .map_err(failed)?;
+    let mut due = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let at: String = row.try_get("next_at").map_err(failed)?;
+        due.push((at, id(row)?, line(row)?, word(row, "priority")?));
     }
     due.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
     due.truncate(limit as usize);

@@ -2,41 +2,51 @@
 //!
 //! A row in the wrong state, with another fence or under a lost lease matches nothing; that is an answer, not an error.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::clock::Now;
 use super::error::{begin, commit, failed};
-use crate::store::{Change, Claim, Recorded, RowChange, StoreError};
+use crate::store::{Change, Claim, Recorded, StoreError};
 
-/// No change leaves a row claimed, so each one ends the claim. ?3 holds the allowed states, each between commas.
-const CHANGE: &str = "
+/// An array for each change: id, fence, and what [`change_values`] lists. No change leaves a row claimed, so each one
+/// ends the claim.
+pub(super) const CHANGE: &str = "
 update cdls set
-    status = coalesce(?4, status),
-    status_code = coalesce(?5, status_code),
-    message_id = coalesce(?6, message_id),
-    error_code = iif(?7, ?8, error_code),
-    error_subcode = iif(?7, ?9, error_subcode),
-    error_kind = iif(?7, ?10, coalesce(?10, error_kind)),
-    error_message = iif(?7, ?11, error_message),
-    fbtrace_id = iif(?7, ?12, fbtrace_id),
-    attempts = attempts + ?13,
-    tries = tries + ?14,
-    ambiguous_attempts = ambiguous_attempts + ?15,
-    next_at = ?16,
-    done_at = coalesce(?17, done_at),
+    status = coalesce(j.value->>3, status),
+    status_code = coalesce(j.value->>4, status_code),
+    message_id = coalesce(j.value->>5, message_id),
+    error_code = iif(j.value->>6, j.value->>7, error_code),
+    error_subcode = iif(j.value->>6, j.value->>8, error_subcode),
+    error_kind = iif(j.value->>6, j.value->>9, coalesce(j.value->>9, error_kind)),
+    error_message = iif(j.value->>6, j.value->>10, error_message),
+    fbtrace_id = iif(j.value->>6, j.value->>11, fbtrace_id),
+    attempts = attempts + (j.value->>12),
+    tries = tries + (j.value->>13),
+    ambiguous_attempts = ambiguous_attempts + (j.value->>14),
+    next_at = j.value->>15,
+    done_at = coalesce(j.value->>16, done_at),
     worker = null,
     call_deadline = null
-where cdls_id = ?1 and fence = ?2 and instr(?3, ',' || status || ',') > 0";
+from json_each(?1) j
+where cdls_id = j.value->>0 and fence = j.value->>1 and instr(j.value->>2, ',' || status || ',') > 0
+returning cdls_id";
 
-const CLAIM: &str = "
+/// An array for each claim: id, fence, call deadline. Worker ?2, now ?3.
+pub(super) const CLAIM: &str = "
 update cdls set
-    status = 'SENDING', fence = fence + 1, attempts = attempts + 1, sent_at = ?4, worker = ?3, call_deadline = ?5
-where cdls_id = ?1 and fence = ?2 and status in ('PENDING', 'RETRY') and next_at is null and expires_at > ?4
+    status = 'SENDING', fence = fence + 1, attempts = attempts + 1, sent_at = ?3, worker = ?2,
+    call_deadline = j.value->>2
+from json_each(?1) j
+where cdls_id = j.value->>0 and fence = j.value->>1
+  and status in ('PENDING', 'RETRY') and next_at is null and expires_at > ?3
   and exists (
     select 1 from partition_lease l
-    where l.partition_no = cdls.partition_no and l.owner = ?3 and l.expires_at > ?4)";
+    where l.partition_no = cdls.partition_no and l.owner = ?2 and l.expires_at > ?3)
+returning cdls_id";
 
 /// Writes changes, then makes claims; for each whether it took place.
 pub async fn record(
@@ -45,63 +55,84 @@ pub async fn record(
     changes: &[Change],
     claims: &[Claim],
 ) -> Result<Recorded, StoreError> {
-    let mut recorded = Recorded::default();
     if changes.is_empty() && claims.is_empty() {
-        return Ok(recorded);
+        return Ok(Recorded::default());
     }
     let (mut transaction, now) = begin(writer).await?;
-    for change in changes {
-        recorded.changed.push(apply(&mut transaction, change.row(), now).await?);
-    }
-    for claim in claims {
-        recorded.claimed.push(make(&mut transaction, worker, claim, now).await?);
-    }
+    let changes = changes.iter().map(|change| change_values(change, now)).collect();
+    let claims = claims.iter().map(|claim| claim_values(claim, now)).collect();
+    let recorded = Recorded {
+        changed: apply(&mut transaction, CHANGE, changes, worker, now).await?,
+        claimed: apply(&mut transaction, CLAIM, claims, worker, now).await?,
+    };
     commit(transaction).await?;
     Ok(recorded)
 }
 
-async fn apply(connection: &mut SqliteConnection, row: RowChange, now: Now) -> Result<bool, StoreError> {
+/// One update: the row's id, and what the statement reads.
+type Update = (i64, Value);
+
+fn change_values(change: &Change, now: Now) -> Update {
+    let row = change.row();
+    // The allowed states, each between commas.
     let from = row.from.iter().fold(String::from(","), |from, status| from + status.as_str() + ",");
     let next_at =
         row.next_after_ms.map(|ms| now.after(Duration::from_millis(u64::try_from(ms).unwrap_or_default())));
-    let result = sqlx::query(CHANGE)
-        .bind(row.id)
-        .bind(row.fence)
-        .bind(from)
-        .bind(row.to.map(|status| status.as_str()))
-        .bind(row.status_code)
-        .bind(row.message_id)
-        .bind(row.writes_error)
-        .bind(row.error_code)
-        .bind(row.error_subcode)
-        .bind(row.error_kind)
-        .bind(row.error_message)
-        .bind(row.fbtrace_id)
-        .bind(row.add_attempts)
-        .bind(row.add_tries)
-        .bind(row.add_ambiguous)
-        .bind(next_at)
-        .bind(row.done.then(|| now.text()))
-        .execute(connection)
-        .await
-        .map_err(failed)?;
-    Ok(result.rows_affected() == 1)
+    let values = json!([
+        row.id,
+        row.fence,
+        from,
+        row.to,
+        row.status_code,
+        row.message_id,
+        row.writes_error,
+        row.error_code,
+        row.error_subcode,
+        row.error_kind,
+        row.error_message,
+        row.fbtrace_id,
+        row.add_attempts,
+        row.add_tries,
+        row.add_ambiguous,
+        next_at,
+        row.done.then(|| now.text()),
+    ]);
+    (row.id, values)
 }
 
-async fn make(
+fn claim_values(claim: &Claim, now: Now) -> Update {
+    (claim.id.0, json!([claim.id, claim.fence, now.after(claim.call_deadline)]))
+}
+
+/// Runs the statement over all updates; for each, in the order given, whether it took place.
+///
+/// One UPDATE changes a row once, so several updates of one row go one after another.
+async fn apply(
     connection: &mut SqliteConnection,
+    sql: &'static str,
+    mut updates: Vec<Update>,
     worker: &str,
-    claim: &Claim,
     now: Now,
-) -> Result<bool, StoreError> {
-    let result = sqlx::query(CLAIM)
-        .bind(claim.id.0)
-        .bind(claim.fence)
-        .bind(worker)
-        .bind(now.text())
-        .bind(now.after(claim.call_deadline))
-        .execute(connection)
-        .await
-        .map_err(failed)?;
-    Ok(result.rows_affected() == 1)
+) -> Result<Vec<bool>, StoreError> {
+    let mut done = vec![false; updates.len()];
+    let mut left: Vec<usize> = (0..updates.len()).collect();
+    while !left.is_empty() {
+        let mut rows = HashSet::new();
+        let (batch, later): (Vec<usize>, Vec<usize>) =
+            left.into_iter().partition(|index| rows.insert(updates[*index].0));
+        let values = batch.iter().map(|index| updates[*index].1.take()).collect();
+        let changed: Vec<i64> = sqlx::query_scalar(sql)
+            .bind(Value::Array(values).to_string())
+            .bind(worker)
+            .bind(now.text())
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(failed)?;
+        let changed: HashSet<i64> = changed.into_iter().collect();
+        for index in batch {
+            done[index] = changed.contains(&updates[index].0);
+        }
+        left = later;
+    }
+    Ok(done)
 }

@@ -149,6 +149,45 @@ async fn a_late_success_wins_over_unknown_and_retry_and_clears_the_error() {
 }
 
 #[tokio::test]
+async fn two_changes_of_one_row_take_place_one_after_the_other() {
+    let fixture = Fixture::with_worker().await;
+    let ids = fixture.store.insert(&[text_to("ana"), text_to("bia")]).await.unwrap();
+    assert!(fixture.claim(ids[0], 0).await);
+    let changes = [
+        change("unknown", ids[0], 1),
+        change("defer", ids[1], 0),
+        change("sent", ids[0], 1),
+        change("failed", ids[0], 1),
+    ];
+    let call_deadline = Duration::from_secs(32);
+    let claim = Claim { id: ids[1], fence: 0, call_deadline };
+    let recorded = fixture.store.record(WORKER, &changes, &[claim]).await.unwrap();
+    assert_eq!(recorded, Recorded { changed: vec![true, true, true, false], claimed: vec![false] });
+    let row = fixture.row(ids[0]).await;
+    assert_eq!((row.status, row.ambiguous_attempts), (Status::Ok, 1));
+
+    let third = fixture.insert(text_to("cid")).await;
+    let claim = Claim { id: third, fence: 0, call_deadline };
+    let recorded = fixture.store.record(WORKER, &[], &[claim, claim]).await.unwrap();
+    assert_eq!(recorded.claimed, [true, false]);
+}
+
+#[tokio::test]
+async fn texts_from_outside_are_stored_as_they_came() {
+    let fixture = Fixture::with_worker().await;
+    let odd = "\"quoted\" \\u0041 \\ 'single' \n\t\u{1} 👩‍👩‍👧 \u{2028} 0123 [1,2] null";
+    let id = fixture.insert(Submission { mdata: odd.into(), ..text_to("0042") }).await;
+    assert!(fixture.claim(id, 0).await);
+    let error = ErrorDetail { message: format!("{odd}\0!"), fbtrace_id: Some("1e5".into()), ..refusal() };
+    assert!(fixture.change(Change::WaitForLine { id, fence: 1, error }).await);
+    let row = fixture.row(id).await;
+    assert_eq!((row.mdata.as_str(), row.dest.as_str()), (odd, "0042"));
+    assert_eq!(row.error_message, Some(format!("{odd}!")));
+    assert_eq!(row.fbtrace_id.as_deref(), Some("1e5"));
+    assert_eq!((row.status, row.attempts), (Status::Pending, 1));
+}
+
+#[tokio::test]
 async fn a_late_success_loses_to_the_next_claim() {
     let fixture = Fixture::with_worker().await;
     let id = fixture.insert(text_to("ana")).await;

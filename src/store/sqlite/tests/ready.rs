@@ -109,6 +109,14 @@ async fn ranges_hold_the_ready_rows_of_their_line_and_lane_in_id_order() {
 }
 
 #[tokio::test]
+async fn a_row_of_a_later_version_is_left_out_and_stops_nothing() {
+    let fixture = Fixture::new().await;
+    let ids = fixture.store.insert(&[text_to("ana"), text_to("bia")]).await.unwrap();
+    fixture.sql("update cdls set mtype = 'sticker' where dest = 'ana'").await;
+    assert_eq!(ids_in(&fixture, &[range(ids[0], ids[1], 10)]).await, [ids[1]]);
+}
+
+#[tokio::test]
 async fn flows_are_found_with_their_lowest_ready_id() {
     let fixture = Fixture::with_worker().await;
     let media = Submission { kind: MessageKind::Audio, ..text_to("ana") };
