@@ -1,0 +1,223 @@
+//! The built-in database: one SQLite file, nothing to install. The only place that knows SQLite.
+//!
+//! One connection writes and four read (WAL), so that reads never wait for a commit. Other programs may write beside
+//! it: every write transaction begins IMMEDIATE and waits its turn for five seconds. Times are text and come from this
+//! machine's clock, which every program that opens the file shares.
+//!
+//! Never here: policy, and a second `serve` on the same file ([`SqliteStore::open_exclusive`] refuses it).
+
+mod clock;
+mod directory;
+mod dispatch;
+mod due;
+mod error;
+mod ingest;
+mod lease;
+mod line;
+mod log;
+mod open;
+mod record;
+mod row;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use sqlx::SqlitePool;
+
+use super::*;
+
+/// The log in an SQLite file.
+pub struct SqliteStore {
+    /// One connection.
+    writer: SqlitePool,
+    /// Four connections that cannot write.
+    reader: SqlitePool,
+    /// The lock that keeps a second `serve` out; released when the store is dropped.
+    _exclusive: Option<File>,
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn migrate(&self) -> Result<usize, StoreError> {
+        schema::migrate(&self.writer).await
+    }
+
+    async fn schema(&self) -> Result<SchemaState, StoreError> {
+        schema::state(&self.reader).await
+    }
+
+    async fn ensure_room(&self) -> Result<usize, StoreError> {
+        // One table holds every id.
+        Ok(0)
+    }
+
+    async fn insert(&self, submissions: &[Submission]) -> Result<Vec<MessageId>, StoreError> {
+        ingest::insert(&self.writer, submissions).await
+    }
+
+    async fn token(&self, token_id: &str) -> Result<Option<TokenRecord>, StoreError> {
+        ingest::token(&self.reader, token_id).await
+    }
+
+    async fn lines(&self, ids: &[LineId]) -> Result<Vec<LineRecord>, StoreError> {
+        line::by_id(&self.reader, ids).await
+    }
+
+    async fn campaign_state(&self, account: AccountId, cp_id: &str) -> Result<CampaignState, StoreError> {
+        ingest::campaign_state(&self.reader, account, cp_id).await
+    }
+
+    async fn backlog(&self, at_most: i64) -> Result<i64, StoreError> {
+        ingest::backlog(&self.reader, at_most).await
+    }
+
+    async fn read_ranges(&self, ranges: &[RangeRead]) -> Result<Vec<ReadyRow>, StoreError> {
+        dispatch::read_ranges(&self.reader, ranges).await
+    }
+
+    async fn read_flows(&self, reads: &[FlowRead]) -> Result<Vec<ReadyRow>, StoreError> {
+        dispatch::read_flows(&self.reader, reads).await
+    }
+
+    async fn ready_flows(&self, partitions: &[Partition]) -> Result<Vec<(Flow, MessageId)>, StoreError> {
+        dispatch::ready_flows(&self.reader, partitions).await
+    }
+
+    async fn promote_due(
+        &self,
+        partitions: &[Partition],
+        limit: u32,
+    ) -> Result<Vec<(LineId, Lane, MessageId)>, StoreError> {
+        due::promote(&self.reader, &self.writer, partitions, limit).await
+    }
+
+    async fn held_recipients(&self, partitions: &[Partition]) -> Result<Vec<HeldRecipient>, StoreError> {
+        due::held_recipients(&self.reader, partitions).await
+    }
+
+    async fn still_held(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+        due::still_held(&self.reader, ids).await
+    }
+
+    async fn record(
+        &self,
+        worker: &str,
+        changes: &[Change],
+        claims: &[Claim],
+    ) -> Result<Recorded, StoreError> {
+        record::record(&self.writer, worker, changes, claims).await
+    }
+
+    async fn claimed_rows(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError> {
+        due::claimed_rows(&self.reader, partitions).await
+    }
+
+    async fn expire_waiting(
+        &self,
+        line: LineId,
+        limit: u32,
+    ) -> Result<Vec<(MessageId, Option<String>)>, StoreError> {
+        due::expire_waiting(&self.reader, &self.writer, line, limit).await
+    }
+
+    async fn pause(&self, scope: PauseScope, length: Duration, reason: &str) -> Result<(), StoreError> {
+        line::pause(&self.writer, scope, length, reason).await
+    }
+
+    async fn renew_leases(&self, worker: &str, ttl: Duration) -> Result<LeaseReport, StoreError> {
+        lease::renew(&self.writer, worker, ttl).await
+    }
+
+    async fn acquire_leases(
+        &self,
+        worker: &str,
+        ttl: Duration,
+        at_most: usize,
+    ) -> Result<Vec<Lease>, StoreError> {
+        lease::acquire(&self.writer, worker, ttl, at_most).await
+    }
+
+    async fn release_leases(&self, worker: &str, partitions: &[Partition]) -> Result<(), StoreError> {
+        lease::release(&self.writer, worker, partitions).await
+    }
+
+    async fn withdraw_worker(&self, worker: &str) -> Result<(), StoreError> {
+        lease::withdraw(&self.writer, worker).await
+    }
+
+    async fn log_row(&self, scope: Scope, id: MessageId) -> Result<Option<LogRow>, StoreError> {
+        log::row(&self.reader, scope, id).await
+    }
+
+    async fn log_after(
+        &self,
+        filter: &LogFilter,
+        after: MessageId,
+        limit: u32,
+    ) -> Result<Vec<LogRow>, StoreError> {
+        log::after(&self.reader, filter, after, limit).await
+    }
+
+    async fn log_newest(&self, filter: &LogFilter, limit: u32) -> Result<Vec<LogRow>, StoreError> {
+        log::newest(&self.reader, filter, limit).await
+    }
+
+    async fn log_stats(&self, since: Option<Duration>) -> Result<Vec<StatusCount>, StoreError> {
+        log::stats(&self.reader, since).await
+    }
+
+    async fn add_account(&self, name: &str) -> Result<AccountId, StoreError> {
+        directory::add_account(&self.writer, name).await
+    }
+
+    async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
+        directory::accounts(&self.reader).await
+    }
+
+    async fn add_token(&self, account: AccountId, token_id: &str, hash: &[u8]) -> Result<(), StoreError> {
+        directory::add_token(&self.writer, account, token_id, hash).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
+        directory::tokens(&self.reader).await
+    }
+
+    async fn revoke_token(&self, token_id: &str) -> Result<bool, StoreError> {
+        directory::revoke_token(&self.writer, token_id).await
+    }
+
+    async fn add_line(&self, line: &NewLine) -> Result<LineId, StoreError> {
+        directory::add_line(&self.writer, line).await
+    }
+
+    async fn all_lines(&self) -> Result<Vec<LineRecord>, StoreError> {
+        line::all(&self.reader).await
+    }
+
+    async fn set_page_token(&self, line: LineId, page_token: &SecretString) -> Result<bool, StoreError> {
+        line::set_page_token(&self.writer, line, page_token).await
+    }
+
+    async fn pause_line(
+        &self,
+        line: LineId,
+        length: Option<Duration>,
+        reason: &str,
+    ) -> Result<bool, StoreError> {
+        line::pause_one(&self.writer, line, length, reason).await
+    }
+
+    async fn resume_line(&self, line: LineId) -> Result<bool, StoreError> {
+        line::resume(&self.writer, line).await
+    }
+
+    async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
+}

@@ -1,0 +1,68 @@
+//! The schema's version: what this program brings, what the file has.
+
+use std::collections::BTreeSet;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{SqliteConnection, SqlitePool};
+
+use super::error::{begin, commit, failed};
+use crate::store::{SchemaState, StoreError};
+
+/// Later versions only add to the schema, so one that this program does not know is no reason to stop.
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("migrations/sqlite");
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+/// Applies what is missing, in one transaction: two programs that open a new file at once do not both create it.
+/// Returns how many migrations were applied.
+pub async fn migrate(writer: &SqlitePool) -> Result<usize, StoreError> {
+    if state(writer).await? != SchemaState::Older {
+        return Ok(0);
+    }
+    let (mut transaction, _) = begin(writer).await?;
+    let before = applied(&mut transaction).await?.len();
+    // `run` by another name: that one's future is not general enough for a `Send` trait method.
+    migrator().run_direct(None, &mut *transaction, false).await.map_err(not_migrated)?;
+    let after = applied(&mut transaction).await?.len();
+    commit(transaction).await?;
+    Ok(after - before)
+}
+
+/// Compares the file's migrations with this program's.
+pub async fn state(pool: &SqlitePool) -> Result<SchemaState, StoreError> {
+    let mut connection = pool.acquire().await.map_err(failed)?;
+    let applied = applied(&mut connection).await?;
+    let known: BTreeSet<i64> = migrator().iter().map(|migration| migration.version).collect();
+    Ok(if !known.is_subset(&applied) {
+        SchemaState::Older
+    } else if applied.len() > known.len() {
+        SchemaState::Newer
+    } else {
+        SchemaState::Current
+    })
+}
+
+async fn applied(connection: &mut SqliteConnection) -> Result<BTreeSet<i64>, StoreError> {
+    let tables: i64 =
+        sqlx::query_scalar("select count(*) from sqlite_schema where name = '_sqlx_migrations'")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed)?;
+    if tables == 0 {
+        return Ok(BTreeSet::new());
+    }
+    let versions: Vec<i64> = sqlx::query_scalar("select version from _sqlx_migrations where success")
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    Ok(versions.into_iter().collect())
+}
+
+fn not_migrated(error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failed(error),
+        error => StoreError::Schema(error.to_string()),
+    }
+}

@@ -1,0 +1,186 @@
+//! Accounts, tokens, lines, pauses; rows that other programs wrote.
+
+use secrecy::{ExposeSecret, SecretString};
+use time::macros::datetime;
+
+use super::*;
+use crate::store::{LineRecord, NewLine, PauseScope, StoreError};
+
+fn new_line(id: Option<i64>) -> NewLine {
+    NewLine {
+        id: id.map(LineId),
+        account: ACCOUNT,
+        name: Some("Página".into()),
+        class: Class::Messenger,
+        page_token: SecretString::from("PAT"),
+        page_id: Some("1234".into()),
+        instagram_account_id: None,
+        rate_text: Some(20),
+        rate_media: None,
+    }
+}
+
+async fn with_lines() -> Fixture {
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.store.add_account("Acme").await.unwrap(), ACCOUNT);
+    for id in [7, 8] {
+        fixture.store.add_line(&new_line(Some(id))).await.unwrap();
+    }
+    fixture
+}
+
+async fn line(fixture: &Fixture, id: i64) -> LineRecord {
+    fixture.store.lines(&[LineId(id)]).await.unwrap().remove(0)
+}
+
+fn invalid<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
+    match result.unwrap_err() {
+        StoreError::Invalid(text) => text,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_line_is_found_as_it_was_added() {
+    let fixture = with_lines().await;
+    let found = line(&fixture, 7).await;
+    assert_eq!((found.id, found.account, found.class), (LineId(7), ACCOUNT, Class::Messenger));
+    assert_eq!((found.name.as_deref(), found.page_id.as_deref()), (Some("Página"), Some("1234")));
+    assert_eq!((found.rate_text, found.rate_media), (Some(20), None));
+    assert!(found.active && found.account_active && found.paused_until.is_none());
+    assert_eq!(found.page_token.unwrap().expose_secret(), "PAT");
+    assert_eq!(fixture.store.add_line(&new_line(None)).await.unwrap(), LineId(9));
+    assert_eq!(fixture.store.lines(&[LineId(9), LineId(99), LineId(7)]).await.unwrap().len(), 2);
+    assert_eq!(fixture.store.all_lines().await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn wrong_additions_are_named() {
+    let fixture = with_lines().await;
+    assert_eq!(invalid(fixture.store.add_line(&new_line(Some(7))).await), "line 7 exists already");
+    let other = NewLine { account: AccountId(5), ..new_line(None) };
+    assert_eq!(invalid(fixture.store.add_line(&other).await), "account 5 does not exist");
+    assert!(invalid(fixture.store.add_line(&new_line(Some(-1))).await).contains("positive"));
+    let refused = fixture.store.add_token(AccountId(5), "abcdefghij", b"hash").await;
+    assert_eq!(invalid(refused), "account 5 does not exist");
+}
+
+#[tokio::test]
+async fn a_token_is_found_until_it_is_revoked() {
+    let fixture = with_lines().await;
+    let store = &fixture.store;
+    store.add_token(ACCOUNT, "abcdefghij", b"hash").await.unwrap();
+    assert_eq!(
+        invalid(store.add_token(ACCOUNT, "abcdefghij", b"hash").await),
+        "token abcdefghij exists already"
+    );
+    let found = store.token("abcdefghij").await.unwrap().unwrap();
+    assert_eq!((found.account, found.account_active, found.hash.as_slice()), (ACCOUNT, true, &b"hash"[..]));
+    fixture.sql("update account set cdcs_active = 0").await;
+    assert!(!store.token("abcdefghij").await.unwrap().unwrap().account_active);
+    assert!(!line(&fixture, 7).await.account_active);
+
+    assert!(store.revoke_token("abcdefghij").await.unwrap());
+    assert!(!store.revoke_token("abcdefghij").await.unwrap());
+    assert!(store.token("abcdefghij").await.unwrap().is_none());
+    assert!(store.tokens().await.unwrap()[0].revoked_at.is_some());
+}
+
+#[tokio::test]
+async fn a_pause_is_never_shortened_and_the_apps_concerns_every_line() {
+    let fixture = with_lines().await;
+    let store = &fixture.store;
+    store.pause(PauseScope::Line(LineId(7)), HOUR, "rate").await.unwrap();
+    let long = line(&fixture, 7).await;
+    assert!(line(&fixture, 8).await.paused_until.is_none());
+
+    store.pause(PauseScope::App, Duration::from_secs(60), "app").await.unwrap();
+    let after = line(&fixture, 7).await;
+    assert_eq!((after.paused_until, after.pause_reason.as_deref()), (long.paused_until, Some("rate")));
+    let other = line(&fixture, 8).await;
+    assert!(other.paused_until > Some(OffsetDateTime::now_utc()));
+    assert_eq!(other.pause_reason.as_deref(), Some("app"));
+
+    store.pause(PauseScope::Line(LineId(7)), HOUR * 2, "longer").await.unwrap();
+    assert!(line(&fixture, 7).await.paused_until > long.paused_until);
+}
+
+#[tokio::test]
+async fn an_operators_pause_replaces_any_other_and_lasts_until_resumed() {
+    let fixture = with_lines().await;
+    let store = &fixture.store;
+    assert!(store.pause_line(LineId(7), None, "by hand").await.unwrap());
+    store.pause(PauseScope::App, Duration::MAX, "app").await.unwrap();
+    let paused = line(&fixture, 7).await;
+    assert_eq!(paused.paused_until, Some(datetime!(9999-12-31 23:59:59.999 UTC)));
+    assert_eq!(paused.pause_reason.as_deref(), Some("by hand"));
+
+    assert!(store.pause_line(LineId(7), Some(HOUR), "shorter").await.unwrap());
+    assert!(line(&fixture, 7).await.paused_until < paused.paused_until);
+    assert!(store.resume_line(LineId(7)).await.unwrap());
+    let resumed = line(&fixture, 7).await;
+    assert_eq!((resumed.paused_until, resumed.pause_reason), (None, None));
+    assert!(!store.pause_line(LineId(99), None, "by hand").await.unwrap());
+    assert!(!store.resume_line(LineId(99)).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_new_page_token_ends_the_pause() {
+    let fixture = with_lines().await;
+    fixture.store.pause(PauseScope::Line(LineId(7)), HOUR, "token").await.unwrap();
+    assert!(fixture.store.set_page_token(LineId(7), &SecretString::from("NEW")).await.unwrap());
+    let changed = line(&fixture, 7).await;
+    assert_eq!((changed.paused_until, changed.pause_reason), (None, None));
+    assert_eq!(changed.page_token.unwrap().expose_secret(), "NEW");
+    assert!(!fixture.store.set_page_token(LineId(99), &SecretString::from("NEW")).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_line_inserted_by_sql_has_the_defaults() {
+    let fixture = with_lines().await;
+    fixture.sql("insert into cd_v8_line (cdcs_id, v8l_class) values (1, 'instagram')").await;
+    let found = line(&fixture, 9).await;
+    assert!(found.active && found.account_active);
+    assert!(found.page_token.is_none() && found.rate_text.is_none() && found.paused_until.is_none());
+}
+
+#[tokio::test]
+async fn a_pause_written_by_another_program_is_read_in_its_spelling_and_not_shortened() {
+    let fixture = with_lines().await;
+    fixture
+        .sql("update cd_v8_line set v8l_paused_until = '2999-01-01T09:00:00-03:00' where v8l_id = 7")
+        .await;
+    fixture.sql("update cd_v8_line set v8l_paused_until = '2999-01-01 12:00:00' where v8l_id = 8").await;
+    fixture.store.pause(PauseScope::App, HOUR, "app").await.unwrap();
+    for id in [7, 8] {
+        assert_eq!(line(&fixture, id).await.paused_until, Some(datetime!(2999-01-01 12:00 UTC)), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_makes_no_sense_stops_nothing() {
+    let fixture = with_lines().await;
+    fixture
+        .sql(
+            "pragma foreign_keys = off;
+             update cd_v8_line set v8l_paused_until = 'tomorrow', v8l_rate_text = 'fast', v8l_rate_media = 2.5,
+                 v8l_name = cast(x'50e167696e61' as text), v8l_fb_page_id = x'ff', v8l_wa_api_key = '',
+                 v8l_active = 'yes' where v8l_id = 7;
+             insert into cd_v8_line (v8l_id, cdcs_id, v8l_class) values (50, 'nobody', 'messenger');
+             pragma foreign_keys = on;
+             pragma ignore_check_constraints = on;
+             insert into cd_v8_line (v8l_id, cdcs_id, v8l_class, v8l_rate_text) values (51, 1, 'telegram', 0);
+             pragma ignore_check_constraints = off;",
+        )
+        .await;
+    let lines = fixture.store.all_lines().await.unwrap();
+    let ids: Vec<i64> = lines.iter().map(|line| line.id.0).collect();
+    assert_eq!(ids, [7, 8, 50], "a class of a later version is left out");
+    let odd = &lines[0];
+    assert_eq!((odd.paused_until, odd.rate_text, odd.rate_media), (None, None, Some(2)));
+    assert!(odd.page_token.is_none() && !odd.active);
+    assert_eq!(odd.name.as_deref(), Some("P\u{fffd}gina"));
+    assert!(!lines[2].account_active);
+    fixture.store.pause(PauseScope::App, HOUR, "app").await.unwrap();
+    assert!(line(&fixture, 7).await.paused_until.is_some());
+}
