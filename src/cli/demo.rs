@@ -1,16 +1,17 @@
 //! `demo`: the whole pipeline on a temporary database against the built-in Graph simulator.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
-use super::log_table;
+use super::output::Output;
+use super::tail;
 use crate::app::{App, Role};
-use crate::message::{AccountId, Class, LineId, MessageId, Status};
+use crate::message::{AccountId, Class, LineId};
 use crate::settings::Settings;
 use crate::shutdown;
 use crate::simulator::{Simulator, SimulatorOptions};
@@ -55,36 +56,37 @@ const PAUSING: &[(&str, &str)] =
     &[("code190-wes", "the page token has expired"), ("code4-xia", "the app's call limit is reached")];
 
 /// Runs the demo until it is stopped, or sends the showcase and exits.
-pub async fn run(once: bool, json: bool) -> Result<()> {
+pub async fn run(once: bool, config: Option<&Path>, out: &Output) -> Result<()> {
+    let stop = shutdown::on_signal()?;
     let folder = tempfile::tempdir().context("no temporary folder for the demo's database")?;
     let simulator = Simulator::start(SimulatorOptions::default()).await?;
-    let settings = settings(folder.path(), &simulator.base_url(), once).await?;
+    let settings = settings(config, folder.path(), &simulator.base_url(), once).await?;
     let app = App::start(&settings, Role::Serve).await?;
-    let http = app.http.context("the demo listens")?;
+    let http = app.http.context("the demo takes requests")?;
     let stage = Stage::set(app.store.clone(), http).await?;
-    if once {
-        let shown = stage.show(json).await;
+    let shown = if once {
+        let shown = stage.show(out).await;
         app.stop().await;
-        simulator.shutdown().await;
-        return shown;
-    }
-    stage.introduce(&simulator.base_url(), app.admin);
-    let stop = shutdown::on_signal()?;
-    let follow = tokio::spawn(stage.follow(stop.clone()));
-    let ended = app.run_until(stop).await;
-    follow.await??;
+        shown
+    } else {
+        out.text(&stage.introduction(&simulator.base_url(), app.admin))?;
+        let everything = LogFilter::default();
+        tokio::select! {
+            followed = tail::follow(&everything, 20, &*stage.store, out) => followed,
+            ended = app.run_until(stop) => ended,
+        }
+    };
     simulator.shutdown().await;
-    ended
+    shown
 }
 
-async fn settings(folder: &std::path::Path, graph: &str, once: bool) -> Result<Settings> {
-    let usual: SocketAddr = USUAL_ADDRESS.parse().expect("a constant address");
-    let free = !once && tokio::net::TcpListener::bind(usual).await.is_ok();
+async fn settings(config: Option<&Path>, folder: &Path, graph: &str, once: bool) -> Result<Settings> {
+    let is_free = !once && tokio::net::TcpListener::bind(USUAL_ADDRESS).await.is_ok();
     let mut prescribed = vec![
         ("database.url", format!("sqlite:{}", folder.join("demo.db").display())),
         ("broker.url", "embedded".into()),
         ("graph.base_url", graph.into()),
-        ("http.listen", if free { USUAL_ADDRESS } else { "127.0.0.1:0" }.into()),
+        ("http.listen", if is_free { USUAL_ADDRESS } else { "127.0.0.1:0" }.into()),
         ("admin.listen", "127.0.0.1:0".into()),
         ("http.default_wait", "10s".into()),
     ];
@@ -100,7 +102,7 @@ async fn settings(folder: &std::path::Path, graph: &str, once: bool) -> Result<S
         ]);
     }
     let overrides = prescribed.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    Ok(Settings::load_with(None, overrides)?)
+    Ok(Settings::load_with(config, overrides)?)
 }
 
 /// The sample account with its lines.
@@ -108,7 +110,7 @@ struct Stage {
     store: SharedStore,
     http: SocketAddr,
     account: AccountId,
-    tsid: String,
+    tsid: SecretString,
     messenger: LineId,
     instagram: LineId,
 }
@@ -117,15 +119,17 @@ impl Stage {
     async fn set(store: SharedStore, http: SocketAddr) -> Result<Stage> {
         let account = store.add_account("Demo").await?;
         let tsid = tokens::mint();
-        store.add_token(account, tokens::identifier(&tsid), &tokens::hash(&tsid)).await?;
+        let identifier = tokens::identifier(tsid.expose_secret()).context("a minted token is long enough")?;
+        store.add_token(account, identifier, &tokens::hash(tsid.expose_secret())).await?;
         let messenger = add_line(&store, account, Class::Messenger, "Demo page").await?;
         let instagram = add_line(&store, account, Class::Instagram, "Demo Instagram").await?;
         Ok(Stage { store, http, account, tsid, messenger, instagram })
     }
 
-    fn introduce(&self, graph: &str, admin: SocketAddr) {
-        let Stage { http, tsid, messenger, instagram, .. } = self;
-        super::say(&format!(
+    fn introduction(&self, graph: &str, admin: SocketAddr) -> String {
+        let Stage { http, messenger, instagram, .. } = self;
+        let tsid = self.tsid.expose_secret();
+        format!(
             "\
 meta-dispatch demo: HTTP in, SQLite log, embedded queue, and a simulated Graph API. Nothing leaves this machine.
 
@@ -141,36 +145,16 @@ Send an Instagram message (JSON, token as Bearer):
   curl -s http://{http}/api/v2/MakeInstagram.php -H 'Authorization: Bearer {tsid}' \\
     -H 'Content-Type: application/json' -d '{{\"app_id\":{instagram},\"dest\":\"bob\",\"mdata\":\"Hello, Bob\"}}'
 
-The recipient's name chooses the outcome: dest=code10-ann is outside the 24-hour window, code1200x2-ann fails twice
-and is then sent, cut-ann is cut. All of them: meta-dispatch simulate --help. Stop with Ctrl-C.
+The recipient chooses the outcome: dest=code10-ann is outside the 24-hour window, code1200x2-ann fails twice and is then
+sent, cut-ann is cut. All of them: meta-dispatch simulate --help. Stop with Ctrl-C.
 
 The log, as it changes:
 "
-        ));
-    }
-
-    /// Prints each row when it appears and whenever its status changes.
-    async fn follow(self, stop: CancellationToken) -> Result<()> {
-        let mut shown: HashMap<MessageId, (Status, i32)> = HashMap::new();
-        super::say(&log_table::header());
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(POLL) => {}
-                () = stop.cancelled() => return Ok(()),
-            }
-            let mut rows = self.store.log_newest(&LogFilter::default(), 200).await?;
-            rows.reverse();
-            for row in rows {
-                let state = (row.status, row.attempts);
-                if shown.insert(row.cdls_id, state) != Some(state) {
-                    super::say(&log_table::line(&row));
-                }
-            }
-        }
+        )
     }
 
     /// Sends the showcase, waits until every row has settled or waits with its line, and prints the log.
-    async fn show(&self, json: bool) -> Result<()> {
+    async fn show(&self, out: &Output) -> Result<()> {
         for (class, dest, mtype, mdata) in SHOWCASE {
             let line = if *class == Class::Messenger { self.messenger } else { self.instagram };
             self.submit(*class, line, dest, mtype, mdata).await?;
@@ -181,16 +165,12 @@ The log, as it changes:
             self.submit(Class::Messenger, line, dest, "text", mdata).await?;
             self.wait_until(|row| row.status.is_outcome() || row.error_code.is_some()).await?;
         }
-        let mut rows = self.store.log_newest(&LogFilter::default(), 200).await?;
-        rows.reverse();
-        if json {
-            super::say(&json!({ "messages": rows }).to_string());
-        } else {
-            super::say(&log_table::table(&rows));
-            super::say(
-                "The last two wait with their lines, which Graph's answers paused: see `v8l_pause_reason`. \
-                 UNKNOWN rows are held: Graph may have taken them.",
-            );
+        tail::newest(&LogFilter::default(), 200, &*self.store, out).await?;
+        if !out.json {
+            out.text(
+                "\nThe last two wait: Graph's answers paused their lines. UNKNOWN rows are held, as Graph may have \
+                 taken them.",
+            )?;
         }
         Ok(())
     }
@@ -202,7 +182,7 @@ The log, as it changes:
         };
         let answer: Value = reqwest::Client::new()
             .post(format!("http://{}/api/v2/{endpoint}", self.http))
-            .bearer_auth(&self.tsid)
+            .bearer_auth(self.tsid.expose_secret())
             .json(&json!({"app_id": line, "dest": dest, "mtype": mtype, "mdata": mdata, "wait": 0}))
             .send()
             .await?
@@ -224,7 +204,9 @@ The log, as it changes:
                 tokio::time::sleep(POLL).await;
             }
         };
-        tokio::time::timeout(PATIENCE, waiting).await.context("the demo's messages did not settle in a minute")?
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .context("the demo's messages did not settle in a minute")?
     }
 }
 

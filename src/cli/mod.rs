@@ -5,6 +5,7 @@
 
 mod account;
 mod check;
+mod demo;
 mod fields;
 mod health;
 mod line;
@@ -13,6 +14,8 @@ mod migrate;
 mod output;
 mod page_token;
 mod parse;
+mod serve;
+mod simulate;
 mod table;
 mod tail;
 mod token;
@@ -22,9 +25,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use clap::{Parser, Subcommand};
 
+use crate::app::Role;
 use crate::settings::Settings;
 use crate::store::{self, SchemaState, Store};
 use crate::telemetry;
@@ -66,6 +70,7 @@ enum Command {
     /// Serve on a temporary database against the built-in Graph simulator
     Demo(DemoArgs),
     /// Run the built-in simulator of Meta's Graph API alone
+    #[command(after_help = crate::simulator::OUTCOMES_HELP)]
     Simulate(SimulateArgs),
     /// Create or upgrade the database's schema (SQLite does it by itself)
     Migrate,
@@ -104,7 +109,7 @@ pub struct SimulateArgs {
     /// How long each answer takes
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
     pub latency: Duration,
-    /// How much longer or shorter an answer may take
+    /// How much longer an answer may take, at random
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
     pub jitter: Duration,
     /// Messages a second a page token may send before it is refused; without it, any number
@@ -129,11 +134,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
     telemetry::install(&settings.log, cli.command.log_filter())?;
     let out = Output::new(cli.json);
     match cli.command {
-        // ---- commands that run on: begin -------------------------------------------------------------------
-        Command::Serve | Command::Ingest | Command::Worker | Command::Demo(_) | Command::Simulate(_) => {
-            bail!("this build has no such command")
-        }
-        // ---- commands that run on: end ---------------------------------------------------------------------
+        Command::Serve => serve::run(&settings, Role::Serve).await,
+        Command::Ingest => serve::run(&settings, Role::Ingest).await,
+        Command::Worker => serve::run(&settings, Role::Worker).await,
+        Command::Demo(arguments) => demo::run(arguments.once, cli.config.as_deref(), &out).await,
+        Command::Simulate(arguments) => simulate::run(arguments, &out).await,
         Command::Migrate => migrate::run(&settings, &out).await,
         Command::Check => check::run(&settings, &out).await,
         Command::Health => health::run(&settings, &out).await,
