@@ -144,8 +144,9 @@ async fn tries_end_as_exhausted() {
 async fn wait_answers_with_the_outcome_across_processes(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     let line = pipeline.messenger.0;
-    let (status, answer) =
-        pipeline.post(Class::Messenger, json!({"app_id": line, "dest": "ann", "mdata": "hi", "wait": 20})).await;
+    let (status, answer) = pipeline
+        .post(Class::Messenger, json!({"app_id": line, "dest": "ann", "mdata": "hi", "wait": 20}))
+        .await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(answer["return"]["status"], "OK");
     assert_eq!(answer["return"]["status_code"], 200);
@@ -183,7 +184,10 @@ async fn messages_to_one_recipient_arrive_in_order_through_retries_of_the_first(
         .simulator
         .calls()
         .into_iter()
-        .map(|call| serde_json::from_str::<serde_json::Value>(&call.body).expect("JSON")["message"]["text"].to_string())
+        .map(|call| {
+            serde_json::from_str::<serde_json::Value>(&call.body).expect("JSON")["message"]["text"]
+                .to_string()
+        })
         .collect();
     assert_eq!(texts, [r#""one""#, r#""one""#, r#""one""#, r#""two""#, r#""three""#]);
     pipeline.stop().await;
@@ -223,7 +227,8 @@ async fn a_paused_line_spends_no_attempts_and_goes_on_when_it_is_resumed() {
     // Another line's messages tell when the worker has read the records again: some go out before, some after.
     let paused = eventually("a message that waits", || async {
         let id = pipeline.submit("ann", "hello").await;
-        let other = pipeline.submit_on(pipeline.add_line(Class::Messenger, "EAAother").await, "bob", "hi").await;
+        let other =
+            pipeline.submit_on(pipeline.add_line(Class::Messenger, "EAAother").await, "bob", "hi").await;
         pipeline.expect_ok(other).await;
         let row = pipeline.row(id).await;
         if row.status == Status::Pending { Ok(id) } else { Err(format!("{row:?}")) }
@@ -238,8 +243,7 @@ async fn a_paused_line_spends_no_attempts_and_goes_on_when_it_is_resumed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_whose_validity_ends_before_it_can_be_sent_is_expired() {
     let pipeline = Pipeline::start(EMBEDDED).await;
-    let parameters =
-        json!({"app_id": pipeline.messenger.0, "dest": "code1200-ann", "mdata": "hi", "valid_for": 1, "wait": 20});
+    let parameters = json!({"app_id": pipeline.messenger.0, "dest": "code1200-ann", "mdata": "hi", "valid_for": 1, "wait": 20});
     let (status, answer) = pipeline.post(Class::Messenger, parameters).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
     let id = meta_dispatch::message::MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"));
@@ -267,8 +271,11 @@ async fn a_scheduled_message_is_not_sent_before_its_time(#[case] backend: Backen
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_messages_over_two_workers_are_each_sent_once() {
-    let mut pipeline =
-        Pipeline::start_with(SERVERS, &[("limits.enforce_ceilings", "false"), ("limits.messenger.text", "2000")]).await;
+    let mut pipeline = Pipeline::start_with(
+        SERVERS,
+        &[("limits.enforce_ceilings", "false"), ("limits.messenger.text", "2000")],
+    )
+    .await;
     pipeline.start_worker().await;
     let mut lines = vec![pipeline.messenger];
     for _ in 0..15 {

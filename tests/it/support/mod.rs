@@ -2,4 +2,12 @@
 
 pub mod amqp_forwarder;
 pub mod broker;
+pub mod database;
+pub mod pipeline;
 pub mod rabbitmq;
+
+/// The TLS provider that `main` installs in the program; tests call parts of the program directly.
+pub fn install_crypto() {
+    // Fails only if a test of this process has done it already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

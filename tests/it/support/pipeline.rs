@@ -11,6 +11,7 @@ use meta_dispatch::simulator::{Simulator, SimulatorOptions};
 use meta_dispatch::store::{LogRow, NewLine, Scope, SharedStore};
 use meta_dispatch::tokens;
 use reqwest::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::database::Database;
@@ -33,7 +34,7 @@ pub struct Pipeline {
     pub store: SharedStore,
     pub http: SocketAddr,
     pub account: AccountId,
-    pub tsid: String,
+    pub tsid: SecretString,
     pub messenger: LineId,
     pub instagram: LineId,
     pub settings: Settings,
@@ -65,7 +66,8 @@ impl Pipeline {
             Some(database) => database.url().to_owned(),
             None => format!("sqlite:{}", folder.path().join("log.db").display()),
         };
-        let broker_url = vhost.as_ref().map_or("embedded".to_owned(), |vhost| vhost.url().to_owned());
+        let broker_url =
+            vhost.as_ref().map_or("embedded".to_owned(), |vhost| vhost.url().expose_secret().to_owned());
         let mut overrides: Vec<(String, String)> = [
             ("database.url", database_url.as_str()),
             ("broker.url", broker_url.as_str()),
@@ -101,7 +103,11 @@ impl Pipeline {
         let account = store.add_account("Acme").await.expect("accounts can be added");
         let tsid = tokens::mint();
         store
-            .add_token(account, tokens::identifier(&tsid), &tokens::hash(&tsid))
+            .add_token(
+                account,
+                tokens::identifier(tsid.expose_secret()).expect("long enough"),
+                &tokens::hash(tsid.expose_secret()),
+            )
             .await
             .expect("tokens can be added");
         let http = apps[0].http.expect("the first process listens");
@@ -149,7 +155,7 @@ impl Pipeline {
 
     /// Posts parameters as JSON to the endpoint of a class; the token is added.
     pub async fn post(&self, class: Class, mut parameters: Value) -> (StatusCode, Value) {
-        parameters["tsid"] = self.tsid.clone().into();
+        parameters["tsid"] = self.tsid.expose_secret().into();
         let endpoint = match class {
             Class::Messenger => "MakeMessenger.php",
             Class::Instagram => "MakeInstagram.php",
