@@ -16,7 +16,7 @@ use crate::settings::{LogFormat, LogSettings, SettingsError};
 pub fn install(settings: &LogSettings, default: &'static str) -> Result<(), SettingsError> {
     let filter = match settings.filter.as_str() {
         "" => EnvFilter::new(default),
-        filter => parse_filter(filter)?,
+        filter => filter.parse().map_err(|error| SettingsError::of("log.filter", error))?,
     };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -27,9 +27,4 @@ pub fn install(settings: &LogSettings, default: &'static str) -> Result<(), Sett
         LogFormat::Json => log.json().flatten_event(true).finish().try_init(),
     }
     .map_err(|error| SettingsError::of("log", error))
-}
-
-/// Reads a filter in the form of tracing's `EnvFilter`.
-pub(crate) fn parse_filter(filter: &str) -> Result<EnvFilter, SettingsError> {
-    EnvFilter::builder().parse(filter).map_err(|error| SettingsError::of("log.filter", error))
 }

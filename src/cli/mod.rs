@@ -162,7 +162,7 @@ impl Command {
     fn log_filter(&self) -> &'static str {
         match self {
             Command::Serve | Command::Ingest | Command::Worker | Command::Demo(_) | Command::Simulate(_) => {
-                "info"
+                "info,lapin=off,rustls_platform_verifier=off"
             }
             _ => "warn",
         }

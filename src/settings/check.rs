@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use tracing_subscriber::EnvFilter;
 
 use super::{Settings, SettingsError};
 
@@ -21,7 +22,7 @@ impl Settings {
             let clean = !secret.expose_secret().contains(|c: char| c.is_whitespace() || c.is_control());
             require(clean, key, "must not hold spaces, line ends or control characters")?;
         }
-        crate::telemetry::parse_filter(&self.log.filter).map(drop)
+        self.log.filter.parse::<EnvFilter>().map(drop).map_err(|error| SettingsError::of("log.filter", error))
     }
 
     fn check_connections(&self) -> Result<(), SettingsError> {
