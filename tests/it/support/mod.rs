@@ -5,6 +5,7 @@ pub mod broker;
 pub mod database;
 pub mod pipeline;
 pub mod rabbitmq;
+pub mod store;
 
 /// The TLS provider that `main` installs in the program; tests call parts of the program directly.
 pub fn install_crypto() {
