@@ -6,6 +6,8 @@ mod architecture;
 mod broker_contract;
 mod broker_rabbitmq;
 mod cli;
+mod http_contract;
 mod pipeline;
+mod process;
 mod store_contract;
 mod support;

@@ -32,6 +32,9 @@ const ALL: RangeRead = RangeRead {
 };
 const LEASE: Duration = Duration::from_secs(30);
 
+/// A change of a row whose fence is 1, and the status it leads to.
+type Case = (&'static str, fn(MessageId, Duration) -> Change, Status);
+
 fn text(dest: &str) -> Submission {
     Submission {
         account: AccountId(1),
@@ -195,7 +198,7 @@ async fn each_change_leaves_only_the_states_it_may(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.own_all().await;
     let after = Duration::from_secs(60);
-    let changes: [(&str, fn(MessageId, Duration) -> Change, Status); 6] = [
+    let changes: [Case; 6] = [
         ("sent", |id, _| Change::Sent { id, fence: 1, http_status: 200, message_id: "m".into() }, Status::Ok),
         (
             "failed",

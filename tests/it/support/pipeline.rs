@@ -13,6 +13,7 @@ use meta_dispatch::tokens;
 use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use sqlx::{Connection, SqliteConnection};
 
 use super::database::Database;
 use super::rabbitmq::Vhost;
@@ -41,7 +42,7 @@ pub struct Pipeline {
     client: reqwest::Client,
     apps: Vec<App>,
     _folder: tempfile::TempDir,
-    _database: Option<Database>,
+    database: Option<Database>,
     _vhost: Option<Vhost>,
 }
 
@@ -123,7 +124,7 @@ impl Pipeline {
             client: reqwest::Client::new(),
             apps,
             _folder: folder,
-            _database: database,
+            database,
             _vhost: vhost,
         };
         pipeline.messenger = pipeline.add_line(Class::Messenger, PAGE_TOKEN).await;
@@ -137,20 +138,45 @@ impl Pipeline {
     }
 
     pub async fn add_limited_line(&self, class: Class, page_token: &str, rate_text: Option<u32>) -> LineId {
-        self.store
-            .add_line(&NewLine {
-                id: None,
-                account: self.account,
-                name: None,
-                class,
-                page_token: page_token.into(),
-                page_id: Some("1001".into()),
-                instagram_account_id: None,
-                rate_text,
-                rate_media: None,
-            })
-            .await
-            .expect("lines can be added")
+        self.add(NewLine { class, page_token: page_token.into(), rate_text, ..self.new_line() }).await
+    }
+
+    pub async fn add_line_without_page(&self) -> LineId {
+        self.add(NewLine { page_id: None, ..self.new_line() }).await
+    }
+
+    pub async fn add_line_of(&self, account: AccountId) -> LineId {
+        self.add(NewLine { account, ..self.new_line() }).await
+    }
+
+    fn new_line(&self) -> NewLine {
+        NewLine {
+            id: None,
+            account: self.account,
+            name: None,
+            class: Class::Messenger,
+            page_token: PAGE_TOKEN.into(),
+            page_id: Some("1001".into()),
+            instagram_account_id: None,
+            rate_text: None,
+            rate_media: None,
+        }
+    }
+
+    async fn add(&self, line: NewLine) -> LineId {
+        self.store.add_line(&line).await.expect("lines can be added")
+    }
+
+    /// Runs a statement as another program would.
+    pub async fn execute(&self, statement: &'static str) {
+        match &self.database {
+            Some(database) => database.execute(statement).await,
+            None => {
+                let url = self.settings.database.url.expose_secret();
+                let mut connection = SqliteConnection::connect(url).await.expect("the file is there");
+                sqlx::raw_sql(statement).execute(&mut connection).await.expect("the statement works");
+            }
+        }
     }
 
     /// Posts parameters as JSON to the endpoint of a class; the token is added.
