@@ -10,4 +10,5 @@ pub mod broker;
 pub mod message;
 pub mod policy;
 pub mod settings;
+pub mod simulator;
 pub mod store;
