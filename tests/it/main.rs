@@ -1,13 +1,5 @@
-//! All integration tests, as one program. `tests/run` provides the servers.
+//! Integration tests, one binary, a file per topic. `tests/run` provides the servers they need.
 
-use rstest_reuse as _;
+#![allow(clippy::unwrap_used, reason = "a test's helper that cannot go on has failed its test")]
 
-mod architecture;
-mod broker_contract;
-mod broker_rabbitmq;
-mod cli;
-mod http_contract;
-mod pipeline;
-mod process;
-mod store_contract;
-mod support;
+mod simulator;

@@ -1,0 +1,220 @@
+//! Answers on the wire: Graph's bodies, headers and statuses, and a body that breaks off.
+//!
+//! Shapes: Meta's "Handling Errors" (envelope, trace headers) and "Rate Limits" (usage headers) pages.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Response, StatusCode};
+use serde_json::json;
+
+use super::GRAPH_VERSION;
+use super::limits::UsagePercent;
+use super::outcome::GraphError;
+
+/// Usage from which answers name it; Meta says only "once enough calls have been made".
+const HIGH_USAGE: UsagePercent = 75;
+/// Usage named by a limit that was asked for by its recipient: a value seen with a real 613.
+const ASKED_USAGE: UsagePercent = 107;
+
+const APP_USAGE: HeaderName = HeaderName::from_static("x-app-usage");
+const BUSINESS_USAGE: HeaderName = HeaderName::from_static("x-business-use-case-usage");
+const API_VERSION: HeaderName = HeaderName::from_static("facebook-api-version");
+const TRACE_ID: HeaderName = HeaderName::from_static("x-fb-trace-id");
+
+const GATEWAY_PAGE: &str =
+    "<!DOCTYPE html><html><head><title>Error</title></head><body>Sorry, something went wrong.</body></html>";
+
+/// The connection is closed here, on purpose.
+#[derive(Debug, thiserror::Error)]
+#[error("the simulator closed the connection")]
+pub(super) struct HangUp;
+
+/// A body that is sent whole, or breaks off.
+#[derive(Debug)]
+pub(super) enum AnswerBody {
+    Whole(Option<Bytes>),
+    /// Announced whole by `Content-Length`; only this part is sent, then the connection is closed.
+    Part {
+        rest: Option<Bytes>,
+        written: bool,
+    },
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = HangUp;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HangUp>>> {
+        match self.get_mut() {
+            AnswerBody::Whole(whole) => Poll::Ready(whole.take().map(|bytes| Ok(Frame::data(bytes)))),
+            AnswerBody::Part { rest, written } => match rest.take() {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                // The connection writes what it holds when a body is not ready; failing at once would drop it.
+                None if !*written => {
+                    *written = true;
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                None => Poll::Ready(Some(Err(HangUp))),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, AnswerBody::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            AnswerBody::Whole(whole) => SizeHint::with_exact(whole.as_ref().map_or(0, Bytes::len) as u64),
+            AnswerBody::Part { .. } => SizeHint::default(),
+        }
+    }
+}
+
+/// An answer without headers of Graph: gateways, web pages, the evidence endpoints.
+pub(super) fn plain(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::Whole(Some(body.into())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// A web page where JSON is due.
+pub(super) fn gateway_page(status: StatusCode) -> Response<AnswerBody> {
+    plain(status, "text/html; charset=utf-8", GATEWAY_PAGE)
+}
+
+/// HTTP 200 with nothing.
+pub(super) fn empty() -> Response<AnswerBody> {
+    Response::new(AnswerBody::Whole(None))
+}
+
+/// Writes the answers to one call.
+pub(super) struct Answers<'a> {
+    /// Tells this simulator's message ids from those of another.
+    pub run: u64,
+    pub seq: u64,
+    /// Of the token; empty without one.
+    pub tag: &'a str,
+    pub usage: Option<UsagePercent>,
+    pub regain_minutes: u32,
+}
+
+impl Answers<'_> {
+    pub fn sent(&self, dest: &str) -> Response<AnswerBody> {
+        let mut response = self.graph(StatusCode::OK, self.success_body(dest));
+        if let Some(usage) = self.usage.filter(|usage| *usage >= HIGH_USAGE) {
+            self.name_usage(&mut response, usage, 0);
+        }
+        response
+    }
+
+    pub fn without_id(&self, dest: &str) -> Response<AnswerBody> {
+        self.graph(StatusCode::OK, json!({ "recipient_id": dest }).to_string())
+    }
+
+    pub fn truncated(&self, dest: &str) -> Response<AnswerBody> {
+        let body = Bytes::from(self.success_body(dest));
+        let mut response = self.graph(StatusCode::OK, Bytes::new());
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        *response.body_mut() = AnswerBody::Part { rest: Some(body.slice(..body.len() / 2)), written: false };
+        response
+    }
+
+    pub fn error(&self, error: &GraphError) -> Response<AnswerBody> {
+        let mut envelope = json!({
+            "message": error.message,
+            "type": error.kind,
+            "code": error.code,
+            "fbtrace_id": self.trace_id(),
+        });
+        if let Some(subcode) = error.subcode {
+            envelope["error_subcode"] = json!(subcode);
+        }
+        if matches!(error.code, 2 | 4) {
+            envelope["is_transient"] = json!(true);
+        }
+        let status = StatusCode::from_u16(error.http_status).unwrap_or(StatusCode::BAD_REQUEST);
+        let mut response = self.graph(status, json!({ "error": envelope }).to_string());
+        let challenge = format!(
+            r#"OAuth "Facebook Platform" "{}" "{}""#,
+            if error.code == 190 { "invalid_token" } else { "invalid_request" },
+            error.message.replace('"', "'"),
+        );
+        if let Ok(challenge) = HeaderValue::try_from(challenge) {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        let usage = self.usage.filter(|usage| *usage > 100).unwrap_or(ASKED_USAGE);
+        match error.code {
+            4 => set(&mut response, APP_USAGE, app_usage(usage)),
+            613 | 80001 | 80002 | 80006 => self.name_usage(&mut response, usage, self.regain_minutes),
+            _ => {}
+        }
+        response
+    }
+
+    fn success_body(&self, dest: &str) -> String {
+        let id = format!("m_{}", self.unique_text());
+        json!({ "recipient_id": dest, "message_id": id }).to_string()
+    }
+
+    /// 22 characters that no other call has.
+    fn unique_text(&self) -> String {
+        URL_SAFE_NO_PAD.encode((u128::from(self.run) << 64 | u128::from(self.seq)).to_be_bytes())
+    }
+
+    /// Shaped like `fbtrace_id`.
+    fn trace_id(&self) -> String {
+        format!("A{}", self.unique_text())
+    }
+
+    fn graph(&self, status: StatusCode, body: impl Into<Bytes>) -> Response<AnswerBody> {
+        let mut response = plain(status, "application/json; charset=UTF-8", body);
+        response.headers_mut().insert(API_VERSION, HeaderValue::from_static(GRAPH_VERSION));
+        set(&mut response, TRACE_ID, self.trace_id());
+        response
+    }
+
+    /// Both usage headers, as Meta sends them for a Page token.
+    fn name_usage(&self, response: &mut Response<AnswerBody>, usage: UsagePercent, regain_minutes: u32) {
+        set(response, APP_USAGE, app_usage(usage));
+        let use_case = json!([{
+            "type": "messenger",
+            "call_count": usage,
+            "total_cputime": 1,
+            "total_time": usage,
+            "estimated_time_to_regain_access": regain_minutes,
+        }]);
+        set(response, BUSINESS_USAGE, json!({ self.page_id(): use_case }).to_string());
+    }
+
+    /// A number that stands for the token's Page.
+    fn page_id(&self) -> String {
+        let number = u64::from_str_radix(self.tag, 16).unwrap_or_default();
+        (100_000_000_000_000 + number % 100_000_000_000_000).to_string()
+    }
+}
+
+fn app_usage(usage: UsagePercent) -> String {
+    json!({ "call_count": usage, "total_time": usage, "total_cputime": usage }).to_string()
+}
+
+fn set(response: &mut Response<AnswerBody>, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        response.headers_mut().insert(name, value);
+    }
+}

@@ -1,0 +1,169 @@
+//! The Graph simulator: a local stand-in for Meta's Graph API, for `simulate`, `demo`, load tests and tests.
+//!
+//! It takes `POST {any prefix}/me/messages` as Graph does (contract section 6), and answers as Graph does: a message
+//! id, or Graph's error envelope with its HTTP status and usage headers. The recipient id's first word chooses what
+//! happens ([`outcomes_help`]): `code10-ana` is outside the window, `cut-ana` loses its connection after the request
+//! was read, `code1200x2-ana` fails twice and is then sent.
+//!
+//! Evidence, so that a test can compare what was sent with what was recorded:
+//!
+//! | call | answer |
+//! |---|---|
+//! | `GET /simulator/calls?after=SEQ&dest=ID` | JSON list of [`Call`]s, oldest first, at most [`SimulatorOptions::keep`] |
+//! | `GET /simulator/count` | [`Counts`], exact however many calls there were |
+//! | `POST /simulator/reset?latency=80ms&jitter=20ms` | forgets all calls; sets what is given; answers [`Counts`] |
+//!
+//! A call counts when its request was read, before its latency: a caller that gives up meanwhile has sent it.
+//! Never here: calls to anything outside, and page tokens in any list, count or log (a token is shown as
+//! [`token_tag`]).
+
+mod answer;
+mod control;
+mod journal;
+mod limits;
+mod outcome;
+mod request;
+mod server;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use journal::{Call, Counts};
+pub use outcome::outcomes_help;
+pub use request::token_tag;
+
+use server::Shared;
+
+/// The version that stands in the path of [`Simulator::base_url`] and in `facebook-api-version`.
+const GRAPH_VERSION: &str = "v25.0";
+
+/// How a simulator behaves. The default answers at once, without limits, on a free port of 127.0.0.1.
+#[derive(Debug, Clone)]
+pub struct SimulatorOptions {
+    /// Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// How long a call takes at least.
+    pub latency: Duration,
+    /// Up to this much more, evenly spread.
+    pub latency_jitter: Duration,
+    /// Messages a token may send in any second; those above it are answered 613. None: no limit.
+    pub limit_per_token: Option<u32>,
+    /// `estimated_time_to_regain_access` in answers to a rate limit, in minutes; 0 names no time.
+    pub regain_minutes: u32,
+    /// When set, each call needs the `appsecret_proof` of this app secret, in query or body.
+    pub app_secret: Option<SecretString>,
+    /// Calls kept for `/simulator/calls`; the oldest go first. The counters do not depend on it.
+    pub keep: usize,
+}
+
+impl Default for SimulatorOptions {
+    fn default() -> SimulatorOptions {
+        SimulatorOptions {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            latency: Duration::ZERO,
+            latency_jitter: Duration::ZERO,
+            limit_per_token: None,
+            regain_minutes: 0,
+            app_secret: None,
+            keep: 10_000,
+        }
+    }
+}
+
+/// The simulator cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("the Graph simulator cannot listen on {address}: {source}; choose another address or port")]
+pub struct SimulatorError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// A running simulator. Dropping it closes all its connections, as [`Simulator::shutdown`] does.
+#[derive(Debug)]
+pub struct Simulator {
+    address: SocketAddr,
+    shared: Shared,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Simulator {
+    /// Listens, and serves on the current tokio runtime. The address takes calls when this returns.
+    pub fn start(options: SimulatorOptions) -> Result<Simulator, SimulatorError> {
+        let wanted = options.listen;
+        let failed = |source| SimulatorError { address: wanted, source };
+        let listener = std::net::TcpListener::bind(wanted).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let shared = Shared::new(options);
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        tasks.spawn(server::accept(listener, shared.clone(), stop.clone(), tasks.clone()));
+        tasks.close();
+        Ok(Simulator { address, shared, stop, tasks })
+    }
+
+    /// The address it listens on, with its real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What `graph.base_url` has to be, e.g. `http://127.0.0.1:9100/v25.0`.
+    pub fn base_url(&self) -> String {
+        format!("{}/{GRAPH_VERSION}", self.origin())
+    }
+
+    /// Where the evidence endpoints are, e.g. `http://127.0.0.1:9100`.
+    pub fn origin(&self) -> String {
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        format!("http://{address}")
+    }
+
+    /// The calls still kept, oldest first.
+    pub fn calls(&self) -> Vec<Call> {
+        self.shared.journal().calls(0, None)
+    }
+
+    /// Messages this recipient has received.
+    pub fn delivered_to(&self, dest: &str) -> usize {
+        self.shared.journal().delivered_to(dest)
+    }
+
+    /// The counters since the start or the last reset.
+    pub fn counts(&self) -> Counts {
+        self.shared.counts()
+    }
+
+    /// Forgets all calls; message ids and sequence numbers go on.
+    pub fn reset(&self) {
+        self.shared.reset();
+    }
+
+    /// Changes the latency of the calls that follow.
+    pub fn set_latency(&self, latency: Duration, jitter: Duration) {
+        self.shared.set_latency(latency, jitter);
+    }
+
+    /// Closes the listener and all connections, answered or not, and returns when that is done.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

@@ -1,0 +1,230 @@
+//! Connections, and the path of one call: read → decide and record under one lock → wait → answer or hang up.
+//!
+//! Drives the connections itself: only the owner of a connection can close it instead of answering, which is what
+//! the outcomes `cut` and `truncated` are.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::SimulatorOptions;
+use super::answer::{self, AnswerBody, Answers, HangUp};
+use super::control;
+use super::journal::{Arrival, Counts, Journal, Taken};
+use super::outcome::{self, Reply};
+use super::request;
+
+/// The largest body read; the contract's calls are far smaller.
+const MAX_BODY: usize = 64 * 1024;
+/// What [`Reply::Slow`] adds.
+const SLOW: Duration = Duration::from_secs(2);
+/// The pause after a failed accept (no file descriptors left, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Everything connections share. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Shared(Arc<State>);
+
+struct State {
+    options: SimulatorOptions,
+    run: u64,
+    journal: Mutex<Journal>,
+    /// Latency and jitter of the calls that follow.
+    latency: Mutex<(Duration, Duration)>,
+    in_flight: AtomicUsize,
+    max_in_flight: AtomicUsize,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("options", &self.0.options).finish_non_exhaustive()
+    }
+}
+
+/// Takes connections until it is told to stop; each is a task of the tracker and ends with it.
+pub(super) async fn accept(
+    listener: TcpListener,
+    shared: Shared,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+) {
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, _)) => {
+                tasks.spawn(stop.clone().run_until_cancelled_owned(serve(stream, shared.clone())));
+            }
+            Err(error) => {
+                warn!(%error, "the simulator cannot take a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, shared: Shared) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "the connection is gone already");
+        return;
+    }
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move { shared.answer(request).await }
+    });
+    // An error is a client that went away, or a connection closed on purpose.
+    if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+        debug!(%error, "connection ended");
+    }
+}
+
+impl Shared {
+    pub fn new(options: SimulatorOptions) -> Shared {
+        Shared(Arc::new(State {
+            run: rand::random(),
+            journal: Mutex::new(Journal::new(options.keep, options.limit_per_token)),
+            latency: Mutex::new((options.latency, options.latency_jitter)),
+            in_flight: AtomicUsize::new(0),
+            max_in_flight: AtomicUsize::new(0),
+            options,
+        }))
+    }
+
+    pub fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.0.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn latency(&self) -> (Duration, Duration) {
+        *self.0.latency.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_latency(&self, latency: Duration, jitter: Duration) {
+        *self.0.latency.lock().unwrap_or_else(PoisonError::into_inner) = (latency, jitter);
+    }
+
+    pub fn counts(&self) -> Counts {
+        let now = self.0.in_flight.load(Ordering::Relaxed);
+        self.journal().counts(now, self.0.max_in_flight.load(Ordering::Relaxed))
+    }
+
+    pub fn reset(&self) {
+        self.journal().reset();
+        self.0.max_in_flight.store(self.0.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, HangUp> {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        if path.starts_with(control::PREFIX) {
+            return Ok(control::answer(self, &head));
+        }
+        if head.method != Method::POST || !path.ends_with("/me/messages") {
+            let answers = self.answers(0, "", None);
+            return Ok(answers.error(&outcome::UNKNOWN_PATH));
+        }
+        match Limited::new(body, MAX_BODY).collect().await {
+            Ok(body) => self.send(&head, body.to_bytes()).await,
+            Err(error) if error.is::<LengthLimitError>() => {
+                Ok(answer::gateway_page(StatusCode::PAYLOAD_TOO_LARGE))
+            }
+            Err(_) => Err(HangUp),
+        }
+    }
+
+    /// A call of `me/messages` whose request was read whole.
+    async fn send(&self, head: &Parts, body: Bytes) -> Result<Response<AnswerBody>, HangUp> {
+        let _in_flight = InFlight::enter(&self.0);
+        let (tag, asked) = self.read(head, &body);
+        let taken = self.journal().take(Arrival {
+            tag: &tag,
+            body: &body,
+            asked: match &asked {
+                Ok(dest) => Ok((dest, outcome::choose(dest))),
+                Err((label, error)) => Err((*label, *error)),
+            },
+        });
+        self.wait(taken.reply).await;
+        let dest = asked.as_deref().unwrap_or_default();
+        self.reply(taken, &tag, dest).await
+    }
+
+    /// The token's tag, and the recipient or why Graph refuses the call.
+    fn read<'a>(
+        &self,
+        head: &Parts,
+        body: &'a [u8],
+    ) -> (String, Result<Cow<'a, str>, (&'static str, outcome::GraphError)>) {
+        let token = match request::bearer(&head.headers) {
+            Ok(token) => token,
+            Err(error) => return (String::new(), Err(("no token", error))),
+        };
+        let query = head.uri.query().unwrap_or_default();
+        let secret = self.0.options.app_secret.as_ref();
+        let asked = request::recipient(&head.headers, query, token, secret, body);
+        (request::token_tag(token), asked.map_err(|error| ("refused", error)))
+    }
+
+    async fn wait(&self, reply: Reply) {
+        let (latency, jitter) = self.latency();
+        let mut wait = latency;
+        if !jitter.is_zero() {
+            wait += rand::random_range(Duration::ZERO..=jitter);
+        }
+        if reply == Reply::Slow {
+            wait += SLOW;
+        }
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn reply(&self, taken: Taken, tag: &str, dest: &str) -> Result<Response<AnswerBody>, HangUp> {
+        let answers = self.answers(taken.seq, tag, taken.usage);
+        match taken.reply {
+            Reply::Sent | Reply::Slow => Ok(answers.sent(dest)),
+            Reply::Error(error) => Ok(answers.error(&error)),
+            Reply::Gateway(status) => Ok(answer::gateway_page(
+                StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            )),
+            Reply::Html => Ok(answer::gateway_page(StatusCode::OK)),
+            Reply::Empty => Ok(answer::empty()),
+            Reply::NoId => Ok(answers.without_id(dest)),
+            Reply::Truncated => Ok(answers.truncated(dest)),
+            Reply::Timeout => std::future::pending().await,
+            Reply::Cut => Err(HangUp),
+        }
+    }
+
+    fn answers<'a>(&self, seq: u64, tag: &'a str, usage: Option<u32>) -> Answers<'a> {
+        Answers { run: self.0.run, seq, tag, usage, regain_minutes: self.0.options.regain_minutes }
+    }
+}
+
+/// A call being answered; ends also when its caller gives up.
+struct InFlight<'a>(&'a State);
+
+impl InFlight<'_> {
+    fn enter(state: &State) -> InFlight<'_> {
+        let now = state.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        state.max_in_flight.fetch_max(now, Ordering::Relaxed);
+        InFlight(state)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
