@@ -17,6 +17,7 @@ pub mod ops;
 pub mod policy;
 pub mod server;
 pub mod settings;
+pub mod shutdown;
 pub mod simulator;
 pub mod store;
 pub mod telemetry;

@@ -59,7 +59,7 @@ const PAUSING: &[(&str, &str)] =
 pub async fn run(once: bool, config: Option<&Path>, out: &Output) -> Result<()> {
     let stop = shutdown::on_signal()?;
     let folder = tempfile::tempdir().context("no temporary folder for the demo's database")?;
-    let simulator = Simulator::start(SimulatorOptions::default()).await?;
+    let simulator = Simulator::start(SimulatorOptions::default())?;
     let settings = settings(config, folder.path(), &simulator.base_url(), once).await?;
     let app = App::start(&settings, Role::Serve).await?;
     let http = app.http.context("the demo takes requests")?;

@@ -70,7 +70,7 @@ enum Command {
     /// Serve on a temporary database against the built-in Graph simulator
     Demo(DemoArgs),
     /// Run the built-in simulator of Meta's Graph API alone
-    #[command(after_help = crate::simulator::OUTCOMES_HELP)]
+    #[command(after_help = crate::simulator::outcomes_help())]
     Simulate(SimulateArgs),
     /// Create or upgrade the database's schema (SQLite does it by itself)
     Migrate,

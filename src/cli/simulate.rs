@@ -1,6 +1,5 @@
 //! `simulate`: the Graph simulator alone.
 
-use anyhow::Context;
 use serde::Serialize;
 
 use super::SimulateArgs;
@@ -18,12 +17,11 @@ pub async fn run(arguments: SimulateArgs, out: &Output) -> anyhow::Result<()> {
     let options = SimulatorOptions {
         listen: arguments.listen,
         latency: arguments.latency,
-        jitter: arguments.jitter,
+        latency_jitter: arguments.jitter,
         limit_per_token: arguments.limit_per_token,
         ..SimulatorOptions::default()
     };
-    let simulator =
-        Simulator::start(options).await.with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    let simulator = Simulator::start(options)?;
     out.answer(&Listening { base_url: simulator.base_url() }, |listening| {
         format!(
             "Simulating Graph. Set graph.base_url to {} (META_DISPATCH__GRAPH__BASE_URL).\n\

@@ -119,7 +119,11 @@ async fn the_documented_instagram_request_is_answered_as_documented() {
     let calls = pipeline.simulator.calls();
     assert_eq!(
         calls[0].body,
-        r#"{"recipient":{"id":"17841400000000001"},"messaging_type":"RESPONSE","message":{"attachment":{"type":"image","payload":{"url":"https://example.com/a.jpg"}}}}"#
+        json!({
+            "recipient": {"id": "17841400000000001"},
+            "messaging_type": "RESPONSE",
+            "message": {"attachment": {"type": "image", "payload": {"url": "https://example.com/a.jpg"}}},
+        })
     );
     pipeline.stop().await;
 }

@@ -2,4 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helper that cannot go on has failed its test")]
 
+use rstest_reuse as _;
+
+mod architecture;
+mod broker_contract;
+mod broker_rabbitmq;
+mod cli;
+mod http_contract;
+mod pipeline;
+mod process;
 mod simulator;
+mod store_contract;
+mod support;

@@ -30,7 +30,7 @@ impl Serve {
     async fn start(latency: Duration) -> Serve {
         crate::support::install_crypto();
         let options = SimulatorOptions { latency, ..SimulatorOptions::default() };
-        let simulator = Simulator::start(options).await.expect("the simulator finds a port");
+        let simulator = Simulator::start(options).expect("the simulator finds a port");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = SqliteStore::open(&database(&folder)).await.expect("the file can be made");
         let account = store.add_account("Acme").await.expect("accounts can be added");

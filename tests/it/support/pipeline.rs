@@ -56,8 +56,7 @@ impl Pipeline {
     /// Starts everything with some settings changed.
     pub async fn start_with(backend: Backend, changed: &[(&str, &str)]) -> Pipeline {
         super::install_crypto();
-        let simulator =
-            Simulator::start(SimulatorOptions::default()).await.expect("the simulator finds a port");
+        let simulator = Simulator::start(SimulatorOptions::default()).expect("the simulator finds a port");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (database, vhost) = match backend {
             Backend::Embedded => (None, None),
