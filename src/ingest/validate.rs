@@ -109,9 +109,10 @@ fn mdata_fits(mdata: &str, kind: MessageKind, class: Class) -> Result<(), Refusa
 /// Meta fetches the asset, we never do: the form is all there is to check.
 fn is_public_url(text: &str) -> bool {
     let has_blank = text.contains(|character: char| character.is_whitespace() || character.is_control());
-    let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
-    let is_absolute = lower.starts_with("http://") || lower.starts_with("https://");
-    !has_blank && is_absolute && Url::parse(text).is_ok_and(|url| url.has_host())
+    let authority = text.split_once("://").map_or("", |(_, rest)| rest);
+    let names_a_host = !authority.starts_with(['/', '\\', '?', '#']) && !authority.is_empty();
+    let is_http = |url: Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+    !has_blank && names_a_host && Url::parse(text).is_ok_and(is_http)
 }
 
 /// A text without NUL, of a length that is allowed; blank means missing.

@@ -29,6 +29,9 @@ const REMEMBERED: Duration = Duration::from_secs(120);
 /// Announced rows are read at once, even while their lane has a backlog, if they are this few.
 const SMALL_JOB: u32 = 8;
 
+/// Ids a job's rows may lie apart to be fetched by their range, which other lines' rows share.
+const WIDEST_RANGE: i64 = 1_000;
+
 /// One line of a partition this process owns.
 pub struct Line {
     pub id: LineId,
@@ -175,16 +178,24 @@ impl Line {
         self.config = None;
     }
 
-    /// What to read for a job that announced rows of this line.
-    pub fn announced(&self, lane: Lane, first: MessageId, last: MessageId, rows: u32) -> Option<RangeRead> {
+    /// What to read for a job that announced rows of this line. A job whose rows lie far apart, merged from many while
+    /// the broker was slow, is not fetched by its range: the flows are read in order from its first row.
+    pub fn announced(
+        &mut self,
+        lane: Lane,
+        first: MessageId,
+        last: MessageId,
+        rows: u32,
+    ) -> Option<RangeRead> {
+        if rows > SMALL_JOB && !self.queue.caught_up(lane) {
+            return None;
+        }
+        if last.0.saturating_sub(first.0) > WIDEST_RANGE {
+            self.queue.expect(lane, first);
+            return None;
+        }
         let limit = self.window(Medium::Text).max(self.window(Medium::Media)) as u32;
-        (rows <= SMALL_JOB || self.queue.caught_up(lane)).then_some(RangeRead {
-            line: self.id,
-            lane,
-            first,
-            last,
-            limit,
-        })
+        Some(RangeRead { line: self.id, lane, first, last, limit })
     }
 
     /// A recipient with a row that is claimed elsewhere or waits for its next try.

@@ -111,6 +111,20 @@ impl Queue {
         }
     }
 
+    /// Rows from `first` on were announced that are too many to be fetched at once: the lane's flows are read from
+    /// there, in order. Flows of campaigns not met yet are found by the next scan.
+    pub fn expect(&mut self, lane: Lane, first: MessageId) {
+        let plain = [Medium::Text, Medium::Media].map(|medium| (lane, medium, Arc::from("")));
+        for key in plain {
+            self.flows.entry(key).or_default();
+        }
+        let before = Some(MessageId(first.0 - 1));
+        for window in self.flows.iter_mut().filter(|(key, _)| key.0 == lane).map(|(_, window)| window) {
+            window.read_to = if window.more { window.read_to.min(before) } else { before };
+            window.more = true;
+        }
+    }
+
     fn insert(&mut self, row: ReadyRow) {
         let key = flow_key(&row);
         let recipient_key: RecipientKey = (row.lane, row.dest.as_str().into());

@@ -141,6 +141,17 @@ fn a_scan_that_finds_an_unknown_lower_row_reads_from_there() {
 }
 
 #[test]
+fn announcements_too_wide_to_fetch_are_read_in_order_from_their_first_row() {
+    let mut queue = queue([row(5, "e")]);
+    queue.expect(Lane::High, MessageId(3));
+    let reads = queue.reads(LINE, |_| 16);
+    let text = reads.iter().find(|read| read.flow.medium == Medium::Text).expect("a read");
+    assert_eq!((reads.len(), text.after.0), (2, 2));
+    queue.read(text, vec![row(3, "c"), row(5, "e"), row(900, "z")]);
+    assert_eq!(take(&mut queue, 9), [3, 5, 900]);
+}
+
+#[test]
 fn announcements_do_not_fill_the_memory() {
     let mut queue = queue((1..=10_000).map(|id| row(id, &format!("d{id}"))));
     assert_eq!(take(&mut queue, 10_000).len(), MAX_OFFERED);

@@ -17,6 +17,8 @@ macro_rules! campaign_runs {
     };
 }
 
+/// By the primary key: ranges are short. The `coalesce` keeps the planner from the ready index, in which it would walk
+/// over the line's whole backlog.
 const READ_RANGES: &str = concat!(
     "select ",
     ready_columns!(),
@@ -24,7 +26,7 @@ const READ_RANGES: &str = concat!(
      cross join lateral (
          select * from cdls c
          where c.cdls_id between w.first and w.last and c.v8l_id = w.line and c.priority = w.lane
-           and c.status in ('PENDING', 'RETRY') and c.next_at is null and ",
+           and c.status in ('PENDING', 'RETRY') and coalesce(c.next_at, 'infinity') = 'infinity' and ",
     campaign_runs!(),
     "    order by c.cdls_id limit w.rows) as c"
 );

@@ -54,6 +54,8 @@ impl PostgresStore {
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
+            ("enable_bitmapscan", "off"),
+            ("enable_material", "off"),
             // Batches differ in size only: planning each anew costs more than it finds.
             ("plan_cache_mode", "force_generic_plan"),
             ("jit", "off"),

@@ -8,20 +8,21 @@ use super::{failed, milliseconds};
 use crate::message::Status;
 use crate::store::{Change, Claim, Recorded, RowChange, StoreError};
 
-/// The guard (`fence` and the statuses a change may leave) is in the lock, so that a row changed meanwhile matches
-/// nothing. Locks are taken in order of id.
+/// Each row is looked up by its primary key and locked, in order of id; the guard (`fence` and the statuses a change
+/// may leave) is in that look-up, so that a row changed meanwhile matches nothing. Written as a lateral join because a
+/// planner without statistics would walk a whole partial index for a plain one.
 const CHANGE: &str = "
-    with change as materialized (
-        select * from unnest(
+    with locked as materialized (
+        select w.* from (select * from unnest(
             $1::bigint[], $2::integer[], $3::text[], $4::text[], $5::integer[], $6::text[], $7::boolean[], $8::integer[],
             $9::integer[], $10::text[], $11::text[], $12::text[], $13::integer[], $14::integer[], $15::integer[],
             $16::bigint[], $17::boolean[])
-        as w(id, fence, leaves, status, status_code, message_id, writes_error, error_code, error_subcode, error_kind,
-             error_message, fbtrace_id, add_attempts, add_tries, add_ambiguous, next_ms, done)),
-    locked as materialized (
-        select c.cdls_id from change w join cdls c on c.cdls_id = w.id
-        where c.fence = w.fence and strpos(w.leaves, c.status) > 0
-        order by c.cdls_id for update of c)
+            as u(id, fence, leaves, status, status_code, message_id, writes_error, error_code, error_subcode, error_kind,
+                 error_message, fbtrace_id, add_attempts, add_tries, add_ambiguous, next_ms, done)
+            order by id) as w
+        cross join lateral (
+            select from cdls c where c.cdls_id = w.id and c.fence = w.fence and strpos(w.leaves, c.status) > 0
+            for update) as c)
     update cdls c set
         status = coalesce(w.status, c.status),
         status_code = coalesce(w.status_code, c.status_code),
@@ -38,25 +39,27 @@ const CHANGE: &str = "
         done_at = case when w.done then now() else c.done_at end,
         call_deadline = null,
         worker = null
-    from locked l join change w on w.id = l.cdls_id
-    where c.cdls_id = l.cdls_id
+    from locked w
+    where c.cdls_id = w.id
     returning c.cdls_id";
 
-/// A claim needs the lease of the row's partition at this moment.
+/// A claim needs the lease of the row's partition at this moment. Rows that others have locked are left to them.
 const CLAIM: &str = "
-    with claim as materialized (
-        select * from unnest($2::bigint[], $3::integer[], $4::bigint[]) as w(id, fence, deadline_ms)),
-    locked as materialized (
-        select c.cdls_id from claim w join cdls c on c.cdls_id = w.id
-        where c.fence = w.fence and c.status in ('PENDING', 'RETRY') and c.next_at is null and c.expires_at > now()
-          and exists (select from partition_lease l where l.partition_no = c.partition_no and l.owner = $1
-                      and l.expires_at > now())
-        order by c.cdls_id for update of c skip locked)
+    with locked as materialized (
+        select w.* from (select * from unnest($2::bigint[], $3::integer[], $4::bigint[]) as u(id, fence, deadline_ms)
+                         order by id) as w
+        cross join lateral (
+            select from cdls c
+            where c.cdls_id = w.id and c.fence = w.fence and c.status in ('PENDING', 'RETRY') and c.next_at is null
+              and c.expires_at > now()
+              and exists (select from partition_lease l where l.partition_no = c.partition_no and l.owner = $1
+                          and l.expires_at > now())
+            for update skip locked) as c)
     update cdls c set
         status = 'SENDING', fence = c.fence + 1, attempts = c.attempts + 1, sent_at = now(), worker = $1,
         call_deadline = now() + w.deadline_ms * interval '1 millisecond'
-    from locked l join claim w on w.id = l.cdls_id
-    where c.cdls_id = l.cdls_id
+    from locked w
+    where c.cdls_id = w.id
     returning c.cdls_id";
 
 pub async fn record(
