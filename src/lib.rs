@@ -7,6 +7,7 @@
 //! outcome → the waiting request, the log and dashboards see it.
 
 pub mod broker;
+pub mod graph;
 pub mod message;
 pub mod policy;
 pub mod settings;
