@@ -124,7 +124,7 @@ impl<C: Clock> Pacer<C> {
         Pacer { limiter }
     }
 
-    /// Takes a permit to send one message now, or says how long to wait before asking again.
+    /// Takes a permit to send one message now, or says how long to wait before asking again (zero: ask at once).
     pub fn check(&self) -> Result<(), Duration> {
         self.limiter.check().map_err(|until| until.wait_time_from(self.limiter.clock().now()))
     }
