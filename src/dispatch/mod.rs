@@ -27,9 +27,8 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{JobDelivery, SharedBroker};
 use crate::graph::GraphClient;
 use crate::message::{Lane, LineId, MessageId, Partition};
-use crate::policy::pace::{LimitPolicy, Rates};
 use crate::policy::retry::RetryPolicy;
-use crate::settings::{ClassLimits, LimitSettings, On5xx, OnAmbiguous, Settings};
+use crate::settings::{LimitSettings, On5xx, OnAmbiguous, Settings};
 use crate::store::{ClaimedRow, Flow, FlowRead, HeldRecipient, LineRecord, ReadyRow, SharedStore};
 use lease::{LeaseKeeper, SendUntil};
 use recorder::{Latency, Recorder};
@@ -91,7 +90,7 @@ pub struct DispatchOptions {
     pub concurrency: usize,
     pub lease: Duration,
     pub retry: RetryPolicy,
-    pub limits: LimitPolicy,
+    pub limits: LimitSettings,
     pub grace: Duration,
 }
 
@@ -107,7 +106,7 @@ impl DispatchOptions {
                 retry_ambiguous: settings.dispatch.on_ambiguous == OnAmbiguous::Retry,
                 retry_5xx: settings.dispatch.on_5xx == On5xx::Retry,
             },
-            limits: limit_policy(&settings.limits),
+            limits: settings.limits.clone(),
             grace: settings.shutdown.grace,
         }
     }
@@ -196,13 +195,3 @@ impl Dispatch {
 
 /// Shared by every call.
 type SharedSendContext = Arc<send::SendContext>;
-
-/// The limits of lines without limits of their own, and whether Meta's ceilings are kept.
-fn limit_policy(limits: &LimitSettings) -> LimitPolicy {
-    let rates = |class: ClassLimits| Rates { text: class.text, media: class.media };
-    LimitPolicy {
-        enforce_ceilings: limits.enforce_ceilings,
-        messenger: rates(limits.messenger),
-        instagram: rates(limits.instagram),
-    }
-}

@@ -42,14 +42,18 @@ pub struct Ticket {
     pub medium: Medium,
     pub dest: String,
     pub waiter: Option<String>,
+    /// When the call began.
+    pub begun: Instant,
     attempts: i32,
     tries: i32,
     expires: Instant,
 }
 
 impl Ticket {
-    pub fn of(row: &ReadyRow, expires: Instant) -> Ticket {
+    pub fn of(call: &PlannedCall) -> Ticket {
+        let PlannedCall { row, expires, begun, .. } = call;
         Ticket {
+            begun: *begun,
             line: row.line,
             id: row.id,
             fence: row.fence,
@@ -59,7 +63,7 @@ impl Ticket {
             waiter: row.waiter.clone(),
             attempts: row.attempts,
             tries: row.tries,
-            expires,
+            expires: *expires,
         }
     }
 
@@ -84,8 +88,8 @@ impl Ticket {
 
 /// Makes the call. A panic on the way leaves the outcome unknown; it never takes the worker down.
 pub async fn send(context: super::SharedSendContext, call: PlannedCall) -> Finished {
-    let PlannedCall { row, sender, expires } = call;
-    let ticket = Ticket::of(&row, expires);
+    let ticket = Ticket::of(&call);
+    let PlannedCall { row, sender, .. } = call;
     let request = Call {
         class: sender.class,
         kind: row.kind,
@@ -103,7 +107,7 @@ pub async fn send(context: super::SharedSendContext, call: PlannedCall) -> Finis
 fn http_status(result: &CallResult) -> i32 {
     match result {
         CallResult::Answer(answer) => i32::from(answer.http_status),
-        CallResult::NotSent { .. } | CallResult::Cut { .. } => 0,
+        CallResult::NotSent { .. } | CallResult::Unsendable { .. } | CallResult::Cut { .. } => 0,
     }
 }
 

@@ -1,157 +1,217 @@
-//! The HTTP client: one call, one answer, and whether anything was written.
+//! The transport: one POST, one report of how it went. Shared by all lines of a process.
 
 use std::error::Error as _;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Response, Url, redirect};
+use reqwest::Response;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
+use url::Url;
 
-use super::request::Call;
-use crate::message::MessageKind;
+use super::request::{self, Call};
+use crate::message::{MAX_ERROR_CHARS, MessageKind, redact};
 use crate::policy::classify::{Answer, CallResult};
 use crate::settings::GraphSettings;
 
-/// Answers of Graph are small; more than this is not one.
-const LONGEST_BODY: usize = 64 * 1024;
-/// Below the idle time after which a server closes, so that a call seldom meets a connection that is closing.
-const IDLE_CONNECTION: Duration = Duration::from_secs(15);
-const USAGE_HEADER: &str = "x-business-use-case-usage";
+/// Longest answer that is read. Graph's own are under 2 KiB.
+const MAX_BODY: usize = 64 * 1024;
 
-/// The client cannot be built, or its settings cannot be used.
+/// Shorter than a server keeps idle connections, so that a call rarely meets one that is just being closed: such a
+/// call would have an unknown outcome.
+const POOL_IDLE: Duration = Duration::from_secs(15);
+
+/// Tokens this short would be found in innocent words; no real one is.
+const SHORTEST_TOKEN: usize = 8;
+
+/// Why no client can be made of the settings.
 #[derive(Debug, thiserror::Error)]
-#[error("setting graph.base_url: {0}")]
-pub struct GraphClientError(String);
+pub enum GraphClientError {
+    #[error("setting graph.base_url: must hold no user name or password")]
+    Credentials,
+    #[error("setting graph.base_url: must be an http(s) URL")]
+    NotHttp,
+    #[error("cannot prepare connections to Graph: {0}")]
+    Transport(String),
+}
 
-/// Sends messages to Graph. Shared by all lines; cheap to clone.
-#[derive(Clone)]
+/// Sends messages to Graph. One for the whole process: it holds the pool of connections.
+#[derive(Debug)]
 pub struct GraphClient {
-    http: Client,
-    endpoint: Url,
-    proof_key: Option<hmac::Key>,
+    http: reqwest::Client,
+    messages: Url,
+    app_secret: Option<hmac::Key>,
     timeout: Duration,
     media_timeout: Duration,
 }
 
 impl GraphClient {
+    /// Prepares a client; connects to nothing yet.
     pub fn new(settings: &GraphSettings) -> Result<GraphClient, GraphClientError> {
-        let http = Client::builder()
-            .user_agent(concat!("meta-dispatch/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(settings.connect_timeout)
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .pool_max_idle_per_host(usize::MAX)
-            .tcp_nodelay(true)
+        let app_secret = settings.app_secret.expose_secret();
+        let http = reqwest::Client::builder()
+            // One connection a call in flight: over HTTP/2 all calls would share a single connection.
             .http1_only()
-            .redirect(redirect::Policy::none())
+            // The log row is the retry; a request repeated behind its back could deliver a message twice.
             .retry(reqwest::retry::never())
+            .redirect(Policy::none())
             .referer(false)
             .no_proxy()
+            .connect_timeout(settings.connect_timeout)
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(usize::MAX)
+            .tcp_nodelay(true)
+            .user_agent(concat!("meta-dispatch/", env!("CARGO_PKG_VERSION")))
+            .default_headers(HeaderMap::from_iter([(
+                CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            )]))
             .build()
-            .map_err(|error| GraphClientError(error.to_string()))?;
-        let base = settings.base_url.as_str().trim_end_matches('/');
-        let endpoint = Url::parse(&format!("{base}/me/messages"))
-            .map_err(|error| GraphClientError(error.to_string()))?;
-        let secret = settings.app_secret.expose_secret();
-        let proof_key = (!secret.is_empty()).then(|| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()));
-        let (timeout, media_timeout) = (settings.timeout, settings.media_timeout);
-        Ok(GraphClient { http, endpoint, proof_key, timeout, media_timeout })
+            .map_err(|error| GraphClientError::Transport(chain(error)))?;
+        Ok(GraphClient {
+            http,
+            messages: messages_url(&settings.base_url)?,
+            app_secret: (!app_secret.is_empty())
+                .then(|| hmac::Key::new(hmac::HMAC_SHA256, app_secret.as_bytes())),
+            timeout: settings.timeout,
+            media_timeout: settings.media_timeout,
+        })
     }
 
-    /// How long a call may take in all.
+    /// The longest that [`send`](GraphClient::send) takes for a message of this kind, connecting included.
     pub fn total_timeout(&self, kind: MessageKind) -> Duration {
-        if kind == MessageKind::Text { self.timeout } else { self.media_timeout }
+        match kind {
+            MessageKind::Text => self.timeout,
+            // Meta fetches the asset before it answers.
+            _ => self.media_timeout,
+        }
     }
 
-    /// Makes the call, once.
+    /// Sends one message, once. Dropping the future leaves the outcome unknown.
     pub async fn send(&self, call: &Call<'_>) -> CallResult {
-        let token = call.page_token.expose_secret();
-        let Ok(mut authorization) = HeaderValue::from_str(&format!("Bearer {token}")) else {
-            return CallResult::NotSent {
-                reason: "the line's page token holds characters no token has".into(),
-            };
+        let Some(authorization) = request::authorization(call.page_token) else {
+            let reason = "the line's page access token is empty or fits no HTTP header; set it again";
+            return CallResult::Unsendable { reason: reason.to_owned() };
         };
-        authorization.set_sensitive(true);
-        let proof = self.proof_key.as_ref().map(|key| hex::encode(hmac::sign(key, token.as_bytes())));
+        let timeout = self.total_timeout(call.kind);
         let sent = self
             .http
-            .post(self.endpoint.clone())
+            .post(self.messages.clone())
             .header(AUTHORIZATION, authorization)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .timeout(self.total_timeout(call.kind))
-            .body(call.body(proof.as_deref()))
+            .body(request::body(call, self.app_secret.as_ref()))
+            .timeout(timeout)
             .send()
             .await;
         match sent {
-            Ok(response) => read(response, call.page_token).await,
-            Err(error) if was_not_written(&error) => CallResult::NotSent { reason: reason(error) },
-            Err(error) => CallResult::Cut { reason: reason(error) },
+            Ok(response) => match read(response).await {
+                Ok(mut answer) => {
+                    conceal(&mut answer.body, call.page_token);
+                    CallResult::Answer(answer)
+                }
+                Err(Unread::TooLong) => CallResult::Cut { reason: "the answer is over 64 KiB".to_owned() },
+                Err(Unread::Broken(error)) => CallResult::Cut { reason: reason(error, timeout) },
+            },
+            Err(error) if never_written(&error) => CallResult::NotSent { reason: reason(error, timeout) },
+            Err(error) => CallResult::Cut { reason: reason(error, timeout) },
         }
     }
 }
 
-async fn read(mut response: Response, page_token: &SecretString) -> CallResult {
-    let http_status = response.status().as_u16();
-    let business_usage =
-        response.headers().get(USAGE_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+/// `{base}/me/messages`, whether or not the base ends in a slash.
+fn messages_url(base: &Url) -> Result<Url, GraphClientError> {
+    if !base.username().is_empty() || base.password().is_some() {
+        return Err(GraphClientError::Credentials);
+    }
+    let mut url = base.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    url.path_segments_mut()
+        .map_err(|()| GraphClientError::NotHttp)?
+        .pop_if_empty()
+        .extend(["me", "messages"]);
+    Ok(url)
+}
+
+/// Why an answer could not be read to its end.
+enum Unread {
+    TooLong,
+    Broken(reqwest::Error),
+}
+
+async fn read(mut response: Response) -> Result<Answer, Unread> {
     let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > LONGEST_BODY => {
-                return CallResult::Cut { reason: format!("HTTP {http_status} with a body over 64 KiB") };
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => break,
-            Err(error) => {
-                return CallResult::Cut { reason: format!("HTTP {http_status}, then {}", reason(error)) };
-            }
+    while let Some(chunk) = response.chunk().await.map_err(Unread::Broken)? {
+        if body.len() + chunk.len() > MAX_BODY {
+            return Err(Unread::TooLong);
         }
+        body.extend_from_slice(&chunk);
     }
-    if http_status >= 300 {
-        body = without_token(body, page_token);
-    }
-    CallResult::Answer(Answer { http_status, body, business_usage })
+    let header =
+        |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Ok(Answer {
+        http_status: response.status().as_u16(),
+        business_usage: header("x-business-use-case-usage"),
+        app_usage: header("x-app-usage"),
+        body,
+    })
 }
 
-/// Nothing of a request is written before its connection stands: refused, DNS, TLS, connect timeout. Nor if the
-/// connection closed before the request was taken.
-fn was_not_written(error: &reqwest::Error) -> bool {
-    if error.is_connect() || error.is_builder() {
+/// Whether nothing of the request reached the connection: none could be made (refused, DNS, TLS, connect timeout),
+/// or hyper gave the request back unwritten. A request whose first byte may be out is never counted as such.
+fn never_written(error: &reqwest::Error) -> bool {
+    if error.is_builder() || error.is_connect() {
         return true;
     }
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
             return true;
         }
-        source = cause.source();
+        cause = error.source();
     }
     false
 }
 
-/// The error and its causes, without the URL.
-fn reason(error: reqwest::Error) -> String {
-    let timed_out = error.is_timeout();
+/// What happened, in one line, without URL and secrets.
+fn reason(error: reqwest::Error, timeout: Duration) -> String {
+    if error.is_timeout() && !error.is_connect() {
+        return format!("no complete answer within {}", humantime::format_duration(timeout));
+    }
+    redact(&chain(error), MAX_ERROR_CHARS)
+}
+
+/// An error with its causes.
+fn chain(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let mut text = if timed_out { "timed out".to_owned() } else { error.to_string() };
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
     }
     text
 }
 
-/// An error may quote the token it refuses.
-fn without_token(body: Vec<u8>, page_token: &SecretString) -> Vec<u8> {
-    let token = page_token.expose_secret();
-    match String::from_utf8(body) {
-        Ok(text) if text.contains(token) => text.replace(token, "[redacted]").into_bytes(),
-        Ok(text) => text.into_bytes(),
-        Err(error) => error.into_bytes(),
+/// Takes the token out of an answer that echoes it ("Malformed access token …"), of whatever form it is.
+fn conceal(body: &mut Vec<u8>, page_token: &SecretString) {
+    let token = page_token.expose_secret().as_bytes();
+    if token.len() < SHORTEST_TOKEN {
+        return;
     }
+    let find = |bytes: &[u8]| bytes.windows(token.len()).position(|window| window == token);
+    let Some(first) = find(body) else { return };
+    let (mut clean, mut rest, mut found) = (Vec::with_capacity(body.len()), body.as_slice(), Some(first));
+    while let Some(at) = found {
+        clean.extend_from_slice(&rest[..at]);
+        clean.extend_from_slice(b"[redacted]");
+        rest = &rest[at + token.len()..];
+        found = find(rest);
+    }
+    clean.extend_from_slice(rest);
+    *body = clean;
 }
+
+#[cfg(test)]
+mod tests;

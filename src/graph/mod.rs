@@ -1,7 +1,7 @@
-//! The only module that calls Meta: builds the request of a message, sends it once, and hands back what came of it.
+//! The client of Meta's Graph API: builds the request of one message, sends it once, and reports what came back.
 //!
-//! Never here: retries, redirects, limits, or what an answer means. A page token stands in the `Authorization` header
-//! and nowhere else.
+//! The only module that speaks HTTP to Meta. It never judges an answer (`policy::classify` does), never sends a
+//! request twice, never follows a redirect, and lets no token into a URL, an error text or a log line.
 
 mod client;
 mod request;

@@ -15,7 +15,7 @@ pub use class::{Class, Lane, Medium, MessageKind};
 pub use id::{AccountId, LineId, MessageId, PARTITIONS, Partition};
 pub use job::{JOB_VERSION, Job, JobLine, Reply};
 pub use outcome::{ErrorDetail, Outcome};
-pub use redact::redact;
+pub use redact::{MAX_ERROR_CHARS, redact};
 pub use status::{CampaignState, ErrorKind, Status};
 pub use submission::{MAX_DEST_CHARS, Submission};
 pub use timestamp::{time, time_or_null, timestamp};

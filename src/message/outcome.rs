@@ -6,7 +6,7 @@ use super::{MessageId, Status};
 
 /// What Graph (or the transport) said about a failed attempt. Goes into the `error_*` columns.
 ///
-/// Holds no secret: texts from outside pass `redact` before they get here.
+/// Holds no secret: texts from outside pass [`super::redact`] before they get here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ErrorDetail {
     /// Graph's HTTP status, if an answer arrived.

@@ -1,36 +1,97 @@
-//! Takes secrets out of texts that come from outside, before they reach the log or a log line.
+//! Makes texts from outside fit to be stored and logged: no secret, no control character, bounded length.
+//!
+//! Whatever Graph, a gateway or the transport says passes here before it becomes an error text or a pause's reason.
+//! It works on patterns, as a net under the exact rule that tokens stand only in the `Authorization` header.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use regex::Regex;
+use regex::{Captures, Regex};
 
-static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
-        r#"(?i)EAA[a-z0-9_-]{8,}|(access_token|appsecret_proof|client_secret|tsid|sid)(=|"\s*:\s*")[^&\s"',}]+|bearer\s+[^\s"',]+"#,
-    )
-    .expect("a constant expression")
+/// Longest error text that is kept, in characters.
+pub const MAX_ERROR_CHARS: usize = 500;
+
+const REDACTED: &str = "[redacted]";
+
+/// What gives a secret away: its name before it (in a URL, a form or JSON), the scheme of an `Authorization` header,
+/// or the prefix that Meta's own tokens have (`EAA`; `IGQ` and `IGAA` for Instagram Login).
+static SECRET: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(concat!(
+        r"(?i-u)(?P<name>(?:access_token|appsecret_proof|client_secret|app_secret|fb_exchange_token)",
+        r#"[\\"' \t]*(?:=|:|%3D)[\\"' \t]*(?:bearer +)?"#,
+        r"|\b(?:bearer|basic) +)[a-z0-9._~+/|%=-]+",
+        r"|(?-iu:EAA|IGQ|IGAA)(?i-u)[a-z0-9_-]{8,}",
+    ))
+    .expect("the pattern is constant")
 });
 
-/// The text with `[redacted]` for everything that looks like an access token or its proof.
-pub fn redact(text: &str) -> Cow<'_, str> {
-    SECRETS.replace_all(text, "[redacted]")
+/// The text without secrets and control characters, at most `max_chars` long (the last one then is `…`).
+pub fn redact(text: &str, max_chars: usize) -> String {
+    let printable = without_controls(text);
+    let safe = SECRET.replace_all(&printable, |found: &Captures<'_>| {
+        format!("{}{REDACTED}", found.name("name").map_or("", |name| name.as_str()))
+    });
+    bounded(safe.trim(), max_chars)
+}
+
+/// NUL is dropped (PostgreSQL refuses it), other control characters become spaces.
+fn without_controls(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    text.chars().filter(|&c| c != '\0').map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn bounded(text: &str, max_chars: usize) -> String {
+    if text.chars().nth(max_chars).is_none() {
+        return text.to_owned();
+    }
+    text.chars().take(max_chars.saturating_sub(1)).chain(['…']).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("Malformed access token EAAGm0PX4ZCpsBAKZCx9", "Malformed access token [redacted]")]
+    #[case("GET /me?access_token=abc.123&x=1", "GET /me?access_token=[redacted]&x=1")]
+    #[case(r#"{"appsecret_proof":"00ff","a":1}"#, r#"{"appsecret_proof":"[redacted]","a":1}"#)]
+    #[case(r#"{\"access_token\": \"abc\"}"#, r#"{\"access_token\": \"[redacted]\"}"#)]
+    #[case("redirect=access_token%3Dabc%26", "redirect=access_token%3D[redacted]")]
+    #[case("Authorization: Bearer abc/def+g==, next", "Authorization: Bearer [redacted], next")]
+    #[case("access_token: Bearer abc", "access_token: Bearer [redacted]")]
+    #[case("IGQVJxyz12345 and IGAAxyz12345", "[redacted] and [redacted]")]
+    fn a_secret_is_taken_out_and_the_rest_stays(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(redact(text, 500), expected);
+    }
+
+    #[rstest]
+    #[case("API calls from the server require an appsecret_proof argument")]
+    #[case("Error validating access token: Session has expired")]
+    #[case("(#10) This message is sent outside of allowed window. Learn more: https://example.com/a?b=c")]
+    #[case("Ação inválida — 窗口已关闭")]
+    fn a_text_without_secrets_is_unchanged(#[case] text: &str) {
+        assert_eq!(redact(text, 500), text);
+    }
 
     #[test]
-    fn what_looks_like_a_secret_is_taken_out() {
-        for (given, kept) in [
-            ("token EAAGm0PX4ZCpsBAA is bad", "token [redacted] is bad"),
-            ("https://g/me?access_token=abc123&x=1", "https://g/me?[redacted]&x=1"),
-            (r#"{"appsecret_proof":"abc"}"#, r#"{"[redacted]"}"#),
-            ("Authorization: Bearer xyz", "Authorization: [redacted]"),
-            ("(#10) outside of allowed window", "(#10) outside of allowed window"),
-        ] {
-            assert_eq!(redact(given), kept);
-        }
+    fn control_characters_never_get_through() {
+        assert_eq!(redact("a\0b\r\n\u{1b}[31mred\u{7f}", 500), "ab   [31mred");
+    }
+
+    #[test]
+    fn a_nul_inside_a_token_does_not_save_it() {
+        assert_eq!(redact("EAAG\0m0PX4ZCpsBAKZCx9", 500), "[redacted]");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_characters_after_its_secrets_are_gone() {
+        let cut = redact(&"é".repeat(600), 500);
+        assert_eq!(cut.chars().count(), 500);
+        assert!(cut.ends_with('…'));
+        let token_at_the_cut = format!("{}{}", "x ".repeat(247), "EAAGm0PX4ZCpsBAKZCx9");
+        assert!(!redact(&token_at_the_cut, 500).contains("EAA"));
     }
 }

@@ -1,17 +1,19 @@
 //! Whether and when a message is tried again.
 //!
-//! The only place that knows the `backoff` crate: it does the arithmetic of the exponential delay and nothing else.
+//! The only file that knows the `backoff` crate, and only its arithmetic: the doubling of an interval up to a cap.
+//! Its clock, its random numbers and its limit of elapsed time are not used; jitter is an argument, and a message's
+//! own validity ends its tries.
 
 use std::time::Duration;
 
-use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
+use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 
 use super::classify::{Judgement, Verdict};
 use crate::message::ErrorKind;
 
-/// How far jitter moves a delay, up and down.
-const JITTER: f64 = 0.2;
+/// Delays differ by up to this share, either way, so that messages which failed together do not return together.
+const SPREAD: f64 = 0.2;
 
 /// The settings this decision needs.
 #[derive(Debug, Clone)]
@@ -48,56 +50,73 @@ pub enum Next {
 
 /// Decides what becomes of a message after a judged call. `jitter` is uniform in 0.0..1.0.
 pub fn decide(judgement: &Judgement, tried: Tried, policy: &RetryPolicy, jitter: f64) -> Next {
-    let counted = |most: u32, not_before: Duration, ambiguous: bool| {
-        if tried.tries + 1 >= most.min(policy.max_attempts) {
+    let counted = |at_most: Option<u32>, not_before: Option<Duration>, ambiguous: bool| {
+        let limit = at_most.map_or(policy.max_attempts, |at_most| at_most.min(policy.max_attempts));
+        if tried.tries.saturating_add(1) >= limit {
             return Next::Fail { kind: ErrorKind::Exhausted, ambiguous };
         }
-        let after = delay(policy, tried.tries, jitter).max(not_before);
-        retry(after, true, ambiguous, tried.valid_for)
+        let after = delay(policy, tried.tries, jitter).max(not_before.unwrap_or_default());
+        retry(after, tried.valid_for, true, ambiguous)
     };
     match &judgement.verdict {
         Verdict::Sent { message_id } => Next::Sent { message_id: message_id.clone() },
         Verdict::Refused => Next::Fail { kind: ErrorKind::Refused, ambiguous: false },
         Verdict::TryAgain => {
-            retry(delay(policy, tried.attempts.saturating_sub(1), jitter), false, false, tried.valid_for)
+            let after = delay(policy, tried.attempts.saturating_sub(1), jitter);
+            retry(after, tried.valid_for, false, false)
         }
-        Verdict::RetryCounted { at_most, not_before } => {
-            counted(at_most.unwrap_or(u32::MAX), *not_before, false)
-        }
-        Verdict::ServerFailed if policy.retry_5xx => counted(u32::MAX, Duration::ZERO, true),
-        Verdict::Ambiguous if policy.retry_ambiguous => counted(u32::MAX, Duration::ZERO, true),
+        Verdict::RetryCounted { at_most, not_before } => counted(*at_most, *not_before, false),
+        Verdict::ServerFailed if policy.retry_5xx => counted(None, None, true),
+        Verdict::Ambiguous if policy.retry_ambiguous => counted(None, None, true),
         Verdict::ServerFailed | Verdict::Ambiguous | Verdict::Hold => Next::Unknown,
         Verdict::WaitForLine => Next::WaitForLine,
     }
 }
 
-/// A retry, unless the message would have expired by then.
-fn retry(after: Duration, counted: bool, ambiguous: bool, valid_for: Duration) -> Next {
+/// A retry, unless the message will have expired by then.
+fn retry(after: Duration, valid_for: Duration, counted: bool, ambiguous: bool) -> Next {
     if after >= valid_for {
         return Next::Fail { kind: ErrorKind::Expired, ambiguous };
     }
     Next::Retry { after, counted, ambiguous }
 }
 
-/// The delay before try `n` + 2: base · 2ⁿ, jittered, never above the cap.
-fn delay(policy: &RetryPolicy, n: u32, jitter: f64) -> Duration {
-    let grown = policy.base.saturating_mul(2_u32.saturating_pow(n)).min(policy.cap);
-    let mut backoff = ExponentialBackoff {
-        current_interval: grown,
-        initial_interval: policy.base,
-        max_interval: policy.cap,
-        max_elapsed_time: None,
-        randomization_factor: 0.0,
-        ..ExponentialBackoff::default()
-    };
-    let plain = backoff.next_backoff().unwrap_or(policy.cap);
-    plain.mul_f64(1.0 - JITTER + 2.0 * JITTER * jitter).min(policy.cap)
+/// `base` doubled `doublings` times, spread by the jitter, at most `cap`.
+///
+/// The middle of the spread stays a little below the cap, so that delays at the cap are spread as well.
+fn delay(policy: &RetryPolicy, doublings: u32, jitter: f64) -> Duration {
+    let middle = doubled(policy, doublings).min(policy.cap.div_f64(1.0 + SPREAD));
+    let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.5 };
+    let spread = 1.0 - SPREAD + 2.0 * SPREAD * jitter;
+    Duration::try_from_secs_f64(middle.as_secs_f64() * spread).unwrap_or(policy.cap).min(policy.cap)
+}
+
+fn doubled(policy: &RetryPolicy, doublings: u32) -> Duration {
+    let mut interval: ExponentialBackoff = ExponentialBackoffBuilder::new()
+        .with_initial_interval(policy.base.min(policy.cap))
+        .with_max_interval(policy.cap)
+        .with_multiplier(2.0)
+        .with_randomization_factor(0.0)
+        .with_max_elapsed_time(None)
+        .build();
+    for _ in 0..doublings {
+        if interval.current_interval >= policy.cap {
+            break;
+        }
+        // What it returns has a random nanosecond in it; the interval it steps to has not.
+        interval.next_backoff();
+    }
+    interval.current_interval
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::message::ErrorDetail;
+    use rstest::rstest;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const MIDDLE: f64 = 0.5;
 
     fn policy() -> RetryPolicy {
         RetryPolicy {
@@ -109,88 +128,140 @@ mod tests {
         }
     }
 
-    const DAY: Duration = Duration::from_secs(86_400);
-
     fn judged(verdict: Verdict) -> Judgement {
         Judgement { verdict, error: ErrorDetail::default(), pause: None }
     }
 
-    fn after(verdict: Verdict, tries: u32, policy: &RetryPolicy) -> Next {
-        decide(&judged(verdict), Tried { attempts: tries + 1, tries, valid_for: DAY }, policy, 0.5)
+    fn after(verdict: Verdict, attempts: u32, tries: u32) -> Next {
+        decide(&judged(verdict), Tried { attempts, tries, valid_for: DAY }, &policy(), MIDDLE)
     }
 
-    fn temporary() -> Verdict {
-        Verdict::RetryCounted { at_most: None, not_before: Duration::ZERO }
+    fn seconds(next: Next) -> f64 {
+        match next {
+            Next::Retry { after, .. } => after.as_secs_f64(),
+            other => panic!("expected a retry, got {other:?}"),
+        }
     }
 
-    fn seconds(seconds: u64, counted: bool, ambiguous: bool) -> Next {
-        Next::Retry { after: Duration::from_secs(seconds), counted, ambiguous }
+    const COUNTED: Verdict = Verdict::RetryCounted { at_most: None, not_before: None };
+
+    #[test]
+    fn an_accepted_message_is_sent() {
+        let sent = after(Verdict::Sent { message_id: "m_1".into() }, 1, 0);
+        assert_eq!(sent, Next::Sent { message_id: "m_1".into() });
     }
 
     #[test]
-    fn each_verdict_leads_where_the_settings_say() {
-        let fail = |kind| Next::Fail { kind, ambiguous: false };
-        let sent = Verdict::Sent { message_id: "m_1".into() };
-        let hold_5xx = RetryPolicy { retry_5xx: false, ..policy() };
-        let retry_ambiguous = RetryPolicy { retry_ambiguous: true, ..policy() };
-        for (verdict, policy, expected) in [
-            (sent, policy(), Next::Sent { message_id: "m_1".into() }),
-            (Verdict::Refused, policy(), fail(ErrorKind::Refused)),
-            (Verdict::TryAgain, policy(), seconds(1, false, false)),
-            (temporary(), policy(), seconds(1, true, false)),
-            (Verdict::ServerFailed, policy(), seconds(1, true, true)),
-            (Verdict::ServerFailed, hold_5xx, Next::Unknown),
-            (Verdict::Ambiguous, policy(), Next::Unknown),
-            (Verdict::Ambiguous, retry_ambiguous.clone(), seconds(1, true, true)),
-            (Verdict::Hold, retry_ambiguous, Next::Unknown),
-            (Verdict::WaitForLine, policy(), Next::WaitForLine),
-        ] {
-            assert_eq!(after(verdict.clone(), 0, &policy), expected, "{verdict:?}");
+    fn a_refused_message_fails_at_the_first_answer() {
+        let refused = after(Verdict::Refused, 1, 0);
+        assert_eq!(refused, Next::Fail { kind: ErrorKind::Refused, ambiguous: false });
+    }
+
+    #[test]
+    fn a_message_of_a_refused_line_waits_with_it() {
+        assert_eq!(after(Verdict::WaitForLine, 40, 11), Next::WaitForLine);
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_held_unless_the_settings_say_retry() {
+        let tried = Tried { attempts: 1, tries: 0, valid_for: DAY };
+        let retried = Next::Retry { after: Duration::from_secs(1), counted: true, ambiguous: true };
+        let retrying = RetryPolicy { retry_ambiguous: true, retry_5xx: true, ..policy() };
+        let holding = RetryPolicy { retry_ambiguous: false, retry_5xx: false, ..policy() };
+        for verdict in [Verdict::Ambiguous, Verdict::ServerFailed] {
+            assert_eq!(decide(&judged(verdict.clone()), tried, &retrying, MIDDLE), retried);
+            assert_eq!(decide(&judged(verdict), tried, &holding, MIDDLE), Next::Unknown);
+        }
+        assert_eq!(decide(&judged(Verdict::Hold), tried, &retrying, MIDDLE), Next::Unknown);
+    }
+
+    #[test]
+    fn tries_that_are_the_lines_fault_are_never_used_up() {
+        let next = after(Verdict::TryAgain, 5_000, 11);
+        assert!(matches!(next, Next::Retry { counted: false, ambiguous: false, .. }), "{next:?}");
+    }
+
+    #[rstest]
+    #[case(None, 12)]
+    #[case(Some(3), 3)]
+    #[case(Some(2), 2)]
+    #[case(Some(40), 12)]
+    fn counted_tries_end_at_the_lower_of_both_bounds(#[case] at_most: Option<u32>, #[case] calls: u32) {
+        let verdict = Verdict::RetryCounted { at_most, not_before: None };
+        for tries in 0..calls - 1 {
+            let next = after(verdict.clone(), tries + 1, tries);
+            assert!(matches!(next, Next::Retry { counted: true, ambiguous: false, .. }), "{next:?}");
+        }
+        let last = after(verdict, calls, calls - 1);
+        assert_eq!(last, Next::Fail { kind: ErrorKind::Exhausted, ambiguous: false });
+    }
+
+    #[test]
+    fn a_message_that_graph_may_have_taken_stays_marked_when_it_is_given_up() {
+        let exhausted = after(Verdict::ServerFailed, 12, 11);
+        assert_eq!(exhausted, Next::Fail { kind: ErrorKind::Exhausted, ambiguous: true });
+        let short = Tried { attempts: 1, tries: 0, valid_for: Duration::from_millis(10) };
+        let expired = decide(&judged(Verdict::ServerFailed), short, &policy(), MIDDLE);
+        assert_eq!(expired, Next::Fail { kind: ErrorKind::Expired, ambiguous: true });
+    }
+
+    #[rstest]
+    #[case(Verdict::TryAgain)]
+    #[case(COUNTED)]
+    fn a_retry_that_would_start_too_late_ends_the_message(#[case] verdict: Verdict) {
+        for valid_for in [Duration::ZERO, Duration::from_secs(1)] {
+            let tried = Tried { attempts: 1, tries: 0, valid_for };
+            let next = decide(&judged(verdict.clone()), tried, &policy(), MIDDLE);
+            assert_eq!(next, Next::Fail { kind: ErrorKind::Expired, ambiguous: false });
         }
     }
 
     #[test]
-    fn delays_double_to_the_cap() {
-        let delays: Vec<u64> = (0..11)
-            .map(|tries| match after(temporary(), tries, &policy()) {
-                Next::Retry { after, .. } => after.as_secs(),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    fn delays_double_from_the_base_and_stop_at_the_cap() {
+        let delays: Vec<f64> = (0..11).map(|tries| seconds(after(COUNTED, 1, tries))).collect();
+        assert_eq!(delays, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 250.0, 250.0, 250.0]);
     }
 
     #[test]
-    fn jitter_moves_a_delay_by_a_fifth_and_never_above_the_cap() {
-        assert_eq!(delay(&policy(), 3, 0.0), Duration::from_millis(6_400));
-        assert_eq!(delay(&policy(), 3, 1.0), Duration::from_millis(9_600));
-        assert_eq!(delay(&policy(), 30, 1.0), Duration::from_secs(300));
-        assert_eq!(delay(&policy(), u32::MAX, 0.0), Duration::from_secs(240));
+    fn uncounted_delays_double_with_the_calls() {
+        assert_eq!(seconds(after(Verdict::TryAgain, 1, 0)), 1.0);
+        assert_eq!(seconds(after(Verdict::TryAgain, 4, 0)), 8.0);
+    }
+
+    #[rstest]
+    fn no_delay_is_above_the_cap_or_below_four_fifths_of_its_step(
+        #[values(0.0, 0.25, 0.5, 0.999_999, 1.0, -7.0, 9.0, f64::NAN, f64::INFINITY)] jitter: f64,
+        #[values(0, 1, 7, 8, 9, 10)] tries: u32,
+    ) {
+        let tried = Tried { attempts: 1, tries, valid_for: DAY };
+        let delay = seconds(decide(&judged(COUNTED), tried, &policy(), jitter));
+        let step = f64::from(2u32.pow(tries)).min(250.0);
+        assert!((step * 0.8 - 1e-6..=300.0).contains(&delay), "{delay}");
+        assert!(delay <= step * 1.2 + 1e-6, "{delay}");
     }
 
     #[test]
-    fn tries_are_used_up_at_the_maximum_or_below_it_where_the_code_says_so() {
-        let exhausted = Next::Fail { kind: ErrorKind::Exhausted, ambiguous: false };
-        assert!(matches!(after(temporary(), 10, &policy()), Next::Retry { .. }));
-        assert_eq!(after(temporary(), 11, &policy()), exhausted);
-        let fetch_failed = Verdict::RetryCounted { at_most: Some(3), not_before: Duration::ZERO };
-        assert!(matches!(after(fetch_failed.clone(), 1, &policy()), Next::Retry { .. }));
-        assert_eq!(after(fetch_failed, 2, &policy()), exhausted);
-        let server = Next::Fail { kind: ErrorKind::Exhausted, ambiguous: true };
-        assert_eq!(after(Verdict::ServerFailed, 11, &policy()), server, "Graph may have taken it");
-        assert!(matches!(after(Verdict::TryAgain, 500, &policy()), Next::Retry { counted: false, .. }));
+    fn delays_at_the_cap_differ_too() {
+        let tried = Tried { attempts: 1, tries: 10, valid_for: DAY };
+        let at = |jitter| seconds(decide(&judged(COUNTED), tried, &policy(), jitter));
+        assert!(at(0.9) > at(0.5) && at(0.5) > at(0.1));
     }
 
     #[test]
-    fn a_retry_that_would_come_too_late_is_expired() {
-        let tried = Tried { attempts: 1, tries: 0, valid_for: Duration::from_millis(500) };
-        let expired = Next::Fail { kind: ErrorKind::Expired, ambiguous: false };
-        assert_eq!(decide(&judged(Verdict::TryAgain), tried, &policy(), 0.5), expired);
+    fn a_least_delay_stands_above_the_cap() {
+        let not_before = Duration::from_secs(600);
+        let verdict = Verdict::RetryCounted { at_most: None, not_before: Some(not_before) };
+        let expected = Next::Retry { after: not_before, counted: true, ambiguous: false };
+        assert_eq!(after(verdict, 1, 0), expected);
     }
 
     #[test]
-    fn a_code_that_needs_time_is_not_tried_before_it() {
-        let later = Verdict::RetryCounted { at_most: None, not_before: Duration::from_secs(120) };
-        assert_eq!(after(later, 0, &policy()), seconds(120, true, false));
+    fn extreme_settings_and_counts_never_overflow() {
+        let policy =
+            RetryPolicy { base: Duration::MAX, cap: Duration::MAX, max_attempts: u32::MAX, ..policy() };
+        let tried = Tried { attempts: u32::MAX, tries: u32::MAX - 2, valid_for: Duration::MAX };
+        for verdict in [Verdict::TryAgain, COUNTED] {
+            decide(&judged(verdict), tried, &policy, 1.0);
+        }
     }
 }

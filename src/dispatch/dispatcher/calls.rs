@@ -47,13 +47,13 @@ impl Dispatcher {
         }
         self.record_changes(vec![(change, waiter)]);
         if let Some(demand) = pause {
-            self.pause(ticket.line, &demand, now);
+            self.pause(ticket.line, &demand, ticket.begun, now);
         }
     }
 
-    fn pause(&mut self, line: LineId, demand: &PauseDemand, now: Instant) {
+    fn pause(&mut self, line: LineId, demand: &PauseDemand, begun: Instant, now: Instant) {
         let Some(actor) = self.line(line) else { return };
-        let length = actor.pause(demand, now);
+        let Some(length) = actor.pause(demand, begun, now) else { return };
         tracing::warn!(%line, ?length, reason = %demand.reason, "Graph demands a pause");
         let scope = match demand.target {
             PauseTarget::Line => PauseScope::Line(line),
@@ -67,7 +67,7 @@ impl Dispatcher {
     }
 
     pub(super) fn begin(&mut self, call: PlannedCall) {
-        self.tickets.insert(call.row.id, Ticket::of(&call.row, call.expires));
+        self.tickets.insert(call.row.id, Ticket::of(&call));
         self.calls.spawn(send(self.send_context.clone(), call));
     }
 

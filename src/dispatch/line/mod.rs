@@ -5,6 +5,7 @@
 //! cannot bunch calls. No I/O: [`Line::pump`] says what is to be done, the dispatcher does it.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use super::clock::RuntimeClock;
 use super::queue::Queue;
 use crate::message::{Class, Lane, LineId, Medium, MessageId};
 use crate::policy::classify::PauseDemand;
-use crate::policy::pace::{LimitPolicy, Pacer, PauseLadder};
+use crate::policy::pace::{Limits, Pacer, PauseLadder, Rates};
+use crate::settings::{ClassLimits, LimitSettings};
 use crate::store::{Change, FlowRead, HeldRecipient, LineRecord, RangeRead, ReadyRow};
 
 /// A claimed row whose call has not begun this long after the claim was asked for is given back: `call_deadline`
@@ -40,6 +42,8 @@ pub struct Line {
     /// A pause this process demanded and that the line's record may not show yet.
     local_pause: Option<Instant>,
     ladder: PauseLadder,
+    /// The last demand's first step, and the end of the pause it led to.
+    demanded: Option<(Duration, Instant)>,
     text: Track,
     media: Track,
     /// Rows claimed or about to be, until their call begins.
@@ -62,7 +66,8 @@ struct Config {
 /// Pacing of one medium.
 struct Track {
     pacer: Option<Pacer<RuntimeClock>>,
-    limit: u32,
+    /// Messages a second; 1 until the line's record has been read.
+    limit: NonZeroU32,
     last_call: Option<Instant>,
     claiming: usize,
     claimed: VecDeque<Due>,
@@ -118,6 +123,7 @@ pub struct PlannedCall {
     pub row: ReadyRow,
     pub sender: Sender,
     pub expires: Instant,
+    pub begun: Instant,
 }
 
 impl Line {
@@ -128,6 +134,7 @@ impl Line {
             config: None,
             local_pause: None,
             ladder: PauseLadder::default(),
+            demanded: None,
             text: Track::new(),
             media: Track::new(),
             claiming: HashMap::new(),
@@ -144,18 +151,26 @@ impl Line {
     pub fn configure(
         &mut self,
         record: &LineRecord,
-        policy: &LimitPolicy,
+        limits: &LimitSettings,
         pause_written: bool,
         now: Instant,
         today: OffsetDateTime,
     ) {
-        let rates = policy.rates(record.class, record.rate_text, record.rate_media);
-        let asked = policy.asked(record.class, record.rate_text, record.rate_media);
-        if asked != rates && self.config.is_none() {
-            tracing::warn!(line = %self.id, ?asked, ?rates, "a limit above Meta's ceiling is lowered to it");
+        let ClassLimits { text, media } = limits.of(record.class);
+        let limits = Limits::of(
+            record.class,
+            Rates { text, media },
+            limits.enforce_ceilings,
+            record.rate_text,
+            record.rate_media,
+        );
+        for limit in [limits.text, limits.media] {
+            if let (Some(asked), None) = (limit.clamped_from, &self.config) {
+                tracing::warn!(line = %self.id, asked, ceiling = limit.per_second, "a limit above Meta's ceiling is lowered to it");
+            }
         }
-        self.text.set_limit(rates.text);
-        self.media.set_limit(rates.media);
+        self.text.set_limit(limits.text.per_second);
+        self.media.set_limit(limits.media.per_second);
         if pause_written {
             self.local_pause = None;
         }
@@ -207,7 +222,7 @@ impl Line {
 
     /// Rows of a flow that are kept in hand: a second's worth, within bounds.
     fn window(&self, medium: Medium) -> usize {
-        (self.track(medium).limit as usize).clamp(16, 256)
+        (self.track(medium).limit.get() as usize).clamp(16, 256)
     }
 
     fn track(&self, medium: Medium) -> &Track {
@@ -277,7 +292,12 @@ impl Line {
             if let Some(due) = track.claimed.pop_front() {
                 track.last_call = Some(now);
                 track.calling += 1;
-                steps.calls.push(PlannedCall { row: due.row, sender: sender.clone(), expires: due.expires });
+                steps.calls.push(PlannedCall {
+                    row: due.row,
+                    sender: sender.clone(),
+                    expires: due.expires,
+                    begun: now,
+                });
             }
         }
     }
@@ -376,11 +396,18 @@ impl Line {
         self.ladder.reset();
     }
 
-    /// Stops sending as an answer demands; returns for how long.
-    pub fn pause(&mut self, demand: &PauseDemand, now: Instant) -> Duration {
+    /// Stops sending as the answer to a call demands that was begun at `begun`; returns for how long.
+    ///
+    /// Nothing if the call was in flight already when a pause as long was demanded: its answer says nothing new, and
+    /// a burst of such answers would drive the pauses to their cap at once.
+    pub fn pause(&mut self, demand: &PauseDemand, begun: Instant, now: Instant) -> Option<Duration> {
+        if self.demanded.is_some_and(|(first, until)| begun < until && demand.first <= first) {
+            return None;
+        }
         let length = self.ladder.next(demand);
+        self.demanded = Some((demand.first, now + length));
         self.pause_for(length, now);
-        length
+        Some(length)
     }
 
     /// Stops sending for a while, until the line's record shows the pause.
@@ -405,11 +432,18 @@ impl Line {
 
 impl Track {
     fn new() -> Track {
-        Track { pacer: None, limit: 0, last_call: None, claiming: 0, claimed: VecDeque::new(), calling: 0 }
+        Track {
+            pacer: None,
+            limit: NonZeroU32::MIN,
+            last_call: None,
+            claiming: 0,
+            claimed: VecDeque::new(),
+            calling: 0,
+        }
     }
 
-    fn set_limit(&mut self, limit: u32) {
-        if self.limit != limit {
+    fn set_limit(&mut self, limit: NonZeroU32) {
+        if self.pacer.is_none() || self.limit != limit {
             self.limit = limit;
             self.pacer = Some(Pacer::new(limit, RuntimeClock));
         }
@@ -421,7 +455,7 @@ impl Track {
 
     /// When the call of the next row to be claimed can begin, going by the limit.
     fn next_due(&self, now: Instant) -> Instant {
-        let interval = Duration::from_secs(1) / self.limit.max(1);
+        let interval = Duration::from_secs(1) / self.limit.get();
         let ahead = (self.claiming + self.claimed.len()) as u32;
         let first = self.last_call.map_or(now, |last| now.max(last + interval));
         first + interval * ahead

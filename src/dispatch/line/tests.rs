@@ -23,9 +23,8 @@ fn record(rate_text: Option<u32>) -> LineRecord {
     }
 }
 
-fn limits() -> LimitPolicy {
-    let settings = crate::settings::Settings::load(None).expect("defaults load");
-    super::super::limit_policy(&settings.limits)
+fn limits() -> LimitSettings {
+    crate::settings::Settings::load(None).expect("defaults load").limits
 }
 
 fn line(record: &LineRecord) -> Line {
@@ -251,4 +250,29 @@ async fn a_line_leaves_permits_for_others() {
     assert!((15..=25).contains(&free), "{free} of 100 permits are left for others");
     assert!(pump(&mut line, free).wants_permits);
     assert!(!pump(&mut line, 100).claims.is_empty(), "it goes on when permits come free");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_were_in_flight_when_a_pause_began_do_not_lengthen_it() {
+    let mut line = line(&record(None));
+    let demand = |first: u64| PauseDemand {
+        target: crate::policy::classify::PauseTarget::Line,
+        first: Duration::from_secs(first),
+        cap: Duration::from_secs(first * 60),
+        named: None,
+        reason: "613".into(),
+    };
+    let begun = Instant::now();
+    let now = begun + Duration::from_millis(100);
+    assert_eq!(line.pause(&demand(1), begun, now), Some(Duration::from_secs(1)));
+    for _ in 0..40 {
+        assert_eq!(line.pause(&demand(1), begun, now), None);
+    }
+    assert_eq!(line.pause(&demand(1_800), begun, now), Some(Duration::from_secs(1_800)), "of another kind");
+    let later = now + Duration::from_secs(2_000);
+    assert_eq!(
+        line.pause(&demand(1), later, later),
+        Some(Duration::from_secs(2)),
+        "after the pause it doubles"
+    );
 }

@@ -1,90 +1,87 @@
-//! Graph's JSON, read leniently: fields may be missing, codes may be strings, anything may be of another type.
+//! Graph's answer body, read leniently.
+//!
+//! Meta documents `{"message_id":…}` and `{"error":{"code":…,"error_subcode":…,…}}`; in the wild codes come as
+//! strings, errors as strings or arrays, and gateways answer HTML. Whatever does not fit is left out, nothing panics.
 
-use std::time::Duration;
-
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::message::redact;
 
-/// Longest error text kept, in characters.
-const LONGEST_TEXT: usize = 500;
+/// Longer than any id Graph hands out; keeps one that is not an id out of the log.
+const MAX_ID_CHARS: usize = 500;
 
-/// What a body says.
-pub enum Body {
-    Sent {
-        message_id: String,
-    },
-    Error(GraphError),
-    /// JSON that is neither.
-    Other,
-    NotJson,
+/// What an answer's body says.
+#[derive(Debug, Default)]
+pub(super) struct Envelope {
+    /// Not empty.
+    pub message_id: Option<String>,
+    /// Present also when `error` is no object, then without a code.
+    pub error: Option<GraphError>,
 }
 
-/// Graph's error envelope (Graph API, "Handle Errors").
-#[derive(Debug, Default)]
-pub struct GraphError {
-    pub code: Option<i32>,
-    pub subcode: Option<i32>,
-    /// `type`: OAuthException, GraphMethodException, IGApiException …
-    pub kind: Option<String>,
-    /// Cleaned and without secrets.
+/// Graph's error object (Meta, Graph API, "Handling Errors").
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct GraphError {
+    pub code: Option<i64>,
+    /// `None` also for 0.
+    pub subcode: Option<i64>,
+    /// `type`, such as `OAuthException`.
+    pub kind: String,
+    /// As received: may hold secrets.
     pub message: String,
     pub fbtrace_id: Option<String>,
 }
 
-/// Reads a body. An error beats a message id: a body with both is not trusted to be a success.
-pub fn read(body: &[u8]) -> Body {
-    let Ok(value) = serde_json::from_slice::<Value>(body) else { return Body::NotJson };
-    let Value::Object(fields) = value else { return Body::Other };
-    match fields.get("error") {
-        Some(Value::Object(error)) => {
-            let text = |name: &str| error.get(name).and_then(Value::as_str);
-            return Body::Error(GraphError {
-                code: error.get("code").and_then(integer),
-                subcode: error.get("error_subcode").and_then(integer).filter(|subcode| *subcode != 0),
-                kind: text("type").map(str::to_owned),
-                message: clean(text("message").unwrap_or("no text")),
-                fbtrace_id: text("fbtrace_id").map(clean),
-            });
-        }
-        Some(Value::String(text)) => {
-            return Body::Error(GraphError { message: clean(text), ..GraphError::default() });
-        }
-        None | Some(Value::Null) => {}
-        Some(_) => return Body::Other,
-    }
-    match fields.get("message_id").and_then(Value::as_str).map(|id| id.replace('\0', "")) {
-        Some(message_id) if !message_id.is_empty() => Body::Sent { message_id },
-        _ => Body::Other,
+impl Envelope {
+    /// Reads a body. One that is no JSON object says nothing.
+    pub fn read(body: &[u8]) -> Envelope {
+        let text = String::from_utf8_lossy(body);
+        let object: Result<Map<String, Value>, _> = serde_json::from_str(text.trim_start_matches('\u{feff}'));
+        let Ok(mut object) = object else {
+            return Envelope::default();
+        };
+        let message_id = text_of(object.remove("message_id"))
+            .map(|id| redact(&id, MAX_ID_CHARS))
+            .filter(|id| !id.is_empty());
+        let error = match object.remove("error") {
+            None | Some(Value::Null) => None,
+            Some(error) => Some(GraphError::read(error)),
+        };
+        Envelope { message_id, error }
     }
 }
 
-fn integer(value: &Value) -> Option<i32> {
+impl GraphError {
+    fn read(error: Value) -> GraphError {
+        match error {
+            Value::Object(mut fields) => GraphError {
+                code: fields.get("code").and_then(integer),
+                subcode: fields.get("error_subcode").and_then(integer).filter(|&subcode| subcode != 0),
+                kind: text_of(fields.remove("type")).unwrap_or_default(),
+                message: text_of(fields.remove("message")).unwrap_or_default(),
+                fbtrace_id: text_of(fields.remove("fbtrace_id")),
+            },
+            Value::String(message) => GraphError { message, ..GraphError::default() },
+            _ => GraphError::default(),
+        }
+    }
+}
+
+fn text_of(value: Option<Value>) -> Option<String> {
     match value {
-        Value::Number(number) => number.as_i64().and_then(|number| i32::try_from(number).ok()),
-        Value::String(text) => text.trim().parse().ok(),
+        Some(Value::String(text)) => Some(text),
         _ => None,
     }
 }
 
-/// A text from outside, fit for the log: no control characters, no secrets, not too long.
-pub fn clean(text: &str) -> String {
-    let printable: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_TEXT).collect();
-    redact(&printable).into_owned()
-}
-
-/// The longest `estimated_time_to_regain_access` of `X-Business-Use-Case-Usage`, which is in minutes (Graph API,
-/// "Rate Limits"). `None` where there is none above zero.
-pub fn time_to_regain_access(header: &str) -> Option<Duration> {
-    let value: Value = serde_json::from_str(header).ok()?;
-    let minutes = value
-        .as_object()?
-        .values()
-        .filter_map(Value::as_array)
-        .flatten()
-        .filter_map(|usage| usage.get("estimated_time_to_regain_access")?.as_u64())
-        .max()?;
-    // A day at most: what a header says is not trusted to stop a line for years.
-    (minutes > 0).then(|| Duration::from_secs(minutes.min(24 * 60) * 60))
+/// An integer written as a number or as a string; `10.0` counts, what no `i64` holds does not.
+pub(super) fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::Number(number) => number.as_i64().or_else(|| {
+            let float = number.as_f64()?;
+            (float.fract() == 0.0 && float.abs() < 9e15).then_some(float as i64)
+        }),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
 }

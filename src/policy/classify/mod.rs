@@ -1,19 +1,19 @@
-//! What came back from a Graph call, and what it means.
+//! What came back from a Graph call, and what it means for the message, its line and the app.
 //!
-//! Judged on (code, subcode) before anything else: HTTP statuses and message texts do not classify (the same code
-//! comes with 400 and 403, and texts are localised). `table` holds the codes, `envelope` reads bodies leniently.
-//! An answer is never trusted further than it can be read.
+//! Decided on (code, subcode) (`table`), then `type`; on the HTTP status only where no code tells; on the text of
+//! an error never, but for one case in `table`. Pure: it sends nothing, pauses nothing, and never panics on what
+//! Graph or a gateway may answer.
 
 mod envelope;
+mod pause;
 mod table;
-#[cfg(test)]
-mod tests;
 
 use std::time::Duration;
 
-use crate::message::ErrorDetail;
-use envelope::{Body, GraphError};
-use table::Rule;
+use crate::message::{ErrorDetail, MAX_ERROR_CHARS, redact};
+use envelope::{Envelope, GraphError};
+use pause::Ladder;
+use table::Meaning;
 
 /// What came back from one call.
 #[derive(Debug, Clone)]
@@ -22,17 +22,21 @@ pub enum CallResult {
     Answer(Answer),
     /// Nothing of the request was written: refused, no route, DNS, TLS, connect timeout.
     NotSent { reason: String },
+    /// Nothing was written, and nothing can be until the line is changed: its page token fits no HTTP header.
+    Unsendable { reason: String },
     /// The request was written, at least in part, and no complete answer arrived.
     Cut { reason: String },
 }
 
-/// A complete HTTP answer of Graph. Bodies are read up to 64 KiB; a longer one is a [`CallResult::Cut`].
+/// A complete HTTP answer of Graph. Bodies are read up to 64 KiB; a longer one is a `Cut`.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
     pub http_status: u16,
     pub body: Vec<u8>,
     /// `X-Business-Use-Case-Usage`, as received.
     pub business_usage: Option<String>,
+    /// `X-App-Usage`, as received.
+    pub app_usage: Option<String>,
 }
 
 /// What an answer means for the message.
@@ -42,11 +46,12 @@ pub enum Verdict {
     Sent { message_id: String },
     /// Final: ERROR `refused`.
     Refused,
-    /// Not taken; try again until it expires. Not counted against `dispatch.max_attempts`: the call was not written,
-    /// or the limit it met is the line's.
+    /// Not taken; try again, for ever (until it expires). Not counted against `dispatch.max_attempts`: the call
+    /// was not written, or the limit is the line's.
     TryAgain,
-    /// Not taken; try again, counted. `at_most` such answers end the message before `dispatch.max_attempts` does.
-    RetryCounted { at_most: Option<u32>, not_before: Duration },
+    /// Not taken; try again, counted. `at_most` bounds the calls so answered, the first included, below
+    /// `dispatch.max_attempts`; `not_before` is the least delay, also above `retry.cap`.
+    RetryCounted { at_most: Option<u32>, not_before: Option<Duration> },
     /// A complete answer that says the server failed (5xx, code 1 or 2): Graph may have taken it. `dispatch.on_5xx`.
     ServerFailed,
     /// Not known. `dispatch.on_ambiguous`.
@@ -80,7 +85,7 @@ pub struct PauseDemand {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
     pub verdict: Verdict,
-    /// For the row's `error_*` columns; empty when `verdict` is `Sent`.
+    /// For the row's `error_*` columns; default (empty) when `verdict` is `Sent`.
     pub error: ErrorDetail,
     pub pause: Option<PauseDemand>,
 }
@@ -88,93 +93,133 @@ pub struct Judgement {
 /// Judges what came back from a call.
 pub fn classify(result: &CallResult) -> Judgement {
     match result {
-        CallResult::Answer(answer) => judge(answer),
-        CallResult::NotSent { reason } => Judgement {
-            verdict: Verdict::TryAgain,
-            error: ErrorDetail { message: envelope::clean(reason), ..ErrorDetail::default() },
-            pause: None,
-        },
-        CallResult::Cut { reason } => Judgement {
-            verdict: Verdict::Ambiguous,
-            error: ErrorDetail { message: envelope::clean(reason), ..ErrorDetail::default() },
-            pause: None,
-        },
+        CallResult::Answer(answer) => judge_answer(answer),
+        CallResult::NotSent { reason } => judge_silence(Verdict::TryAgain, None, reason),
+        CallResult::Cut { reason } => judge_silence(Verdict::Ambiguous, None, reason),
+        CallResult::Unsendable { reason } => {
+            judge_silence(Verdict::WaitForLine, Some(Ladder::LineRefused.demand(None, reason)), reason)
+        }
     }
 }
 
-fn judge(answer: &Answer) -> Judgement {
-    let status = answer.http_status;
-    let (rule, error) = match envelope::read(&answer.body) {
-        Body::Sent { message_id } if (200..300).contains(&status) => {
+/// Without an answer there is only the transport's reason.
+fn judge_silence(verdict: Verdict, pause: Option<PauseDemand>, reason: &str) -> Judgement {
+    let message = redact(reason, MAX_ERROR_CHARS);
+    Judgement { verdict, error: ErrorDetail { message, ..ErrorDetail::default() }, pause }
+}
+
+fn judge_answer(answer: &Answer) -> Judgement {
+    let Envelope { message_id, error } = Envelope::read(&answer.body);
+    let success = (200..300).contains(&answer.http_status);
+    let meaning = match (&error, message_id) {
+        (None, Some(message_id)) if success => {
             let verdict = Verdict::Sent { message_id };
             return Judgement { verdict, error: ErrorDetail::default(), pause: None };
         }
-        Body::Error(error) => (with_status(table::rule(&error), &error, status), detail(status, error)),
-        Body::Sent { .. } | Body::Other => {
-            (without_code(status), unreadable(status, "an answer of another shape"))
-        }
-        Body::NotJson => (without_code(status), unreadable(status, "an answer that is not JSON")),
+        (Some(error), Some(_)) if success => despite_message_id(meaning_of(answer.http_status, error)),
+        (Some(error), _) => meaning_of(answer.http_status, error),
+        (None, _) => by_status(answer.http_status, false),
     };
-    let named = answer.business_usage.as_deref().and_then(envelope::time_to_regain_access);
-    let pause = rule.pause.map(|pause| PauseDemand {
-        target: pause.target,
-        first: pause.first,
-        cap: pause.cap,
-        named: named.filter(|_| pause.obeys_header),
-        reason: reason(&error),
+    let error = error.unwrap_or_default();
+    let pause = ladder(answer.http_status, meaning).map(|ladder| {
+        ladder.demand(pause::named_by(answer.business_usage.as_deref()), &pause_reason(answer, &error))
     });
-    Judgement { verdict: rule.verdict, error, pause }
+    Judgement { verdict: verdict(meaning), error: detail(answer, &error), pause }
 }
 
-/// HTTP statuses speak only where the code does not.
-fn with_status(rule: Option<Rule>, error: &GraphError, status: u16) -> Rule {
-    match rule {
-        Some(rule) => rule,
-        None if status == 429 => table::RATE,
-        None if status == 408 || status >= 500 => table::SERVER_FAILED,
-        // No code at all: the type says whether it is about the token.
-        None if error.code.is_none() && error.kind.as_deref() == Some("OAuthException") => table::LINE,
-        None => table::REFUSED,
+/// The code decides; HTTP 429 and answers without a code that Meta documents are judged by their status.
+fn meaning_of(http_status: u16, error: &GraphError) -> Meaning {
+    let known = table::look_up(error);
+    if http_status != 429 {
+        return known.unwrap_or_else(|| by_status(http_status, error.code.is_some()));
+    }
+    match known {
+        // What is promised of these codes holds under every HTTP status: 10 and 551 end the message, a call that
+        // Graph may have taken is counted as such.
+        Some(kept @ (Meaning::Server | Meaning::InFactSent)) => kept,
+        Some(kept @ (Meaning::Final | Meaning::FinalForLine)) if matches!(error.code, Some(10 | 551)) => kept,
+        // A rate code may stop more than this line, or for longer.
+        Some(kept @ (Meaning::RateApp | Meaning::RateUseCase)) => kept,
+        _ => Meaning::RateLine,
     }
 }
 
-/// An answer that names no error and is no success.
+/// What a status means by itself.
 ///
-/// A 4xx without a readable body comes from something between us and Graph. It does not say that Graph refused the
-/// message, so it is not ended; and it is not among the answers after which a call may be repeated, so it is held.
-/// A redirect is never followed and would meet every message of the line: the line waits.
-fn without_code(status: u16) -> Rule {
-    match status {
-        429 => table::RATE,
-        300..=399 => table::LINE,
-        408 | 500.. => table::SERVER_FAILED,
-        _ => table::AMBIGUOUS,
+/// - 3xx: never followed, so nobody took the message, and a redirect is no answer of Graph's: `graph.base_url` is
+///   wrong or a gateway stands between. Counted, so that one message which a gateway dislikes does not hold its line
+///   for a day; with a short pause of the line, so that a wrong address does not use up a backlog's tries.
+/// - 408 and 5xx: a complete answer that says the server failed; it may have taken the message before.
+/// - Other 4xx: refused, JSON or not. Whoever answers so, Graph or a gateway before it, says that it did not take
+///   the request, so it is not ambiguous; gateways that lost the answer of a server behind them say 502 or 504.
+/// - 2xx without `message_id`: not known, unless an error code stands in it.
+fn by_status(http_status: u16, has_code: bool) -> Meaning {
+    match http_status {
+        300..=399 => Meaning::Redirected,
+        429 => Meaning::RateLine,
+        408 | 500.. => Meaning::Server,
+        400..=499 => Meaning::Final,
+        _ if has_code => Meaning::Final,
+        _ => Meaning::Unclear,
     }
 }
 
-fn detail(status: u16, error: GraphError) -> ErrorDetail {
+/// A success that carries an error and a `message_id`: judged by the error, except that what Graph seems to have
+/// taken is not sent again as if it had not.
+fn despite_message_id(meaning: Meaning) -> Meaning {
+    match verdict(meaning) {
+        Verdict::TryAgain | Verdict::RetryCounted { .. } | Verdict::WaitForLine => Meaning::Unclear,
+        _ => meaning,
+    }
+}
+
+fn verdict(meaning: Meaning) -> Verdict {
+    match meaning {
+        Meaning::Final | Meaning::FinalForLine => Verdict::Refused,
+        Meaning::LineRefused => Verdict::WaitForLine,
+        Meaning::RateLine | Meaning::RateUseCase | Meaning::RateApp => Verdict::TryAgain,
+        Meaning::Again { at_most, not_before } => Verdict::RetryCounted { at_most, not_before },
+        Meaning::Redirected => Verdict::RetryCounted { at_most: None, not_before: None },
+        Meaning::Server => Verdict::ServerFailed,
+        Meaning::InFactSent => Verdict::Hold,
+        Meaning::Unclear => Verdict::Ambiguous,
+    }
+}
+
+fn ladder(http_status: u16, meaning: Meaning) -> Option<Ladder> {
+    match meaning {
+        Meaning::RateLine | Meaning::Redirected => Some(Ladder::RateLine),
+        Meaning::RateUseCase => Some(Ladder::RateUseCase),
+        Meaning::RateApp => Some(Ladder::RateApp),
+        Meaning::LineRefused | Meaning::FinalForLine => Some(Ladder::LineRefused),
+        _ if http_status == 429 => Some(Ladder::RateLine),
+        _ => None,
+    }
+}
+
+fn detail(answer: &Answer, error: &GraphError) -> ErrorDetail {
+    let message = match error.message.as_str() {
+        // The body is not quoted: a gateway's page may echo the request.
+        "" => format!("HTTP {} without an error text of Graph", answer.http_status),
+        text => redact(text, MAX_ERROR_CHARS),
+    };
     ErrorDetail {
-        http_status: Some(i32::from(status)),
-        code: error.code,
-        subcode: error.subcode,
-        message: error.message,
-        fbtrace_id: error.fbtrace_id,
+        http_status: Some(i32::from(answer.http_status)),
+        code: error.code.and_then(|code| i32::try_from(code).ok()),
+        subcode: error.subcode.and_then(|subcode| i32::try_from(subcode).ok()),
+        message,
+        fbtrace_id: error.fbtrace_id.as_deref().map(|id| redact(id, 100)).filter(|id| !id.is_empty()),
     }
 }
 
-fn unreadable(status: u16, what: &str) -> ErrorDetail {
-    ErrorDetail {
-        http_status: Some(i32::from(status)),
-        message: format!("HTTP {status} with {what}"),
-        ..ErrorDetail::default()
-    }
+fn pause_reason(answer: &Answer, error: &GraphError) -> String {
+    let source = match (error.code, error.subcode) {
+        (Some(code), Some(subcode)) => format!("Graph code {code}/{subcode}"),
+        (Some(code), None) => format!("Graph code {code}"),
+        (None, _) => format!("HTTP {}", answer.http_status),
+    };
+    if error.message.is_empty() { source } else { format!("{source}: {}", error.message) }
 }
 
-fn reason(error: &ErrorDetail) -> String {
-    let status = error.http_status.unwrap_or_default();
-    match (error.code, error.subcode) {
-        (Some(code), Some(subcode)) => format!("Graph code {code}/{subcode}: {}", error.message),
-        (Some(code), None) => format!("Graph code {code}: {}", error.message),
-        (None, _) => format!("Graph answered HTTP {status}: {}", error.message),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,379 @@
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use rstest::rstest;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::message::Class;
+
+const TOKEN: &str = "EAAGm0PX4ZCpsBAKZCx9";
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn settings(base_url: &str) -> GraphSettings {
+    GraphSettings {
+        base_url: base_url.parse().expect("a URL"),
+        app_secret: SecretString::from(""),
+        connect_timeout: Duration::from_secs(3),
+        timeout: Duration::from_secs(10),
+        media_timeout: Duration::from_secs(15),
+    }
+}
+
+fn client(base_url: &str) -> GraphClient {
+    GraphClient::new(&settings(base_url)).expect("a client")
+}
+
+async fn send_with(client: &GraphClient, token: &str) -> CallResult {
+    let page_token = SecretString::from(token);
+    let call = Call {
+        class: Class::Messenger,
+        kind: MessageKind::Text,
+        dest: "2531",
+        mdata: "the private text",
+        page_token: &page_token,
+    };
+    tokio::time::timeout(DEADLINE, client.send(&call)).await.expect("a call ends within its own timeout")
+}
+
+async fn send(client: &GraphClient) -> CallResult {
+    send_with(client, TOKEN).await
+}
+
+/// A server that handles each connection with `handle`. Returns its base URL.
+async fn serve<F, Done>(handle: F) -> String
+where
+    F: Fn(TcpStream) -> Done + Send + 'static,
+    Done: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound port");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(handle(stream));
+        }
+    });
+    format!("http://{address}/v25.0")
+}
+
+/// Reads one whole request: head and body, as text.
+async fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
+    let mut bytes = Vec::new();
+    loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = String::from_utf8(bytes[..end].to_vec()).expect("an ASCII head");
+            let length: usize = head
+                .lines()
+                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok())
+                .expect("a content-length");
+            if bytes.len() >= end + 4 + length {
+                let body = String::from_utf8(bytes[end + 4..].to_vec()).expect("a UTF-8 body");
+                return Some((head, body));
+            }
+        }
+        if stream.read_buf(&mut bytes).await.expect("a readable stream") == 0 {
+            return None;
+        }
+    }
+}
+
+/// A server that reads a request, answers with these bytes, and closes.
+async fn answering(response: impl Into<Vec<u8>>) -> String {
+    let response: Arc<Vec<u8>> = Arc::new(response.into());
+    serve(move |mut stream| {
+        let response = response.clone();
+        async move {
+            if read_request(&mut stream).await.is_some() {
+                // The client may have gone when it has seen enough.
+                let _ = stream.write_all(&response).await;
+            }
+        }
+    })
+    .await
+}
+
+fn ok(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn answer(result: CallResult) -> Answer {
+    match result {
+        CallResult::Answer(answer) => answer,
+        other => panic!("expected an answer, got {other:?}"),
+    }
+}
+
+/// The reason of a call without an answer; checks that it tells no secret.
+fn cut(result: CallResult) -> String {
+    match result {
+        CallResult::Cut { reason } => discreet(reason),
+        other => panic!("expected a cut call, got {other:?}"),
+    }
+}
+
+fn not_sent(result: CallResult) -> String {
+    match result {
+        CallResult::NotSent { reason } => discreet(reason),
+        other => panic!("expected an unsent call, got {other:?}"),
+    }
+}
+
+fn discreet(reason: String) -> String {
+    assert!(!reason.is_empty());
+    for secret in [TOKEN, "private", "2531", "http://"] {
+        assert!(!reason.contains(secret), "{reason:?} tells {secret:?}");
+    }
+    reason
+}
+
+// ---- what is sent --------------------------------------------------------------------------------------------
+
+#[rstest]
+#[case("")]
+#[case("/")]
+#[tokio::test]
+async fn a_call_is_one_post_with_the_token_in_its_header(#[case] end_of_base: &str) {
+    let (seen, mut requests) = mpsc::unbounded_channel();
+    let base = serve(move |mut stream| {
+        let seen = seen.clone();
+        async move {
+            while let Some(request) = read_request(&mut stream).await {
+                seen.send(request).expect("the test listens");
+                stream.write_all(ok("{}").as_bytes()).await.expect("the client reads");
+            }
+        }
+    })
+    .await;
+    answer(send(&client(&format!("{base}{end_of_base}"))).await);
+    let (head, body) = requests.recv().await.expect("a request");
+    let lines: Vec<String> = head.lines().map(str::to_ascii_lowercase).collect();
+    assert_eq!(head.lines().next(), Some("POST /v25.0/me/messages HTTP/1.1"));
+    assert!(head.contains(&format!("Bearer {TOKEN}")));
+    assert_eq!(head.matches(TOKEN).count(), 1);
+    assert_eq!(lines.iter().filter(|line| line.starts_with("authorization: ")).count(), 1);
+    assert!(lines.contains(&"content-type: application/json".to_owned()));
+    assert!(lines.contains(&format!("user-agent: meta-dispatch/{}", env!("CARGO_PKG_VERSION"))));
+    assert!(!lines.iter().any(|line| line.starts_with("referer") || line.starts_with("cookie")));
+    assert_eq!(
+        body,
+        r#"{"recipient":{"id":"2531"},"messaging_type":"RESPONSE","message":{"text":"the private text"}}"#
+    );
+}
+
+#[tokio::test]
+async fn connections_are_reused() {
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = accepted.clone();
+    let base = serve(move |mut stream| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            while read_request(&mut stream).await.is_some() {
+                stream.write_all(ok("{}").as_bytes()).await.expect("the client reads");
+            }
+        }
+    })
+    .await;
+    let client = client(&base);
+    for _ in 0..5 {
+        answer(send(&client).await);
+    }
+    assert_eq!(accepted.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_idle_costs_no_call() {
+    let (closed, mut closings) = mpsc::unbounded_channel();
+    let base = serve(move |mut stream| {
+        let closed = closed.clone();
+        async move {
+            if read_request(&mut stream).await.is_some() {
+                stream.write_all(ok("{}").as_bytes()).await.expect("the client reads");
+                stream.shutdown().await.expect("an open connection");
+                // The client closes its side when it has noticed.
+                assert!(read_request(&mut stream).await.is_none(), "nothing is sent on a closed connection");
+                closed.send(()).expect("the test listens");
+            }
+        }
+    })
+    .await;
+    let client = client(&base);
+    for _ in 0..3 {
+        answer(send(&client).await);
+        tokio::time::timeout(DEADLINE, closings.recv()).await.expect("in time").expect("a closing");
+    }
+}
+
+#[rstest]
+#[case("")]
+#[case("EAA\ntoken")]
+#[tokio::test]
+async fn a_token_that_fits_no_header_is_never_sent(#[case] token: &str) {
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = accepted.clone();
+    let base = serve(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async {}
+    })
+    .await;
+    let result = send_with(&client(&base), token).await;
+    assert!(matches!(&result, CallResult::Unsendable { reason } if !reason.contains("EAA")), "{result:?}");
+    assert_eq!(accepted.load(Ordering::SeqCst), 0);
+}
+
+// ---- complete answers ----------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn an_answer_is_reported_with_status_body_and_usage_headers() {
+    let base = answering(
+        "HTTP/1.1 403 Forbidden\r\nX-App-Usage: {\"call_count\":28}\r\n\
+         X-Business-Use-Case-Usage: {\"1\":[]}\r\nContent-Length: 9\r\n\r\n{\"a\":\"b\"}",
+    )
+    .await;
+    let answer = answer(send(&client(&base)).await);
+    assert_eq!(answer.http_status, 403);
+    assert_eq!(answer.body, br#"{"a":"b"}"#);
+    assert_eq!(answer.app_usage.as_deref(), Some(r#"{"call_count":28}"#));
+    assert_eq!(answer.business_usage.as_deref(), Some(r#"{"1":[]}"#));
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer_and_is_not_followed() {
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = accepted.clone();
+    let elsewhere = serve(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async {}
+    })
+    .await;
+    for status in [301, 302, 307, 308] {
+        let base = answering(format!(
+            "HTTP/1.1 {status} Moved\r\nLocation: {elsewhere}/steal\r\nContent-Length: 0\r\n\r\n"
+        ))
+        .await;
+        assert_eq!(answer(send(&client(&base)).await).http_status, status);
+    }
+    assert_eq!(accepted.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn an_answer_of_64_kib_is_read_and_a_longer_one_is_cut() {
+    let longest = ok(&"x".repeat(64 * 1024));
+    assert_eq!(answer(send(&client(&answering(longest).await)).await).body.len(), 64 * 1024);
+    for length in [64 * 1024 + 1, 100 * 1024] {
+        let base = answering(ok(&"x".repeat(length))).await;
+        assert_eq!(cut(send(&client(&base)).await), "the answer is over 64 KiB");
+    }
+}
+
+#[rstest]
+#[case(TOKEN)]
+#[case("no-token-of-metas-form")]
+#[tokio::test]
+async fn a_token_that_graph_echoes_is_taken_out_of_the_answer(#[case] token: &str) {
+    let base = answering(ok(&format!(r#"{{"a":"{token}","b":"x{token}"}}"#))).await;
+    let answer = answer(send_with(&client(&base), token).await);
+    assert_eq!(String::from_utf8_lossy(&answer.body), r#"{"a":"[redacted]","b":"x[redacted]"}"#);
+}
+
+// ---- no complete answer --------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_refused_connection_was_not_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound port");
+    drop(listener);
+    let reason = not_sent(send(&client(&format!("http://{address}"))).await);
+    assert!(reason.contains("refused"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_failed_tls_handshake_was_not_sent() {
+    let base = serve(|mut stream| async move {
+        stream.write_all(b"HTTP/1.1 400 this is no TLS\r\n\r\n").await.expect("the client reads");
+    })
+    .await;
+    not_sent(send(&client(&base.replace("http:", "https:"))).await);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_ready_in_time_was_not_sent() {
+    let base = serve(|stream| async move {
+        let _open = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let mut settings = settings(&base.replace("http:", "https:"));
+    settings.connect_timeout = Duration::from_millis(200);
+    let begun = Instant::now();
+    not_sent(send(&GraphClient::new(&settings).expect("a client")).await);
+    assert!(begun.elapsed() < settings.timeout);
+}
+
+#[rstest]
+#[case("", "closed before it answered")]
+#[case("HTTP/1.1 200 OK\r\nContent-Le", "closed inside the head")]
+#[case("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"message_id\":\"m_1\"}", "closed inside the body")]
+#[case("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n", "closed between chunks")]
+#[case("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabcde\r\n", "a broken chunk")]
+#[case("SSH-2.0-OpenSSH_9\r\n", "another protocol")]
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_a_cut(#[case] response: &str, #[case] what: &str) {
+    let reason = cut(send(&client(&answering(response).await)).await);
+    assert!(!reason.contains("within"), "{what}: {reason}");
+}
+
+#[rstest]
+#[case("")]
+#[case("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")]
+#[tokio::test]
+async fn an_answer_that_does_not_end_in_time_is_a_cut(#[case] response: &'static str) {
+    let base = serve(move |mut stream| async move {
+        read_request(&mut stream).await;
+        stream.write_all(response.as_bytes()).await.expect("the client reads");
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let mut settings = settings(&base);
+    settings.connect_timeout = Duration::from_millis(100);
+    settings.timeout = Duration::from_millis(300);
+    let reason = cut(send(&GraphClient::new(&settings).expect("a client")).await);
+    assert_eq!(reason, "no complete answer within 300ms");
+}
+
+// ---- settings ------------------------------------------------------------------------------------------------
+
+#[test]
+fn media_has_a_timeout_of_its_own() {
+    let client = client("https://graph.example/v25.0");
+    assert_eq!(client.total_timeout(MessageKind::Text), Duration::from_secs(10));
+    for kind in [MessageKind::Image, MessageKind::Audio, MessageKind::Video, MessageKind::File] {
+        assert_eq!(client.total_timeout(kind), Duration::from_secs(15));
+    }
+}
+
+#[test]
+fn a_base_url_with_credentials_is_refused_by_its_key() {
+    let error = GraphClient::new(&settings("https://user:secret@graph.example/v25.0")).expect_err("refused");
+    assert_eq!(error.to_string(), "setting graph.base_url: must hold no user name or password");
+}
+
+#[test]
+fn printing_a_client_or_a_call_shows_no_secret() {
+    let mut settings = settings("https://graph.example/v25.0");
+    settings.app_secret = SecretString::from("the-app-secret");
+    let client = GraphClient::new(&settings).expect("a client");
+    let page_token = SecretString::from(TOKEN);
+    let call = Call {
+        class: Class::Instagram,
+        kind: MessageKind::Text,
+        dest: "2531",
+        mdata: "hi",
+        page_token: &page_token,
+    };
+    let printed = format!("{client:?} {call:?}");
+    assert!(!printed.contains("the-app-secret") && !printed.contains(TOKEN), "{printed}");
+}
