@@ -190,7 +190,7 @@ fn view(line: &LineRecord, now: OffsetDateTime) -> LineView {
 }
 
 fn has_page_token(line: &LineRecord) -> bool {
-    line.page_token.as_ref().is_some_and(|token| !token.expose_secret().is_empty())
+    line.page_token.as_ref().is_some_and(|token| !token.expose_secret().trim().is_empty())
 }
 
 /// Whether the line may send, and if not, why: the cause that has to be removed first.
@@ -205,6 +205,10 @@ fn state(line: &LineRecord, now: OffsetDateTime) -> String {
     }
     if !has_page_token(line) {
         return "no token".into();
+    }
+    let has_page_id = line.page_id.as_deref().is_some_and(|id| !id.trim().is_empty());
+    if line.class == Class::Messenger && !has_page_id {
+        return "no page id".into();
     }
     match line.paused_until {
         Some(until) if until > now => {

@@ -6,9 +6,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::message::{Class, Status};
 
+/// The largest id that JavaScript and most JSON readers keep exactly; far above any that is ever reached by counting.
+const LARGEST_ID: i64 = (1 << 53) - 1;
+
 /// An id: a positive integer, made into its type.
 pub fn id<T: Clone + Send + Sync + 'static>(make: fn(i64) -> T) -> impl TypedValueParser<Value = T> {
-    clap::value_parser!(i64).range(1..).map(make)
+    clap::value_parser!(i64).range(1..=LARGEST_ID).map(make)
 }
 
 /// `messenger` or `instagram`.

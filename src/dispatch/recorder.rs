@@ -201,7 +201,7 @@ impl Recorder {
 /// What a waiter is told about a change; nothing while the row goes on.
 fn outcome(change: &Change) -> Option<Outcome> {
     let row = change.row();
-    let status = row.to.filter(|status| status.is_outcome())?;
+    let status = Some(row.to).filter(|status| status.is_outcome())?;
     Some(Outcome {
         cdls_id: change.id(),
         status,

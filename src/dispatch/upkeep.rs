@@ -21,12 +21,17 @@ pub enum Order {
         length: Duration,
         reason: String,
     },
+    /// End the line's pause: it was demanded of a page token that has been replaced.
+    Resume(LineId),
     /// End the expired rows of a line that does not send.
     Expire(LineId),
 }
 
-/// Carries out orders until the dispatcher is gone or `stop`. A failed one is logged: pauses hold in this process
-/// anyway, and expiry is ordered again.
+/// How long after a failure a pause is written again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Carries out orders until the dispatcher is gone or `stop`. A pause that cannot be written is tried again, as it can
+/// be ended by others only when its line's record shows it; the rest is ordered again anyway.
 pub async fn run(
     store: SharedStore,
     broker: SharedBroker,
@@ -41,13 +46,21 @@ pub async fn run(
         };
         let done = match order {
             Some(Order::Pause { scope, length, reason }) => {
-                pause(&store, &events, scope, length, &reason).await
+                while let Err(error) = pause(&store, &events, scope, length, &reason).await {
+                    tracing::warn!(%error, "a pause cannot be written; trying again");
+                    tokio::select! {
+                        () = tokio::time::sleep(AGAIN_AFTER) => {}
+                        () = stop.cancelled() => return,
+                    }
+                }
+                Ok(())
             }
+            Some(Order::Resume(line)) => store.resume_line(line).await.map(drop),
             Some(Order::Expire(line)) => expire(&store, &broker, line).await,
             None => return,
         };
         if let Err(error) = done {
-            tracing::warn!(%error, "a line's pause or expired rows could not be written");
+            tracing::warn!(%error, "a line could not be resumed, or its expired rows ended");
         }
     }
 }
@@ -60,11 +73,12 @@ async fn pause(
     reason: &str,
 ) -> Result<(), StoreError> {
     store.pause(scope, length, reason).await?;
-    if let PauseScope::Line(line) = scope {
-        let records = store.lines(&[line]).await?;
-        // The dispatcher is gone only when the process ends.
-        let _ = events.send(Event::Lines { asked: vec![line], records, pause_written: true });
-    }
+    let records = match scope {
+        PauseScope::Line(line) => store.lines(&[line]).await?,
+        PauseScope::App => store.all_lines().await?,
+    };
+    // The dispatcher is gone only when the process ends.
+    let _ = events.send(Event::Lines { asked: Vec::new(), records, pause_written: true });
     Ok(())
 }
 

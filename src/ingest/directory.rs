@@ -43,7 +43,7 @@ impl Directory {
 
     /// The account of a token, which is active.
     pub async fn account(&self, token: &str) -> Result<AccountId, Refusal> {
-        if !TOKEN_LENGTHS.contains(&token.chars().count()) {
+        if !TOKEN_LENGTHS.contains(&token.chars().count()) || token.contains(char::is_control) {
             return Err(Refusal::UnknownToken);
         }
         let Some(identifier) = tokens::identifier(token) else { return Err(Refusal::UnknownToken) };

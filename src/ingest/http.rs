@@ -62,11 +62,23 @@ async fn answer(ingest: &Ingest, class: Class, request: Request) -> Response {
 
 async fn submit(ingest: &Ingest, class: Class, request: Request) -> Result<Accepted, Refusal> {
     let (head, body) = request.into_parts();
+    let awaits_permission = head.headers.contains_key(header::EXPECT);
+    if declared_length(&head.headers) > LONGEST_BODY as u64 {
+        // A client that asked first has sent nothing yet, and need not.
+        if !awaits_permission {
+            drain(body).await;
+        }
+        return Err(Refusal::TooLarge);
+    }
     let body = read_body(body).await?;
     let query = head.uri.query().unwrap_or_default();
     let parameters = Parameters::read(query, body_type(&head.headers), &body)?;
     let bearer = bearer(&head.headers);
     ingest.submit(class, &parameters, bearer.as_deref(), prefer_wait(&head.headers)).await
+}
+
+fn declared_length(headers: &HeaderMap) -> u64 {
+    headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(0)
 }
 
 async fn read_body(mut body: Body) -> Result<Bytes, Refusal> {

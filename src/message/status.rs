@@ -4,8 +4,9 @@
 //! PENDING ─► SENDING ─► OK
 //!    ▲          ├─────► ERROR
 //!    ├──────────┤         (released before a byte was written, or waiting with its paused line)
-//!    │          ├─────► RETRY ─► SENDING            RETRY ─► OK (a late success)
+//!    ├──────────┼─────► RETRY           (due again: PENDING)
 //!    │          └─────► UNKNOWN ─► OK | ERROR | RETRY
+//! PENDING | RETRY | UNKNOWN ─► OK (a late success of the call before)
 //! PENDING | RETRY ─► CANCELLED | ERROR (expired)
 //! ```
 //! OK, ERROR and CANCELLED never change. Every change is one guarded UPDATE; matching no row is a normal answer.

@@ -67,7 +67,11 @@ pub fn decide(judgement: &Judgement, tried: Tried, policy: &RetryPolicy, jitter:
         }
         Verdict::RetryCounted { at_most, not_before } => counted(*at_most, *not_before, false),
         Verdict::ServerFailed if policy.retry_5xx => counted(None, None, true),
-        Verdict::Ambiguous if policy.retry_ambiguous => counted(None, None, true),
+        // Bounded like the others; but a call whose outcome is not known does not make an ERROR of the message.
+        Verdict::Ambiguous if policy.retry_ambiguous => match counted(None, None, true) {
+            Next::Fail { .. } => Next::Unknown,
+            next => next,
+        },
         Verdict::ServerFailed | Verdict::Ambiguous | Verdict::Hold => Next::Unknown,
         Verdict::WaitForLine => Next::WaitForLine,
     }

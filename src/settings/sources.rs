@@ -12,6 +12,15 @@ use serde::Deserialize;
 
 use super::{DEFAULTS, Overrides, Settings, SettingsError};
 
+/// What may stand for settings whose library's message would not say it.
+const CHOICES: &[(&str, &str)] = &[
+    ("dispatch.on_ambiguous", "must be hold or retry"),
+    ("dispatch.on_5xx", "must be retry or hold"),
+    ("events.publish", "must be none, outcomes or all"),
+    ("log.format", "must be text or json"),
+    ("graph.base_url", "must be an absolute http(s) URL"),
+];
+
 const ENVIRONMENT_PREFIX: &str = "META_DISPATCH__";
 
 impl Settings {
@@ -34,8 +43,13 @@ impl Settings {
         }
         let merged =
             sources.build().map_err(|error| SettingsError(format!("settings: {}", one_line(&error))))?;
-        let settings: Settings = serde_path_to_error::deserialize(merged)
-            .map_err(|error| SettingsError::of(&error.path().to_string(), without_value(error.inner())))?;
+        let settings: Settings = serde_path_to_error::deserialize(merged).map_err(|error| {
+            let key = error.path().to_string();
+            let choice = CHOICES.iter().find(|(named, _)| *named == key);
+            let demand =
+                choice.map_or_else(|| without_value(error.inner()), |(_, words)| (*words).to_owned());
+            SettingsError::of(&key, demand)
+        })?;
         settings.check()?;
         Ok(settings)
     }

@@ -9,7 +9,7 @@ use crate::message::{ErrorDetail, ErrorKind, MessageId, Status};
 /// A change of a row's state. Applies only to the row with this fence.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// Graph accepted the message. Also wins over UNKNOWN and RETRY: the success was late.
+    /// Graph accepted the message. Also wins over UNKNOWN, RETRY and PENDING: the success was late.
     Sent { id: MessageId, fence: i32, http_status: i32, message_id: String },
     /// Ends the claimed row.
     Failed { id: MessageId, fence: i32, kind: ErrorKind, error: ErrorDetail, ambiguous: bool },
@@ -21,8 +21,6 @@ pub enum Change {
     WaitForLine { id: MessageId, fence: i32, error: ErrorDetail },
     /// Back to PENDING: claimed, and the call was never begun.
     Release { id: MessageId, fence: i32 },
-    /// A waiting row behind another of the same recipient takes that one's time.
-    Defer { id: MessageId, fence: i32, after: Duration },
     /// A waiting row whose time has passed.
     Expire { id: MessageId, fence: i32 },
 }
@@ -34,7 +32,7 @@ pub struct RowChange {
     pub fence: i32,
     /// The states the change may leave.
     pub from: &'static [Status],
-    pub to: Option<Status>,
+    pub to: Status,
     pub status_code: Option<i32>,
     pub message_id: Option<String>,
     /// Whether the `error_code` … `fbtrace_id` columns are written, with what follows (NULLs included).
@@ -55,7 +53,8 @@ pub struct RowChange {
 
 const CLAIMED: &[Status] = &[Status::Sending];
 const WAITING: &[Status] = &[Status::Pending, Status::Retry];
-const LATE: &[Status] = &[Status::Sending, Status::Unknown, Status::Retry];
+/// A success may be known late: when its row was settled by others, or waits for its next call already.
+const LATE: &[Status] = &[Status::Sending, Status::Unknown, Status::Retry, Status::Pending];
 
 impl Change {
     /// The row this change is about.
@@ -67,7 +66,6 @@ impl Change {
             | Change::Unknown { id, .. }
             | Change::WaitForLine { id, .. }
             | Change::Release { id, .. }
-            | Change::Defer { id, .. }
             | Change::Expire { id, .. } => *id,
         }
     }
@@ -76,62 +74,50 @@ impl Change {
     pub fn row(&self) -> RowChange {
         match self {
             Change::Sent { id, fence, http_status, message_id } => RowChange {
-                to: Some(Status::Ok),
                 status_code: Some(*http_status),
                 message_id: Some(message_id.clone()),
                 writes_error: true,
                 done: true,
-                ..RowChange::of(*id, *fence, LATE)
+                ..RowChange::of(*id, *fence, LATE, Status::Ok)
             },
             Change::Failed { id, fence, kind, error, ambiguous } => RowChange {
-                to: Some(Status::Error),
                 error_kind: Some(kind.as_str()),
                 add_ambiguous: i32::from(*ambiguous),
                 done: true,
-                ..RowChange::of(*id, *fence, CLAIMED).with_error(error)
+                ..RowChange::of(*id, *fence, CLAIMED, Status::Error).with_error(error)
             },
             Change::Retry { id, fence, after, error, counted, ambiguous } => RowChange {
-                to: Some(Status::Retry),
                 add_tries: i32::from(*counted),
                 add_ambiguous: i32::from(*ambiguous),
                 next_after_ms: Some(after.as_millis() as i64),
-                ..RowChange::of(*id, *fence, CLAIMED).with_error(error)
+                ..RowChange::of(*id, *fence, CLAIMED, Status::Retry).with_error(error)
             },
             Change::Unknown { id, fence, error } => RowChange {
-                to: Some(Status::Unknown),
                 add_ambiguous: 1,
-                ..RowChange::of(*id, *fence, CLAIMED).with_error(error)
+                ..RowChange::of(*id, *fence, CLAIMED, Status::Unknown).with_error(error)
             },
-            Change::WaitForLine { id, fence, error } => RowChange {
-                to: Some(Status::Pending),
-                ..RowChange::of(*id, *fence, CLAIMED).with_error(error)
-            },
-            Change::Release { id, fence } => RowChange {
-                to: Some(Status::Pending),
-                add_attempts: -1,
-                ..RowChange::of(*id, *fence, CLAIMED)
-            },
-            Change::Defer { id, fence, after } => RowChange {
-                next_after_ms: Some(after.as_millis() as i64),
-                ..RowChange::of(*id, *fence, WAITING)
-            },
+            Change::WaitForLine { id, fence, error } => {
+                RowChange { ..RowChange::of(*id, *fence, CLAIMED, Status::Pending).with_error(error) }
+            }
+            Change::Release { id, fence } => {
+                RowChange { add_attempts: -1, ..RowChange::of(*id, *fence, CLAIMED, Status::Pending) }
+            }
             Change::Expire { id, fence } => RowChange {
-                to: Some(Status::Error),
                 error_kind: Some(ErrorKind::Expired.as_str()),
                 done: true,
-                ..RowChange::of(*id, *fence, WAITING)
+                ..RowChange::of(*id, *fence, WAITING, Status::Error)
             },
         }
     }
 }
 
 impl RowChange {
-    fn of(id: MessageId, fence: i32, from: &'static [Status]) -> RowChange {
+    fn of(id: MessageId, fence: i32, from: &'static [Status], to: Status) -> RowChange {
         RowChange {
             id: id.0,
             fence,
             from,
-            to: None,
+            to,
             status_code: None,
             message_id: None,
             writes_error: false,

@@ -362,8 +362,8 @@ pub trait Store: Send + Sync + 'static {
     /// cancelled are left out.
     async fn ready_flows(&self, partitions: &[Partition]) -> Result<Vec<(Flow, MessageId)>, StoreError>;
 
-    /// Clears the `next_at` of at most `limit` rows that are due (lowest due time and id first), and says which
-    /// rows they were.
+    /// Makes at most `limit` rows that are due (lowest due time and id first) ready: PENDING without a `next_at`. Says
+    /// which rows they were.
     async fn promote_due(
         &self,
         partitions: &[Partition],

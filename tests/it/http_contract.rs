@@ -149,6 +149,7 @@ async fn every_refusal_has_its_code_text_and_status(#[case] backend: Backend) {
         (json!({"tsid": "short"}), 401, "SID not found", 102),
         (json!({"tsid": nobody.expose_secret()}), 401, "SID not found", 102),
         (json!({"tsid": "x".repeat(65)}), 401, "SID not found", 102),
+        (json!({"tsid": "a\u{0}bcdefghijklmnop"}), 401, "SID not found", 102),
         (json!({"tsid": {"a": 1}}), 401, "SID not found", 102),
         (json!({"app_id": null}), 400, "No app_id", 210),
         (json!({"app_id": "-3"}), 400, "No app_id", 210),

@@ -211,6 +211,49 @@ async fn an_expired_page_token_pauses_the_line_and_a_new_one_sends_what_waited(#
     pipeline.stop().await;
 }
 
+#[rstest]
+#[case::of_the_line("code80006x1-ann", 80006)]
+#[case::of_every_line("code4x1-ann", 4)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_that_graph_demanded_shows_its_reason_and_ends_when_the_line_is_resumed(
+    #[values(EMBEDDED, SERVERS)] backend: Backend,
+    #[case] dest: &str,
+    #[case] code: i32,
+) {
+    let pipeline = Pipeline::start(backend).await;
+    let id = pipeline.submit(dest, "hello").await;
+    // Due again after its backoff, it waits with its line.
+    let waits =
+        |row: &meta_dispatch::store::LogRow| row.error_code == Some(code) && row.status == Status::Pending;
+    let row = pipeline.until(id, "the refusal", waits).await;
+    assert_eq!((row.attempts, row.next_at), (1, None));
+    let record = pipeline.store.lines(&[pipeline.messenger]).await.expect("the store answers").remove(0);
+    assert!(record.pause_reason.is_some_and(|reason| reason.contains(&code.to_string())));
+    assert!(record.paused_until.is_some());
+    assert!(pipeline.store.resume_line(pipeline.messenger).await.expect("the store answers"));
+    assert_eq!(pipeline.expect_ok(id).await.attempts, 2);
+    pipeline.stop().await;
+}
+
+#[rstest]
+#[case::sqlite_with_the_embedded_queue(EMBEDDED)]
+#[case::postgres_with_rabbitmq(SERVERS)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_token_written_by_sql_ends_the_pause_of_its_predecessor(#[case] backend: Backend) {
+    let pipeline = Pipeline::start(backend).await;
+    pipeline.execute("update cd_v8_line set v8l_wa_api_key = 'EXPIREDtoken'").await;
+    let id = pipeline.submit("ann", "hello").await;
+    pipeline.until(id, "the refusal", |row| row.error_code == Some(190)).await;
+    pipeline.execute("update cd_v8_line set v8l_wa_api_key = 'EAAnew'").await;
+    assert_eq!(pipeline.expect_ok(id).await.attempts, 2);
+    eventually("the pause to be gone", || async {
+        let record = pipeline.store.lines(&[pipeline.messenger]).await.expect("the store answers").remove(0);
+        if record.paused_until.is_none() { Ok(()) } else { Err(format!("{record:?}")) }
+    })
+    .await;
+    pipeline.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_line_spends_no_attempts_and_goes_on_when_it_is_resumed() {
     let pipeline = Pipeline::start(SERVERS).await;

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Dispatcher;
 use crate::dispatch::Event;
-use crate::dispatch::line::{Line, PlannedCall, Steps};
+use crate::dispatch::line::{DEMANDED, Line, PlannedCall, Steps};
 use crate::dispatch::send::{Finished, Ticket, send};
 use crate::dispatch::upkeep::Order;
 use crate::message::LineId;
@@ -63,7 +63,11 @@ impl Dispatcher {
             }
         };
         // Gone only when the process ends.
-        let _ = self.channels.orders.send(Order::Pause { scope, length, reason: demand.reason.clone() });
+        let _ = self.channels.orders.send(Order::Pause {
+            scope,
+            length,
+            reason: format!("{DEMANDED}{}", demand.reason),
+        });
     }
 
     pub(super) fn begin(&mut self, call: PlannedCall) {

@@ -124,7 +124,10 @@ impl Dispatcher {
         for record in records {
             missing.remove(&record.id);
             if let Some(line) = self.lines.get_mut(&record.id) {
-                line.configure(&record, &self.options.limits, pause_written, now, today);
+                if line.configure(&record, &self.options.limits, pause_written, now, today) {
+                    // Gone only when the process ends.
+                    let _ = self.channels.orders.send(Order::Resume(record.id));
+                }
                 self.dirty.insert(record.id);
             }
         }

@@ -28,6 +28,9 @@ const CLAIM_STALE_AFTER: Duration = Duration::from_millis(1_500);
 /// A line that sent is remembered this long, with the state of its limiters and pauses.
 const REMEMBERED: Duration = Duration::from_secs(120);
 
+/// How the reason of a pause begins that an answer of Graph demanded, and no operator.
+pub const DEMANDED: &str = "Graph: ";
+
 /// Announced rows are read at once, even while their lane has a backlog, if they are this few.
 const SMALL_JOB: u32 = 8;
 
@@ -146,7 +149,8 @@ impl Line {
         self.config.is_some()
     }
 
-    /// Takes over the line's record. A changed limit starts with a drained limiter, so it cannot burst.
+    /// Takes over the line's record. A changed limit starts with a drained limiter, so it cannot burst. Returns whether
+    /// its pause is to be ended: Graph demanded it of a page token that has been replaced since.
     /// `pause_written`: the record was read after a pause demanded here was written to it.
     pub fn configure(
         &mut self,
@@ -155,7 +159,7 @@ impl Line {
         pause_written: bool,
         now: Instant,
         today: OffsetDateTime,
-    ) {
+    ) -> bool {
         let ClassLimits { text, media } = limits.of(record.class);
         let limits = Limits::of(
             record.class,
@@ -174,11 +178,12 @@ impl Line {
         if pause_written {
             self.local_pause = None;
         }
+        let had = self.sender().map(|sender| sender.page_token.expose_secret().to_owned());
         self.config = Some(Config {
             sender: record
                 .page_token
                 .as_ref()
-                .filter(|token| !token.expose_secret().is_empty())
+                .filter(|token| !token.expose_secret().trim().is_empty())
                 .map(|token| Sender { class: record.class, page_token: Arc::new(token.clone()) }),
             active: record.active && record.account_active,
             paused_until: record
@@ -186,6 +191,14 @@ impl Line {
                 .and_then(|until| Duration::try_from(until - today).ok())
                 .map(|left| now + left.min(Duration::from_secs(365 * 86_400))),
         });
+        let has = self.sender().map(|sender| sender.page_token.expose_secret().to_owned());
+        let is_new = matches!((had, has), (Some(had), Some(has)) if had != has);
+        let was_demanded = record.pause_reason.as_deref().is_some_and(|reason| reason.starts_with(DEMANDED));
+        let ends = is_new && was_demanded && self.paused_until(now).is_some();
+        if ends {
+            self.local_pause = None;
+        }
+        ends
     }
 
     /// The line's record is gone: nothing is sent until it is back.

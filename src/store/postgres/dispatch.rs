@@ -125,7 +125,7 @@ const PROMOTE_DUE: &str = "
         select cdls_id from cdls where cdls_id in (select cdls_id from due)
           and status in ('PENDING', 'RETRY') and next_at <= now()
         order by cdls_id for update skip locked)
-    update cdls set next_at = null where cdls_id in (select cdls_id from locked)
+    update cdls set status = 'PENDING', next_at = null where cdls_id in (select cdls_id from locked)
     returning v8l_id, priority, cdls_id";
 
 pub async fn promote_due(

@@ -16,7 +16,7 @@ const INSERT: &str = "
     insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, mcaption, msg_id, cp_id, priority, next_at, expires_at, waiter)
     select s.cdcs_id, s.v8l_id, s.class, s.dest, s.mtype, s.mdata, s.mcaption, s.msg_id, s.cp_id, s.priority,
            case when s.send_at > now() then s.send_at end,
-           greatest(s.send_at, now()) + s.valid_ms * interval '1 millisecond', s.waiter
+           coalesce(s.send_at, now()) + s.valid_ms * interval '1 millisecond', s.waiter
     from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                 $9::text[], $10::text[], $11::timestamptz[], $12::bigint[], $13::text[]) with ordinality
          as s(cdcs_id, v8l_id, class, dest, mtype, mdata, mcaption, msg_id, cp_id, priority, send_at, valid_ms, waiter, place)

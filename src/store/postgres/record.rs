@@ -24,7 +24,7 @@ const CHANGE: &str = "
             select from cdls c where c.cdls_id = w.id and c.fence = w.fence and strpos(w.leaves, c.status) > 0
             for update) as c)
     update cdls c set
-        status = coalesce(w.status, c.status),
+        status = w.status,
         status_code = coalesce(w.status_code, c.status_code),
         message_id = coalesce(w.message_id, c.message_id),
         error_code = case when w.writes_error then w.error_code else c.error_code end,
@@ -93,7 +93,7 @@ async fn change(connection: &mut PgConnection, changes: &[Change]) -> Result<Vec
         .bind(rows.iter().map(|r| r.id).collect::<Vec<_>>())
         .bind(rows.iter().map(|r| r.fence).collect::<Vec<_>>())
         .bind(leaves)
-        .bind(rows.iter().map(|r| r.to.map(Status::as_str)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.to.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|r| r.status_code).collect::<Vec<_>>())
         .bind(rows.iter().map(|r| r.message_id.as_deref()).collect::<Vec<_>>())
         .bind(rows.iter().map(|r| r.writes_error).collect::<Vec<_>>())

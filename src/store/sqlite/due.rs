@@ -65,7 +65,7 @@ pub async fn promote(
     }
     let (mut transaction, now) = begin(writer).await?;
     let promoted: Vec<i64> = sqlx::query_scalar(
-        "update cdls set next_at = null
+        "update cdls set status = 'PENDING', next_at = null
          where cdls_id in (select value from json_each(?1)) and status in ('PENDING', 'RETRY') and next_at <= ?2
          returning cdls_id",
     )

@@ -16,7 +16,7 @@ use crate::store::{Change, Claim, Recorded, StoreError};
 /// ends the claim.
 pub(super) const CHANGE: &str = "
 update cdls set
-    status = coalesce(j.value->>3, status),
+    status = j.value->>3,
     status_code = coalesce(j.value->>4, status_code),
     message_id = coalesce(j.value->>5, message_id),
     error_code = iif(j.value->>6, j.value->>7, error_code),
