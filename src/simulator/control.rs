@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::answer::{AnswerBody, plain};
-use super::server::Shared;
+use super::shared::Shared;
 
 /// The part of the path that separates these endpoints from Graph's.
 pub(super) const PREFIX: &str = "/simulator/";

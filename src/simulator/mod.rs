@@ -24,6 +24,7 @@ mod limits;
 mod outcome;
 mod request;
 mod server;
+mod shared;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub use journal::{Call, Counts};
 pub use outcome::outcomes_help;
 pub use request::token_tag;
 
-use server::Shared;
+use shared::Shared;
 
 /// The version that stands in the path of [`Simulator::base_url`] and in `facebook-api-version`.
 const GRAPH_VERSION: &str = "v25.0";

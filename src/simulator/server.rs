@@ -4,8 +4,6 @@
 //! the outcomes `cut` and `truncated` are.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::SimulatorOptions;
 use super::answer::{self, AnswerBody, Answers, HangUp};
 use super::control;
-use super::journal::{Arrival, Counts, Journal, Taken};
+use super::journal::{Arrival, Taken};
 use super::outcome::{self, Reply};
 use super::request;
+use super::shared::{InFlight, Shared};
 
 /// The largest body read; the contract's calls are far smaller.
 const MAX_BODY: usize = 64 * 1024;
@@ -34,26 +32,6 @@ const MAX_BODY: usize = 64 * 1024;
 const SLOW: Duration = Duration::from_secs(2);
 /// The pause after a failed accept (no file descriptors left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Everything connections share. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct Shared(Arc<State>);
-
-struct State {
-    options: SimulatorOptions,
-    run: u64,
-    journal: Mutex<Journal>,
-    /// Latency and jitter of the calls that follow.
-    latency: Mutex<(Duration, Duration)>,
-    in_flight: AtomicUsize,
-    max_in_flight: AtomicUsize,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("options", &self.0.options).finish_non_exhaustive()
-    }
-}
 
 /// Takes connections until it is told to stop; each is a task of the tracker and ends with it.
 pub(super) async fn accept(
@@ -91,39 +69,6 @@ async fn serve(stream: TcpStream, shared: Shared) {
 }
 
 impl Shared {
-    pub fn new(options: SimulatorOptions) -> Shared {
-        Shared(Arc::new(State {
-            run: rand::random(),
-            journal: Mutex::new(Journal::new(options.keep, options.limit_per_token)),
-            latency: Mutex::new((options.latency, options.latency_jitter)),
-            in_flight: AtomicUsize::new(0),
-            max_in_flight: AtomicUsize::new(0),
-            options,
-        }))
-    }
-
-    pub fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.0.journal.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn latency(&self) -> (Duration, Duration) {
-        *self.0.latency.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn set_latency(&self, latency: Duration, jitter: Duration) {
-        *self.0.latency.lock().unwrap_or_else(PoisonError::into_inner) = (latency, jitter);
-    }
-
-    pub fn counts(&self) -> Counts {
-        let now = self.0.in_flight.load(Ordering::Relaxed);
-        self.journal().counts(now, self.0.max_in_flight.load(Ordering::Relaxed))
-    }
-
-    pub fn reset(&self) {
-        self.journal().reset();
-        self.0.max_in_flight.store(self.0.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
-
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, HangUp> {
         let (head, body) = request.into_parts();
         let path = head.uri.path();
@@ -145,7 +90,7 @@ impl Shared {
 
     /// A call of `me/messages` whose request was read whole.
     async fn send(&self, head: &Parts, body: Bytes) -> Result<Response<AnswerBody>, HangUp> {
-        let _in_flight = InFlight::enter(&self.0);
+        let _in_flight = InFlight::enter(self);
         let (tag, asked) = self.read(head, &body);
         let taken = self.journal().take(Arrival {
             tag: &tag,
@@ -171,7 +116,7 @@ impl Shared {
             Err(error) => return (String::new(), Err(("no token", error))),
         };
         let query = head.uri.query().unwrap_or_default();
-        let secret = self.0.options.app_secret.as_ref();
+        let secret = self.options().app_secret.as_ref();
         let asked = request::recipient(&head.headers, query, token, secret, body);
         (request::token_tag(token), asked.map_err(|error| ("refused", error)))
     }
@@ -208,23 +153,6 @@ impl Shared {
     }
 
     fn answers<'a>(&self, seq: u64, tag: &'a str, usage: Option<u32>) -> Answers<'a> {
-        Answers { run: self.0.run, seq, tag, usage, regain_minutes: self.0.options.regain_minutes }
-    }
-}
-
-/// A call being answered; ends also when its caller gives up.
-struct InFlight<'a>(&'a State);
-
-impl InFlight<'_> {
-    fn enter(state: &State) -> InFlight<'_> {
-        let now = state.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        state.max_in_flight.fetch_max(now, Ordering::Relaxed);
-        InFlight(state)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        Answers { run: self.run(), seq, tag, usage, regain_minutes: self.options().regain_minutes }
     }
 }

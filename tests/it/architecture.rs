@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["message", "settings"]),
     ("broker", &["message", "settings"]),
     ("graph", &["message", "policy", "settings"]),
-    ("server", &["settings"]),
+    ("server", &[]),
     ("ingest", &["broker", "message", "server", "settings", "store", "tokens"]),
     ("dispatch", &["broker", "graph", "message", "policy", "settings", "store"]),
     ("ops", &["broker", "message", "server", "store"]),

@@ -4,8 +4,9 @@
 //! to commit. The limiter is asked again when the claimed row is handed to the connection, so that a slow commit
 //! cannot bunch calls. No I/O: [`Line::pump`] says what is to be done, the dispatcher does it.
 
+mod track;
+
 use std::collections::{HashMap, VecDeque};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +14,13 @@ use secrecy::{ExposeSecret, SecretString};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::clock::RuntimeClock;
 use super::queue::Queue;
 use crate::message::{Class, Lane, LineId, Medium, MessageId};
 use crate::policy::classify::PauseDemand;
-use crate::policy::pace::{Limits, Pacer, PauseLadder, Rates};
+use crate::policy::pace::{Limits, PauseLadder, Rates};
 use crate::settings::{ClassLimits, LimitSettings};
 use crate::store::{Change, FlowRead, HeldRecipient, LineRecord, RangeRead, ReadyRow};
+use track::{Due, Track};
 
 /// A claimed row whose call has not begun this long after the claim was asked for is given back: `call_deadline`
 /// allows for two seconds.
@@ -64,24 +65,6 @@ struct Config {
     sender: Option<Sender>,
     active: bool,
     paused_until: Option<Instant>,
-}
-
-/// Pacing of one medium.
-struct Track {
-    pacer: Option<Pacer<RuntimeClock>>,
-    /// Messages a second; 1 until the line's record has been read.
-    limit: NonZeroU32,
-    last_call: Option<Instant>,
-    claiming: usize,
-    claimed: VecDeque<Due>,
-    calling: usize,
-}
-
-/// A row on its way from claim to call.
-struct Due {
-    row: ReadyRow,
-    expires: Instant,
-    asked: Instant,
 }
 
 /// The process's permits that nobody holds.
@@ -440,38 +423,6 @@ impl Line {
             .into_iter()
             .any(|track| track.last_call.is_some_and(|last| now < last + REMEMBERED));
         self.queue.is_idle() && self.permits() == 0 && !recent && self.paused_until(now).is_none()
-    }
-}
-
-impl Track {
-    fn new() -> Track {
-        Track {
-            pacer: None,
-            limit: NonZeroU32::MIN,
-            last_call: None,
-            claiming: 0,
-            claimed: VecDeque::new(),
-            calling: 0,
-        }
-    }
-
-    fn set_limit(&mut self, limit: NonZeroU32) {
-        if self.pacer.is_none() || self.limit != limit {
-            self.limit = limit;
-            self.pacer = Some(Pacer::new(limit, RuntimeClock));
-        }
-    }
-
-    fn permits(&self) -> usize {
-        self.claiming + self.claimed.len() + self.calling
-    }
-
-    /// When the call of the next row to be claimed can begin, going by the limit.
-    fn next_due(&self, now: Instant) -> Instant {
-        let interval = Duration::from_secs(1) / self.limit.get();
-        let ahead = (self.claiming + self.claimed.len()) as u32;
-        let first = self.last_call.map_or(now, |last| now.max(last + interval));
-        first + interval * ahead
     }
 }
 

@@ -1,0 +1,264 @@
+//! What goes into the store and comes out of it: rows, wishes, and reports. Plain data.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use time::OffsetDateTime;
+
+use crate::message::{
+    AccountId, Class, ErrorKind, Lane, LineId, Medium, MessageId, MessageKind, Partition, Status,
+};
+
+/// A token as stored: looked up by its first ten characters, compared by the SHA-256 of the whole.
+#[derive(Debug, Clone)]
+pub struct TokenRecord {
+    pub account: AccountId,
+    pub account_active: bool,
+    pub hash: Vec<u8>,
+}
+
+/// A line as the worker and the ingest need it, with its account's state.
+#[derive(Debug, Clone)]
+pub struct LineRecord {
+    pub id: LineId,
+    pub account: AccountId,
+    pub name: Option<String>,
+    pub class: Class,
+    pub active: bool,
+    pub account_active: bool,
+    /// Plain or sealed, as stored; empty counts as none.
+    pub page_token: Option<SecretString>,
+    pub page_id: Option<String>,
+    pub instagram_account_id: Option<String>,
+    /// Messages a second; `None` is the class's default.
+    pub rate_text: Option<u32>,
+    pub rate_media: Option<u32>,
+    pub paused_until: Option<OffsetDateTime>,
+    pub pause_reason: Option<String>,
+}
+
+/// A row that may be claimed, as a line's actor holds it.
+#[derive(Debug, Clone)]
+pub struct ReadyRow {
+    pub id: MessageId,
+    pub line: LineId,
+    pub account: AccountId,
+    pub lane: Lane,
+    pub kind: MessageKind,
+    pub cp_id: Option<String>,
+    pub dest: String,
+    pub mdata: String,
+    pub fence: i32,
+    /// Calls begun so far.
+    pub attempts: i32,
+    /// Retried answers about the message itself so far.
+    pub tries: i32,
+    /// How long the row is still valid, by the database's clock; zero or less has expired.
+    pub valid_for: time::Duration,
+    pub waiter: Option<String>,
+}
+
+impl ReadyRow {
+    /// The flow this row is served in.
+    pub fn flow(&self) -> Flow {
+        Flow {
+            line: self.line,
+            lane: self.lane,
+            medium: self.kind.medium(),
+            campaign: self.cp_id.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// Ready rows of one line that are served in turn with its other flows: one lane, one medium, one campaign
+/// (the empty campaign holds the rows without a `cp_id`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flow {
+    pub line: LineId,
+    pub lane: Lane,
+    pub medium: Medium,
+    pub campaign: String,
+}
+
+/// A wish for the next ready rows of a flow, in id order: those with ids above `after`, at most `limit`.
+#[derive(Debug, Clone)]
+pub struct FlowRead {
+    pub flow: Flow,
+    pub after: MessageId,
+    pub limit: u32,
+}
+
+/// A wish for the ready rows that a job announced, at most `limit`, in id order.
+#[derive(Debug, Clone, Copy)]
+pub struct RangeRead {
+    pub line: LineId,
+    pub lane: Lane,
+    pub first: MessageId,
+    pub last: MessageId,
+    pub limit: u32,
+}
+
+/// A claim to be made: the row as read, with the fence it had then.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    pub id: MessageId,
+    pub fence: i32,
+    /// How long others leave the claimed row alone: the call's total timeout and two seconds.
+    pub call_deadline: Duration,
+}
+
+/// What one recorder transaction did: for each change and each claim, in the order given, whether it took place.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    pub changed: Vec<bool>,
+    pub claimed: Vec<bool>,
+}
+
+/// A recipient whose next message has to wait: a row of theirs is claimed, or waits for its next try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldRecipient {
+    pub line: LineId,
+    pub lane: Lane,
+    pub dest: String,
+    pub by: MessageId,
+    pub status: Status,
+    /// Until the row is due (RETRY) or may be settled (SENDING), by the database's clock.
+    pub wait: Duration,
+}
+
+/// A claimed row, as the owner of its partition compares it with its own calls in flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedRow {
+    pub id: MessageId,
+    pub line: LineId,
+    pub fence: i32,
+    pub worker: String,
+    /// Whether `call_deadline` has passed by the database's clock.
+    pub overdue: bool,
+    pub waiter: Option<String>,
+}
+
+/// A partition held by a worker process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    pub partition: Partition,
+    pub epoch: i64,
+}
+
+/// What a worker holds after a renewal, and how many workers share the partitions.
+#[derive(Debug, Clone, Default)]
+pub struct LeaseReport {
+    pub held: Vec<Lease>,
+    /// Worker processes alive, this one included.
+    pub workers: usize,
+}
+
+/// A row of the log as callers and dashboards see it (contract: "SQL: for dashboards"), names and order included.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct LogRow {
+    pub cdls_id: MessageId,
+    pub cdcs_id: AccountId,
+    pub v8l_id: LineId,
+    pub class: Class,
+    pub dest: String,
+    pub mtype: MessageKind,
+    pub mdata: String,
+    pub mcaption: Option<String>,
+    pub msg_id: Option<String>,
+    pub cp_id: Option<String>,
+    pub priority: Lane,
+    pub status: Status,
+    pub status_code: i32,
+    pub message_id: Option<String>,
+    pub error_code: Option<i32>,
+    pub error_subcode: Option<i32>,
+    pub error_kind: Option<ErrorKind>,
+    pub error_message: Option<String>,
+    pub fbtrace_id: Option<String>,
+    pub attempts: i32,
+    pub ambiguous_attempts: i32,
+    #[serde(serialize_with = "crate::message::time_or_null")]
+    pub next_at: Option<OffsetDateTime>,
+    #[serde(serialize_with = "crate::message::time")]
+    pub expires_at: OffsetDateTime,
+    #[serde(serialize_with = "crate::message::time")]
+    pub created_at: OffsetDateTime,
+    #[serde(serialize_with = "crate::message::time_or_null")]
+    pub sent_at: Option<OffsetDateTime>,
+    #[serde(serialize_with = "crate::message::time_or_null")]
+    pub done_at: Option<OffsetDateTime>,
+    #[serde(serialize_with = "crate::message::time_or_null")]
+    pub delivered_at: Option<OffsetDateTime>,
+    #[serde(serialize_with = "crate::message::time_or_null")]
+    pub read_at: Option<OffsetDateTime>,
+}
+
+/// Whose rows a look-up may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One account's: everything a token can reach.
+    Account(AccountId),
+    /// All: operators at the command line.
+    Operator,
+}
+
+/// Which rows `log tail` shows.
+#[derive(Debug, Clone, Default)]
+pub struct LogFilter {
+    pub line: Option<LineId>,
+    pub status: Option<Status>,
+    pub cp_id: Option<String>,
+}
+
+/// Rows of one line in one state: a cell of `log stats`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct StatusCount {
+    pub v8l_id: LineId,
+    pub class: Class,
+    pub status: Status,
+    pub rows: i64,
+}
+
+/// An account as listed.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct AccountRow {
+    pub cdcs_id: AccountId,
+    pub cdcs_name: String,
+    pub cdcs_active: bool,
+    #[serde(serialize_with = "crate::message::time")]
+    pub created_at: OffsetDateTime,
+}
+
+/// A token as listed: its identifier, never the token.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct TokenRow {
+    pub token_id: String,
+    pub cdcs_id: AccountId,
+    #[serde(serialize_with = "crate::message::time")]
+    pub created_at: OffsetDateTime,
+    #[serde(serialize_with = "crate::message::time_or_null")]
+    pub revoked_at: Option<OffsetDateTime>,
+}
+
+/// A line to be added.
+#[derive(Debug, Clone)]
+pub struct NewLine {
+    /// Chosen by the operator, or the next free id.
+    pub id: Option<LineId>,
+    pub account: AccountId,
+    pub name: Option<String>,
+    pub class: Class,
+    pub page_token: SecretString,
+    pub page_id: Option<String>,
+    pub instagram_account_id: Option<String>,
+    pub rate_text: Option<u32>,
+    pub rate_media: Option<u32>,
+}
+
+/// Which lines a pause concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PauseScope {
+    Line(LineId),
+    /// Every line: Graph limited the app they all share.
+    App,
+}
