@@ -26,6 +26,9 @@ use crate::store::{self, SchemaState, SharedStore};
 /// How often the log's room for further ids is looked after.
 const ROOM_EVERY: Duration = Duration::from_secs(300);
 
+/// How long each part that has nothing to finish any more may take to close.
+const CLOSING: Duration = Duration::from_secs(5);
+
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -60,6 +63,8 @@ pub struct App {
     pub admin: SocketAddr,
     pub store: SharedStore,
     tasks: JoinSet<&'static str>,
+    /// The send endpoints; ends when the requests in flight are answered.
+    requests: Option<tokio::task::JoinHandle<()>>,
     dispatch: Option<tokio::task::JoinHandle<()>>,
     broker: SharedBroker,
     stopping: CancellationToken,
@@ -78,7 +83,7 @@ impl App {
         let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
 
-        let http = if role.takes_requests() {
+        let (http, requests) = if role.takes_requests() {
             let listener = listen(settings.http.listen, "http.listen").await?;
             let address = listener.local_addr()?;
             let ingest = Ingest::new(store.clone(), broker.clone(), settings, stopping.clone());
@@ -89,13 +94,9 @@ impl App {
             });
             let serving =
                 server::serve(listener, ingest::http::router(ingest), per_address, stopping.clone());
-            tasks.spawn(async move {
-                serving.await;
-                "http"
-            });
-            Some(address)
+            (Some(address), Some(tokio::spawn(serving)))
         } else {
-            None
+            (None, None)
         };
 
         let (held, leases) = watch::channel(0);
@@ -133,6 +134,7 @@ impl App {
             admin,
             store,
             tasks,
+            requests,
             dispatch,
             broker,
             stopping,
@@ -146,7 +148,8 @@ impl App {
         let failed = tokio::select! {
             () = stop.cancelled() => None,
             task = self.tasks.join_next() => Some(task.and_then(Result::ok).unwrap_or("a task")),
-            _ = finished(&mut self.dispatch) => Some("dispatch"),
+            () = finished(&mut self.dispatch) => Some("dispatch"),
+            () = finished(&mut self.requests) => Some("http"),
         };
         self.stop().await;
         match failed {
@@ -158,27 +161,39 @@ impl App {
     /// Stops taking requests, drains calls in flight, writes what is known, and closes everything.
     pub async fn stop(mut self) {
         self.stopping.cancel();
-        if self.dispatch.is_some() {
-            finished(&mut self.dispatch).await;
-        }
+        let grace = self.grace;
+        let dispatch = async {
+            if self.dispatch.is_some() {
+                finished(&mut self.dispatch).await;
+            }
+        };
+        let requests = async {
+            if self.requests.is_some()
+                && tokio::time::timeout(grace, finished(&mut self.requests)).await.is_err()
+            {
+                tracing::warn!("requests outlasted the grace and were cut");
+            }
+        };
+        tokio::join!(dispatch, requests);
+        // Nothing commits submissions, hears replies or asks for health any more from here on.
         self.ended.cancel();
         let tasks = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.grace, tasks).await.is_err() {
-            tracing::warn!("requests outlasted the grace and were cut");
+        if tokio::time::timeout(CLOSING, tasks).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
         }
-        self.broker.close(Duration::from_secs(5)).await;
+        self.broker.close(CLOSING).await;
         self.store.close().await;
         tracing::info!("stopped");
     }
 }
 
-/// Waits for the dispatch task; for ever where there is none.
-async fn finished(dispatch: &mut Option<tokio::task::JoinHandle<()>>) {
-    match dispatch {
-        Some(task) => {
+/// Waits for a task; for ever where there is none.
+async fn finished(task: &mut Option<tokio::task::JoinHandle<()>>) {
+    match task {
+        Some(running) => {
             // A panic was reported by the panic hook.
-            let _ = task.await;
-            *dispatch = None;
+            let _ = running.await;
+            *task = None;
         }
         None => std::future::pending().await,
     }

@@ -103,10 +103,12 @@ impl Round {
             }
         }
         if !self.held.is_empty() {
-            match store.still_held(&self.held).await {
-                Ok(held) => tell(Event::StillHeld { asked: self.held, held }),
-                Err(error) => result = Err(error),
-            }
+            // What cannot be asked is asked again later, as if nothing had changed.
+            let held = store.still_held(&self.held).await.unwrap_or_else(|error| {
+                result = Err(error);
+                self.held.clone()
+            });
+            tell(Event::StillHeld { asked: self.held, held });
         }
         result
     }
