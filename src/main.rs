@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use meta_dispatch::cli::{self, Cli};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Fails only if a provider is installed already, and then there is one.

@@ -46,9 +46,9 @@ pub struct LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    /// Renews every 0.3 of a lease, and looks for free partitions at least every second, until `shutdown`.
+    /// Renews every 0.3 of a lease, and looks for free partitions at least every half second, until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut tick = tokio::time::interval((self.lease * 3 / 10).min(Duration::from_secs(1)));
+        let mut tick = tokio::time::interval((self.lease * 3 / 10).min(Duration::from_millis(500)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

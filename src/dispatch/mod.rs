@@ -9,6 +9,7 @@
 
 mod clock;
 mod dispatcher;
+mod expiry;
 mod lease;
 mod line;
 mod queue;
@@ -113,13 +114,14 @@ impl DispatchOptions {
 }
 
 impl Dispatch {
-    /// Runs until `shutdown`, then drains: claimed rows whose calls have not begun are given back, calls in flight
-    /// are awaited for the grace, results are written, and the partitions handed over.
+    /// Runs until `shutdown`, then drains: claimed rows whose calls have not begun are given back, the partitions are
+    /// handed over, calls in flight are awaited for the grace, and results are written.
     pub async fn run(self, shutdown: CancellationToken) {
         let (events, inbox) = mpsc::unbounded_channel();
         let (entries, recorder_inbox) = mpsc::unbounded_channel();
         let (requests, reader_inbox) = mpsc::unbounded_channel();
         let (orders, upkeep_inbox) = mpsc::unbounded_channel();
+        let (expiries, expiry_inbox) = mpsc::unbounded_channel();
         let latency = Latency::default();
         let send_until = SendUntil::default();
         let owned = watch::Sender::new(Vec::new());
@@ -138,11 +140,12 @@ impl Dispatch {
         let background = CancellationToken::new();
         let reader =
             tokio::spawn(reader::run(self.store.clone(), reader_inbox, events.clone(), background.clone()));
-        let upkeep = tokio::spawn(upkeep::run(
+        let upkeep =
+            tokio::spawn(upkeep::run(self.store.clone(), upkeep_inbox, events.clone(), background.clone()));
+        let expiry = tokio::spawn(expiry::run(
             self.store.clone(),
             self.broker.clone(),
-            upkeep_inbox,
-            events.clone(),
+            expiry_inbox,
             background.clone(),
         ));
         let scanner = tokio::spawn(scan::run(
@@ -170,11 +173,22 @@ impl Dispatch {
             self.worker.clone(),
             send::SendContext { graph: self.graph, policy: self.options.retry.clone() },
             self.options,
-            dispatcher::Channels { inbox, jobs: self.jobs, entries, requests, orders },
+            dispatcher::Channels { inbox, jobs: self.jobs, entries, requests, orders, expiries },
             latency,
             send_until,
         );
-        dispatcher.run(shutdown).await;
+        let (quiet, is_quiet) = oneshot::channel();
+        let hand_over = async {
+            shutdown.cancelled().await;
+            // A task that panicked was reported by the panic hook; its work is over either way.
+            let _ = keeper.await;
+            let _ = is_quiet.await;
+            self.broker.consume(&[]);
+            if let Err(error) = self.store.withdraw_worker(&self.worker).await {
+                tracing::warn!(%error, "leases could not be handed over and run out by themselves");
+            }
+        };
+        tokio::join!(dispatcher.run(shutdown.clone(), quiet), hand_over);
 
         // The dispatcher's end of the recorder's channel is gone: what is left is written, while the grace lasts.
         if tokio::time::timeout(grace.max(Duration::from_secs(1)), recorder).await.is_err() {
@@ -183,12 +197,8 @@ impl Dispatch {
             );
         }
         background.cancel();
-        for task in [reader, upkeep, scanner, keeper] {
-            // A task that panicked was reported by the panic hook; its work is over either way.
+        for task in [reader, upkeep, expiry, scanner] {
             let _ = task.await;
-        }
-        if let Err(error) = self.store.withdraw_worker(&self.worker).await {
-            tracing::warn!(%error, "leases could not be handed over and run out by themselves");
         }
     }
 }

@@ -25,7 +25,7 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(30);
 pub async fn run(
     store: SharedStore,
     broker: SharedBroker,
-    owned: watch::Receiver<Vec<Partition>>,
+    mut owned: watch::Receiver<Vec<Partition>>,
     events: mpsc::UnboundedSender<Event>,
     shutdown: CancellationToken,
 ) {
@@ -37,14 +37,16 @@ pub async fn run(
         events,
         ready_at: Instant::now(),
         claimed_at: Instant::now(),
-        expire_at: Instant::now(),
+        expire_at: Instant::now() + EXPIRE_EVERY,
     };
     loop {
         tokio::select! {
             _ = tick.tick() => {}
+            // What was taken over may have waited for a while: its rows are looked for at once.
+            Ok(()) = owned.changed() => scan.ready_at = Instant::now(),
             () = shutdown.cancelled() => return,
         }
-        let partitions = owned.borrow().clone();
+        let partitions = owned.borrow_and_update().clone();
         if partitions.is_empty() {
             continue;
         }

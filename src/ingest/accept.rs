@@ -16,6 +16,9 @@ use crate::store::{SharedStore, StoreError};
 
 /// Rows one commit holds at most.
 const BATCH: usize = 500;
+/// After a commit of at least this many rows, the next one waits a moment for those whose clients were just answered.
+const BUSY: usize = 8;
+const LINGER: Duration = Duration::from_millis(1);
 /// Submissions that may wait for a commit; more are refused at once.
 const WAITING: usize = 10_000;
 /// How often the backlog is counted, at most.
@@ -56,6 +59,7 @@ impl Acceptor {
     /// Commits what is handed in, until `ended`.
     pub async fn run(&self, mut waiting: Waiting, ended: &CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
+        let mut last = 0;
         loop {
             let received = tokio::select! {
                 received = waiting.0.recv_many(&mut batch, BATCH) => received,
@@ -64,6 +68,15 @@ impl Acceptor {
             if received == 0 {
                 return;
             }
+            if last >= BUSY && received < last {
+                tokio::time::sleep(LINGER).await;
+                while batch.len() < BATCH
+                    && let Ok(submission) = waiting.0.try_recv()
+                {
+                    batch.push(submission);
+                }
+            }
+            last = batch.len();
             let (submissions, answers) = batch.drain(..).unzip();
             self.commit(submissions, answers).await;
         }

@@ -49,6 +49,11 @@ impl Job {
         }
     }
 
+    /// How many rows it announces.
+    pub fn rows(&self) -> u32 {
+        self.lines.iter().fold(0, |rows, line| rows.saturating_add(line.4))
+    }
+
     /// The jobs that announce freshly committed rows: one per partition, in order of partition.
     pub fn announcing(rows: impl IntoIterator<Item = (LineId, Lane, MessageId)>) -> Vec<(Partition, Job)> {
         let mut jobs: std::collections::BTreeMap<Partition, Job> = Default::default();

@@ -5,6 +5,7 @@
 //! announcements of a line and lane, however long the broker is away.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -26,6 +27,8 @@ pub(super) struct Outbox {
 struct State {
     pending: BTreeMap<Partition, PendingJob>,
     out: BTreeMap<Partition, Out>,
+    /// The partition that was served last: the next one is the one after it, so that all have their turn.
+    last: Option<Partition>,
 }
 
 struct Out {
@@ -49,11 +52,17 @@ impl Outbox {
     /// The next job that may be published: of a partition that has none out.
     pub(super) fn take_next(&self) -> Option<Parcel> {
         let mut state = self.state();
-        let partition = *state.pending.keys().find(|partition| !state.out.contains_key(partition))?;
+        let partition = state.next()?;
+        state.last = Some(partition);
         let job = state.pending.remove(&partition)?.into_job();
         let id = Uuid::now_v7();
         state.out.insert(partition, Out { id, job: job.clone() });
         Some(Parcel { id, partition, job })
+    }
+
+    /// Whether a job may be published.
+    pub(super) fn has_next(&self) -> bool {
+        self.state().next().is_some()
     }
 
     /// The broker has this job. Without effect if it has come back meanwhile.
@@ -115,6 +124,13 @@ impl Outbox {
 }
 
 impl State {
+    fn next(&self) -> Option<Partition> {
+        let is_free = |partition: &&Partition| !self.out.contains_key(partition);
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let following = self.pending.range((after, Bound::Unbounded)).map(|(partition, _)| partition);
+        following.chain(self.pending.keys()).find(is_free).copied()
+    }
+
     fn take_out(&mut self, partition: Partition, id: Uuid) -> Option<Job> {
         if self.out.get(&partition).is_some_and(|out| out.id == id) {
             self.out.remove(&partition).map(|out| out.job)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Dispatcher;
@@ -75,11 +76,20 @@ impl Dispatcher {
         self.calls.spawn(send(self.send_context.clone(), call));
     }
 
-    /// Gives claimed rows back, waits for calls in flight, and calls those that outlast the grace unknown.
-    pub(super) async fn drain(mut self) {
+    /// Gives claimed rows back, waits for calls in flight, and calls those that outlast the grace unknown. `quiet` is
+    /// told when no further call can begin, so that another worker may take the lines over.
+    pub(super) async fn drain(mut self, quiet: oneshot::Sender<()>) {
         let until = Instant::now() + self.options.grace;
+        let mut quiet = Some(quiet);
         self.abandon_all();
-        while self.unfinished() {
+        loop {
+            if self.reserved + self.abandoned.len() == 0 {
+                // Nobody listens if the hand-over has given up.
+                quiet.take().map(|quiet| quiet.send(()));
+                if self.tickets.is_empty() {
+                    break;
+                }
+            }
             tokio::select! {
                 Some(finished) = self.calls.join_next() => self.finish_calls(finished),
                 Some(event) = self.channels.inbox.recv() => match event {
@@ -107,9 +117,5 @@ impl Dispatcher {
         self.lines.values_mut().for_each(|line| line.abandon(now, &mut steps));
         self.record_changes(steps.changes);
         self.reserved = self.lines.values().map(Line::reserved).sum();
-    }
-
-    fn unfinished(&self) -> bool {
-        self.reserved + self.tickets.len() + self.abandoned.len() > 0
     }
 }

@@ -1,6 +1,7 @@
 //! What each event changes.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -11,7 +12,7 @@ use crate::dispatch::Event;
 use crate::dispatch::line::Steps;
 use crate::dispatch::reader::Request;
 use crate::dispatch::upkeep::Order;
-use crate::message::{ErrorDetail, JobLine, LineId, MessageId, Partition};
+use crate::message::{ErrorDetail, JobLine, LineId, MessageId, Partition, Status};
 use crate::store::{Change, ClaimedRow, Flow, HeldRecipient, LineRecord, RangeRead, ReadyRow};
 
 impl Dispatcher {
@@ -60,13 +61,9 @@ impl Dispatcher {
         let now = Instant::now();
         for recipient in held {
             self.line_or_new(recipient.line).hold(&recipient);
-            self.watch_held(
-                now + recipient.wait,
-                recipient.by,
-                recipient.line,
-                recipient.lane,
-                recipient.dest,
-            );
+            // A call of the owner before us may end at any moment; a retry is not due before its time.
+            let wait = if recipient.status == Status::Sending { Duration::ZERO } else { recipient.wait };
+            self.watch_held(now + wait, recipient.by, recipient.line, recipient.lane, recipient.dest);
         }
     }
 
@@ -193,7 +190,7 @@ impl Dispatcher {
         for (id, line) in &self.lines {
             if line.leaves_rows_waiting(now) {
                 // Gone only when the process ends.
-                let _ = self.channels.orders.send(Order::Expire(*id));
+                let _ = self.channels.expiries.send(*id);
             }
         }
     }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,8 @@ pub struct Channels {
     pub entries: mpsc::UnboundedSender<Entry>,
     pub requests: mpsc::UnboundedSender<Request>,
     pub orders: mpsc::UnboundedSender<Order>,
+    /// Lines whose expired rows are to be looked for.
+    pub expiries: mpsc::UnboundedSender<LineId>,
 }
 
 pub struct Dispatcher {
@@ -108,8 +110,8 @@ impl Dispatcher {
         }
     }
 
-    /// Runs until `shutdown`, then drains.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    /// Runs until `shutdown`, then drains; `quiet` is told when no further call can begin.
+    pub async fn run(mut self, shutdown: CancellationToken, quiet: oneshot::Sender<()>) {
         let mut events = Vec::new();
         while !shutdown.is_cancelled() {
             let wake = self.next_wake();
@@ -127,7 +129,7 @@ impl Dispatcher {
             self.tick();
             self.pump();
         }
-        self.drain().await;
+        self.drain(quiet).await;
     }
 
     fn pump(&mut self) {

@@ -379,7 +379,10 @@ impl Line {
 
     /// A call ended, and its row is done with (`held` is false) or waits for its next try.
     pub fn call_ended(&mut self, medium: Medium, lane: Lane, dest: &str, id: MessageId, held: bool) {
-        self.track_mut(medium).calling -= 1;
+        // A line that was let go and came back meanwhile holds no permit for this call.
+        if self.queue.in_call(id) {
+            self.track_mut(medium).calling -= 1;
+        }
         if held {
             self.queue.hold(lane, dest, id);
         } else {

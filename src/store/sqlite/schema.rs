@@ -24,7 +24,7 @@ pub async fn migrate(writer: &SqlitePool) -> Result<usize, StoreError> {
     let (mut transaction, _) = begin(writer).await?;
     let before = applied(&mut transaction).await?.len();
     // `run` by another name: that one's future is not general enough for a `Send` trait method.
-    migrator().run_direct(None, &mut *transaction, false).await.map_err(not_migrated)?;
+    migrator().run_direct(&mut *transaction).await.map_err(not_migrated)?;
     let after = applied(&mut transaction).await?.len();
     commit(transaction).await?;
     Ok(after - before)

@@ -1,6 +1,6 @@
 //! A PostgreSQL database for each test, on the server of `TEST_DATABASE_URL`.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use url::Url;
 
 /// A fresh database without a schema, dropped at the end of the test.
@@ -51,5 +51,5 @@ fn server() -> Url {
 
 async fn administer(statement: String) {
     let mut connection = PgConnection::connect(server().as_str()).await.expect("PostgreSQL answers");
-    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.expect("the statement works");
+    sqlx::raw_sql(&statement).execute(&mut connection).await.expect("the statement works");
 }

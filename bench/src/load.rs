@@ -1,0 +1,163 @@
+//! The load generator: as many connections as asked for, each with one request in flight, until the count is
+//! reached; every message to a recipient of its own. Prints one JSON object.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::http::Connection;
+
+/// What a request looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shape {
+    /// The send endpoint of meta-dispatch.
+    Product,
+    /// `{"recipient_id":…,"text":…}`, for the peers.
+    Peer,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct LoadArguments {
+    /// Host and port
+    #[arg(long)]
+    pub host: String,
+    /// Path
+    #[arg(long)]
+    pub path: String,
+    #[arg(long, value_enum)]
+    pub shape: Shape,
+    /// Messages to send
+    #[arg(long)]
+    pub count: u64,
+    #[arg(long, default_value_t = 64)]
+    pub connections: u64,
+    /// Messages a second; 0 is as fast as answers come
+    #[arg(long, default_value_t = 0)]
+    pub rate: u64,
+    /// What recipients begin with
+    #[arg(long)]
+    pub prefix: String,
+    /// Lines that are written to in turn: the first, and how many (product)
+    #[arg(long, default_value_t = 1)]
+    pub first_line: u64,
+    #[arg(long, default_value_t = 1)]
+    pub lines: u64,
+    /// The account's token (product)
+    #[arg(long, env = "BENCH_TSID", default_value = "")]
+    pub tsid: String,
+}
+
+/// What the load saw.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct LoadReport {
+    pub accepted: u64,
+    pub refused: u64,
+    /// When the first request was written, in seconds since the epoch.
+    pub started: f64,
+    pub seconds: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+}
+
+#[tokio::main(flavor = "current_thread")]
+pub async fn run(arguments: LoadArguments) -> anyhow::Result<()> {
+    let local = tokio::task::LocalSet::new();
+    let report = local.run_until(drive(Rc::new(arguments))).await?;
+    #[allow(clippy::print_stdout)]
+    {
+        println!("{}", serde_json::to_string(&report)?);
+    }
+    Ok(())
+}
+
+async fn drive(arguments: Rc<LoadArguments>) -> anyhow::Result<LoadReport> {
+    let next = Rc::new(Cell::new(0));
+    let started = time::OffsetDateTime::now_utc();
+    let begun = Instant::now();
+    let connections: Vec<_> = (0..arguments.connections)
+        .map(|_| tokio::task::spawn_local(connection(Rc::clone(&arguments), Rc::clone(&next), begun)))
+        .collect();
+    let mut latencies = Histogram::<u64>::new(3)?;
+    let (mut accepted, mut refused) = (0, 0);
+    for connection in connections {
+        let part = connection.await??;
+        accepted += part.accepted;
+        refused += part.refused;
+        latencies.add(part.latencies)?;
+    }
+    Ok(LoadReport {
+        accepted,
+        refused,
+        started: started.unix_timestamp_nanos() as f64 / 1e9,
+        seconds: begun.elapsed().as_secs_f64(),
+        p50_ms: latencies.value_at_quantile(0.5) as f64 / 1e3,
+        p99_ms: latencies.value_at_quantile(0.99) as f64 / 1e3,
+    })
+}
+
+struct Part {
+    accepted: u64,
+    refused: u64,
+    latencies: Histogram<u64>,
+}
+
+async fn connection(
+    arguments: Rc<LoadArguments>,
+    next: Rc<Cell<u64>>,
+    begun: Instant,
+) -> anyhow::Result<Part> {
+    let mut connection = Connection::open(&arguments.host).await?;
+    let mut part = Part { accepted: 0, refused: 0, latencies: Histogram::new(3)? };
+    loop {
+        let number = next.get();
+        if number >= arguments.count {
+            return Ok(part);
+        }
+        next.set(number + 1);
+        if let Some(micros) = (number * 1_000_000).checked_div(arguments.rate) {
+            tokio::time::sleep_until((begun + Duration::from_micros(micros)).into()).await;
+        }
+        let request = arguments.request(number);
+        let asked = Instant::now();
+        let status = connection.exchange(request.as_bytes()).await?;
+        part.latencies.record(asked.elapsed().as_micros() as u64)?;
+        if (200..300).contains(&status) {
+            part.accepted += 1;
+        } else {
+            part.refused += 1;
+            anyhow::ensure!(
+                part.refused > 1 || status == 503,
+                "refused: {}",
+                String::from_utf8_lossy(connection.answer())
+            );
+        }
+    }
+}
+
+impl LoadArguments {
+    fn request(&self, number: u64) -> String {
+        let (prefix, tsid) = (&self.prefix, &self.tsid);
+        let text = format!(
+            "Hello number {number}! Your order has left our warehouse and will be with you on Thursday between nine \
+             and noon. Reply STOP to hear no more from us, or HELP to talk to a person."
+        );
+        let body = match self.shape {
+            Shape::Product => {
+                let line = self.first_line + number % self.lines;
+                format!(
+                    r#"{{"tsid":"{tsid}","app_id":{line},"dest":"{prefix}{number}","mtype":"text","mdata":"{text}"}}"#
+                )
+            }
+            Shape::Peer => format!(r#"{{"recipient_id":"{prefix}{number}","text":"{text}"}}"#),
+        };
+        format!(
+            "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            self.path,
+            self.host,
+            body.len(),
+        )
+    }
+}

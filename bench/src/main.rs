@@ -1,0 +1,80 @@
+//! The end-to-end benchmark: load → HTTP ingest → row → job → worker → Graph stand-in → final row, each part a
+//! process of its own whose CPU and memory are counted; and the same work on what people write instead.
+//!
+//! `bench/run` starts it with servers of its own. It measures, and judges nothing.
+
+mod graph;
+mod http;
+mod load;
+mod measure;
+mod peers;
+mod process;
+mod product;
+mod report;
+mod scenarios;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "End-to-end benchmark of meta-dispatch beside what people write instead")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run scenarios and print their tables
+    Run(RunArguments),
+    /// The Graph stand-in: answers every POST as sent
+    Graph {
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Milliseconds before each answer
+        #[arg(long, default_value_t = 0)]
+        latency: u64,
+    },
+    /// The load generator: a closed loop of HTTP requests
+    Load(load::LoadArguments),
+}
+
+#[derive(clap::Args)]
+pub struct RunArguments {
+    /// Scenarios to run; without any, all of them
+    scenarios: Vec<scenarios::Scenario>,
+    /// A PostgreSQL server where databases may be created
+    #[arg(long, env = "TEST_DATABASE_URL")]
+    database_url: String,
+    /// A RabbitMQ server, without its virtual host
+    #[arg(long, env = "TEST_AMQP_URL")]
+    amqp_url: String,
+    /// The command that reaches the RabbitMQ server, to create virtual hosts
+    #[arg(long, env = "TEST_RABBITMQCTL", default_value = "rabbitmqctl")]
+    rabbitmqctl: PathBuf,
+    /// The program to measure
+    #[arg(long)]
+    program: PathBuf,
+    /// Folder of the peers, with what they need installed
+    #[arg(long)]
+    peers: Option<PathBuf>,
+    /// How often each scenario is run; the tables show the median run
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// Fewer messages by this factor, to try the benchmark itself
+    #[arg(long, default_value_t = 1)]
+    divide: u64,
+    /// Write each run as a line of JSON to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Graph { listen, latency } => graph::serve(listen, latency),
+        Command::Load(arguments) => load::run(arguments),
+        Command::Run(arguments) => scenarios::run(arguments),
+    }
+}

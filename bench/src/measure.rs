@@ -1,0 +1,241 @@
+//! One measured run: load on a system that stands, until its last message is final. The clock stops at the last
+//! row's `done_at`, by PostgreSQL's clock, which is this machine's.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgPool, Row};
+use tokio::process::Command;
+
+use crate::graph::Deliveries;
+use crate::load::{LoadReport, Shape};
+use crate::process::{self, Running};
+
+/// A system that is up: its front door, its processes, its log.
+pub struct System {
+    pub name: &'static str,
+    /// Host and port of the endpoint, and its path.
+    pub host: String,
+    pub path: &'static str,
+    pub shape: Shape,
+    pub tsid: String,
+    pub processes: Vec<Running>,
+    pub graph: Running,
+    pub graph_address: String,
+    pub database: PgPool,
+    /// Table of the log, and the status of what was sent; it has `created_at`, `done_at`, `dest`.
+    pub table: &'static str,
+    pub sent: &'static str,
+    /// The servers all systems share, by name and process id.
+    pub servers: Vec<(&'static str, i32)>,
+}
+
+/// What is sent in a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Work {
+    pub messages: u64,
+    pub connections: u64,
+    /// Messages a second; 0 is as fast as answers come.
+    pub rate: u64,
+    pub first_line: u64,
+    pub lines: u64,
+}
+
+/// What a run cost and how long it took.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Measured {
+    pub scenario: String,
+    pub system: String,
+    pub messages: u64,
+    /// First request to last final row.
+    pub seconds: f64,
+    pub per_second: f64,
+    /// Milliseconds of CPU a message, by process; the load and the stand-in apart.
+    pub cpu: BTreeMap<String, f64>,
+    pub cpu_total: f64,
+    pub cpu_load: f64,
+    pub cpu_graph: f64,
+    pub ingest_p50_ms: f64,
+    pub ingest_p99_ms: f64,
+    /// From `created_at` to `done_at`, of the messages that were sent over HTTP.
+    pub end_to_end_p50_ms: f64,
+    pub end_to_end_p95_ms: f64,
+    pub end_to_end_p99_ms: f64,
+    /// Peak resident memory in MB, by process.
+    pub memory: BTreeMap<String, f64>,
+    pub most_in_flight: u64,
+    /// Calls beyond the first for a message.
+    pub repeated: u64,
+}
+
+impl System {
+    /// Sends the work and waits until all of it is final.
+    pub async fn run(&mut self, scenario: &str, work: Work) -> anyhow::Result<Measured> {
+        let warm_up = work.messages.min(1000);
+        self.send("warm-", Work { messages: warm_up, rate: 0, ..work }).await?;
+        self.wait_for("warm-", warm_up).await?;
+        sqlx::query("checkpoint").execute(&self.database).await?;
+        let calls_before = self.deliveries().await?;
+        let before = self.cpu()?;
+        let load_before = children_cpu()?;
+        let load = self.send("m-", work).await?;
+        anyhow::ensure!(load.accepted == work.messages, "accepted {} of {}", load.accepted, work.messages);
+        self.wait_for("m-", work.messages).await?;
+        let after = self.cpu()?;
+        let load_after = children_cpu()?;
+
+        let mut measured = Measured {
+            scenario: scenario.to_owned(),
+            system: self.name.to_owned(),
+            ingest_p50_ms: load.p50_ms,
+            ingest_p99_ms: load.p99_ms,
+            ..Measured::default()
+        };
+        self.read_times(load.started, &mut measured).await?;
+        self.read_costs(&before, &after, &mut measured)?;
+        measured.cpu_load = (load_after - load_before) * 1e3 / measured.messages as f64;
+        let calls = self.deliveries().await?;
+        measured.most_in_flight = calls.most_in_flight;
+        measured.repeated = (calls.total - calls_before.total) - (calls.unique - calls_before.unique);
+        Ok(measured)
+    }
+
+    /// Waits until `messages` rows that stand in the log are final; nothing is sent over HTTP.
+    pub async fn drain(&mut self, scenario: &str, messages: u64) -> anyhow::Result<Measured> {
+        let begun: f64 = time::OffsetDateTime::now_utc().unix_timestamp_nanos() as f64 / 1e9;
+        let before = self.cpu()?;
+        let first = self.deliveries().await?.unique;
+        while self.deliveries().await?.unique < first + messages {
+            self.alive()?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let after = self.cpu()?;
+        let mut measured =
+            Measured { scenario: scenario.to_owned(), system: self.name.to_owned(), ..Measured::default() };
+        self.read_times(begun, &mut measured).await?;
+        self.read_costs(&before, &after, &mut measured)?;
+        Ok(measured)
+    }
+
+    async fn send(&self, prefix: &str, work: Work) -> anyhow::Result<LoadReport> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["load", "--host", &self.host, "--path", self.path, "--prefix", prefix]);
+        command.args(["--shape", if self.shape == Shape::Product { "product" } else { "peer" }]);
+        for (name, value) in [
+            ("--count", work.messages),
+            ("--connections", work.connections),
+            ("--rate", work.rate),
+            ("--first-line", work.first_line),
+            ("--lines", work.lines),
+        ] {
+            command.args([name, &value.to_string()]);
+        }
+        command.env("BENCH_TSID", &self.tsid);
+        let output = process::output("load".as_ref(), &mut command, None).await?;
+        serde_json::from_str(&output).context("the load's report")
+    }
+
+    /// Waits until the log has this many final rows with the prefix. While many are missing, the stand-in is asked,
+    /// which costs the system nothing.
+    async fn wait_for(&mut self, prefix: &str, rows: u64) -> anyhow::Result<()> {
+        let query = format!("select count(*) from {} where dest like $1 and status = $2", self.table);
+        let (mut seen, mut progress) = (0, Instant::now());
+        loop {
+            self.alive()?;
+            let calls = self.deliveries().await?.unique;
+            if calls >= rows {
+                let done: i64 = sqlx::query_scalar(query.as_str())
+                    .bind(format!("{prefix}%"))
+                    .bind(self.sent)
+                    .fetch_one(&self.database)
+                    .await?;
+                if done as u64 >= rows {
+                    return Ok(());
+                }
+            }
+            if calls > seen {
+                (seen, progress) = (calls, Instant::now());
+            } else if progress.elapsed() > Duration::from_secs(60) {
+                bail!("{}: no call for a minute, after {calls}", self.name);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn read_times(&self, started: f64, measured: &mut Measured) -> anyhow::Result<()> {
+        let query = format!(
+            "select count(*) as messages, extract(epoch from max(done_at))::float8 as last, \
+             percentile_cont(array[0.5, 0.95, 0.99]) within group \
+             (order by extract(epoch from done_at - created_at)::float8 * 1000) \
+             filter (where dest like 'm-%') as latencies \
+             from {} where status = $1 and done_at >= to_timestamp($2)",
+            self.table
+        );
+        let row = sqlx::query(&query).bind(self.sent).bind(started).fetch_one(&self.database).await?;
+        measured.messages = row.get::<i64, _>("messages") as u64;
+        measured.seconds = row.get::<f64, _>("last") - started;
+        measured.per_second = measured.messages as f64 / measured.seconds;
+        if let Some(latencies) = row.get::<Option<Vec<f64>>, _>("latencies") {
+            measured.end_to_end_p50_ms = latencies[0];
+            measured.end_to_end_p95_ms = latencies[1];
+            measured.end_to_end_p99_ms = latencies[2];
+        }
+        Ok(())
+    }
+
+    fn read_costs(
+        &self,
+        before: &[(&'static str, f64)],
+        after: &[(&'static str, f64)],
+        measured: &mut Measured,
+    ) -> anyhow::Result<()> {
+        for ((name, before), (_, after)) in before.iter().zip(after) {
+            let cost = (after - before) * 1e3 / measured.messages as f64;
+            if *name == self.graph.name {
+                measured.cpu_graph = cost;
+            } else {
+                *measured.cpu.entry((*name).to_owned()).or_default() += cost;
+                measured.cpu_total += cost;
+            }
+        }
+        for running in &self.processes {
+            let memory = process::peak_memory(running.pid())?;
+            let most = measured.memory.entry(running.name.to_owned()).or_default();
+            *most = most.max(memory);
+        }
+        Ok(())
+    }
+
+    /// CPU seconds so far, of each process and server.
+    fn cpu(&self) -> anyhow::Result<Vec<(&'static str, f64)>> {
+        let own = self.processes.iter().chain([&self.graph]).map(|running| (running.name, running.pid()));
+        own.chain(self.servers.iter().copied())
+            .map(|(name, pid)| Ok((name, process::cpu_seconds(pid)?)))
+            .collect()
+    }
+
+    fn alive(&mut self) -> anyhow::Result<()> {
+        self.processes.iter_mut().chain([&mut self.graph]).try_for_each(Running::alive)
+    }
+
+    async fn deliveries(&self) -> anyhow::Result<Deliveries> {
+        Ok(reqwest::get(format!("http://{}/count", self.graph_address)).await?.json().await?)
+    }
+
+    pub async fn stop(self) -> anyhow::Result<()> {
+        for running in self.processes {
+            running.stop().await?;
+        }
+        self.graph.stop().await?;
+        self.database.close().await;
+        Ok(())
+    }
+}
+
+/// CPU seconds of the load generators that have ended: this process's children that were waited for.
+fn children_cpu() -> anyhow::Result<f64> {
+    let stat = procfs::process::Process::myself()?.stat()?;
+    Ok((stat.cutime + stat.cstime) as f64 / procfs::ticks_per_second() as f64)
+}

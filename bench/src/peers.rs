@@ -1,0 +1,96 @@
+//! What people write instead (`bench/peers`), tuned: the same row, queue, call and update.
+
+use std::path::Path;
+
+use sqlx::PgPool;
+use tokio::process::Command;
+
+use crate::load::Shape;
+use crate::measure::System;
+use crate::process::{self, Running};
+use crate::scenarios::Ground;
+
+/// A peer in `bench/peers`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// fastify, pg, amqplib, undici.
+    Node,
+    /// FastAPI, asyncpg, taskiq over aio-pika, aiohttp.
+    Taskiq,
+}
+
+pub async fn start(ground: &Ground, peers: &Path, peer: Peer, latency: u64) -> anyhow::Result<System> {
+    let (graph, graph_address) = ground.start_graph(latency).await?;
+    let database = PgPool::connect(&ground.database_url).await?;
+    sqlx::raw_sql(
+        "create table message (id uuid primary key, dest text not null, body text not null, \
+         status text not null default 'pending', attempts integer not null default 0, provider_id text, \
+         created_at timestamptz not null default now(), done_at timestamptz); \
+         create index message_pending on message (created_at) where status = 'pending'",
+    )
+    .execute(&database)
+    .await?;
+    let host = process::free_address()?;
+    let port = host.rsplit(':').next().unwrap_or_default().to_owned();
+    let command = |folder: &str, program: &Path, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .current_dir(peers.join(folder))
+            .env("DATABASE_URL", &ground.database_url)
+            .env("AMQP_URL", &ground.amqp_url)
+            .env("GRAPH_URL", format!("http://{graph_address}"))
+            .env("PORT", &port)
+            .env("NODE_ENV", "production");
+        command
+    };
+    let python = peers.join("taskiq/.venv/bin");
+    let (name, ingest, worker) = match peer {
+        Peer::Node => (
+            "node",
+            command("node", "node".as_ref(), &["app.js", "ingest"]),
+            command("node", "node".as_ref(), &["app.js", "worker"]),
+        ),
+        Peer::Taskiq => (
+            "taskiq",
+            command(
+                "taskiq",
+                &python.join("uvicorn"),
+                &["ingest:app", "--port", &port, "--no-access-log", "--log-level", "warning"],
+            ),
+            command(
+                "taskiq",
+                &python.join("taskiq"),
+                &[
+                    "worker",
+                    "worker:broker",
+                    "--workers",
+                    "1",
+                    "--max-async-tasks",
+                    "400",
+                    "--ack-type",
+                    "when_executed",
+                    "--no-configure-logging",
+                ],
+            ),
+        ),
+    };
+    let mut ingest = ingest;
+    let mut worker = worker;
+    let mut processes = vec![Running::start("ingest", &mut ingest)?, Running::start("worker", &mut worker)?];
+    process::listens(&host, &mut processes[0]).await?;
+    Ok(System {
+        name,
+        host,
+        path: "/dispatch",
+        shape: Shape::Peer,
+        tsid: String::new(),
+        processes,
+        graph,
+        graph_address,
+        database,
+        table: "message",
+        sent: "sent",
+        servers: ground.servers.clone(),
+    })
+}

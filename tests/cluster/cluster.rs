@@ -1,0 +1,258 @@
+//! Worker processes on PostgreSQL and RabbitMQ, in front of a simulator that notes when each call arrived.
+
+use std::collections::BTreeSet;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use meta_dispatch::simulator::{Call, Simulator, SimulatorOptions};
+use secrecy::ExposeSecret;
+use sqlx::PgPool;
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::support::database::Database;
+use crate::support::pipeline::eventually;
+use crate::support::rabbitmq::Vhost;
+
+/// `dispatch.lease` of the workers.
+pub const LEASE: Duration = Duration::from_secs(2);
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+pub struct Cluster {
+    pub simulator: Simulator,
+    pub log: PgPool,
+    pub workers: Vec<Worker>,
+    settings: Vec<(&'static str, String)>,
+    database: Database,
+    vhost: Vhost,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// A worker process; killed when dropped.
+pub struct Worker {
+    /// As it calls itself in the database.
+    pub name: String,
+    child: Child,
+}
+
+/// A line: its id, and the texts a second it may send.
+pub type LineLimit = (i64, u32);
+
+impl Cluster {
+    /// A log with these lines and no workers.
+    pub async fn start(lines: &[LineLimit], settings: &[(&'static str, &str)]) -> Cluster {
+        let turn = ONE_AT_A_TIME.lock().await;
+        crate::support::install_crypto();
+        let options = SimulatorOptions { keep: 1_000_000, ..SimulatorOptions::default() };
+        let simulator = Simulator::start(options).expect("the simulator finds a port");
+        let (database, vhost) = (Database::create().await, Vhost::lease().await);
+        let log = PgPool::connect(database.url()).await.expect("PostgreSQL answers");
+        let settings = settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        let cluster = Cluster { simulator, log, workers: Vec::new(), settings, database, vhost, _turn: turn };
+        let migrated = cluster.program("migrate").status().expect("the program runs");
+        assert!(migrated.success());
+        cluster.execute("insert into account (cdcs_name) values ('Acme')").await;
+        for (id, limit) in lines {
+            sqlx::query(
+                "insert into cd_v8_line (v8l_id, cdcs_id, v8l_class, v8l_wa_api_key, v8l_fb_page_id, v8l_rate_text)
+                 values ($1, 1, 'messenger', 'EAA-line-' || $1, '1', $2)",
+            )
+            .bind(id)
+            .bind(*limit as i32)
+            .execute(&cluster.log)
+            .await
+            .expect("lines can be added");
+        }
+        cluster
+    }
+
+    pub async fn execute(&self, statement: &str) {
+        sqlx::raw_sql(statement).execute(&self.log).await.expect("the statement works");
+    }
+
+    /// Logs `rows` messages of a line to recipients of their own, as a broker that lost its jobs leaves them.
+    pub async fn backlog(&self, line: i64, rows: i64, prefix: &str, lane: &str) {
+        sqlx::query(
+            "insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, priority, expires_at)
+             select 1, $1, 'messenger', $2 || n, 'text', 'hello', $3, now() + interval '1 day'
+             from generate_series(1, $4) n",
+        )
+        .bind(line)
+        .bind(format!("{prefix}-{line}-"))
+        .bind(lane)
+        .bind(rows)
+        .execute(&self.log)
+        .await
+        .expect("rows can be logged");
+    }
+
+    /// Starts a worker, and waits until it has made itself known.
+    pub async fn start_worker(&mut self) {
+        let known = self.names().await;
+        let child = self.program("worker").spawn().expect("the program runs");
+        let name = eventually("the worker to register", || async {
+            let names = self.names().await;
+            names.difference(&known).next().cloned().ok_or_else(|| format!("{names:?}"))
+        })
+        .await;
+        self.workers.push(Worker { name, child });
+    }
+
+    /// Starts this many workers, and waits until they share the partitions evenly.
+    pub async fn start_workers(&mut self, count: usize) {
+        for _ in 0..count {
+            self.start_worker().await;
+        }
+        self.shared_evenly().await;
+    }
+
+    /// Waits until each running worker holds its share of the 64 partitions; the contract allows 15 s.
+    pub async fn shared_evenly(&self) {
+        let workers = self.workers.len() as i64;
+        let begun = Instant::now();
+        eventually("even shares", || async {
+            let shares: Vec<i64> = sqlx::query_scalar(
+                "select count(*) from partition_lease where owner is not null and expires_at > now() group by owner",
+            )
+            .fetch_all(&self.log)
+            .await
+            .expect("the leases can be read");
+            let most = (64 + workers - 1) / workers;
+            let even = shares.len() as i64 == workers
+                && shares.iter().sum::<i64>() == 64
+                && shares.iter().all(|share| *share <= most);
+            if even { Ok(()) } else { Err(format!("{shares:?}")) }
+        })
+        .await;
+        assert!(begun.elapsed() < Duration::from_secs(15), "shared after {:?}", begun.elapsed());
+    }
+
+    /// Takes the worker that owns this line out of the list.
+    pub async fn owner_of(&mut self, line: i64) -> Worker {
+        let name: String =
+            sqlx::query_scalar("select owner from partition_lease where partition_no = $1 % 64")
+                .bind(line)
+                .fetch_one(&self.log)
+                .await
+                .expect("somebody owns the line");
+        let place = self.workers.iter().position(|worker| worker.name == name);
+        self.workers.remove(place.expect("it is one of ours"))
+    }
+
+    /// Calls of a line so far, in order of arrival.
+    pub fn calls(&self, line: i64) -> Vec<Call> {
+        let tag = meta_dispatch::simulator::token_tag(&format!("EAA-line-{line}"));
+        self.simulator.calls().into_iter().filter(|call| call.token == tag).collect()
+    }
+
+    pub fn arrivals(&self, line: i64) -> Vec<Instant> {
+        self.calls(line).iter().map(|call| call.received).collect()
+    }
+
+    /// Waits until the line has had this many calls more than now.
+    pub async fn goes_on(&self, line: i64, more: usize) {
+        let before = self.arrivals(line).len();
+        eventually("further calls of the line", || async {
+            let now = self.arrivals(line).len();
+            if now >= before + more { Ok(()) } else { Err(format!("{} of {more}", now - before)) }
+        })
+        .await;
+    }
+
+    /// Waits until this many rows are final.
+    pub async fn finished(&self, rows: i64) {
+        eventually("final rows", || async {
+            let counts: Vec<(String, i64)> =
+                sqlx::query_as("select status, count(*) from cdls group by status order by status")
+                    .fetch_all(&self.log)
+                    .await
+                    .expect("the log can be read");
+            let is_final = |status: &str| ["OK", "ERROR", "UNKNOWN", "CANCELLED"].contains(&status);
+            let done: i64 = counts.iter().filter(|(status, _)| is_final(status)).map(|(_, n)| n).sum();
+            if done >= rows { Ok(()) } else { Err(format!("{counts:?}")) }
+        })
+        .await;
+    }
+
+    async fn names(&self) -> BTreeSet<String> {
+        let names: Vec<String> = sqlx::query_scalar("select worker from worker_presence")
+            .fetch_all(&self.log)
+            .await
+            .expect("the workers can be read");
+        names.into_iter().collect()
+    }
+
+    fn program(&self, role: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meta-dispatch"));
+        command
+            .arg(role)
+            .env("META_DISPATCH__DATABASE__URL", self.database.url())
+            .env("META_DISPATCH__BROKER__URL", self.vhost.url().expose_secret())
+            .env("META_DISPATCH__GRAPH__BASE_URL", self.simulator.base_url())
+            .env("META_DISPATCH__GRAPH__TIMEOUT", "30s")
+            .env("META_DISPATCH__ADMIN__LISTEN", "127.0.0.1:0")
+            .env("META_DISPATCH__DISPATCH__LEASE", format!("{}s", LEASE.as_secs()))
+            .env("META_DISPATCH__RETRY__BASE", "500ms")
+            .env("META_DISPATCH__RETRY__CAP", "1s")
+            .env("META_DISPATCH__LOG__FILTER", "warn")
+            .stdout(Stdio::null());
+        for (key, value) in &self.settings {
+            command.env(key, value);
+        }
+        command
+    }
+}
+
+impl Worker {
+    /// Ends the process without any warning.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it can be waited for");
+    }
+
+    /// Asks the process to end.
+    pub fn stop(&self) {
+        let sent = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits for the end that was asked for.
+    pub async fn ended(&mut self) {
+        eventually("the worker to end", || {
+            let status = self.child.try_wait().expect("it can be waited for");
+            async move {
+                match status {
+                    Some(status) if status.success() => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The most calls in any window of this length.
+pub fn fullest(arrivals: &[Instant], window: Duration) -> usize {
+    let mut first = 0;
+    let mut most = 0;
+    for (last, at) in arrivals.iter().enumerate() {
+        while *at - arrivals[first] >= window {
+            first += 1;
+        }
+        most = most.max(last - first + 1);
+    }
+    most
+}
+
+/// The longest time without a call, from the first to the last.
+pub fn longest_gap(arrivals: &[Instant]) -> Duration {
+    arrivals.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+}

@@ -1,0 +1,46 @@
+//! Messages to one recipient are called one after the other, whatever happens to the first and to the workers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+
+const RECIPIENTS: i64 = 30;
+const EACH: i64 = 6;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_to_a_recipient_keep_their_order_through_retries_kills_and_hand_overs() {
+    let mut cluster = Cluster::start(&[(1, 40), (33, 40)], &[("META_DISPATCH__GRAPH__TIMEOUT", "4s")]).await;
+    cluster.simulator.set_latency(Duration::from_millis(30), Duration::from_millis(40));
+    // The first two calls to every third recipient are answered with a code that is retried.
+    sqlx::query(
+        "insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, priority, expires_at)
+         select 1, case when r % 2 = 0 then 1 else 33 end, 'messenger',
+                case when r % 3 = 0 then 'code1200x2-' else 'r' end || r, 'text', n::text, 'high', now() + interval '1 day'
+         from generate_series(1, $2) n, generate_series(1, $1) r order by n, r",
+    )
+    .bind(RECIPIENTS)
+    .bind(EACH)
+    .execute(&cluster.log)
+    .await
+    .unwrap();
+    cluster.start_workers(3).await;
+    cluster.goes_on(1, 20).await;
+    cluster.owner_of(1).await.kill();
+    cluster.goes_on(1, 10).await;
+    let mut stopped = cluster.owner_of(33).await;
+    stopped.stop();
+    stopped.ended().await;
+    cluster.start_worker().await;
+    // What the killed worker was calling is settled when those calls must have ended.
+    cluster.finished(RECIPIENTS * EACH).await;
+
+    let mut sequences: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for call in cluster.simulator.calls() {
+        let text = call.body["message"]["text"].as_str().expect("a text");
+        sequences.entry(call.dest).or_default().push(text.parse().expect("a number"));
+    }
+    for (dest, sequence) in sequences {
+        assert!(sequence.is_sorted(), "{dest} was called out of order: {sequence:?}");
+    }
+}
