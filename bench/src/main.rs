@@ -46,10 +46,10 @@ pub struct RunArguments {
     /// Scenarios to run; without any, all of them
     scenarios: Vec<scenarios::Scenario>,
     /// A PostgreSQL server where databases may be created
-    #[arg(long, env = "TEST_DATABASE_URL")]
+    #[arg(long, env = "TEST_DATABASE_URL", hide_env_values = true)]
     database_url: String,
     /// A RabbitMQ server, without its virtual host
-    #[arg(long, env = "TEST_AMQP_URL")]
+    #[arg(long, env = "TEST_AMQP_URL", hide_env_values = true)]
     amqp_url: String,
     /// The command that reaches the RabbitMQ server, to create virtual hosts
     #[arg(long, env = "TEST_RABBITMQCTL", default_value = "rabbitmqctl")]

@@ -32,7 +32,7 @@ fn calls(shared: &Shared, head: &Parts) -> Result<Response<AnswerBody>, String> 
         Some(text) => text.parse().map_err(|_| "after: must be the seq of a call".to_owned())?,
         None => 0,
     };
-    let calls = shared.journal().calls(after, parameter(head, "dest").as_deref());
+    let calls = shared.calls(after, parameter(head, "dest").as_deref());
     Ok(as_json(StatusCode::OK, &calls))
 }
 

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -59,6 +60,8 @@ pub struct Counts {
 
 /// A call that was read whole.
 pub(super) struct Arrival<'a> {
+    /// When it had been read. Taken before the journal's lock, so that a reader of the journal delays no arrival.
+    pub received: Instant,
     /// Empty without a token.
     pub tag: &'a str,
     pub body: &'a [u8],
@@ -81,7 +84,7 @@ pub(super) struct Journal {
     limit_per_token: Option<u32>,
     windows: Windows,
     last_seq: u64,
-    kept: VecDeque<Kept>,
+    kept: VecDeque<Arc<Kept>>,
     calls: u64,
     delivered: u64,
     reached: u64,
@@ -90,8 +93,9 @@ pub(super) struct Journal {
     hasher: RandomState,
 }
 
+/// A call in the list.
 #[derive(Debug)]
-struct Kept {
+pub(super) struct Kept {
     seq: u64,
     at: SystemTime,
     received: Instant,
@@ -128,7 +132,7 @@ impl Journal {
 
     /// Decides a call's outcome and records it.
     pub fn take(&mut self, arrival: Arrival<'_>) -> Taken {
-        let received = Instant::now();
+        let received = arrival.received;
         let (dest, chosen, usage) = match arrival.asked {
             Ok((dest, chosen)) => {
                 let (chosen, usage) = self.settle(arrival.tag, dest, chosen, received);
@@ -147,7 +151,7 @@ impl Journal {
             if self.kept.len() >= self.keep {
                 self.kept.pop_front();
             }
-            self.kept.push_back(Kept {
+            self.kept.push_back(Arc::new(Kept {
                 seq: self.last_seq,
                 at: SystemTime::now(),
                 received,
@@ -156,7 +160,7 @@ impl Journal {
                 body: arrival.body.into(),
                 outcome: chosen.label,
                 delivered: chosen.delivered,
-            });
+            }));
         }
         Taken { seq: self.last_seq, reply: chosen.reply, usage }
     }
@@ -185,13 +189,18 @@ impl Journal {
         (chosen, usage)
     }
 
-    /// The kept calls after a sequence number, oldest first.
-    pub fn calls(&self, after: u64, dest: Option<&str>) -> Vec<Call> {
+    /// The kept calls after a sequence number, oldest first; to be read once the lock is gone ([`Kept::call`]).
+    pub fn kept(&self, after: u64, dest: Option<&str>) -> Vec<Arc<Kept>> {
         self.kept
             .iter()
             .filter(|kept| kept.seq > after && dest.is_none_or(|dest| *kept.dest == *dest))
-            .map(Kept::call)
+            .cloned()
             .collect()
+    }
+
+    /// When the kept calls with this token arrived, oldest first.
+    pub fn arrivals(&self, tag: &str) -> Vec<Instant> {
+        self.kept.iter().filter(|kept| *kept.tag == *tag).map(|kept| kept.received).collect()
     }
 
     pub fn delivered_to(&self, dest: &str) -> usize {
@@ -218,7 +227,7 @@ impl Journal {
 }
 
 impl Kept {
-    fn call(&self) -> Call {
+    pub fn call(&self) -> Call {
         Call {
             seq: self.seq,
             time_ms: self
@@ -242,7 +251,12 @@ mod tests {
     use super::*;
 
     fn send(journal: &mut Journal, dest: &str) -> Taken {
-        journal.take(Arrival { tag: "tag", body: b"{}", asked: Ok((dest, choose(dest))) })
+        journal.take(Arrival {
+            received: Instant::now(),
+            tag: "tag",
+            body: b"{}",
+            asked: Ok((dest, choose(dest))),
+        })
     }
 
     #[test]
@@ -251,7 +265,7 @@ mod tests {
         for number in 0..10 {
             send(&mut journal, &format!("dest{}", number % 5));
         }
-        assert_eq!(journal.calls(0, None).iter().map(|call| call.seq).collect::<Vec<_>>(), [8, 9, 10]);
+        assert_eq!(journal.kept(0, None).iter().map(|call| call.seq).collect::<Vec<_>>(), [8, 9, 10]);
         let counts = journal.counts(0, 0);
         assert_eq!((counts.calls, counts.delivered, counts.recipients, counts.reached), (10, 10, 5, 5));
         assert_eq!(journal.delivered_to("dest1"), 2);

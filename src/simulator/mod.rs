@@ -133,7 +133,13 @@ impl Simulator {
 
     /// The calls still kept, oldest first.
     pub fn calls(&self) -> Vec<Call> {
-        self.shared.journal().calls(0, None)
+        self.shared.calls(0, None)
+    }
+
+    /// When the calls still kept that carry the token with this [`token_tag`] arrived, oldest first. Cheap, so that
+    /// watching does not disturb what is measured.
+    pub fn arrivals(&self, token_tag: &str) -> Vec<std::time::Instant> {
+        self.shared.journal().arrivals(token_tag)
     }
 
     /// Messages this recipient has received.

@@ -4,7 +4,7 @@
 //! the outcomes `cut` and `truncated` are.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -90,9 +90,11 @@ impl Shared {
 
     /// A call of `me/messages` whose request was read whole.
     async fn send(&self, head: &Parts, body: Bytes) -> Result<Response<AnswerBody>, HangUp> {
+        let received = Instant::now();
         let _in_flight = InFlight::enter(self);
         let (tag, asked) = self.read(head, &body);
         let taken = self.journal().take(Arrival {
+            received,
             tag: &tag,
             body: &body,
             asked: match &asked {

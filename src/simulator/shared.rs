@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::SimulatorOptions;
-use super::journal::{Counts, Journal};
+use super::journal::{Call, Counts, Journal};
 
 /// Everything connections share. Cheap to clone.
 #[derive(Clone)]
@@ -49,6 +49,13 @@ impl Shared {
 
     pub fn set_latency(&self, latency: Duration, jitter: Duration) {
         *self.0.latency.lock().unwrap_or_else(PoisonError::into_inner) = (latency, jitter);
+    }
+
+    /// The kept calls after a sequence number, oldest first. Arrivals wait for the lock, so it is held for the copying
+    /// of pointers only.
+    pub fn calls(&self, after: u64, dest: Option<&str>) -> Vec<Call> {
+        let kept = self.journal().kept(after, dest);
+        kept.iter().map(|kept| kept.call()).collect()
     }
 
     pub fn counts(&self) -> Counts {

@@ -141,12 +141,12 @@ impl Cluster {
 
     /// Calls of a line so far, in order of arrival.
     pub fn calls(&self, line: i64) -> Vec<Call> {
-        let tag = meta_dispatch::simulator::token_tag(&format!("EAA-line-{line}"));
+        let tag = tag(line);
         self.simulator.calls().into_iter().filter(|call| call.token == tag).collect()
     }
 
     pub fn arrivals(&self, line: i64) -> Vec<Instant> {
-        self.calls(line).iter().map(|call| call.received).collect()
+        self.simulator.arrivals(&tag(line))
     }
 
     /// Waits until the line has had this many calls more than now.
@@ -237,6 +237,11 @@ impl Drop for Worker {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// How the simulator shows the page token of a line.
+fn tag(line: i64) -> String {
+    meta_dispatch::simulator::token_tag(&format!("EAA-line-{line}"))
 }
 
 /// The most calls in any window of this length.

@@ -276,3 +276,17 @@ async fn answers_that_were_in_flight_when_a_pause_began_do_not_lengthen_it() {
         "after the pause it doubles"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_outlived_its_line_frees_no_permit_of_the_lines_next_life() {
+    let mut line = line(&record(None));
+    line.queue.offer(row(2, MessageKind::Text));
+    let steps = pump(&mut line, 10);
+    assert!(steps.claims.iter().all(|row| line.claim_answered(row.id, true).is_none()));
+    let before = line.permits();
+    for held in [false, true] {
+        line.call_ended(Medium::Text, Lane::High, "d1", MessageId(1), held);
+    }
+    assert_eq!(line.permits(), before);
+    assert_eq!(line.reserved(), before);
+}
