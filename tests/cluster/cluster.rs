@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use meta_dispatch::simulator::{Call, Simulator, SimulatorOptions};
 use secrecy::ExposeSecret;
 use sqlx::PgPool;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::support::database::Database;
 use crate::support::pipeline::eventually;
@@ -22,6 +22,8 @@ pub struct Cluster {
     pub simulator: Simulator,
     pub log: PgPool,
     pub workers: Vec<Worker>,
+    /// How long the receiver was kept from running at most.
+    stalled: watch::Receiver<Duration>,
     settings: Vec<(&'static str, String)>,
     database: Database,
     vhost: Vhost,
@@ -48,7 +50,16 @@ impl Cluster {
         let (database, vhost) = (Database::create().await, Vhost::lease().await);
         let log = PgPool::connect(database.url()).await.expect("PostgreSQL answers");
         let settings = settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        let cluster = Cluster { simulator, log, workers: Vec::new(), settings, database, vhost, _turn: turn };
+        let cluster = Cluster {
+            simulator,
+            log,
+            workers: Vec::new(),
+            stalled: watch_stalls(),
+            settings,
+            database,
+            vhost,
+            _turn: turn,
+        };
         let migrated = cluster.program("migrate").status().expect("the program runs");
         assert!(migrated.success());
         cluster.execute("insert into account (cdcs_name) values ('Acme')").await;
@@ -149,6 +160,12 @@ impl Cluster {
         self.simulator.arrivals(&tag(line))
     }
 
+    /// How long the simulator, in this process, did not get to run at most. Calls that arrive meanwhile are all seen at
+    /// its end, closer together than they were sent.
+    pub fn stalled(&self) -> Duration {
+        *self.stalled.borrow()
+    }
+
     /// Waits until the line has had this many calls more than now.
     pub async fn goes_on(&self, line: i64, more: usize) {
         let before = self.arrivals(line).len();
@@ -237,6 +254,24 @@ impl Drop for Worker {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Notes by how much a timer of this runtime fired late at most, until nobody looks any more.
+fn watch_stalls() -> watch::Receiver<Duration> {
+    let (worst, stalled) = watch::channel(Duration::ZERO);
+    tokio::spawn(async move {
+        while !worst.is_closed() {
+            let due = Instant::now() + Duration::from_millis(5);
+            tokio::time::sleep_until(due.into()).await;
+            worst.send_if_modified(|known| {
+                let late = due.elapsed();
+                let is_worse = late > *known;
+                *known = late.max(*known);
+                is_worse
+            });
+        }
+    });
+    stalled
 }
 
 /// How the simulator shows the page token of a line.
