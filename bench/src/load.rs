@@ -1,5 +1,5 @@
 //! The load generator: as many connections as asked for, each with one request in flight, until the count is
-//! reached; every message to a recipient of its own. Prints one JSON object.
+//! reached; every message to a recipient of its own. Prints one JSON object. Batches are sent by `batch`.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::batch;
 use crate::http::Connection;
 
 /// What a request looks like.
@@ -37,6 +38,9 @@ pub struct LoadArguments {
     /// Messages a second; 0 is as fast as answers come
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
+    /// Messages a request, by the batch endpoint; 0 is one, by the send endpoint (product)
+    #[arg(long, default_value_t = 0)]
+    pub batch: u64,
     /// What recipients begin with
     #[arg(long)]
     pub prefix: String,
@@ -98,10 +102,17 @@ async fn drive(arguments: Rc<LoadArguments>) -> anyhow::Result<LoadReport> {
     })
 }
 
-struct Part {
-    accepted: u64,
-    refused: u64,
-    latencies: Histogram<u64>,
+/// What one connection saw; latencies in microseconds.
+pub struct Part {
+    pub accepted: u64,
+    pub refused: u64,
+    pub latencies: Histogram<u64>,
+}
+
+impl Part {
+    pub fn new() -> anyhow::Result<Part> {
+        Ok(Part { accepted: 0, refused: 0, latencies: Histogram::new(3)? })
+    }
 }
 
 async fn connection(
@@ -109,8 +120,12 @@ async fn connection(
     next: Rc<Cell<u64>>,
     begun: Instant,
 ) -> anyhow::Result<Part> {
+    let mut part = Part::new()?;
+    if arguments.batch > 0 {
+        batch::send(&arguments, &next, &mut part).await?;
+        return Ok(part);
+    }
     let mut connection = Connection::open(&arguments.host).await?;
-    let mut part = Part { accepted: 0, refused: 0, latencies: Histogram::new(3)? };
     loop {
         let number = next.get();
         if number >= arguments.count {
@@ -137,16 +152,26 @@ async fn connection(
     }
 }
 
+/// The text of a message.
+pub fn text(number: u64) -> String {
+    format!(
+        "Hello number {number}! Your order has left our warehouse and will be with you on Thursday between nine and \
+         noon. Reply STOP to hear no more from us, or HELP to talk to a person."
+    )
+}
+
 impl LoadArguments {
+    /// The line that sends a message.
+    pub fn line(&self, number: u64) -> u64 {
+        self.first_line + number % self.lines
+    }
+
     fn request(&self, number: u64) -> String {
         let (prefix, tsid) = (&self.prefix, &self.tsid);
-        let text = format!(
-            "Hello number {number}! Your order has left our warehouse and will be with you on Thursday between nine \
-             and noon. Reply STOP to hear no more from us, or HELP to talk to a person."
-        );
+        let text = text(number);
         let body = match self.shape {
             Shape::Product => {
-                let line = self.first_line + number % self.lines;
+                let line = self.line(number);
                 format!(
                     r#"{{"tsid":"{tsid}","app_id":{line},"dest":"{prefix}{number}","mtype":"text","mdata":"{text}"}}"#
                 )

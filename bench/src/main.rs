@@ -3,7 +3,9 @@
 //!
 //! `bench/run` starts it with servers of its own. It measures, and judges nothing.
 
+mod batch;
 mod graph;
+mod ground;
 mod http;
 mod load;
 mod measure;

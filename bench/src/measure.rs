@@ -39,6 +39,8 @@ pub struct Work {
     pub connections: u64,
     /// Messages a second; 0 is as fast as answers come.
     pub rate: u64,
+    /// Messages a request, by the batch endpoint; 0 is one, by the send endpoint.
+    pub batch: u64,
     pub first_line: u64,
     pub lines: u64,
 }
@@ -102,6 +104,30 @@ impl System {
         Ok(measured)
     }
 
+    /// Sends the work and waits until all of it is logged; nothing is sent on.
+    pub async fn take_in(&mut self, scenario: &str, work: Work) -> anyhow::Result<Measured> {
+        self.send("warm-", Work { messages: work.messages.min(1000), ..work }).await?;
+        sqlx::query("checkpoint").execute(&self.database).await?;
+        let before = self.cpu()?;
+        let load_before = children_cpu()?;
+        let load = self.send("m-", work).await?;
+        let after = self.cpu()?;
+        anyhow::ensure!(load.accepted == work.messages, "accepted {} of {}", load.accepted, work.messages);
+        let mut measured = Measured {
+            scenario: scenario.to_owned(),
+            system: self.name.to_owned(),
+            messages: load.accepted,
+            seconds: load.seconds,
+            per_second: load.accepted as f64 / load.seconds,
+            ingest_p50_ms: load.p50_ms,
+            ingest_p99_ms: load.p99_ms,
+            cpu_load: (children_cpu()? - load_before) * 1e3 / load.accepted as f64,
+            ..Measured::default()
+        };
+        self.read_costs(&before, &after, &mut measured)?;
+        Ok(measured)
+    }
+
     /// Waits until `messages` rows that stand in the log are final; nothing is sent over HTTP.
     pub async fn drain(&mut self, scenario: &str, messages: u64) -> anyhow::Result<Measured> {
         let begun: f64 = time::OffsetDateTime::now_utc().unix_timestamp_nanos() as f64 / 1e9;
@@ -127,6 +153,7 @@ impl System {
             ("--count", work.messages),
             ("--connections", work.connections),
             ("--rate", work.rate),
+            ("--batch", work.batch),
             ("--first-line", work.first_line),
             ("--lines", work.lines),
         ] {

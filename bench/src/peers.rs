@@ -5,10 +5,10 @@ use std::path::Path;
 use sqlx::PgPool;
 use tokio::process::Command;
 
+use crate::ground::Ground;
 use crate::load::Shape;
 use crate::measure::System;
 use crate::process::{self, Running};
-use crate::scenarios::Ground;
 
 /// A peer in `bench/peers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

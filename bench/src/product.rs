@@ -4,10 +4,10 @@
 use sqlx::PgPool;
 use tokio::process::Command;
 
+use crate::ground::Ground;
 use crate::load::Shape;
 use crate::measure::System;
 use crate::process::{self, Running};
-use crate::scenarios::Ground;
 
 /// How the program is set up.
 #[derive(Debug, Clone, Copy)]

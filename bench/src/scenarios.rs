@@ -2,18 +2,13 @@
 
 #![allow(clippy::print_stderr)]
 
-use std::path::PathBuf;
-use std::process::Stdio;
-
 use anyhow::Context;
-use sqlx::{Connection, PgConnection};
-use tokio::process::Command;
 
-use crate::measure::{Measured, System, Work};
+use crate::ground::on_ground;
+use crate::measure::{Measured, Work};
 use crate::peers::Peer;
-use crate::process::{self, Running};
-use crate::product::Setup;
-use crate::{RunArguments, peers, product, report};
+use crate::product::{self, Setup};
+use crate::{RunArguments, peers, report};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
@@ -23,6 +18,10 @@ pub enum Scenario {
     Latency,
     /// The same work by the peers, at 0 and 80 ms
     Peers,
+    /// Batches of 1,000 messages a request, 4 connections, Graph at 0 and 80 ms
+    Batches,
+    /// 300,000 lines in batches of 10,000 into the log, without a worker
+    Intake,
     /// 500 messages a second: how long each takes
     Paced,
     /// 2,000 lines instead of 8
@@ -35,15 +34,7 @@ pub enum Scenario {
     Drain,
 }
 
-const SINGLE: Work = Work { messages: 60_000, connections: 64, rate: 0, first_line: 1, lines: 8 };
-
-/// What a run stands on: servers, and a database and virtual host of its own.
-pub struct Ground {
-    pub program: PathBuf,
-    pub database_url: String,
-    pub amqp_url: String,
-    pub servers: Vec<(&'static str, i32)>,
-}
+const SINGLE: Work = Work { messages: 60_000, connections: 64, rate: 0, batch: 0, first_line: 1, lines: 8 };
 
 #[tokio::main]
 pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
@@ -84,6 +75,25 @@ async fn measure(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result
                     runs.push(peer_run(arguments, name, peer, latency, Work { messages, ..single }).await?);
                 }
             }
+        }
+        Scenario::Batches => {
+            let work = Work { batch: 1_000, connections: 4, ..single };
+            for (graph_latency, name) in [(0, "batches, Graph at 0 ms"), (80, "batches, Graph at 80 ms")] {
+                runs.push(load(arguments, name, Setup { graph_latency, ..setup }, work).await?);
+            }
+        }
+        Scenario::Intake => {
+            let setup = Setup { workers: 0, ..setup };
+            let messages = 300_000 / arguments.divide;
+            let work = Work { messages, batch: 10_000, connections: 2, ..single };
+            runs.push(
+                on_ground(arguments, async |ground| {
+                    let mut system = product::start(ground, setup).await?;
+                    let measured = system.take_in("batches into the log", work).await?;
+                    Ok((system, measured))
+                })
+                .await?,
+            );
         }
         Scenario::Paced => {
             let work = Work { messages: 5_000 / arguments.divide, rate: 500, ..single };
@@ -158,60 +168,4 @@ async fn peer_run(
         Ok((system, measured))
     })
     .await
-}
-
-/// Makes a database and a virtual host, runs, and drops both.
-async fn on_ground(
-    arguments: &RunArguments,
-    run: impl AsyncFnOnce(&Ground) -> anyhow::Result<(System, Measured)>,
-) -> anyhow::Result<Measured> {
-    let name = format!("bench_{}_{}", std::process::id(), time::OffsetDateTime::now_utc().unix_timestamp());
-    let mut admin = PgConnection::connect(&arguments.database_url).await?;
-    sqlx::raw_sql(&format!("create database {name}")).execute(&mut admin).await?;
-    rabbitmqctl(arguments, &["add_vhost", &name]).await?;
-    rabbitmqctl(arguments, &["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]).await?;
-
-    let mut database_url = reqwest::Url::parse(&arguments.database_url)?;
-    database_url.set_path(&name);
-    let mut amqp_url = reqwest::Url::parse(&arguments.amqp_url)?;
-    amqp_url.set_path(&name);
-    let ground = Ground {
-        program: arguments.program.canonicalize().context("--program")?,
-        servers: vec![
-            ("postgresql", process::listener(database_url.port().unwrap_or(5432))?),
-            ("rabbitmq", process::listener(amqp_url.port().unwrap_or(5672))?),
-        ],
-        database_url: database_url.into(),
-        amqp_url: amqp_url.into(),
-    };
-    let outcome = match run(&ground).await {
-        Ok((system, measured)) => system.stop().await.map(|()| measured),
-        Err(error) => Err(error),
-    };
-    sqlx::raw_sql(&format!("drop database {name} with (force)")).execute(&mut admin).await?;
-    rabbitmqctl(arguments, &["delete_vhost", &name]).await?;
-    outcome
-}
-
-async fn rabbitmqctl(arguments: &RunArguments, command: &[&str]) -> anyhow::Result<()> {
-    let status = Command::new(&arguments.rabbitmqctl)
-        .arg("-q")
-        .args(command)
-        .stdout(Stdio::null())
-        .status()
-        .await
-        .context("rabbitmqctl")?;
-    anyhow::ensure!(status.success(), "rabbitmqctl {command:?} failed");
-    Ok(())
-}
-
-impl Ground {
-    pub async fn start_graph(&self, latency: u64) -> anyhow::Result<(Running, String)> {
-        let address = process::free_address()?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["graph", "--listen", &address, "--latency", &latency.to_string()]);
-        let mut graph = Running::start("graph", &mut command)?;
-        process::listens(&address, &mut graph).await?;
-        Ok((graph, address))
-    }
 }

@@ -1,0 +1,76 @@
+//! What a run stands on: servers, and a database and a virtual host of its own.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::Context;
+use sqlx::{Connection, PgConnection};
+use tokio::process::Command;
+
+use crate::RunArguments;
+use crate::measure::{Measured, System};
+use crate::process::{self, Running};
+
+/// Where the processes of a run find each other.
+pub struct Ground {
+    pub program: PathBuf,
+    pub database_url: String,
+    pub amqp_url: String,
+    pub servers: Vec<(&'static str, i32)>,
+}
+
+/// Makes a database and a virtual host, runs, and drops both.
+pub async fn on_ground(
+    arguments: &RunArguments,
+    run: impl AsyncFnOnce(&Ground) -> anyhow::Result<(System, Measured)>,
+) -> anyhow::Result<Measured> {
+    let name = format!("bench_{}_{}", std::process::id(), time::OffsetDateTime::now_utc().unix_timestamp());
+    let mut admin = PgConnection::connect(&arguments.database_url).await?;
+    sqlx::raw_sql(&format!("create database {name}")).execute(&mut admin).await?;
+    rabbitmqctl(arguments, &["add_vhost", &name]).await?;
+    rabbitmqctl(arguments, &["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]).await?;
+
+    let mut database_url = reqwest::Url::parse(&arguments.database_url)?;
+    database_url.set_path(&name);
+    let mut amqp_url = reqwest::Url::parse(&arguments.amqp_url)?;
+    amqp_url.set_path(&name);
+    let ground = Ground {
+        program: arguments.program.canonicalize().context("--program")?,
+        servers: vec![
+            ("postgresql", process::listener(database_url.port().unwrap_or(5432))?),
+            ("rabbitmq", process::listener(amqp_url.port().unwrap_or(5672))?),
+        ],
+        database_url: database_url.into(),
+        amqp_url: amqp_url.into(),
+    };
+    let outcome = match run(&ground).await {
+        Ok((system, measured)) => system.stop().await.map(|()| measured),
+        Err(error) => Err(error),
+    };
+    sqlx::raw_sql(&format!("drop database {name} with (force)")).execute(&mut admin).await?;
+    rabbitmqctl(arguments, &["delete_vhost", &name]).await?;
+    outcome
+}
+
+async fn rabbitmqctl(arguments: &RunArguments, command: &[&str]) -> anyhow::Result<()> {
+    let status = Command::new(&arguments.rabbitmqctl)
+        .arg("-q")
+        .args(command)
+        .stdout(Stdio::null())
+        .status()
+        .await
+        .context("rabbitmqctl")?;
+    anyhow::ensure!(status.success(), "rabbitmqctl {command:?} failed");
+    Ok(())
+}
+
+impl Ground {
+    pub async fn start_graph(&self, latency: u64) -> anyhow::Result<(Running, String)> {
+        let address = process::free_address()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["graph", "--listen", &address, "--latency", &latency.to_string()]);
+        let mut graph = Running::start("graph", &mut command)?;
+        process::listens(&address, &mut graph).await?;
+        Ok((graph, address))
+    }
+}
