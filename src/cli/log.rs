@@ -43,8 +43,8 @@ pub enum LogCommand {
 }
 
 const RESOLVE_HELP: &str = "\
-A call is UNKNOWN when it was cut after it was written: Graph may have taken the message. `--as retry` may deliver it a
-second time, a message that has expired is not tried again.
+A message is UNKNOWN when its call was cut after it was written: Graph may have taken it. `--as retry` may deliver it a
+second time; one that has expired is not tried again.
 
 Examples:
   meta-dispatch log resolve 4711 --as ok --message-id m_abc
