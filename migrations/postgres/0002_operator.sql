@@ -1,6 +1,6 @@
 -- What operators need: rows whose outcome is not known, and what was sent again.
 
--- Only UNKNOWN rows stand in it, so that other rows cost nothing. Counted and aged from the index alone.
+-- Only UNKNOWN rows stand in it, so that other rows cost nothing.
 create index cdls_unknown on cdls (cdls_id, sent_at) where status = 'UNKNOWN';
 
 -- Rows that were sent again, and the copy that was logged for each. A row is sent again once; after that its copy is.

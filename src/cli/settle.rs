@@ -15,6 +15,9 @@ use super::parse;
 use crate::message::{LineId, MessageId, Status};
 use crate::store::{IdRange, LogRow, Matching, Operation, Resend, Resolution, Scope, Selection, Store};
 
+/// The filters, as clap knows them: what goes with one message only goes with none of them.
+const FILTERS: [&str; 5] = ["line", "cp_id", "status", "error_code", "since"];
+
 /// Rows of one transaction.
 const BATCH: u32 = 1_000;
 
@@ -23,7 +26,7 @@ const BATCH: u32 = 1_000;
 pub struct Which {
     /// One message
     #[arg(value_name = "CDLS_ID", value_parser = parse::id(MessageId),
-          conflicts_with_all = ["line", "cp_id", "status", "error_code", "since"])]
+          conflicts_with_all = FILTERS)]
     message: Option<MessageId>,
     /// Messages of this line
     #[arg(long, value_name = "V8L_ID", value_parser = parse::id(LineId))]
@@ -57,7 +60,7 @@ pub struct ResolveArgs {
     #[arg(long = "as", value_name = "OUTCOME")]
     outcome: Outcome,
     /// With `--as ok` and one message: Graph's id of it, if it is known
-    #[arg(long, value_name = "MID", requires = "message", value_parser = parse::name)]
+    #[arg(long, value_name = "MID", requires = "message", conflicts_with_all = FILTERS, value_parser = parse::name)]
     message_id: Option<String>,
 }
 
@@ -80,7 +83,7 @@ pub struct ResendArgs {
     #[arg(long, value_name = "C", value_parser = parse::campaign)]
     into_cp_id: Option<String>,
     /// One message: also if it is OK, so that its recipient gets it twice
-    #[arg(long, requires = "message")]
+    #[arg(long, requires = "message", conflicts_with_all = FILTERS)]
     force: bool,
 }
 
@@ -199,8 +202,7 @@ pub async fn resend(
         None => which.ended_status()?,
     };
     let (range, selection) = which.rows()?;
-    let resend =
-        Resend { status, valid_for: args.valid_for.unwrap_or(valid_for), cp_id: args.into_cp_id };
+    let resend = Resend { status, valid_for: args.valid_for.unwrap_or(valid_for), cp_id: args.into_cp_id };
     let found = store.matching(range, &selection, Operation::Resend(&resend)).await?;
     if let Some(row) = &one {
         may_be_resent(row, found, store).await?;

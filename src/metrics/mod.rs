@@ -15,7 +15,28 @@ use crate::message::{Class, Status};
 
 /// The codes of a refusal (contract 2).
 const REFUSALS: [i32; 23] = [
-    100, 102, 110, 131, 142, 199, 210, 220, 225, 226, 227, 229, 230, 233, 234, 238, 244, 246, 247, 400, 413, 503,
+    100,
+    102,
+    110,
+    131,
+    142,
+    199,
+    210,
+    220,
+    225,
+    226,
+    227,
+    229,
+    230,
+    233,
+    234,
+    238,
+    244,
+    246,
+    247,
+    400,
+    413,
+    503,
     OTHER_REFUSAL,
 ];
 /// Counts what has none of these codes.
@@ -203,9 +224,8 @@ impl DispatchMetrics {
     fn new() -> DispatchMetrics {
         DispatchMetrics {
             begun: metrics::counter!(names::CALLS_BEGUN),
-            ended: CALL_OUTCOMES.map(|(outcome, word)| {
-                (outcome, metrics::counter!(names::CALLS_ENDED, "outcome" => word))
-            }),
+            ended: CALL_OUTCOMES
+                .map(|(outcome, word)| (outcome, metrics::counter!(names::CALLS_ENDED, "outcome" => word))),
             seconds: by_class(|class| metrics::histogram!(names::CALL_SECONDS, "class" => class.as_str())),
             in_flight: metrics::gauge!(names::CALLS_IN_FLIGHT),
             ambiguous: metrics::counter!(names::AMBIGUOUS),

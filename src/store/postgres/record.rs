@@ -86,10 +86,7 @@ pub async fn record(
 }
 
 /// For each change whether it took place, and how many of them were late successes.
-async fn change(
-    connection: &mut PgConnection,
-    changes: &[Change],
-) -> Result<(Vec<bool>, usize), StoreError> {
+async fn change(connection: &mut PgConnection, changes: &[Change]) -> Result<(Vec<bool>, usize), StoreError> {
     if changes.is_empty() {
         return Ok((Vec::new(), 0));
     }

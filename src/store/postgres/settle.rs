@@ -31,11 +31,7 @@ macro_rules! may_be_logged_again {
     };
 }
 
-fn select<'q>(
-    sql: &'q str,
-    range: IdRange,
-    selection: &'q Selection,
-) -> Query<'q, Postgres, PgArguments> {
+fn select<'q>(sql: &'q str, range: IdRange, selection: &'q Selection) -> Query<'q, Postgres, PgArguments> {
     sqlx::query(sql)
         .bind(range.after.0)
         .bind(range.last.0)
@@ -94,9 +90,9 @@ pub async fn matching(
         Operation::Resolve(resolution) => {
             select(COUNT_UNKNOWN, range, selection).bind(*resolution == Resolution::Retry)
         }
-        Operation::Resend(resend) => select(COUNT_ENDED, range, selection)
-            .bind(resend.status.as_str())
-            .bind(resend.cp_id.as_deref()),
+        Operation::Resend(resend) => {
+            select(COUNT_ENDED, range, selection).bind(resend.status.as_str()).bind(resend.cp_id.as_deref())
+        }
     };
     let row = query.fetch_one(pool).await.map_err(failed)?;
     Ok(Matching {
@@ -147,8 +143,10 @@ pub async fn resolve(
         .fetch_all(pool)
         .await
         .map_err(failed)?;
-    let mut ids =
-        resolved.iter().map(|row| Ok(MessageId(rows::get(row, "cdls_id")?))).collect::<Result<Vec<_>, _>>()?;
+    let mut ids = resolved
+        .iter()
+        .map(|row| Ok(MessageId(rows::get(row, "cdls_id")?)))
+        .collect::<Result<Vec<_>, _>>()?;
     ids.sort_unstable();
     Ok(ids)
 }

@@ -77,10 +77,7 @@ pub async fn record(
 }
 
 /// Successes of rows that are not claimed any more, in a statement before the update, which cannot name what it finds.
-async fn late_successes(
-    connection: &mut SqliteConnection,
-    changes: &[Change],
-) -> Result<usize, StoreError> {
+async fn late_successes(connection: &mut SqliteConnection, changes: &[Change]) -> Result<usize, StoreError> {
     let sent: Vec<(i64, i32)> = changes
         .iter()
         .filter_map(|change| match change {
@@ -91,11 +88,8 @@ async fn late_successes(
     if sent.is_empty() {
         return Ok(0);
     }
-    let late: i64 = sqlx::query_scalar(LATE)
-        .bind(json!(sent).to_string())
-        .fetch_one(connection)
-        .await
-        .map_err(failed)?;
+    let late: i64 =
+        sqlx::query_scalar(LATE).bind(json!(sent).to_string()).fetch_one(connection).await.map_err(failed)?;
     Ok(late as usize)
 }
 

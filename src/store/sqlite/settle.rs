@@ -95,9 +95,9 @@ pub async fn matching(
 ) -> Result<Matching, StoreError> {
     let now = Now::read();
     let query = match operation {
-        Operation::Resolve(resolution) => {
-            select(COUNT_UNKNOWN, range, selection, now).bind(*resolution == Resolution::Retry).bind(now.text())
-        }
+        Operation::Resolve(resolution) => select(COUNT_UNKNOWN, range, selection, now)
+            .bind(*resolution == Resolution::Retry)
+            .bind(now.text()),
         Operation::Resend(resend) => select(COUNT_ENDED, range, selection, now)
             .bind(resend.status.as_str())
             .bind(resend.cp_id.as_deref()),
