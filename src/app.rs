@@ -123,6 +123,11 @@ impl App {
             serving.await;
             "admin"
         });
+        let watch = ops::watch_rows(store.clone(), role.sends(), ended.clone());
+        tasks.spawn(async move {
+            watch.await;
+            "watch"
+        });
         let room = keep_room(store.clone(), ended.clone());
         tasks.spawn(async move {
             room.await;

@@ -13,6 +13,7 @@ pub mod dispatch;
 pub mod graph;
 pub mod ingest;
 pub mod message;
+pub mod metrics;
 pub mod ops;
 pub mod policy;
 pub mod server;

@@ -4,6 +4,7 @@
 //! is acknowledged. So memory is bounded by the number of lines, and an unread channel holds nobody up. Nothing is
 //! stored: after a restart the owner's scans find the rows in the log.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use super::pending::PendingJob;
 use super::{Arrivals, Broker, BrokerState, JobDelivery, REPLIES_HELD};
 use crate::message::{Job, PARTITIONS, Partition, Reply};
+use crate::metrics::METRICS;
 
 /// One for the job of each partition that can be out, and as many again for threads that reserve a place and find
 /// nothing to put there, so that these never make another one's publish go without.
@@ -44,7 +46,7 @@ impl EmbeddedBroker {
 #[async_trait]
 impl Broker for EmbeddedBroker {
     fn publish(&self, partition: Partition, job: Job) {
-        self.queue.state().pending.entry(partition).or_default().merge(job);
+        self.queue.state().wait(partition, job);
         self.queue.deliver();
     }
 
@@ -113,12 +115,25 @@ impl Queue {
 }
 
 impl State {
+    /// Takes an announcement in.
+    fn wait(&mut self, partition: Partition, job: Job) {
+        METRICS.broker.announced.increment(1);
+        match self.pending.entry(partition) {
+            Entry::Occupied(waiting) => {
+                METRICS.broker.merged.increment(1);
+                waiting.into_mut().merge(job);
+            }
+            Entry::Vacant(place) => place.insert(PendingJob::default()).merge(job),
+        }
+    }
+
     fn take_next(&mut self) -> Option<(Partition, Job)> {
         let next =
             |partition: &&Partition| self.wanted.contains(partition) && !self.unacked.contains(partition);
         let partition = *self.pending.keys().find(next)?;
         let job = self.pending.remove(&partition)?.into_job();
         self.unacked.insert(partition);
+        METRICS.broker.published.increment(1);
         Some((partition, job))
     }
 }

@@ -13,9 +13,8 @@ use super::migrate::schema_word;
 use super::output::{Output, printable};
 use super::table::{add, table};
 use crate::broker::rabbitmq::reach::reach;
-use crate::message::Status;
 use crate::settings::{BrokerSettings, DatabaseSettings, GraphSettings, Settings};
-use crate::store::{self, SchemaState, Store, StoreError};
+use crate::store::{self, OpenRows, SchemaState, Store, StoreError};
 
 /// How long each of the three may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,6 +27,8 @@ struct Report<'a> {
     graph: GraphReport,
     /// `null` if the database did not say.
     unknown_rows: Option<i64>,
+    /// How long the one that has waited longest has done so; `null` if there is none.
+    oldest_unknown_seconds: Option<u64>,
 }
 
 #[derive(Default, Serialize)]
@@ -54,9 +55,16 @@ struct GraphReport {
 }
 
 pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
-    let ((database, unknown_rows), broker, graph) =
+    let ((database, open), broker, graph) =
         tokio::join!(database(&settings.database), broker(&settings.broker), graph(&settings.graph));
-    let report = Report { settings, database, broker, graph, unknown_rows };
+    let report = Report {
+        settings,
+        database,
+        broker,
+        graph,
+        unknown_rows: open.map(|open| open.unknown),
+        oldest_unknown_seconds: open.and_then(|open| open.oldest_unknown).map(|age| age.as_secs()),
+    };
     if out.json {
         out.json(&report)?;
     } else {
@@ -70,8 +78,8 @@ pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
     }
 }
 
-/// The database's state, and how many rows are UNKNOWN.
-async fn database(settings: &DatabaseSettings) -> (DatabaseReport, Option<i64>) {
+/// The database's state, and its rows that are not final.
+async fn database(settings: &DatabaseSettings) -> (DatabaseReport, Option<OpenRows>) {
     let mut report = DatabaseReport::default();
     let asked = tokio::time::timeout(TIMEOUT, async {
         let store = store::open(settings).await?;
@@ -80,7 +88,7 @@ async fn database(settings: &DatabaseSettings) -> (DatabaseReport, Option<i64>) 
         answer
     });
     match asked.await {
-        Ok(Ok(unknown)) => return (report, unknown),
+        Ok(Ok(open)) => return (report, open),
         Ok(Err(error)) => report.error = Some(error.to_string()),
         Err(_) => report.error = Some(no_answer()),
     }
@@ -88,16 +96,19 @@ async fn database(settings: &DatabaseSettings) -> (DatabaseReport, Option<i64>) 
     (report, None)
 }
 
-async fn ask_database(store: &dyn Store, report: &mut DatabaseReport) -> Result<Option<i64>, StoreError> {
+async fn ask_database(
+    store: &dyn Store,
+    report: &mut DatabaseReport,
+) -> Result<Option<OpenRows>, StoreError> {
     let schema = store.schema().await?;
     report.schema = Some(schema_word(schema));
     if schema == SchemaState::Older {
         report.error = Some("no schema of this version: run `meta-dispatch migrate`".into());
         return Ok(None);
     }
-    let counts = store.log_stats(None).await?;
+    let open = store.open_rows().await?;
     report.ok = true;
-    Ok(Some(counts.iter().filter(|count| count.status == Status::Unknown).map(|count| count.rows).sum()))
+    Ok(Some(open))
 }
 
 async fn broker(settings: &BrokerSettings) -> BrokerReport {
@@ -152,7 +163,10 @@ fn human(report: &Report, width: u16) -> anyhow::Result<String> {
     let unknown = match report.unknown_rows {
         None => "How many messages are UNKNOWN could not be asked.".to_owned(),
         Some(0) => "No message is UNKNOWN.".to_owned(),
-        Some(rows) => format!("UNKNOWN messages: {rows} (log tail --status UNKNOWN shows them)"),
+        Some(rows) => format!(
+            "UNKNOWN messages: {rows}, the oldest for {} (log tail --status UNKNOWN shows them, log resolve settles them)",
+            humantime::format_duration(Duration::from_secs(report.oldest_unknown_seconds.unwrap_or(0)))
+        ),
     };
     Ok(format!("{}\n\n{}\n\n{unknown}", settings.trim_fmt(), answers.join("\n")))
 }

@@ -1,4 +1,4 @@
-//! `log`: one message, the newest messages, and how many there are of each status.
+//! `log`: one message, the newest messages, how many there are of each status, and what operators do to them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::fields::fields;
 use super::output::{Output, printable};
 use super::table::{add, align_right, table};
-use super::{parse, tail};
+use super::{parse, settle, tail};
 use crate::message::{Class, LineId, MessageId, Status};
 use crate::store::{LogFilter, Scope, StatusCount, Store};
 
@@ -34,7 +34,29 @@ pub enum LogCommand {
         #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
         since: Option<Duration>,
     },
+    /// Settle messages whose outcome is not known (UNKNOWN)
+    #[command(after_help = RESOLVE_HELP)]
+    Resolve(settle::ResolveArgs),
+    /// Send messages that have ended again, as copies: new messages with ids of their own
+    #[command(after_help = RESEND_HELP)]
+    Resend(settle::ResendArgs),
 }
+
+const RESOLVE_HELP: &str = "\
+A message is UNKNOWN when its call was cut after it was written: Graph may have taken it. `--as retry` may deliver it a
+second time; one that has expired is not tried again.
+
+Examples:
+  meta-dispatch log resolve 4711 --as ok --message-id m_abc
+  meta-dispatch log resolve --line 3 --since 2h --as retry --dry-run";
+
+const RESEND_HELP: &str = "\
+Messages in ERROR, unless --status names CANCELLED or OK. Each is sent again once, however often this is run; after that
+its copy can be. UNKNOWN messages are settled with `log resolve`.
+
+Examples:
+  meta-dispatch log resend 4711
+  meta-dispatch log resend --line 3 --error-code 190 --since 24h";
 
 /// Arguments of `log tail`.
 #[derive(Debug, Args)]
@@ -61,7 +83,13 @@ struct Stats {
     stats: Vec<StatusCount>,
 }
 
-pub async fn run(command: LogCommand, store: &dyn Store, out: &Output) -> anyhow::Result<()> {
+/// `valid_for`: how long copies are valid, unless said otherwise.
+pub async fn run(
+    command: LogCommand,
+    valid_for: Duration,
+    store: &dyn Store,
+    out: &Output,
+) -> anyhow::Result<()> {
     match command {
         LogCommand::Show { message } => show(message, store, out).await,
         LogCommand::Tail(args) => {
@@ -76,6 +104,8 @@ pub async fn run(command: LogCommand, store: &dyn Store, out: &Output) -> anyhow
             let stats = Stats { stats: store.log_stats(since).await? };
             out.answer(&stats, |stats| count_table(&stats.stats, out.width))
         }
+        LogCommand::Resolve(args) => settle::resolve(args, store, out).await,
+        LogCommand::Resend(args) => settle::resend(args, valid_for, store, out).await,
     }
 }
 

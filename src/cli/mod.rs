@@ -15,6 +15,7 @@ mod output;
 mod page_token;
 mod parse;
 mod serve;
+mod settle;
 mod simulate;
 mod table;
 mod tail;
@@ -87,7 +88,7 @@ enum Command {
     /// Add, list, pause and resume lines: the Facebook Pages and Instagram accounts that send
     #[command(subcommand)]
     Line(line::LineCommand),
-    /// Read the log of messages
+    /// Read the log of messages; settle and resend messages
     #[command(subcommand)]
     Log(log::LogCommand),
 }
@@ -152,7 +153,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
             with_store(&settings, async |store| line::run(command, store, &settings.limits, &out).await).await
         }
         Command::Log(command) => {
-            with_store(&settings, async |store| log::run(command, store, &out).await).await
+            let valid_for = settings.dispatch.valid_for;
+            with_store(&settings, async |store| log::run(command, valid_for, store, &out).await).await
         }
     }
 }

@@ -6,6 +6,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::message::{Class, Status};
 
+/// Longest campaign label.
+const MAX_CP_ID_CHARS: usize = 128;
+
 /// The largest id that JavaScript and most JSON readers keep exactly; far above any that is ever reached by counting.
 const LARGEST_ID: i64 = (1 << 53) - 1;
 
@@ -37,6 +40,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         return Err("must be at most 3650d".into());
     }
     Ok(length)
+}
+
+/// A campaign's label, as ingest takes it.
+pub fn campaign(text: &str) -> Result<String, String> {
+    if text.chars().count() > MAX_CP_ID_CHARS {
+        return Err(format!("must be at most {MAX_CP_ID_CHARS} characters"));
+    }
+    name(text)
 }
 
 /// A text without white space around it, that is not empty and holds no control characters.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Event;
 use crate::broker::SharedBroker;
 use crate::message::{PARTITIONS, Partition};
+use crate::metrics::METRICS;
 use crate::store::{SharedStore, StoreError};
 
 /// Until when this process may begin calls: a margin before its leases end.
@@ -123,6 +124,7 @@ impl LeaseKeeper {
         let owned: Vec<Partition> = owned.into_iter().collect();
         self.broker.consume(&owned);
         self.held.send_replace(owned.len());
+        METRICS.dispatch.leases.set(owned.len() as f64);
         self.owned.send_replace(owned);
     }
 }

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::Event;
 use crate::broker::SharedBroker;
 use crate::message::{ErrorKind, LineId, MessageId, Outcome, Reply};
-use crate::store::{Change, Claim, SharedStore, StoreError};
+use crate::metrics::METRICS;
+use crate::store::{Change, Claim, Recorded, SharedStore, StoreError};
 
 /// Entries one transaction holds at most.
 const BATCH: usize = 400;
@@ -94,12 +95,14 @@ impl Recorder {
                 Ok(()) => {
                     pause = FIRST_PAUSE;
                     self.latency.observe(started.elapsed() + LINGER);
+                    METRICS.dispatch.results_waiting.set(0.0);
                 }
                 Err((batch, error)) => {
                     tracing::warn!(%error, results = batch.changes.len(), "results wait: the log cannot be written");
                     for (change, waiter) in batch.changes.into_iter().zip(batch.waiters).rev() {
                         backlog.push_front(Entry::Change { change, waiter });
                     }
+                    METRICS.dispatch.results_waiting.set((backlog.len() + self.entries.len()) as f64);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -132,8 +135,13 @@ impl Recorder {
     async fn write(&self, batch: Batch) -> Result<(), (Batch, StoreError)> {
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
-            match self.store.record(&self.worker, &part.changes, &part.claims).await {
+            let started = Instant::now();
+            let recorded = self.store.record(&self.worker, &part.changes, &part.claims).await;
+            METRICS.dispatch.batch_entries.record((part.changes.len() + part.claims.len()) as f64);
+            METRICS.dispatch.batch_seconds.record(started.elapsed());
+            match recorded {
                 Ok(recorded) => {
+                    count(&part, &recorded);
                     self.announce(&part, &recorded.changed);
                     self.answer_claims(&part, &recorded.claimed);
                 }
@@ -160,6 +168,7 @@ impl Recorder {
 
     /// A single entry that the database refuses. Its row stays claimed and is settled as unknown after its deadline.
     fn give_up(&self, part: Batch, reason: &str) {
+        METRICS.dispatch.results_refused.increment(part.changes.len() as u64);
         for change in &part.changes {
             tracing::error!(cdls_id = %change.id(), reason, "the database refuses this result");
         }
@@ -196,6 +205,16 @@ impl Recorder {
             }
         }
     }
+}
+
+fn count(batch: &Batch, recorded: &Recorded) {
+    let made = recorded.claimed.iter().filter(|made| **made).count();
+    METRICS.dispatch.claims_made.increment(made as u64);
+    METRICS.dispatch.claims_refused.increment((recorded.claimed.len() - made) as u64);
+    let ambiguous =
+        batch.changes.iter().zip(&recorded.changed).filter(|(change, done)| **done && change.is_ambiguous());
+    METRICS.dispatch.ambiguous.increment(ambiguous.count() as u64);
+    METRICS.dispatch.late.increment(recorded.late as u64);
 }
 
 /// What a waiter is told about a change; nothing while the row goes on.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::line::PlannedCall;
 use crate::graph::{Call, GraphClient};
 use crate::message::{Lane, LineId, Medium, MessageId};
+use crate::metrics::METRICS;
 use crate::policy::classify::{CallResult, Judgement, PauseDemand, classify};
 use crate::policy::retry::{Next, RetryPolicy, Tried, decide};
 use crate::store::{Change, ReadyRow};
@@ -97,10 +98,13 @@ pub async fn send(context: super::SharedSendContext, call: PlannedCall) -> Finis
         mdata: &row.mdata,
         page_token: &sender.page_token,
     };
+    METRICS.dispatch.begun.increment(1);
+    let started = Instant::now();
     let result = AssertUnwindSafe(context.graph.send(&request))
         .catch_unwind()
         .await
         .unwrap_or_else(|_| CallResult::Cut { reason: "the call failed inside this process".into() });
+    METRICS.dispatch.call_took(sender.class, started.elapsed());
     ticket.conclude(&result, &context.policy)
 }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::refusal::Refusal;
 use crate::broker::SharedBroker;
 use crate::message::{Job, MessageId, Submission};
+use crate::metrics::METRICS;
 use crate::store::{SharedStore, StoreError};
 
 /// Rows one commit holds at most.
@@ -85,7 +86,11 @@ impl Acceptor {
     async fn commit(&self, submissions: Vec<Submission>, answers: Vec<Answer>) {
         let mut parts = vec![(submissions, answers)];
         while let Some((mut submissions, mut answers)) = parts.pop() {
-            match self.store.insert(&submissions).await {
+            let started = Instant::now();
+            let inserted = self.store.insert(&submissions).await;
+            METRICS.ingest.commit_rows.record(submissions.len() as f64);
+            METRICS.ingest.commit_seconds.record(started.elapsed());
+            match inserted {
                 Ok(ids) => self.announce(&submissions, answers, &ids),
                 // One row that the database refuses must not take the others down with it.
                 Err(StoreError::Rejected(_)) if submissions.len() > 1 => {
@@ -95,6 +100,7 @@ impl Acceptor {
                 }
                 Err(error) => {
                     tracing::error!(%error, rows = submissions.len(), "messages could not be logged");
+                    METRICS.ingest.not_logged.increment(submissions.len() as u64);
                     for answer in answers {
                         // Its client may have gone away.
                         let _ = answer.send(Err(Refusal::Unavailable));
@@ -109,6 +115,7 @@ impl Acceptor {
             // Its client may have gone away.
             let _ = answer.send(Ok(*id));
         }
+        submissions.iter().for_each(|submission| METRICS.ingest.accepted(submission.class));
         let now = time::OffsetDateTime::now_utc();
         let ready = submissions
             .iter()
@@ -122,11 +129,14 @@ impl Acceptor {
 
     /// Watches the backlog bound, until `ended`. While it cannot be counted the last answer holds.
     pub async fn watch_backlog(&self, ended: &CancellationToken) {
+        METRICS.ingest.backlog_bound.set(self.max_backlog as f64);
         loop {
             let started = Instant::now();
             match self.store.backlog(self.max_backlog).await {
                 Ok(rows) => {
                     let is_full = rows >= self.max_backlog;
+                    METRICS.ingest.backlog.set(rows as f64);
+                    METRICS.ingest.backlog_full.set(f64::from(u8::from(is_full)));
                     if is_full != self.is_full.swap(is_full, Ordering::Relaxed) {
                         tracing::warn!(rows, is_full, "the backlog bound was crossed (ingest.max_backlog)");
                     }

@@ -21,6 +21,7 @@ use super::refusal::Refusal;
 use super::validate::MAX_WAIT;
 use super::{Accepted, Ingest};
 use crate::message::Class;
+use crate::metrics::METRICS;
 
 /// Longest body (contract code 413).
 const LONGEST_BODY: usize = 64 * 1024;
@@ -173,6 +174,7 @@ fn answered(accepted: &Accepted) -> Response {
 }
 
 fn refused(refusal: Refusal) -> Response {
+    METRICS.ingest.refused(refusal.code());
     let mut response = envelope(refusal.http_status(), &refusal.text(), refusal.code(), "", 0);
     if refusal == Refusal::Unavailable {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -1,20 +1,29 @@
-//! The admin listener: health, for supervisors and load balancers. No authentication, and nothing secret.
+//! The admin listener: health for supervisors and load balancers, metrics for Prometheus. No authentication, and
+//! nothing secret.
+
+mod rows;
+
+pub use rows::watch_rows;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 
 use crate::broker::{BrokerState, SharedBroker};
+use crate::metrics::METRICS;
 use crate::store::{SchemaState, SharedStore};
 
 /// Probes ask the database this often at most.
 const REMEMBERED: Duration = Duration::from_secs(1);
+/// Prometheus' text format.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// A database that takes longer does not count as reachable.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -42,12 +51,13 @@ struct Readiness {
 }
 
 /// `/healthz`: the process lives. `/readyz`: its database is reachable and has a schema it knows; broker and leases
-/// are reported and do not make it red.
+/// are reported and do not make it red. `/metrics`: what this process counts.
 pub fn router(store: SharedStore, broker: SharedBroker, leases: watch::Receiver<usize>) -> Router {
     let ops = Ops { store, broker, leases, last: Mutex::new(None) };
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
         .with_state(Arc::new(ops))
 }
 
@@ -57,6 +67,12 @@ async fn readyz(State(ops): State<Arc<Ops>>) -> (StatusCode, Json<Readiness>) {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let leases = *ops.leases.borrow();
     (status, Json(Readiness { ready, database, broker: ops.broker.state(), leases }))
+}
+
+async fn metrics(State(ops): State<Arc<Ops>>) -> impl IntoResponse {
+    let state = ops.broker.state();
+    METRICS.broker.state(state != BrokerState::Down, state == BrokerState::Blocked);
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], METRICS.render())
 }
 
 impl Ops {

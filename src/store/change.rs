@@ -70,6 +70,18 @@ impl Change {
         }
     }
 
+    /// Whether Graph may have taken the message in this attempt without saying so: `ambiguous_attempts` grows.
+    pub fn is_ambiguous(&self) -> bool {
+        match self {
+            Change::Failed { ambiguous, .. } | Change::Retry { ambiguous, .. } => *ambiguous,
+            Change::Unknown { .. } => true,
+            Change::Sent { .. }
+            | Change::WaitForLine { .. }
+            | Change::Release { .. }
+            | Change::Expire { .. } => false,
+        }
+    }
+
     /// What both databases bind.
     pub fn row(&self) -> RowChange {
         match self {

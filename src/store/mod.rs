@@ -10,6 +10,7 @@ mod change;
 mod open;
 pub mod postgres;
 mod records;
+mod settle;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use secrecy::SecretString;
 pub use change::{Change, RowChange};
 pub use open::{open, open_for_serving};
 pub use records::*;
+pub use settle::*;
 
 use crate::message::{AccountId, CampaignState, Lane, LineId, MessageId, Partition, Submission};
 
@@ -185,6 +187,42 @@ pub trait Store: Send + Sync + 'static {
 
     /// Rows by line and status; `since` counts only rows created that recently.
     async fn log_stats(&self, since: Option<Duration>) -> Result<Vec<StatusCount>, StoreError>;
+
+    // ---- log: what operators do to rows ------------------------------------------------------------------
+
+    /// Rows that are not final, counted over the partial indexes: the cost is bounded by what is open.
+    async fn open_rows(&self) -> Result<OpenRows, StoreError>;
+
+    /// How many rows of the range and the selection an operation would touch.
+    async fn matching(
+        &self,
+        range: IdRange,
+        selection: &Selection,
+        operation: Operation<'_>,
+    ) -> Result<Matching, StoreError>;
+
+    /// Settles at most `limit` UNKNOWN rows, lowest ids first; which they were, in order of id. None: there are no
+    /// more. A row that is not UNKNOWN at that moment is left alone.
+    async fn resolve(
+        &self,
+        range: IdRange,
+        selection: &Selection,
+        resolution: &Resolution,
+        limit: u32,
+    ) -> Result<Vec<MessageId>, StoreError>;
+
+    /// Logs copies of at most `limit` ended rows, lowest ids first, as new PENDING rows without a waiter; in order of
+    /// id. None: there are no more. A row is copied once, however often and by how many this is asked.
+    async fn resend(
+        &self,
+        range: IdRange,
+        selection: &Selection,
+        resend: &Resend,
+        limit: u32,
+    ) -> Result<Vec<Resent>, StoreError>;
+
+    /// The copy of a row that was sent again.
+    async fn copy_of(&self, id: MessageId) -> Result<Option<MessageId>, StoreError>;
 
     // ---- accounts, tokens, lines -------------------------------------------------------------------------
 

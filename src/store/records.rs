@@ -112,6 +112,8 @@ pub struct Claim {
 pub struct Recorded {
     pub changed: Vec<bool>,
     pub claimed: Vec<bool>,
+    /// Of the changes, successes of rows that others had settled, or that waited for another call.
+    pub late: usize,
 }
 
 /// A recipient whose next message has to wait: a row of theirs is claimed, or waits for its next try.

@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 /// Each module and what it may import of ours. Data goes one way: nothing imports what stands below it.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("message", &[]),
+    ("metrics", &["message"]),
     ("policy", &["message"]),
     ("settings", &["message"]),
     ("tokens", &[]),
     ("telemetry", &["settings"]),
     ("shutdown", &[]),
     ("store", &["message", "settings"]),
-    ("broker", &["message", "settings"]),
+    ("broker", &["message", "metrics", "settings"]),
     ("graph", &["message", "policy", "settings"]),
     ("server", &[]),
-    ("ingest", &["broker", "message", "server", "settings", "store", "tokens"]),
-    ("dispatch", &["broker", "graph", "message", "policy", "settings", "store"]),
-    ("ops", &["broker", "message", "server", "store"]),
+    ("ingest", &["broker", "message", "metrics", "server", "settings", "store", "tokens"]),
+    ("dispatch", &["broker", "graph", "message", "metrics", "policy", "settings", "store"]),
+    ("ops", &["broker", "message", "metrics", "server", "store"]),
     ("simulator", &[]),
     (
         "app",
@@ -49,6 +50,7 @@ const KNOWN_ONLY_BY: &[(&str, &[&str])] = &[
     ("axum", &["src/ingest/http.rs", "src/ops/", "src/server/", "src/simulator/"]),
     ("governor", &["src/policy/", "src/dispatch/clock.rs"]),
     ("backoff", &["src/policy/retry.rs"]),
+    ("metrics_exporter_prometheus", &["src/metrics/"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

@@ -24,6 +24,7 @@ struct Serve {
     tsid: String,
     child: Child,
     http: u16,
+    admin: u16,
 }
 
 impl Serve {
@@ -48,15 +49,15 @@ impl Serve {
             rate_media: None,
         };
         store.add_line(&line).await.expect("lines can be added");
-        let http = free_port();
-        let child = spawn(&folder, &simulator, http);
-        let serve = Serve { folder, simulator, store, tsid, child, http };
+        let (http, admin) = (free_port(), free_port());
+        let child = spawn(&folder, &simulator, http, admin);
+        let serve = Serve { folder, simulator, store, tsid, child, http, admin };
         serve.is_up().await;
         serve
     }
 
     fn restart(&mut self) {
-        self.child = spawn(&self.folder, &self.simulator, self.http);
+        self.child = spawn(&self.folder, &self.simulator, self.http, self.admin);
     }
 
     async fn is_up(&self) {
@@ -126,7 +127,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-fn spawn(folder: &tempfile::TempDir, simulator: &Simulator, http: u16) -> Child {
+fn spawn(folder: &tempfile::TempDir, simulator: &Simulator, http: u16, admin: u16) -> Child {
     let printed = std::fs::File::options().create(true).append(true).open(folder.path().join(PRINTED));
     let printed = printed.expect("a file in a folder of ours");
     Command::new(env!("CARGO_BIN_EXE_meta-dispatch"))
@@ -136,7 +137,7 @@ fn spawn(folder: &tempfile::TempDir, simulator: &Simulator, http: u16) -> Child 
         .env("META_DISPATCH__GRAPH__BASE_URL", simulator.base_url())
         .env("META_DISPATCH__GRAPH__TIMEOUT", "4s")
         .env("META_DISPATCH__HTTP__LISTEN", format!("127.0.0.1:{http}"))
-        .env("META_DISPATCH__ADMIN__LISTEN", format!("127.0.0.1:{}", free_port()))
+        .env("META_DISPATCH__ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
         .env("META_DISPATCH__SHUTDOWN__GRACE", "10s")
         .env("META_DISPATCH__LOG__FILTER", "trace")
         .stdout(printed.try_clone().expect("a second handle"))
@@ -195,7 +196,7 @@ async fn what_a_killed_process_left_is_sent_or_held_and_never_sent_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_serve_on_one_file_is_refused_and_commands_work_beside_the_first() {
     let serve = Serve::start(Duration::ZERO).await;
-    let mut second = spawn(&serve.folder, &serve.simulator, free_port());
+    let mut second = spawn(&serve.folder, &serve.simulator, free_port(), free_port());
     assert_eq!(second.wait().expect("it ended").code(), Some(1));
     let printed = std::fs::read_to_string(serve.folder.path().join(PRINTED)).expect("UTF-8");
     assert!(printed.lines().any(|line| line.starts_with("error: ") && line.contains("serve")), "{printed}");
@@ -216,4 +217,32 @@ async fn a_message_accepted_while_the_broker_is_away_is_sent() {
     let id = pipeline.submit("ann", "hello").await;
     pipeline.expect_ok(id).await;
     pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_messages_are_seen_in_metrics_and_named_in_the_log() {
+    let mut serve = Serve::start(Duration::ZERO).await;
+    let id = serve.submit("cut-ann").await;
+    eventually("the gauges to show it", || async {
+        let text = reqwest::get(format!("http://127.0.0.1:{}/metrics", serve.admin))
+            .await
+            .expect("it answers")
+            .text()
+            .await
+            .expect("a text");
+        let shows = |line: &str| text.lines().any(|shown| shown == line);
+        let shown = shows("meta_dispatch_unknown_rows 1")
+            && shows("meta_dispatch_rows{status=\"UNKNOWN\"} 1")
+            && shows("meta_dispatch_database_up 1")
+            && shows("meta_dispatch_broker_up 1")
+            && shows("meta_dispatch_leases_held 64")
+            && !shows("meta_dispatch_unknown_oldest_seconds 0");
+        if shown { Ok(()) } else { Err(text) }
+    })
+    .await;
+    assert_eq!(serve.row(id).await.status, Status::Unknown);
+    serve.signal("TERM");
+    let (status, printed) = serve.ended().await;
+    assert!(status.success());
+    assert!(printed.contains("messages are UNKNOWN") && !printed.contains("a private text"), "{printed}");
 }

@@ -5,6 +5,7 @@
 //! announcements of a line and lane, however long the broker is away.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use super::super::pending::PendingJob;
 use crate::message::{Job, Partition};
+use crate::metrics::METRICS;
 
 #[derive(Default)]
 pub(super) struct Outbox {
@@ -45,7 +47,7 @@ pub(super) struct Parcel {
 
 impl Outbox {
     pub(super) fn add(&self, partition: Partition, job: Job) {
-        self.state().pending.entry(partition).or_default().merge(job);
+        self.state().wait(partition, job);
         self.filled.notify_one();
     }
 
@@ -57,6 +59,7 @@ impl Outbox {
         let job = state.pending.remove(&partition)?.into_job();
         let id = Uuid::now_v7();
         state.out.insert(partition, Out { id, job: job.clone() });
+        METRICS.broker.published.increment(1);
         Some(Parcel { id, partition, job })
     }
 
@@ -81,6 +84,7 @@ impl Outbox {
         let mut state = self.state();
         if let Some(job) = id.and_then(|id| state.take_out(partition, id)).or_else(body) {
             state.pending.entry(partition).or_default().merge(job);
+            METRICS.broker.returned.increment(1);
         }
         drop(state);
         self.notify();
@@ -91,6 +95,7 @@ impl Outbox {
         let mut state = self.state();
         for (partition, out) in std::mem::take(&mut state.out) {
             state.pending.entry(partition).or_default().merge(out.job);
+            METRICS.broker.returned.increment(1);
         }
         drop(state);
         self.notify();
@@ -124,6 +129,18 @@ impl Outbox {
 }
 
 impl State {
+    /// Takes an announcement in.
+    fn wait(&mut self, partition: Partition, job: Job) {
+        METRICS.broker.announced.increment(1);
+        match self.pending.entry(partition) {
+            Entry::Occupied(waiting) => {
+                METRICS.broker.merged.increment(1);
+                waiting.into_mut().merge(job);
+            }
+            Entry::Vacant(place) => place.insert(PendingJob::default()).merge(job),
+        }
+    }
+
     fn next(&self) -> Option<Partition> {
         let is_free = |partition: &&Partition| !self.out.contains_key(partition);
         let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);

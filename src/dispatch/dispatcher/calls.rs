@@ -11,6 +11,7 @@ use crate::dispatch::line::{DEMANDED, Line, PlannedCall, Steps};
 use crate::dispatch::send::{Finished, Ticket, send};
 use crate::dispatch::upkeep::Order;
 use crate::message::LineId;
+use crate::metrics::{CallOutcome, METRICS};
 use crate::policy::classify::{CallResult, PauseDemand, PauseTarget};
 use crate::store::{Change, PauseScope};
 
@@ -31,6 +32,7 @@ impl Dispatcher {
     fn finish(&mut self, finished: Finished) {
         let Finished { ticket, change, waiter, pause, sent } = finished;
         self.tickets.remove(&ticket.id);
+        count_ended(&change, self.tickets.len());
         let now = Instant::now();
         let held_for = match &change {
             Change::Retry { after, .. } => Some(*after),
@@ -73,6 +75,7 @@ impl Dispatcher {
 
     pub(super) fn begin(&mut self, call: PlannedCall) {
         self.tickets.insert(call.row.id, Ticket::of(&call));
+        METRICS.dispatch.in_flight.set(self.tickets.len() as f64);
         self.calls.spawn(send(self.send_context.clone(), call));
     }
 
@@ -107,6 +110,7 @@ impl Dispatcher {
         let outlasted = CallResult::Cut { reason: "the process stopped before Graph answered".into() };
         for (_, ticket) in std::mem::take(&mut self.tickets) {
             let finished = ticket.conclude(&outlasted, &self.send_context.policy);
+            count_ended(&finished.change, 0);
             self.record_changes(vec![(finished.change, finished.waiter)]);
         }
     }
@@ -118,4 +122,17 @@ impl Dispatcher {
         self.record_changes(steps.changes);
         self.reserved = self.lines.values().map(Line::reserved).sum();
     }
+}
+
+/// Counts a call that has ended, and those that are left.
+fn count_ended(change: &Change, in_flight: usize) {
+    let outcome = match change {
+        Change::Sent { .. } => CallOutcome::Ok,
+        Change::Failed { .. } | Change::Expire { .. } => CallOutcome::Error,
+        Change::Retry { .. } => CallOutcome::Retry,
+        Change::Unknown { .. } => CallOutcome::Unknown,
+        Change::WaitForLine { .. } | Change::Release { .. } => CallOutcome::Line,
+    };
+    METRICS.dispatch.ended(outcome);
+    METRICS.dispatch.in_flight.set(in_flight as f64);
 }

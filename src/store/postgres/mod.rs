@@ -11,6 +11,7 @@ mod log;
 mod record;
 mod rows;
 mod schema;
+mod settle;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -21,9 +22,10 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::{
-    AccountRow, Change, Claim, ClaimedRow, Flow, FlowRead, HeldRecipient, Lease, LeaseReport, LineRecord,
-    LogFilter, LogRow, NewLine, PauseScope, RangeRead, ReadyRow, Recorded, SchemaState, Scope, StatusCount,
-    Store, StoreError, TokenRecord, TokenRow,
+    AccountRow, Change, Claim, ClaimedRow, Flow, FlowRead, HeldRecipient, IdRange, Lease, LeaseReport,
+    LineRecord, LogFilter, LogRow, Matching, NewLine, OpenRows, Operation, PauseScope, RangeRead, ReadyRow,
+    Recorded, Resend, Resent, Resolution, SchemaState, Scope, Selection, StatusCount, Store, StoreError,
+    TokenRecord, TokenRow,
 };
 use crate::message::{AccountId, CampaignState, Lane, LineId, MessageId, Partition, Submission};
 
@@ -236,6 +238,43 @@ impl Store for PostgresStore {
 
     async fn log_stats(&self, since: Option<Duration>) -> Result<Vec<StatusCount>, StoreError> {
         log::stats(&self.calm, since).await
+    }
+
+    async fn open_rows(&self) -> Result<OpenRows, StoreError> {
+        settle::open_rows(&self.calm).await
+    }
+
+    async fn matching(
+        &self,
+        range: IdRange,
+        selection: &Selection,
+        operation: Operation<'_>,
+    ) -> Result<Matching, StoreError> {
+        settle::matching(&self.calm, range, selection, operation).await
+    }
+
+    async fn resolve(
+        &self,
+        range: IdRange,
+        selection: &Selection,
+        resolution: &Resolution,
+        limit: u32,
+    ) -> Result<Vec<MessageId>, StoreError> {
+        settle::resolve(&self.calm, range, selection, resolution, limit).await
+    }
+
+    async fn resend(
+        &self,
+        range: IdRange,
+        selection: &Selection,
+        resend: &Resend,
+        limit: u32,
+    ) -> Result<Vec<Resent>, StoreError> {
+        settle::resend(&self.calm, range, selection, resend, limit).await
+    }
+
+    async fn copy_of(&self, id: MessageId) -> Result<Option<MessageId>, StoreError> {
+        settle::copy_of(&self.calm, id).await
     }
 
     async fn add_account(&self, name: &str) -> Result<AccountId, StoreError> {

@@ -13,7 +13,7 @@ use crate::store::{Change, Claim, Recorded, RowChange, StoreError};
 /// planner without statistics would walk a whole partial index for a plain one.
 const CHANGE: &str = "
     with locked as materialized (
-        select w.* from (select * from unnest(
+        select w.*, c.was from (select * from unnest(
             $1::bigint[], $2::integer[], $3::text[], $4::text[], $5::integer[], $6::text[], $7::boolean[], $8::integer[],
             $9::integer[], $10::text[], $11::text[], $12::text[], $13::integer[], $14::integer[], $15::integer[],
             $16::bigint[], $17::boolean[])
@@ -21,7 +21,7 @@ const CHANGE: &str = "
                  error_message, fbtrace_id, add_attempts, add_tries, add_ambiguous, next_ms, done)
             order by id) as w
         cross join lateral (
-            select from cdls c where c.cdls_id = w.id and c.fence = w.fence and strpos(w.leaves, c.status) > 0
+            select c.status as was from cdls c where c.cdls_id = w.id and c.fence = w.fence and strpos(w.leaves, c.status) > 0
             for update) as c)
     update cdls c set
         status = w.status,
@@ -41,7 +41,7 @@ const CHANGE: &str = "
         worker = null
     from locked w
     where c.cdls_id = w.id
-    returning c.cdls_id";
+    returning c.cdls_id, w.status = 'OK' and w.was <> 'SENDING' as late";
 
 /// A claim needs the lease of the row's partition at this moment. Rows that others have locked are left to them. The
 /// `coalesce` keeps the planner from the ready index, which it would walk for each row: without it a claim of 200 rows
@@ -74,24 +74,25 @@ pub async fn record(
     // A single statement is a transaction of its own.
     if claims.is_empty() || changes.is_empty() {
         let mut connection = pool.acquire().await.map_err(failed)?;
-        recorded.changed = change(&mut connection, changes).await?;
+        (recorded.changed, recorded.late) = change(&mut connection, changes).await?;
         recorded.claimed = claim(&mut connection, worker, claims).await?;
         return Ok(recorded);
     }
     let mut transaction = pool.begin().await.map_err(failed)?;
-    recorded.changed = change(&mut transaction, changes).await?;
+    (recorded.changed, recorded.late) = change(&mut transaction, changes).await?;
     recorded.claimed = claim(&mut transaction, worker, claims).await?;
     transaction.commit().await.map_err(|error| StoreError::CommitUnknown(error.to_string()))?;
     Ok(recorded)
 }
 
-async fn change(connection: &mut PgConnection, changes: &[Change]) -> Result<Vec<bool>, StoreError> {
+/// For each change whether it took place, and how many of them were late successes.
+async fn change(connection: &mut PgConnection, changes: &[Change]) -> Result<(Vec<bool>, usize), StoreError> {
     if changes.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), 0));
     }
     let rows: Vec<RowChange> = changes.iter().map(Change::row).collect();
     let leaves: Vec<String> = rows.iter().map(|row| leaves(row.from)).collect();
-    let changed: Vec<i64> = sqlx::query_scalar(CHANGE)
+    let changed: Vec<(i64, bool)> = sqlx::query_as(CHANGE)
         .bind(rows.iter().map(|r| r.id).collect::<Vec<_>>())
         .bind(rows.iter().map(|r| r.fence).collect::<Vec<_>>())
         .bind(leaves)
@@ -112,8 +113,9 @@ async fn change(connection: &mut PgConnection, changes: &[Change]) -> Result<Vec
         .fetch_all(connection)
         .await
         .map_err(failed)?;
-    let changed: HashSet<i64> = changed.into_iter().collect();
-    Ok(rows.iter().map(|row| changed.contains(&row.id)).collect())
+    let late = changed.iter().filter(|(_, late)| *late).count();
+    let changed: HashSet<i64> = changed.into_iter().map(|(id, _)| id).collect();
+    Ok((rows.iter().map(|row| changed.contains(&row.id)).collect(), late))
 }
 
 /// The statuses a change may leave, as a text in which a status is looked for; no status is part of another's name.

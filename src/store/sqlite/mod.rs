@@ -19,6 +19,7 @@ mod open;
 mod record;
 mod row;
 mod schema;
+mod settle;
 #[cfg(test)]
 mod tests;
 
@@ -169,6 +170,43 @@ impl Store for SqliteStore {
 
     async fn log_stats(&self, since: Option<Duration>) -> Result<Vec<StatusCount>, StoreError> {
         log::stats(&self.reader, since).await
+    }
+
+    async fn open_rows(&self) -> Result<OpenRows, StoreError> {
+        settle::open_rows(&self.reader).await
+    }
+
+    async fn matching(
+        &self,
+        range: IdRange,
+        selection: &Selection,
+        operation: Operation<'_>,
+    ) -> Result<Matching, StoreError> {
+        settle::matching(&self.reader, range, selection, operation).await
+    }
+
+    async fn resolve(
+        &self,
+        range: IdRange,
+        selection: &Selection,
+        resolution: &Resolution,
+        limit: u32,
+    ) -> Result<Vec<MessageId>, StoreError> {
+        settle::resolve(&self.writer, range, selection, resolution, limit).await
+    }
+
+    async fn resend(
+        &self,
+        range: IdRange,
+        selection: &Selection,
+        resend: &Resend,
+        limit: u32,
+    ) -> Result<Vec<Resent>, StoreError> {
+        settle::resend(&self.writer, range, selection, resend, limit).await
+    }
+
+    async fn copy_of(&self, id: MessageId) -> Result<Option<MessageId>, StoreError> {
+        settle::copy_of(&self.reader, id).await
     }
 
     async fn add_account(&self, name: &str) -> Result<AccountId, StoreError> {

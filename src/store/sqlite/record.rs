@@ -35,6 +35,11 @@ from json_each(?1) j
 where cdls_id = j.value->>0 and fence = j.value->>1 and instr(j.value->>2, ',' || status || ',') > 0
 returning cdls_id";
 
+/// An array for each success: id, fence.
+pub(super) const LATE: &str = "
+select count(*) from json_each(?1) j cross join cdls c
+where c.cdls_id = j.value->>0 and c.fence = j.value->>1 and c.status in ('PENDING', 'RETRY', 'UNKNOWN')";
+
 /// An array for each claim: id, fence, call deadline. Worker ?2, now ?3.
 pub(super) const CLAIM: &str = "
 update cdls set
@@ -59,14 +64,33 @@ pub async fn record(
         return Ok(Recorded::default());
     }
     let (mut transaction, now) = begin(writer).await?;
+    let late = late_successes(&mut transaction, changes).await?;
     let changes = changes.iter().map(|change| change_values(change, now)).collect();
     let claims = claims.iter().map(|claim| claim_values(claim, now)).collect();
     let recorded = Recorded {
+        late,
         changed: apply(&mut transaction, CHANGE, changes, worker, now).await?,
         claimed: apply(&mut transaction, CLAIM, claims, worker, now).await?,
     };
     commit(transaction).await?;
     Ok(recorded)
+}
+
+/// Successes of rows that are not claimed any more, in a statement before the update, which cannot name what it finds.
+async fn late_successes(connection: &mut SqliteConnection, changes: &[Change]) -> Result<usize, StoreError> {
+    let sent: Vec<(i64, i32)> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::Sent { id, fence, .. } => Some((id.0, *fence)),
+            _ => None,
+        })
+        .collect();
+    if sent.is_empty() {
+        return Ok(0);
+    }
+    let late: i64 =
+        sqlx::query_scalar(LATE).bind(json!(sent).to_string()).fetch_one(connection).await.map_err(failed)?;
+    Ok(late as usize)
 }
 
 /// One update: the row's id, and what the statement reads.

@@ -232,6 +232,11 @@ impl Pipeline {
         row
     }
 
+    /// Where the processes' admin listeners are.
+    pub fn admin(&self) -> Vec<SocketAddr> {
+        self.apps.iter().map(|app| app.admin).collect()
+    }
+
     /// Starts a further worker (`Servers` only).
     pub async fn start_worker(&mut self) {
         let worker = start(&self.settings, Role::Worker).await;

@@ -118,7 +118,7 @@ async fn changes_come_before_claims_and_each_is_answered_in_order() {
         )
         .await
         .unwrap();
-    assert_eq!(recorded, Recorded { changed: vec![true, false], claimed: vec![true, false, true] });
+    assert_eq!(recorded, Recorded { changed: vec![true, false], claimed: vec![true, false, true], late: 0 });
     assert_eq!(fixture.row(ids[0]).await.attempts, 1, "given back once, begun twice");
 }
 
@@ -156,7 +156,7 @@ async fn two_changes_of_one_row_take_place_one_after_the_other() {
     let call_deadline = Duration::from_secs(32);
     let claim = Claim { id: ids[1], fence: 0, call_deadline };
     let recorded = fixture.store.record(WORKER, &changes, &[claim]).await.unwrap();
-    assert_eq!(recorded, Recorded { changed: vec![true, true, true, false], claimed: vec![false] });
+    assert_eq!(recorded, Recorded { changed: vec![true, true, true, false], claimed: vec![false], late: 0 });
     let row = fixture.row(ids[0]).await;
     assert_eq!((row.status, row.ambiguous_attempts), (Status::Ok, 1));
 

@@ -5,7 +5,7 @@ use rstest::rstest;
 use sqlx::Row;
 
 use super::*;
-use crate::store::sqlite::{dispatch, due, ingest, record};
+use crate::store::sqlite::{dispatch, due, ingest, record, settle};
 
 #[rstest]
 #[case(dispatch::FLOW_ROWS, &[
@@ -29,6 +29,8 @@ use crate::store::sqlite::{dispatch, due, ingest, record};
 #[case(due::EXPIRED, &["SEARCH cdls USING INDEX cdls_ready (v8l_id=?)"])]
 #[case(ingest::BACKLOG, &["SCAN cdls USING INDEX cdls_ready", "SCAN cdls USING INDEX cdls_due"])]
 #[case(record::CHANGE, &["SEARCH cdls USING INTEGER PRIMARY KEY (rowid=?)"])]
+#[case(record::LATE, &["SEARCH c USING INTEGER PRIMARY KEY (rowid=?)"])]
+#[case(settle::UNKNOWN, &["SEARCH c USING INDEX cdls_unknown (cdls_id>? AND cdls_id<?)"])]
 #[case(record::CLAIM, &["SEARCH cdls USING INTEGER PRIMARY KEY (rowid=?)"])]
 #[tokio::test]
 async fn a_statement_uses_its_index(#[case] sql: &'static str, #[case] expected: &[&str]) {

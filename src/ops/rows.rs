@@ -1,0 +1,59 @@
+//! Counts the rows that are not final, for metrics, and says in the log when messages become UNKNOWN.
+//!
+//! Every process counts the same rows; counting may take a fiftieth of its time. Never here: settling a row.
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::message::Status;
+use crate::metrics::METRICS;
+use crate::store::{OpenRows, SharedStore};
+
+/// How often rows are counted, at most.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+/// Counting may take this share of the time: many rows are counted less often.
+const COUNT_SHARE: u32 = 50;
+
+/// Counts until `ended`. `warns`: whether this process says in its log that UNKNOWN rows have become more.
+pub async fn watch_rows(store: SharedStore, warns: bool, ended: CancellationToken) {
+    let mut known = 0;
+    loop {
+        let started = Instant::now();
+        match store.open_rows().await {
+            Ok(open) => {
+                show(&open);
+                if warns && open.unknown > known {
+                    tracing::warn!(
+                        rows = open.unknown,
+                        more = open.unknown - known,
+                        oldest = ?open.oldest_unknown.unwrap_or_default(),
+                        "messages are UNKNOWN: Graph may have taken them; `log resolve` settles them"
+                    );
+                }
+                known = open.unknown;
+            }
+            Err(error) => {
+                METRICS.rows.database_up.set(0.0);
+                tracing::debug!(%error, "rows cannot be counted");
+            }
+        }
+        METRICS.fold();
+        let pause = (started.elapsed() * COUNT_SHARE).max(COUNT_EVERY);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = ended.cancelled() => return,
+        }
+    }
+}
+
+fn show(open: &OpenRows) {
+    let rows = &METRICS.rows;
+    rows.open(Status::Pending, open.pending);
+    rows.open(Status::Sending, open.sending);
+    rows.open(Status::Retry, open.retry);
+    rows.open(Status::Unknown, open.unknown);
+    rows.unknown.set(open.unknown as f64);
+    rows.oldest_unknown_seconds.set(open.oldest_unknown.unwrap_or_default().as_secs_f64());
+    rows.database_up.set(1.0);
+}

@@ -1,0 +1,232 @@
+//! `log resolve` and `log resend`.
+
+use std::time::Duration;
+
+use meta_dispatch::message::{
+    AccountId, Class, ErrorDetail, ErrorKind, Lane, LineId, MessageId, MessageKind, Submission,
+};
+use meta_dispatch::store::{Change, Claim, SharedStore};
+use serde_json::json;
+
+use super::program::Program;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+struct Log {
+    program: Program,
+    store: SharedStore,
+    line: i64,
+}
+
+impl Log {
+    async fn new() -> Log {
+        let program = Program::new();
+        let line = program.add_line("EAAtoken");
+        let store = program.store().await;
+        store.renew_leases("w", HOUR).await.expect("leases are kept");
+        store.acquire_leases("w", HOUR, 64).await.expect("leases are kept");
+        Log { program, store, line }
+    }
+
+    async fn pending(&self, text: &str) -> MessageId {
+        let submission = Submission {
+            account: AccountId(1),
+            line: LineId(self.line),
+            class: Class::Messenger,
+            dest: "25312345678901234".into(),
+            kind: MessageKind::Text,
+            mdata: text.into(),
+            mcaption: None,
+            msg_id: None,
+            cp_id: text.strip_prefix("campaign ").map(str::to_owned),
+            lane: Lane::High,
+            send_at: None,
+            valid_for: if text == "old" { Duration::from_millis(400) } else { HOUR },
+            waiter: None,
+        };
+        self.store.insert(&[submission]).await.expect("the row is logged")[0]
+    }
+
+    /// Logs a message whose one call ended so.
+    async fn after(&self, text: &str, change: impl Fn(MessageId) -> Change) -> MessageId {
+        let id = self.pending(text).await;
+        let claim = Claim { id, fence: 0, call_deadline: HOUR };
+        let claimed = self.store.record("w", &[], &[claim]).await.expect("claims are recorded").claimed;
+        assert_eq!(claimed, [true]);
+        let changed = self.store.record("w", &[change(id)], &[]).await.expect("changes are recorded");
+        assert_eq!(changed.changed, [true]);
+        id
+    }
+
+    async fn unknown(&self, text: &str) -> MessageId {
+        self.after(text, |id| Change::Unknown { id, fence: 1, error: ErrorDetail::default() }).await
+    }
+
+    async fn failed(&self, text: &str, code: i32) -> MessageId {
+        self.after(text, |id| Change::Failed {
+            id,
+            fence: 1,
+            kind: ErrorKind::Refused,
+            error: ErrorDetail { code: Some(code), ..ErrorDetail::default() },
+            ambiguous: false,
+        })
+        .await
+    }
+
+    async fn sent(&self, text: &str) -> MessageId {
+        let change = |id| Change::Sent { id, fence: 1, http_status: 200, message_id: "m_1".into() };
+        self.after(text, change).await
+    }
+
+    fn column(&self, id: impl std::fmt::Display, column: &str) -> serde_json::Value {
+        self.program.json(&format!("log show {id}"))[column].clone()
+    }
+}
+
+#[tokio::test]
+async fn one_unknown_message_is_resolved_and_another_time_refused() {
+    let log = Log::new().await;
+    let id = log.unknown("a").await;
+    let answer = log.program.json(&format!("log resolve {id} --as ok --message-id m_7"));
+    let expected =
+        json!({"cdls_id": id, "status": "OK", "matching": 1, "resolved": 1, "expired": 0, "dry_run": false});
+    assert_eq!(answer, expected);
+    assert_eq!((log.column(id, "status"), log.column(id, "message_id")), (json!("OK"), json!("m_7")));
+    let again = log.program.run(&format!("log resolve {id} --as error"));
+    assert!(again.error().contains("is OK") && again.error().contains("UNKNOWN"), "{}", again.stderr);
+
+    let id = log.unknown("b").await;
+    assert!(
+        log.program
+            .run(&format!("log resolve {id} --as error"))
+            .stdout
+            .contains("1 message resolved as ERROR")
+    );
+    assert_eq!(log.column(id, "error_kind"), "resolved");
+    let id = log.unknown("c").await;
+    log.program.json(&format!("log resolve {id} --as retry"));
+    assert_eq!(log.column(id, "status"), "RETRY");
+    assert!(log.column(id, "next_at").is_string());
+    assert!(log.program.run("log resolve 999 --as error").error().contains("999"));
+}
+
+#[tokio::test]
+async fn unknown_messages_are_resolved_by_filter_and_others_are_left_alone() {
+    let log = Log::new().await;
+    let (first, second) = (log.unknown("campaign spring").await, log.unknown("b").await);
+    let failed = log.failed("campaign spring", 100).await;
+    let dry = log.program.json("log resolve --as retry --since 1h --dry-run");
+    assert_eq!((&dry["matching"], &dry["resolved"], &dry["dry_run"]), (&json!(2), &json!(0), &json!(true)));
+    assert_eq!(log.column(first, "status"), "UNKNOWN");
+    let answer = log.program.json("log resolve --as error --cp-id spring --yes");
+    assert_eq!((&answer["matching"], &answer["resolved"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (log.column(first, "status"), log.column(second, "status")),
+        (json!("ERROR"), json!("UNKNOWN"))
+    );
+    assert_eq!(log.column(failed, "error_kind"), "refused");
+    let answer = log.program.json(&format!("log resolve --as retry --line {} --status unknown", log.line));
+    assert_eq!(answer["resolved"], 1);
+    assert_eq!(log.program.json("log resolve --as retry --since 1h")["resolved"], 0);
+}
+
+#[tokio::test]
+async fn a_filter_with_nothing_in_it_or_of_the_wrong_state_is_refused() {
+    let log = Log::new().await;
+    let failed = log.failed("a", 100).await;
+    for command in ["log resolve --as error --yes", "log resend --yes"] {
+        assert!(log.program.run(command).error().contains("--line"), "{command}");
+    }
+    assert!(log.program.run("log resolve --as ok --status ERROR").error().contains("UNKNOWN"));
+    assert!(log.program.run("log resend --status UNKNOWN").error().contains("log resolve"));
+    assert!(log.program.run("log resend --status PENDING").error().contains("not ended"));
+    assert!(
+        log.program
+            .run(&format!("log resolve {failed} --as error --message-id m"))
+            .error()
+            .contains("--as ok")
+    );
+    for wrong in [
+        "log resolve 1 --line 2 --as ok",
+        "log resolve --line 1",
+        "log resend --line 1 --force",
+        "log resolve --line 1 --as ok --message-id m",
+    ] {
+        assert_eq!(log.program.run(wrong).code, 2, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_has_expired_is_not_tried_again_and_its_operator_told_what_to_do() {
+    let log = Log::new().await;
+    let id = log.unknown("old").await;
+    crate::support::pipeline::eventually("the message to expire", || async {
+        let expires = log.column(id, "expires_at");
+        let now = meta_dispatch::message::timestamp(time::OffsetDateTime::now_utc());
+        if expires.as_str().is_some_and(|at| at < now.as_str()) { Ok(()) } else { Err(now) }
+    })
+    .await;
+    let refused = log.program.run(&format!("log resolve {id} --as retry"));
+    assert!(refused.error().contains("log resend"), "{}", refused.stderr);
+    let answer = log.program.json("log resolve --as retry --since 1h");
+    assert_eq!((&answer["resolved"], &answer["expired"]), (&json!(0), &json!(1)));
+    assert_eq!(log.program.json(&format!("log resolve {id} --as error"))["resolved"], 1);
+    let copy = log.program.json(&format!("log resend {id} --valid-for 2h"))["resent_as"].clone();
+    assert_eq!(log.column(copy, "status"), "PENDING");
+}
+
+#[tokio::test]
+async fn one_ended_message_is_sent_again_once() {
+    let log = Log::new().await;
+    let id = log.failed("a", 100).await;
+    let answer = log.program.json(&format!("log resend {id}"));
+    let copy = answer["resent_as"].as_i64().expect("an id");
+    let expected = json!({"cdls_id": id, "resent_as": copy, "matching": 1, "resent": 1, "left_out": 0, "dry_run": false});
+    assert_eq!(answer, expected);
+    assert_eq!((log.column(copy, "status"), log.column(copy, "mdata")), (json!("PENDING"), json!("a")));
+    let again = log.program.run(&format!("log resend {id}"));
+    assert!(again.error().contains(&format!("as {copy}")), "{}", again.stderr);
+    assert!(log.program.run(&format!("log resend {copy}")).error().contains("PENDING"));
+    let unknown = log.unknown("b").await;
+    let refused = log.program.run(&format!("log resend {unknown}"));
+    assert!(refused.error().contains(&format!("log resolve {unknown} --as retry")), "{}", refused.stderr);
+}
+
+#[tokio::test]
+async fn a_message_that_was_sent_is_sent_again_only_by_force_or_by_name() {
+    let log = Log::new().await;
+    let (first, second) = (log.sent("a").await, log.sent("b").await);
+    assert!(log.program.run(&format!("log resend {first}")).error().contains("--force"));
+    assert_eq!(log.program.json("log resend --since 1h")["resent"], 0);
+    assert_eq!(log.program.json(&format!("log resend {first} --force"))["resent"], 1);
+    assert_eq!(log.program.json("log resend --since 1h --status ok")["resent"], 1);
+    assert!(log.program.run(&format!("log resend {second} --force")).error().contains("already"));
+}
+
+#[tokio::test]
+async fn failed_messages_are_sent_again_by_filter_and_a_second_run_finds_none() {
+    let log = Log::new().await;
+    log.failed("a", 190).await;
+    log.failed("campaign spring", 190).await;
+    log.failed("c", 100).await;
+    let dry = log.program.json("log resend --error-code 190 --dry-run");
+    assert_eq!((&dry["matching"], &dry["resent"]), (&json!(2), &json!(0)));
+    let text = log.program.run("log resend --error-code 190");
+    assert!(text.stdout.contains("2 messages sent again"), "{}", text.everything());
+    assert_eq!(log.program.json("log resend --error-code 190")["resent"], 0);
+    let rest = log.program.json(&format!("log resend --line {} --into-cp-id again", log.line));
+    assert_eq!(rest["resent"], 1);
+    let copies = log.program.json("log tail --cp-id again");
+    assert_eq!(copies["messages"][0]["mdata"], "c");
+}
+
+#[tokio::test]
+async fn a_check_names_the_unknown_messages_and_the_age_of_the_oldest() {
+    let log = Log::new().await;
+    assert_eq!(log.program.json("check")["oldest_unknown_seconds"], json!(null));
+    log.unknown("a").await;
+    let report = log.program.json("check");
+    assert_eq!(report["unknown_rows"], 1);
+    assert!(report["oldest_unknown_seconds"].is_u64(), "{report}");
+    assert!(log.program.run("check").stdout.contains("UNKNOWN messages: 1, the oldest for "));
+}
