@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{JobDelivery, SharedBroker};
 use crate::graph::GraphClient;
-use crate::message::{Lane, LineId, MessageId, Partition};
+use crate::message::{BreakerState, Lane, LineId, MessageId, Partition};
 use crate::policy::retry::RetryPolicy;
 use crate::settings::{LimitSettings, On5xx, OnAmbiguous, Settings};
 use crate::store::{ClaimedRow, Flow, FlowRead, HeldRecipient, LineRecord, ReadyRow, SharedStore};
@@ -83,6 +83,8 @@ pub struct Dispatch {
     pub options: DispatchOptions,
     /// The partitions held, for health checks.
     pub held: watch::Sender<usize>,
+    /// Whether calls go to Graph, for health checks.
+    pub breaker: watch::Sender<BreakerState>,
 }
 
 /// The settings dispatch obeys.
@@ -171,11 +173,16 @@ impl Dispatch {
         let grace = self.options.grace;
         let dispatcher = dispatcher::Dispatcher::new(
             self.worker.clone(),
-            send::SendContext { graph: self.graph, policy: self.options.retry.clone() },
+            send::SendContext {
+                graph: self.graph,
+                policy: self.options.retry.clone(),
+                send_until: send_until.clone(),
+            },
             self.options,
             dispatcher::Channels { inbox, jobs: self.jobs, entries, requests, orders, expiries },
             latency,
             send_until,
+            self.breaker,
         );
         let (quiet, is_quiet) = oneshot::channel();
         let hand_over = async {

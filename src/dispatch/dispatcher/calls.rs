@@ -29,12 +29,13 @@ impl Dispatcher {
     }
 
     fn finish(&mut self, finished: Finished) {
-        let Finished { ticket, change, waiter, pause, sent } = finished;
+        let Finished { ticket, change, waiter, pause, health, sent } = finished;
         self.tickets.remove(&ticket.id);
         let now = Instant::now();
+        self.hear(&ticket, health, now);
         let held_for = match &change {
             Change::Retry { after, .. } => Some(*after),
-            Change::WaitForLine { .. } => Some(Duration::ZERO),
+            Change::WaitForLine { .. } | Change::Release { .. } => Some(Duration::ZERO),
             _ => None,
         };
         if let Some(line) = self.line(ticket.line) {
@@ -72,8 +73,9 @@ impl Dispatcher {
     }
 
     pub(super) fn begin(&mut self, call: PlannedCall) {
-        self.tickets.insert(call.row.id, Ticket::of(&call));
-        self.calls.spawn(send(self.send_context.clone(), call));
+        let ticket = Ticket::of(&call, self.breaker.begun());
+        self.tickets.insert(ticket.id, ticket.clone());
+        self.calls.spawn(send(self.send_context.clone(), ticket, call));
     }
 
     /// Gives claimed rows back, waits for calls in flight, and calls those that outlast the grace unknown. `quiet` is

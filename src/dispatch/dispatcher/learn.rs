@@ -11,8 +11,9 @@ use crate::broker::JobDelivery;
 use crate::dispatch::Event;
 use crate::dispatch::line::Steps;
 use crate::dispatch::reader::Request;
+use crate::dispatch::send::orphaned;
 use crate::dispatch::upkeep::Order;
-use crate::message::{ErrorDetail, JobLine, LineId, MessageId, Partition, Status};
+use crate::message::{JobLine, LineId, MessageId, Partition, Status};
 use crate::store::{Change, ClaimedRow, Flow, HeldRecipient, LineRecord, RangeRead, ReadyRow};
 
 impl Dispatcher {
@@ -166,18 +167,7 @@ impl Dispatcher {
             let change = if ours {
                 Change::Release { id, fence }
             } else if row.overdue {
-                let error = ErrorDetail {
-                    message:
-                        "the worker that made this call is gone; whether Graph took the message is not known"
-                            .into(),
-                    ..ErrorDetail::default()
-                };
-                if self.options.retry.retry_ambiguous {
-                    let after = self.options.retry.base;
-                    Change::Retry { id, fence, after, error, counted: true, ambiguous: true }
-                } else {
-                    Change::Unknown { id, fence, error }
-                }
+                orphaned(&row, &self.options.retry)
             } else {
                 continue;
             };

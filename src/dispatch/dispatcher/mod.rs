@@ -6,12 +6,13 @@
 mod calls;
 mod held;
 mod learn;
+mod outage;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,8 @@ use super::send::{Finished, SendContext, Ticket, call_deadline};
 use super::upkeep::Order;
 use super::{DispatchOptions, Event, SharedSendContext};
 use crate::broker::JobDelivery;
-use crate::message::{Lane, LineId, MessageId, Partition};
+use crate::message::{BreakerState, Lane, LineId, MessageId, Partition};
+use crate::policy::breaker::Breaker;
 use crate::store::{Change, Claim};
 
 /// The shortest time ahead of its call that a row is claimed; slow commits lengthen it.
@@ -55,6 +57,8 @@ pub struct Dispatcher {
     channels: Channels,
     latency: Latency,
     send_until: SendUntil,
+    breaker: Breaker,
+    breaker_state: watch::Sender<BreakerState>,
     owned: BTreeSet<Partition>,
     lines: HashMap<LineId, Line>,
     /// Lines to be pumped before the next wait.
@@ -85,9 +89,12 @@ impl Dispatcher {
         channels: Channels,
         latency: Latency,
         send_until: SendUntil,
+        breaker_state: watch::Sender<BreakerState>,
     ) -> Dispatcher {
         Dispatcher {
             worker,
+            breaker: Breaker::new(options.concurrency),
+            breaker_state,
             options,
             send_context: Arc::new(send_context),
             channels,
@@ -156,6 +163,9 @@ impl Dispatcher {
         let Some(line) = self.lines.get_mut(&id).filter(|line| line.is_configured()) else { return };
         let mut steps = Steps::default();
         self.reserved -= line.reserved();
+        if self.breaker.state() == BreakerState::Open {
+            line.abandon(now, &mut steps);
+        }
         line.pump(now, horizon, allowance, &mut steps);
         self.reserved += line.reserved();
         if steps.wants_permits && self.is_hungry.insert(id) {
@@ -176,7 +186,8 @@ impl Dispatcher {
     }
 
     fn free_permits(&self) -> usize {
-        self.options.concurrency.saturating_sub(self.reserved + self.tickets.len())
+        let free = self.options.concurrency.saturating_sub(self.reserved + self.tickets.len());
+        free.min(self.breaker.room(self.reserved))
     }
 
     fn tick(&mut self) {
@@ -189,6 +200,7 @@ impl Dispatcher {
             self.dirty.insert(id);
         }
         self.ask_held(now);
+        self.tick_breaker(now);
         if now >= self.refresh_at {
             self.refresh_at = now + REFRESH_EVERY;
             self.lines.retain(|_, line| !line.is_idle(now));
@@ -203,7 +215,8 @@ impl Dispatcher {
     fn next_wake(&self) -> Instant {
         let line = self.wakes.first().map(|(at, _)| *at);
         let held = self.held.first_key_value().map(|((at, _), _)| *at);
-        [line, held].into_iter().flatten().fold(self.refresh_at, Instant::min)
+        let breaker = self.breaker.opens_until().map(Instant::from_std);
+        [line, held, breaker].into_iter().flatten().fold(self.refresh_at, Instant::min)
     }
 
     fn set_wake(&mut self, id: LineId, at: Option<Instant>) {

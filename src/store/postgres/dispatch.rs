@@ -191,7 +191,9 @@ pub async fn still_held(pool: &PgPool, ids: &[MessageId]) -> Result<Vec<MessageI
 }
 
 const CLAIMED: &str = "
-    select cdls_id, v8l_id, fence, worker, waiter, call_deadline < now() as overdue from cdls
+    select cdls_id, v8l_id, fence, worker, waiter, call_deadline < now() as overdue, attempts, tries, crashes::integer,
+           (extract(epoch from expires_at - now()) * 1000)::bigint as valid_ms
+    from cdls
     where partition_no = any($1::smallint[]) and status in ('PENDING', 'RETRY', 'SENDING')
       and (next_at is not null or call_deadline is not null) and status = 'SENDING'";
 
@@ -206,6 +208,10 @@ pub async fn claimed_rows(pool: &PgPool, partitions: &[Partition]) -> Result<Vec
                 fence: rows::get(row, "fence")?,
                 worker: rows::get::<Option<String>>(row, "worker")?.unwrap_or_default(),
                 overdue: rows::get::<Option<bool>>(row, "overdue")?.unwrap_or(true),
+                attempts: rows::get(row, "attempts")?,
+                tries: rows::get(row, "tries")?,
+                crashes: rows::get(row, "crashes")?,
+                valid_for: time::Duration::milliseconds(rows::get(row, "valid_ms")?),
                 waiter: rows::get(row, "waiter")?,
             })
         })

@@ -3,6 +3,7 @@
 pub mod amqp_forwarder;
 pub mod broker;
 pub mod database;
+pub mod graph_host;
 pub mod pipeline;
 pub mod rabbitmq;
 pub mod store;

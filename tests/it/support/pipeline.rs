@@ -208,6 +208,14 @@ impl Pipeline {
         MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"))
     }
 
+    /// What `/readyz` of the process that sends says about Graph.
+    pub async fn breaker_state(&self) -> String {
+        let admin = self.apps.last().expect("one is running").admin;
+        let answer = self.client.get(format!("http://{admin}/readyz")).send().await.expect("it answers");
+        let answer: Value = answer.json().await.expect("answers are JSON");
+        answer["graph"].as_str().expect("a word").to_owned()
+    }
+
     pub async fn row(&self, id: MessageId) -> LogRow {
         self.store.log_row(Scope::Operator, id).await.expect("the log answers").expect("the row exists")
     }
