@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -43,18 +43,36 @@ impl Entry {
     }
 }
 
-/// How long a claim takes from being asked for to its answer, smoothed; in microseconds.
+/// How writing goes, as the lines see it.
 #[derive(Clone, Default)]
-pub struct Latency(Arc<AtomicU64>);
+pub struct Progress(Arc<ProgressState>);
 
-impl Latency {
-    pub fn get(&self) -> Duration {
-        Duration::from_micros(self.0.load(Ordering::Relaxed))
+#[derive(Default)]
+struct ProgressState {
+    /// How long a claim takes from being asked for to its answer, smoothed; in microseconds.
+    latency: AtomicU64,
+    stalled: AtomicBool,
+}
+
+impl Progress {
+    /// How long a claim takes from being asked for to its answer, smoothed.
+    pub fn latency(&self) -> Duration {
+        Duration::from_micros(self.0.latency.load(Ordering::Relaxed))
+    }
+
+    /// Whether results wait because the log cannot be written. What is handed in meanwhile would wait behind them.
+    pub fn is_stalled(&self) -> bool {
+        self.0.stalled.load(Ordering::Relaxed)
     }
 
     fn observe(&self, sample: Duration) {
-        let smoothed = (self.0.load(Ordering::Relaxed) * 7 + sample.as_micros() as u64) / 8;
-        self.0.store(smoothed, Ordering::Relaxed);
+        let smoothed = (self.latency().as_micros() as u64 * 7 + sample.as_micros() as u64) / 8;
+        self.0.latency.store(smoothed, Ordering::Relaxed);
+    }
+
+    /// Says whether this is a change.
+    fn set_stalled(&self, stalled: bool) -> bool {
+        self.0.stalled.swap(stalled, Ordering::Relaxed) != stalled
     }
 }
 
@@ -65,7 +83,7 @@ pub struct Recorder {
     pub broker: SharedBroker,
     pub entries: mpsc::UnboundedReceiver<Entry>,
     pub events: mpsc::UnboundedSender<Event>,
-    pub latency: Latency,
+    pub progress: Progress,
 }
 
 /// A batch on its way into the database.
@@ -114,13 +132,18 @@ impl Recorder {
             match self.write(batch, &mut unwritten).await {
                 Ok(()) => {
                     pause = FIRST_PAUSE;
-                    self.latency.observe(started.elapsed() + LINGER);
+                    self.progress.observe(started.elapsed() + LINGER);
+                    if self.progress.set_stalled(false) {
+                        // The dispatcher is gone only when the process ends.
+                        let _ = self.events.send(Event::LogIsBack);
+                    }
                 }
                 Err((batch, error)) => {
                     tracing::warn!(%error, results = batch.changes.len(), "results wait: the log cannot be written");
                     for (change, waiter) in batch.changes.into_iter().zip(batch.waiters).rev() {
                         backlog.push_front(Entry::Change { change, waiter });
                     }
+                    self.progress.set_stalled(!backlog.is_empty());
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

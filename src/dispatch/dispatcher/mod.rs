@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::lease::SendUntil;
 use super::line::{Allowance, Line, Steps};
 use super::reader::Request;
-use super::recorder::{Entry, Latency};
+use super::recorder::{Entry, Progress};
 use super::send::{Finished, SendContext, Ticket, call_deadline};
 use super::upkeep::Order;
 use super::{DispatchOptions, Event, SharedSendContext};
@@ -55,7 +55,7 @@ pub struct Dispatcher {
     options: DispatchOptions,
     send_context: SharedSendContext,
     channels: Channels,
-    latency: Latency,
+    progress: Progress,
     send_until: SendUntil,
     breaker: Breaker,
     breaker_state: watch::Sender<BreakerState>,
@@ -87,7 +87,7 @@ impl Dispatcher {
         send_context: SendContext,
         options: DispatchOptions,
         channels: Channels,
-        latency: Latency,
+        progress: Progress,
         send_until: SendUntil,
         breaker_state: watch::Sender<BreakerState>,
     ) -> Dispatcher {
@@ -98,7 +98,7 @@ impl Dispatcher {
             options,
             send_context: Arc::new(send_context),
             channels,
-            latency,
+            progress,
             send_until,
             owned: BTreeSet::new(),
             lines: HashMap::new(),
@@ -141,7 +141,7 @@ impl Dispatcher {
 
     fn pump(&mut self) {
         let now = Instant::now();
-        if !self.send_until.allows(now) {
+        if !self.send_until.allows(now) || self.progress.is_stalled() {
             return;
         }
         // Lines that wait for permits go first, those that wait longest before the others.
@@ -158,7 +158,7 @@ impl Dispatcher {
     }
 
     fn pump_line(&mut self, id: LineId, now: Instant) {
-        let horizon = (self.latency.get() * 2).clamp(SHORTEST_HORIZON, LONGEST_HORIZON);
+        let horizon = (self.progress.latency() * 2).clamp(SHORTEST_HORIZON, LONGEST_HORIZON);
         let allowance = Allowance { free: self.free_permits() };
         let Some(line) = self.lines.get_mut(&id).filter(|line| line.is_configured()) else { return };
         let mut steps = Steps::default();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
+use sqlx::postgres::PgRow;
 
 use super::rows::{self, ready_columns};
 use super::{failed, numbers};
@@ -41,7 +42,21 @@ pub async fn read_ranges(pool: &PgPool, ranges: &[RangeRead]) -> Result<Vec<Read
         .fetch_all(pool)
         .await
         .map_err(failed)?;
-    rows.iter().map(rows::ready).collect()
+    Ok(readable(&rows))
+}
+
+/// The rows this version can read. Others, such as a kind of message of a later version, wait for that one, and nobody
+/// waits for them.
+fn readable(rows: &[PgRow]) -> Vec<ReadyRow> {
+    let ready = rows.iter().filter_map(|row| {
+        rows::ready(row)
+            .inspect_err(|error| {
+                let id = rows::get::<i64>(row, "cdls_id").unwrap_or_default();
+                tracing::warn!(cdls_id = id, %error, "ready row left out");
+            })
+            .ok()
+    });
+    ready.collect()
 }
 
 const READ_FLOWS: &str = concat!(
@@ -69,7 +84,7 @@ pub async fn read_flows(pool: &PgPool, reads: &[FlowRead]) -> Result<Vec<ReadyRo
         .fetch_all(pool)
         .await
         .map_err(failed)?;
-    rows.iter().map(rows::ready).collect()
+    Ok(readable(&rows))
 }
 
 /// A loose scan of the ready index: one probe a flow, however many rows it has.

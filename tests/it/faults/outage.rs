@@ -16,6 +16,7 @@ async fn start(backend: Backend, host: &GraphHost) -> Pipeline {
     let settings = [
         ("graph.base_url", host.base_url()),
         ("graph.timeout", "1s".to_owned()),
+        ("graph.connect_timeout", "500ms".to_owned()),
         ("dispatch.concurrency", CONCURRENCY.to_string()),
     ];
     let settings: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
@@ -71,7 +72,8 @@ async fn an_outage_of_timeouts_costs_few_unknown_outcomes_and_the_rest_is_sent_w
     let rows = outcomes(&pipeline, ids).await;
     graph_is(&pipeline, "closed").await;
     let unknown = rows.iter().filter(|row| row.status == Status::Unknown).count();
-    assert!(unknown <= CONCURRENCY + 4, "{unknown} messages with an unknown outcome");
+    // Those in flight, those begun while the first five failed, and the trials.
+    assert!(unknown <= CONCURRENCY + 10, "{unknown} messages with an unknown outcome");
     for row in rows {
         assert!(matches!(row.status, Status::Ok | Status::Unknown), "{row:?}");
         assert_eq!(row.attempts, 1, "waiting spends no attempts: {row:?}");
@@ -104,7 +106,11 @@ async fn an_outage_of_refused_connections_costs_few_calls_and_everything_is_sent
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_whose_calls_all_hang_does_not_stop_the_others() {
-    let pipeline = Pipeline::start_with(Backend::Embedded, &[("graph.timeout", "1s")]).await;
+    let pipeline = Pipeline::start_with(
+        Backend::Embedded,
+        &[("graph.timeout", "1s"), ("graph.connect_timeout", "500ms")],
+    )
+    .await;
     let mut hanging = Vec::new();
     for n in 0..20 {
         hanging.push(pipeline.submit(&format!("timeout-{n}"), "hello").await);
