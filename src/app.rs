@@ -18,6 +18,7 @@ use crate::broker::{self, SharedBroker};
 use crate::dispatch::{Dispatch, DispatchOptions};
 use crate::graph::GraphClient;
 use crate::ingest::{self, Ingest};
+use crate::message::BreakerState;
 use crate::ops;
 use crate::server;
 use crate::settings::Settings;
@@ -100,6 +101,7 @@ impl App {
         };
 
         let (held, leases) = watch::channel(0);
+        let (breaker, graph) = watch::channel(BreakerState::default());
         let dispatch = if role.sends() {
             let dispatch = Dispatch {
                 worker: uuid::Uuid::now_v7().simple().to_string(),
@@ -109,6 +111,7 @@ impl App {
                 graph: GraphClient::new(&settings.graph)?,
                 options: DispatchOptions::of(settings),
                 held,
+                breaker,
             };
             Some(tokio::spawn(dispatch.run(stopping.clone())))
         } else {
@@ -117,7 +120,7 @@ impl App {
 
         let listener = listen(settings.admin.listen, "admin.listen").await?;
         let admin = listener.local_addr()?;
-        let router = ops::router(store.clone(), broker.clone(), leases);
+        let router = ops::router(store.clone(), broker.clone(), leases, graph);
         let serving = server::serve(listener, router, per_address, ended.clone());
         tasks.spawn(async move {
             serving.await;

@@ -16,7 +16,7 @@ use super::Event;
 use crate::broker::SharedBroker;
 use crate::message::{PARTITIONS, Partition};
 use crate::metrics::METRICS;
-use crate::store::{SharedStore, StoreError};
+use crate::store::{SchemaState, SharedStore, StoreError};
 
 /// Until when this process may begin calls: a margin before its leases end.
 #[derive(Clone, Default)]
@@ -51,15 +51,25 @@ impl LeaseKeeper {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut tick = tokio::time::interval((self.lease * 3 / 10).min(Duration::from_millis(500)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut knows_schema = false;
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
                 () = shutdown.cancelled() => return,
             }
-            if let Err(error) = self.keep().await {
+            let kept =
+                if knows_schema { self.keep().await } else { self.look_at_schema(&mut knows_schema).await };
+            if let Err(error) = kept {
                 tracing::warn!(%error, "leases cannot be renewed");
             }
         }
+    }
+
+    /// On a schema older than this program's, results of calls could not be written: no partition is taken before
+    /// `migrate` has run. Later versions only add to it.
+    async fn look_at_schema(&self, known: &mut bool) -> Result<(), StoreError> {
+        *known = self.store.schema().await? != SchemaState::Older;
+        Ok(())
     }
 
     async fn keep(&self) -> Result<(), StoreError> {

@@ -27,12 +27,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{JobDelivery, SharedBroker};
 use crate::graph::GraphClient;
-use crate::message::{Lane, LineId, MessageId, Partition};
+use crate::message::{BreakerState, Lane, LineId, MessageId, Partition};
 use crate::policy::retry::RetryPolicy;
 use crate::settings::{LimitSettings, On5xx, OnAmbiguous, Settings};
 use crate::store::{ClaimedRow, Flow, FlowRead, HeldRecipient, LineRecord, ReadyRow, SharedStore};
 use lease::{LeaseKeeper, SendUntil};
-use recorder::{Latency, Recorder};
+use recorder::{Progress, Recorder};
 
 /// What the dispatcher learns.
 enum Event {
@@ -71,6 +71,8 @@ enum Event {
     },
     /// Rows may have expired on lines that do not send.
     ExpireWaiting,
+    /// Results that waited for the log are written.
+    LogIsBack,
 }
 
 /// What dispatch is built from.
@@ -83,6 +85,8 @@ pub struct Dispatch {
     pub options: DispatchOptions,
     /// The partitions held, for health checks.
     pub held: watch::Sender<usize>,
+    /// Whether calls go to Graph, for health checks.
+    pub breaker: watch::Sender<BreakerState>,
 }
 
 /// The settings dispatch obeys.
@@ -117,12 +121,17 @@ impl Dispatch {
     /// Runs until `shutdown`, then drains: claimed rows whose calls have not begun are given back, the partitions are
     /// handed over, calls in flight are awaited for the grace, and results are written.
     pub async fn run(self, shutdown: CancellationToken) {
+        // Unbounded, so that nothing waits for anything here, and bounded by what they carry. `entries`: a permit's next
+        // claim stands behind the result of its call before, so results are never more than permits, and while the log
+        // cannot be written lines rest. `requests`: one a flow, and few a job; those that cannot be answered are
+        // dropped. `orders`, `expiries`: few a line. `events`: answers to these, and what scans find, a thousand rows
+        // at a time; they come from the log, and cost the dispatcher less than they cost the log.
         let (events, inbox) = mpsc::unbounded_channel();
         let (entries, recorder_inbox) = mpsc::unbounded_channel();
         let (requests, reader_inbox) = mpsc::unbounded_channel();
         let (orders, upkeep_inbox) = mpsc::unbounded_channel();
         let (expiries, expiry_inbox) = mpsc::unbounded_channel();
-        let latency = Latency::default();
+        let progress = Progress::default();
         let send_until = SendUntil::default();
         let owned = watch::Sender::new(Vec::new());
 
@@ -133,7 +142,7 @@ impl Dispatch {
                 broker: self.broker.clone(),
                 entries: recorder_inbox,
                 events: events.clone(),
-                latency: latency.clone(),
+                progress: progress.clone(),
             }
             .run(),
         );
@@ -171,11 +180,16 @@ impl Dispatch {
         let grace = self.options.grace;
         let dispatcher = dispatcher::Dispatcher::new(
             self.worker.clone(),
-            send::SendContext { graph: self.graph, policy: self.options.retry.clone() },
+            send::SendContext {
+                graph: self.graph,
+                policy: self.options.retry.clone(),
+                send_until: send_until.clone(),
+            },
             self.options,
             dispatcher::Channels { inbox, jobs: self.jobs, entries, requests, orders, expiries },
-            latency,
+            progress,
             send_until,
+            self.breaker,
         );
         let (quiet, is_quiet) = oneshot::channel();
         let hand_over = async {

@@ -48,6 +48,12 @@ pub async fn run(
         if let Err(error) = round.answer(&store, &events).await {
             tracing::warn!(%error, "rows cannot be read; trying again");
             tokio::time::sleep(AFTER_FAILURE).await;
+            // What was asked meanwhile would only pile up while the log is away.
+            let mut round = Round::default();
+            while let Ok(request) = requests.try_recv() {
+                round.add(request);
+            }
+            round.fail(&events);
         }
     }
 }
@@ -68,6 +74,18 @@ impl Round {
             Request::Flow(read) => self.flows.push(read),
             Request::Line(line) => drop(self.lines.insert(line)),
             Request::StillHeld(ids) => self.held.extend(ids),
+        }
+    }
+
+    /// Answers those who would wait for ever for an answer.
+    fn fail(self, events: &mpsc::UnboundedSender<Event>) {
+        // The dispatcher is gone only when the process ends.
+        let tell = |event| drop(events.send(event));
+        if !self.flows.is_empty() {
+            tell(Event::FlowsFailed(self.flows.into_iter().map(|read| read.flow).collect()));
+        }
+        if !self.held.is_empty() {
+            tell(Event::StillHeld { asked: self.held.clone(), held: self.held });
         }
     }
 

@@ -3,11 +3,12 @@
 //!
 //! Claims so cost no commit of their own, and no call is made without a committed claim. Results wait while the
 //! database is away and are written when it is back; claims do not wait: what could not be claimed is read again.
+//! A result that the database refuses is written without its texts, or as UNKNOWN.
 //! Never here: decisions about a row.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -43,18 +44,36 @@ impl Entry {
     }
 }
 
-/// How long a claim takes from being asked for to its answer, smoothed; in microseconds.
+/// How writing goes, as the lines see it.
 #[derive(Clone, Default)]
-pub struct Latency(Arc<AtomicU64>);
+pub struct Progress(Arc<ProgressState>);
 
-impl Latency {
-    pub fn get(&self) -> Duration {
-        Duration::from_micros(self.0.load(Ordering::Relaxed))
+#[derive(Default)]
+struct ProgressState {
+    /// How long a claim takes from being asked for to its answer, smoothed; in microseconds.
+    latency: AtomicU64,
+    stalled: AtomicBool,
+}
+
+impl Progress {
+    /// How long a claim takes from being asked for to its answer, smoothed.
+    pub fn latency(&self) -> Duration {
+        Duration::from_micros(self.0.latency.load(Ordering::Relaxed))
+    }
+
+    /// Whether results wait because the log cannot be written. What is handed in meanwhile would wait behind them.
+    pub fn is_stalled(&self) -> bool {
+        self.0.stalled.load(Ordering::Relaxed)
     }
 
     fn observe(&self, sample: Duration) {
-        let smoothed = (self.0.load(Ordering::Relaxed) * 7 + sample.as_micros() as u64) / 8;
-        self.0.store(smoothed, Ordering::Relaxed);
+        let smoothed = (self.latency().as_micros() as u64 * 7 + sample.as_micros() as u64) / 8;
+        self.0.latency.store(smoothed, Ordering::Relaxed);
+    }
+
+    /// Says whether this is a change.
+    fn set_stalled(&self, stalled: bool) -> bool {
+        self.0.stalled.swap(stalled, Ordering::Relaxed) != stalled
     }
 }
 
@@ -65,7 +84,7 @@ pub struct Recorder {
     pub broker: SharedBroker,
     pub entries: mpsc::UnboundedReceiver<Entry>,
     pub events: mpsc::UnboundedSender<Event>,
-    pub latency: Latency,
+    pub progress: Progress,
 }
 
 /// A batch on its way into the database.
@@ -75,12 +94,31 @@ struct Batch {
     waiters: Vec<Option<String>>,
     claims: Vec<Claim>,
     lines: Vec<LineId>,
+    /// How often the database has refused this single result, each time in a plainer form.
+    refused: u8,
+}
+
+/// Results that the database refuses in every form, by their rows, with the fence of the call. Such a row stays
+/// claimed by this process and looks as if its call had never begun; giving it back would send it again.
+#[derive(Default)]
+struct Unwritten(HashMap<MessageId, i32>);
+
+impl Unwritten {
+    /// Puts "not known" in the place of giving back a row whose call was made.
+    fn guard(&self, change: &mut Change) {
+        if let Change::Release { id, fence } = change
+            && self.0.get(id) == Some(fence)
+        {
+            *change = Change::lost(*id, *fence);
+        }
+    }
 }
 
 impl Recorder {
     pub async fn run(mut self) {
         let mut backlog: VecDeque<Entry> = VecDeque::new();
         let mut pause = FIRST_PAUSE;
+        let mut unwritten = Unwritten::default();
         loop {
             if backlog.is_empty() {
                 match self.entries.recv().await {
@@ -90,12 +128,17 @@ impl Recorder {
             }
             self.gather(&mut backlog).await;
             let started = Instant::now();
-            let batch = take_batch(&mut backlog);
-            match self.write(batch).await {
+            let mut batch = take_batch(&mut backlog);
+            batch.changes.iter_mut().for_each(|change| unwritten.guard(change));
+            match self.write(batch, &mut unwritten).await {
                 Ok(()) => {
                     pause = FIRST_PAUSE;
-                    self.latency.observe(started.elapsed() + LINGER);
                     METRICS.dispatch.results_waiting.set(0.0);
+                    self.progress.observe(started.elapsed() + LINGER);
+                    if self.progress.set_stalled(false) {
+                        // The dispatcher is gone only when the process ends.
+                        let _ = self.events.send(Event::LogIsBack);
+                    }
                 }
                 Err((batch, error)) => {
                     tracing::warn!(%error, results = batch.changes.len(), "results wait: the log cannot be written");
@@ -103,6 +146,7 @@ impl Recorder {
                         backlog.push_front(Entry::Change { change, waiter });
                     }
                     METRICS.dispatch.results_waiting.set((backlog.len() + self.entries.len()) as f64);
+                    self.progress.set_stalled(!backlog.is_empty());
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -132,7 +176,7 @@ impl Recorder {
 
     /// Commits a batch and tells everybody concerned. When the database is away, the batch's results come back;
     /// its claims were answered.
-    async fn write(&self, batch: Batch) -> Result<(), (Batch, StoreError)> {
+    async fn write(&self, batch: Batch, unwritten: &mut Unwritten) -> Result<(), (Batch, StoreError)> {
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
             let started = Instant::now();
@@ -147,7 +191,7 @@ impl Recorder {
                 }
                 Err(StoreError::Rejected(reason)) => match part.split() {
                     Some((first, second)) => parts.extend([second, first]),
-                    None => self.give_up(part, &reason),
+                    None => parts.extend(self.refused(part, &reason, unwritten)),
                 },
                 Err(error) => {
                     for rest in std::iter::once(&part).chain(&parts) {
@@ -166,13 +210,26 @@ impl Recorder {
         Ok(())
     }
 
-    /// A single entry that the database refuses. Its row stays claimed and is settled as unknown after its deadline.
-    fn give_up(&self, part: Batch, reason: &str) {
-        METRICS.dispatch.results_refused.increment(part.changes.len() as u64);
-        for change in &part.changes {
-            tracing::error!(cdls_id = %change.id(), reason, "the database refuses this result");
-        }
+    /// A single entry that the database refuses: a result in the form to be tried next. A claim was not made; a result
+    /// that is refused in every form is tried as UNKNOWN again whenever its row is found claimed without a call.
+    fn refused(&self, mut part: Batch, reason: &str, unwritten: &mut Unwritten) -> Option<Batch> {
         self.answer_claims(&part, &[]);
+        let change = part.changes.first_mut()?;
+        METRICS.dispatch.results_refused.increment(1);
+        tracing::error!(cdls_id = %change.id(), reason, "the database refuses this result");
+        match change.plain(part.refused > 0).filter(|_| part.refused < 2) {
+            Some(plain) => {
+                *change = plain;
+                part.refused += 1;
+                Some(part)
+            }
+            None => {
+                if let Some((id, fence)) = change.call() {
+                    unwritten.0.insert(id, fence);
+                }
+                None
+            }
+        }
     }
 
     fn answer_claims(&self, batch: &Batch, made: &[bool]) {
@@ -273,6 +330,7 @@ impl Batch {
             waiters: self.waiters.drain(..self.waiters.len().div_ceil(2)).collect(),
             claims: self.claims.drain(..self.claims.len() / 2).collect(),
             lines: self.lines.drain(..self.lines.len() / 2).collect(),
+            refused: 0,
         };
         Some((first, std::mem::take(self)))
     }

@@ -9,18 +9,21 @@ use futures::FutureExt;
 use rand::Rng;
 use tokio::time::Instant;
 
+use super::lease::SendUntil;
 use super::line::PlannedCall;
 use crate::graph::{Call, GraphClient};
-use crate::message::{Lane, LineId, Medium, MessageId};
+use crate::message::{ErrorDetail, Lane, LineId, Medium, MessageId};
 use crate::metrics::METRICS;
-use crate::policy::classify::{CallResult, Judgement, PauseDemand, classify};
-use crate::policy::retry::{Next, RetryPolicy, Tried, decide};
-use crate::store::{Change, ReadyRow};
+use crate::policy::breaker::Health;
+use crate::policy::classify::{CallResult, PauseDemand, classify};
+use crate::policy::retry::{Next, RetryPolicy, Tried, decide, decide_orphan};
+use crate::store::{Change, ClaimedRow, ReadyRow};
 
 /// What every call needs.
 pub struct SendContext {
     pub graph: GraphClient,
     pub policy: RetryPolicy,
+    pub send_until: SendUntil,
 }
 
 /// How a call ended.
@@ -29,6 +32,8 @@ pub struct Finished {
     pub change: Change,
     pub waiter: Option<String>,
     pub pause: Option<PauseDemand>,
+    /// What the call says about Graph's host; nothing if it was not made.
+    pub health: Option<Health>,
     /// Graph took the message.
     pub sent: bool,
 }
@@ -45,16 +50,19 @@ pub struct Ticket {
     pub waiter: Option<String>,
     /// When the call began.
     pub begun: Instant,
+    /// The breaker's period it began in.
+    pub period: u64,
     attempts: i32,
     tries: i32,
     expires: Instant,
 }
 
 impl Ticket {
-    pub fn of(call: &PlannedCall) -> Ticket {
+    pub fn of(call: &PlannedCall, period: u64) -> Ticket {
         let PlannedCall { row, expires, begun, .. } = call;
         Ticket {
             begun: *begun,
+            period,
             line: row.line,
             id: row.id,
             fence: row.fence,
@@ -69,7 +77,24 @@ impl Ticket {
     }
 
     /// What the row becomes after this result of its call.
+    ///
+    /// A defect that panics over an answer leaves the outcome unknown; it takes neither the worker nor the row with it.
     pub fn conclude(self, result: &CallResult, policy: &RetryPolicy) -> Finished {
+        let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(result, policy)));
+        let (change, pause, health) = judged.unwrap_or_else(|_| {
+            let message = "judging the answer failed inside this process".to_owned();
+            let error = ErrorDetail { message, ..ErrorDetail::default() };
+            (Change::Unknown { id: self.id, fence: self.fence, error }, None, None)
+        });
+        let sent = matches!(change, Change::Sent { .. });
+        Finished { change, waiter: self.waiter.clone(), pause, health, sent, ticket: self }
+    }
+
+    fn judge(
+        &self,
+        result: &CallResult,
+        policy: &RetryPolicy,
+    ) -> (Change, Option<PauseDemand>, Option<Health>) {
         let judgement = classify(result);
         let tried = Tried {
             attempts: self.attempts.max(1) as u32,
@@ -81,15 +106,23 @@ impl Ticket {
             cdls_id = %self.id, line = %self.line, attempt = self.attempts, code = judgement.error.code,
             subcode = judgement.error.subcode, ?next, "call ended"
         );
-        let sent = matches!(next, Next::Sent { .. });
-        let change = change(self.id, self.fence, next, &judgement, http_status(result));
-        Finished { change, waiter: self.waiter.clone(), pause: judgement.pause, sent, ticket: self }
+        let change = change(self.id, self.fence, next, &judgement.error, http_status(result));
+        (change, judgement.pause, Health::of(result, &judgement.verdict))
+    }
+
+    /// The call was not made: this process may not send any more.
+    fn withdraw(self) -> Finished {
+        let change = Change::Release { id: self.id, fence: self.fence };
+        Finished { change, waiter: None, pause: None, health: None, sent: false, ticket: self }
     }
 }
 
 /// Makes the call. A panic on the way leaves the outcome unknown; it never takes the worker down.
-pub async fn send(context: super::SharedSendContext, call: PlannedCall) -> Finished {
-    let ticket = Ticket::of(&call);
+pub async fn send(context: super::SharedSendContext, ticket: Ticket, call: PlannedCall) -> Finished {
+    // Asked again, because the process may have been frozen since the call was planned.
+    if !context.send_until.allows(Instant::now()) {
+        return ticket.withdraw();
+    }
     let PlannedCall { row, sender, .. } = call;
     let request = Call {
         class: sender.class,
@@ -115,8 +148,8 @@ fn http_status(result: &CallResult) -> i32 {
     }
 }
 
-fn change(id: MessageId, fence: i32, next: Next, judgement: &Judgement, http_status: i32) -> Change {
-    let error = judgement.error.clone();
+fn change(id: MessageId, fence: i32, next: Next, error: &ErrorDetail, http_status: i32) -> Change {
+    let error = error.clone();
     match next {
         Next::Sent { message_id } => Change::Sent { id, fence, http_status, message_id },
         Next::Fail { kind, ambiguous } => Change::Failed { id, fence, kind, error, ambiguous },
@@ -126,6 +159,20 @@ fn change(id: MessageId, fence: i32, next: Next, judgement: &Judgement, http_sta
         Next::Unknown => Change::Unknown { id, fence, error },
         Next::WaitForLine => Change::WaitForLine { id, fence, error },
     }
+}
+
+/// What a row becomes whose worker is gone: it died inside the call, or froze past its lease.
+pub fn orphaned(row: &ClaimedRow, policy: &RetryPolicy) -> Change {
+    let count = |number: i32| number.max(0) as u32;
+    let tried = Tried {
+        attempts: count(row.attempts),
+        tries: count(row.tries),
+        valid_for: row.valid_for.try_into().unwrap_or_default(),
+    };
+    let next = decide_orphan(tried, count(row.crashes).saturating_add(1), policy, rand::rng().random());
+    let message = "the worker that made this call is gone; whether Graph took the message is not known";
+    let error = ErrorDetail { message: message.into(), ..ErrorDetail::default() };
+    Change::Crashed { then: Box::new(change(row.id, row.fence, next, &error, 0)) }
 }
 
 /// How long a row stays claimed before others may settle it: its call's total timeout and two seconds.

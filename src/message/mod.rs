@@ -2,6 +2,7 @@
 //!
 //! Plain data, imported by every other module; this one imports nothing of ours and does no I/O.
 
+mod breaker;
 mod class;
 mod id;
 mod job;
@@ -11,6 +12,7 @@ mod status;
 mod submission;
 mod timestamp;
 
+pub use breaker::BreakerState;
 pub use class::{Class, Lane, Medium, MessageKind};
 pub use id::{AccountId, LineId, MessageId, PARTITIONS, Partition};
 pub use job::{JOB_VERSION, Job, JobLine, Reply};

@@ -17,6 +17,7 @@ use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 
 use crate::broker::{BrokerState, SharedBroker};
+use crate::message::BreakerState;
 use crate::metrics::METRICS;
 use crate::store::{SchemaState, SharedStore};
 
@@ -32,6 +33,8 @@ struct Ops {
     broker: SharedBroker,
     /// Partitions this process holds.
     leases: watch::Receiver<usize>,
+    /// Whether this process sends to Graph.
+    graph: watch::Receiver<BreakerState>,
     last: Mutex<Option<(Instant, Database)>>,
 }
 
@@ -48,12 +51,19 @@ struct Readiness {
     database: Database,
     broker: BrokerState,
     leases: usize,
+    /// The breaker of Graph's host: `closed`, `open` or `half-open`.
+    graph: BreakerState,
 }
 
-/// `/healthz`: the process lives. `/readyz`: its database is reachable and has a schema it knows; broker and leases
-/// are reported and do not make it red. `/metrics`: what this process counts.
-pub fn router(store: SharedStore, broker: SharedBroker, leases: watch::Receiver<usize>) -> Router {
-    let ops = Ops { store, broker, leases, last: Mutex::new(None) };
+/// `/healthz`: the process lives. `/readyz`: its database is reachable and has a schema it knows; broker, leases
+/// and Graph are reported and do not make it red. `/metrics`: what this process counts.
+pub fn router(
+    store: SharedStore,
+    broker: SharedBroker,
+    leases: watch::Receiver<usize>,
+    graph: watch::Receiver<BreakerState>,
+) -> Router {
+    let ops = Ops { store, broker, leases, graph, last: Mutex::new(None) };
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(readyz))
@@ -66,7 +76,8 @@ async fn readyz(State(ops): State<Arc<Ops>>) -> (StatusCode, Json<Readiness>) {
     let ready = database.reachable && matches!(database.schema, Some("current" | "newer"));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let leases = *ops.leases.borrow();
-    (status, Json(Readiness { ready, database, broker: ops.broker.state(), leases }))
+    let graph = *ops.graph.borrow();
+    (status, Json(Readiness { ready, database, broker: ops.broker.state(), leases, graph }))
 }
 
 async fn metrics(State(ops): State<Arc<Ops>>) -> impl IntoResponse {

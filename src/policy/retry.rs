@@ -10,7 +10,7 @@ use backoff::backoff::Backoff;
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 
 use super::classify::{Judgement, Verdict};
-use crate::message::ErrorKind;
+use crate::message::{ErrorDetail, ErrorKind};
 
 /// Delays differ by up to this share, either way, so that messages which failed together do not return together.
 const SPREAD: f64 = 0.2;
@@ -26,6 +26,9 @@ pub struct RetryPolicy {
     /// `dispatch.on_5xx = "retry"`.
     pub retry_5xx: bool,
 }
+
+/// A message in whose calls this many workers died is poison.
+pub const POISON_AFTER: u32 = 3;
 
 /// The message as it stands after the call that was just judged.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +80,19 @@ pub fn decide(judgement: &Judgement, tried: Tried, policy: &RetryPolicy, jitter:
     }
 }
 
+/// Decides what becomes of a message whose worker died inside its call, or froze past its lease; nobody knows whether
+/// Graph took it. `crashes`: workers that died in a call of this message, this one included.
+///
+/// Held, it is UNKNOWN and takes no further worker with it. Tried again, it is bounded like any unknown outcome, and
+/// ends as poison before it has stopped the sending of everybody else for good.
+pub fn decide_orphan(tried: Tried, crashes: u32, policy: &RetryPolicy, jitter: f64) -> Next {
+    if policy.retry_ambiguous && crashes >= POISON_AFTER {
+        return Next::Fail { kind: ErrorKind::Poison, ambiguous: true };
+    }
+    let orphaned = Judgement { verdict: Verdict::Ambiguous, error: ErrorDetail::default(), pause: None };
+    decide(&orphaned, tried, policy, jitter)
+}
+
 /// A retry, unless the message will have expired by then.
 fn retry(after: Duration, valid_for: Duration, counted: bool, ambiguous: bool) -> Next {
     if after >= valid_for {
@@ -116,7 +132,6 @@ fn doubled(policy: &RetryPolicy, doublings: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::ErrorDetail;
     use rstest::rstest;
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -177,6 +192,26 @@ mod tests {
             assert_eq!(decide(&judged(verdict), tried, &holding, MIDDLE), Next::Unknown);
         }
         assert_eq!(decide(&judged(Verdict::Hold), tried, &retrying, MIDDLE), Next::Unknown);
+    }
+
+    #[test]
+    fn a_message_whose_worker_died_is_held_or_tried_again_until_its_tries_or_three_workers_are_gone() {
+        let retrying = RetryPolicy { retry_ambiguous: true, ..policy() };
+        let tried = |tries| Tried { attempts: tries + 1, tries, valid_for: DAY };
+        let orphan =
+            |policy: &RetryPolicy, tries, crashes| decide_orphan(tried(tries), crashes, policy, MIDDLE);
+        for crashes in [1, 3, 50] {
+            assert_eq!(orphan(&policy(), 0, crashes), Next::Unknown, "held after {crashes}");
+        }
+        for crashes in [1, 2] {
+            let next = orphan(&retrying, crashes - 1, crashes);
+            assert!(matches!(next, Next::Retry { counted: true, ambiguous: true, .. }), "{next:?}");
+        }
+        let poison = Next::Fail { kind: ErrorKind::Poison, ambiguous: true };
+        assert_eq!(orphan(&retrying, 2, 3), poison);
+        assert_eq!(orphan(&retrying, 11, 1), Next::Unknown, "its tries are used up");
+        let late = Tried { attempts: 1, tries: 0, valid_for: Duration::ZERO };
+        assert_eq!(decide_orphan(late, 1, &retrying, MIDDLE), Next::Unknown, "too late for another try");
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum Change {
     Retry { id: MessageId, fence: i32, after: Duration, error: ErrorDetail, counted: bool, ambiguous: bool },
     /// Nobody knows whether Graph took the message.
     Unknown { id: MessageId, fence: i32, error: ErrorDetail },
+    /// The claimed row's worker died inside the call: what `then` says, and one crash more.
+    Crashed { then: Box<Change> },
     /// Back to PENDING: its line may not send for now; the call was answered.
     WaitForLine { id: MessageId, fence: i32, error: ErrorDetail },
     /// Back to PENDING: claimed, and the call was never begun.
@@ -45,6 +47,7 @@ pub struct RowChange {
     pub add_attempts: i32,
     pub add_tries: i32,
     pub add_ambiguous: i32,
+    pub add_crashes: i32,
     /// `next_at` becomes now + this many milliseconds; `None` clears it.
     pub next_after_ms: Option<i64>,
     /// Whether `done_at` is set.
@@ -67,6 +70,7 @@ impl Change {
             | Change::WaitForLine { id, .. }
             | Change::Release { id, .. }
             | Change::Expire { id, .. } => *id,
+            Change::Crashed { then } => then.id(),
         }
     }
 
@@ -75,11 +79,56 @@ impl Change {
         match self {
             Change::Failed { ambiguous, .. } | Change::Retry { ambiguous, .. } => *ambiguous,
             Change::Unknown { .. } => true,
+            Change::Crashed { then } => then.is_ambiguous(),
             Change::Sent { .. }
             | Change::WaitForLine { .. }
             | Change::Release { .. }
             | Change::Expire { .. } => false,
         }
+    }
+
+    /// The row and the fence of the call this is the result of; nothing for changes without a call.
+    pub fn call(&self) -> Option<(MessageId, i32)> {
+        match self {
+            Change::Release { .. } | Change::Expire { .. } => None,
+            _ => Some((self.id(), self.row().fence)),
+        }
+    }
+
+    /// The result of a call whose own result the database refuses in every form.
+    pub fn lost(id: MessageId, fence: i32) -> Change {
+        let message =
+            "the database refused the result of this call; whether Graph took the message is not known";
+        Change::Unknown {
+            id,
+            fence,
+            error: ErrorDetail { message: message.into(), ..ErrorDetail::default() },
+        }
+    }
+
+    /// What is written instead when the database refuses a value of this result: the same without texts from outside,
+    /// and, if those were not at fault (`bare` is tried already), that the outcome is not known. A success is nothing
+    /// without its id. Never a release: the call was made.
+    pub fn plain(&self, bare_is_tried: bool) -> Option<Change> {
+        let (id, fence) = self.call()?;
+        let bare = |error: &ErrorDetail| ErrorDetail {
+            message: "the database refused the text of this error".into(),
+            fbtrace_id: None,
+            ..error.clone()
+        };
+        Some(match self {
+            Change::Failed { kind, error, ambiguous, .. } if !bare_is_tried => {
+                Change::Failed { id, fence, kind: *kind, error: bare(error), ambiguous: *ambiguous }
+            }
+            Change::Retry { after, error, counted, ambiguous, .. } if !bare_is_tried => {
+                let (after, counted, ambiguous) = (*after, *counted, *ambiguous);
+                Change::Retry { id, fence, after, error: bare(error), counted, ambiguous }
+            }
+            Change::WaitForLine { error, .. } if !bare_is_tried => {
+                Change::WaitForLine { id, fence, error: bare(error) }
+            }
+            _ => Change::lost(id, fence),
+        })
     }
 
     /// What both databases bind.
@@ -108,6 +157,7 @@ impl Change {
                 add_ambiguous: 1,
                 ..RowChange::of(*id, *fence, CLAIMED, Status::Unknown).with_error(error)
             },
+            Change::Crashed { then } => RowChange { add_crashes: 1, ..then.row() },
             Change::WaitForLine { id, fence, error } => {
                 RowChange { ..RowChange::of(*id, *fence, CLAIMED, Status::Pending).with_error(error) }
             }
@@ -141,6 +191,7 @@ impl RowChange {
             add_attempts: 0,
             add_tries: 0,
             add_ambiguous: 0,
+            add_crashes: 0,
             next_after_ms: None,
             done: false,
         }

@@ -135,6 +135,14 @@ pub struct ClaimedRow {
     pub line: LineId,
     pub fence: i32,
     pub worker: String,
+    /// Calls begun, this one included.
+    pub attempts: i32,
+    /// Retried answers about the message itself so far.
+    pub tries: i32,
+    /// Workers that died inside a call of this row so far.
+    pub crashes: i32,
+    /// How long the row is still valid, by the database's clock; zero or less has expired.
+    pub valid_for: time::Duration,
     /// Whether `call_deadline` has passed by the database's clock.
     pub overdue: bool,
     pub waiter: Option<String>,

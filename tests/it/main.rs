@@ -8,6 +8,7 @@ mod architecture;
 mod broker_contract;
 mod broker_rabbitmq;
 mod cli;
+mod faults;
 mod http_contract;
 mod operator;
 mod pipeline;

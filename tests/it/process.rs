@@ -1,150 +1,13 @@
 //! The program as a process: how it stops, what it leaves when it is killed, and what it never prints.
 
-use std::process::{Child, Command, ExitStatus};
+use std::process::Command;
 use std::time::Duration;
 
-use meta_dispatch::message::{Class, MessageId, Status};
-use meta_dispatch::simulator::{Simulator, SimulatorOptions};
-use meta_dispatch::store::sqlite::SqliteStore;
-use meta_dispatch::store::{LogRow, NewLine, Scope, Store};
-use meta_dispatch::tokens;
-use secrecy::ExposeSecret;
-use serde_json::{Value, json};
+use meta_dispatch::message::Status;
+use serde_json::Value;
 
 use crate::support::pipeline::{Backend, PAGE_TOKEN, Pipeline, eventually};
-
-/// What the process prints goes here, as nobody reads a pipe while it runs.
-const PRINTED: &str = "printed.log";
-
-/// `meta-dispatch serve` on a SQLite file, against a simulator.
-struct Serve {
-    folder: tempfile::TempDir,
-    simulator: Simulator,
-    store: SqliteStore,
-    tsid: String,
-    child: Child,
-    http: u16,
-    admin: u16,
-}
-
-impl Serve {
-    async fn start(latency: Duration) -> Serve {
-        crate::support::install_crypto();
-        let options = SimulatorOptions { latency, ..SimulatorOptions::default() };
-        let simulator = Simulator::start(options).expect("the simulator finds a port");
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let store = SqliteStore::open(&database(&folder)).await.expect("the file can be made");
-        let account = store.add_account("Acme").await.expect("accounts can be added");
-        let tsid = tokens::mint().expose_secret().to_owned();
-        store.add_token(account, &tsid[..10], &tokens::hash(&tsid)).await.expect("tokens can be added");
-        let line = NewLine {
-            id: None,
-            account,
-            name: None,
-            class: Class::Messenger,
-            page_token: PAGE_TOKEN.into(),
-            page_id: Some("1".into()),
-            instagram_account_id: None,
-            rate_text: None,
-            rate_media: None,
-        };
-        store.add_line(&line).await.expect("lines can be added");
-        let (http, admin) = (free_port(), free_port());
-        let child = spawn(&folder, &simulator, http, admin);
-        let serve = Serve { folder, simulator, store, tsid, child, http, admin };
-        serve.is_up().await;
-        serve
-    }
-
-    fn restart(&mut self) {
-        self.child = spawn(&self.folder, &self.simulator, self.http, self.admin);
-    }
-
-    async fn is_up(&self) {
-        eventually("the process to listen", || async {
-            let connected = tokio::net::TcpStream::connect(("127.0.0.1", self.http)).await;
-            connected.map(drop).map_err(|error| error.to_string())
-        })
-        .await;
-    }
-
-    async fn submit(&self, dest: &str) -> MessageId {
-        let answer: Value = reqwest::Client::new()
-            .post(format!("http://127.0.0.1:{}/api/v2/MakeMessenger.php?tsid={}", self.http, self.tsid))
-            .json(&json!({"app_id": 1, "dest": dest, "mdata": "a private text"}))
-            .send()
-            .await
-            .expect("ingest answers")
-            .json()
-            .await
-            .expect("answers are JSON");
-        MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"))
-    }
-
-    async fn row(&self, id: MessageId) -> LogRow {
-        self.store.log_row(Scope::Operator, id).await.expect("the log answers").expect("the row exists")
-    }
-
-    async fn calls(&self, count: u64) {
-        eventually("calls in flight", || async {
-            let counts = self.simulator.counts();
-            if counts.calls >= count { Ok(()) } else { Err(format!("{counts:?}")) }
-        })
-        .await;
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
-        assert!(sent.success());
-    }
-
-    /// Waits for the end, and returns what was printed.
-    async fn ended(&mut self) -> (ExitStatus, String) {
-        let status = eventually("the process to end", || {
-            let status = self.child.try_wait().expect("it can be waited for");
-            async move { status.ok_or_else(|| "it runs".to_owned()) }
-        })
-        .await;
-        (status, std::fs::read_to_string(self.folder.path().join(PRINTED)).expect("UTF-8"))
-    }
-}
-
-impl Drop for Serve {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn database(folder: &tempfile::TempDir) -> String {
-    format!("sqlite:{}", folder.path().join("log.db").display())
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
-}
-
-fn spawn(folder: &tempfile::TempDir, simulator: &Simulator, http: u16, admin: u16) -> Child {
-    let printed = std::fs::File::options().create(true).append(true).open(folder.path().join(PRINTED));
-    let printed = printed.expect("a file in a folder of ours");
-    Command::new(env!("CARGO_BIN_EXE_meta-dispatch"))
-        .arg("serve")
-        .current_dir(folder.path())
-        .env("META_DISPATCH__DATABASE__URL", database(folder))
-        .env("META_DISPATCH__GRAPH__BASE_URL", simulator.base_url())
-        .env("META_DISPATCH__GRAPH__TIMEOUT", "4s")
-        .env("META_DISPATCH__HTTP__LISTEN", format!("127.0.0.1:{http}"))
-        .env("META_DISPATCH__ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
-        .env("META_DISPATCH__SHUTDOWN__GRACE", "10s")
-        .env("META_DISPATCH__LOG__FILTER", "trace")
-        .stdout(printed.try_clone().expect("a second handle"))
-        .stderr(printed)
-        .spawn()
-        .expect("the program runs")
-}
+use crate::support::serve::{PRINTED, Serve, database, free_port, spawn};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_finishes_the_calls_in_flight_and_exits_0_and_nothing_secret_was_printed() {
@@ -196,7 +59,7 @@ async fn what_a_killed_process_left_is_sent_or_held_and_never_sent_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_serve_on_one_file_is_refused_and_commands_work_beside_the_first() {
     let serve = Serve::start(Duration::ZERO).await;
-    let mut second = spawn(&serve.folder, &serve.simulator, free_port(), free_port());
+    let mut second = spawn(&serve.folder, &serve.simulator, free_port(), &[]);
     assert_eq!(second.wait().expect("it ended").code(), Some(1));
     let printed = std::fs::read_to_string(serve.folder.path().join(PRINTED)).expect("UTF-8");
     assert!(printed.lines().any(|line| line.starts_with("error: ") && line.contains("serve")), "{printed}");

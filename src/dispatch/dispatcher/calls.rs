@@ -30,13 +30,14 @@ impl Dispatcher {
     }
 
     fn finish(&mut self, finished: Finished) {
-        let Finished { ticket, change, waiter, pause, sent } = finished;
+        let Finished { ticket, change, waiter, pause, health, sent } = finished;
         self.tickets.remove(&ticket.id);
         count_ended(&change, self.tickets.len());
         let now = Instant::now();
+        self.hear(&ticket, health, now);
         let held_for = match &change {
             Change::Retry { after, .. } => Some(*after),
-            Change::WaitForLine { .. } => Some(Duration::ZERO),
+            Change::WaitForLine { .. } | Change::Release { .. } => Some(Duration::ZERO),
             _ => None,
         };
         if let Some(line) = self.line(ticket.line) {
@@ -74,9 +75,10 @@ impl Dispatcher {
     }
 
     pub(super) fn begin(&mut self, call: PlannedCall) {
-        self.tickets.insert(call.row.id, Ticket::of(&call));
+        let ticket = Ticket::of(&call, self.breaker.begun());
+        self.tickets.insert(ticket.id, ticket.clone());
         METRICS.dispatch.in_flight.set(self.tickets.len() as f64);
-        self.calls.spawn(send(self.send_context.clone(), call));
+        self.calls.spawn(send(self.send_context.clone(), ticket, call));
     }
 
     /// Gives claimed rows back, waits for calls in flight, and calls those that outlast the grace unknown. `quiet` is
@@ -131,7 +133,7 @@ fn count_ended(change: &Change, in_flight: usize) {
         Change::Failed { .. } | Change::Expire { .. } => CallOutcome::Error,
         Change::Retry { .. } => CallOutcome::Retry,
         Change::Unknown { .. } => CallOutcome::Unknown,
-        Change::WaitForLine { .. } | Change::Release { .. } => CallOutcome::Line,
+        Change::WaitForLine { .. } | Change::Release { .. } | Change::Crashed { .. } => CallOutcome::Line,
     };
     METRICS.dispatch.ended(outcome);
     METRICS.dispatch.in_flight.set(in_flight as f64);

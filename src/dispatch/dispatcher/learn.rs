@@ -1,6 +1,6 @@
 //! What each event changes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -11,9 +11,13 @@ use crate::broker::JobDelivery;
 use crate::dispatch::Event;
 use crate::dispatch::line::Steps;
 use crate::dispatch::reader::Request;
+use crate::dispatch::send::orphaned;
 use crate::dispatch::upkeep::Order;
-use crate::message::{ErrorDetail, JobLine, LineId, MessageId, Partition, Status};
+use crate::message::{JobLine, Lane, LineId, MessageId, Partition, Status};
 use crate::store::{Change, ClaimedRow, Flow, HeldRecipient, LineRecord, RangeRead, ReadyRow};
+
+/// Rows of a line and lane that have become ready at once and are asked for by their ids.
+const FETCHED_ONE_BY_ONE: usize = 8;
 
 impl Dispatcher {
     pub(super) fn handle(&mut self, event: Event) {
@@ -40,19 +44,14 @@ impl Dispatcher {
                 }
             }
             Event::Ready(flows) => self.found(flows),
-            Event::Promoted(rows) => {
-                for (line, lane, id) in rows {
-                    if self.owns(line) {
-                        self.line_or_new(line);
-                        self.request(Request::Range(RangeRead { line, lane, first: id, last: id, limit: 1 }));
-                    }
-                }
-            }
+            Event::Promoted(rows) => self.promoted(rows),
             Event::Lines { asked, records, pause_written } => self.configure(asked, records, pause_written),
             Event::ClaimsAnswered(answers) => self.claims_answered(answers),
             Event::Claimed(rows) => self.settle_claimed(rows),
             Event::StillHeld { asked, held } => self.release_held(asked, held),
             Event::ExpireWaiting => self.order_expiry(),
+            // That it arrived has woken the loop.
+            Event::LogIsBack => {}
         }
     }
 
@@ -107,6 +106,26 @@ impl Dispatcher {
         }
     }
 
+    /// Rows that have become ready: few of a line are fetched one by one, many by reading their flows again.
+    fn promoted(&mut self, rows: Vec<(LineId, Lane, MessageId)>) {
+        let mut ids_of: BTreeMap<(LineId, Lane), Vec<MessageId>> = BTreeMap::new();
+        for (line, lane, id) in rows {
+            if self.owns(line) {
+                ids_of.entry((line, lane)).or_default().push(id);
+            }
+        }
+        for ((line, lane), ids) in ids_of {
+            let lowest = ids.iter().min().copied();
+            let queue = &mut self.line_or_new(line).queue;
+            match lowest.filter(|_| ids.len() > FETCHED_ONE_BY_ONE) {
+                Some(lowest) => queue.expect(lane, lowest),
+                None => ids.into_iter().for_each(|id| {
+                    self.request(Request::Range(RangeRead { line, lane, first: id, last: id, limit: 1 }));
+                }),
+            }
+        }
+    }
+
     fn found(&mut self, flows: Vec<(Flow, MessageId)>) {
         for (flow, lowest) in flows {
             if self.owns(flow.line) {
@@ -155,6 +174,9 @@ impl Dispatcher {
 
     /// Settles claims that have no call: our own that were never written, and those whose worker is gone.
     fn settle_claimed(&mut self, rows: Vec<ClaimedRow>) {
+        if self.progress.is_stalled() {
+            return;
+        }
         for row in rows {
             let ours = row.worker == self.worker;
             let in_hand = self.tickets.contains_key(&row.id)
@@ -166,18 +188,7 @@ impl Dispatcher {
             let change = if ours {
                 Change::Release { id, fence }
             } else if row.overdue {
-                let error = ErrorDetail {
-                    message:
-                        "the worker that made this call is gone; whether Graph took the message is not known"
-                            .into(),
-                    ..ErrorDetail::default()
-                };
-                if self.options.retry.retry_ambiguous {
-                    let after = self.options.retry.base;
-                    Change::Retry { id, fence, after, error, counted: true, ambiguous: true }
-                } else {
-                    Change::Unknown { id, fence, error }
-                }
+                orphaned(&row, &self.options.retry)
             } else {
                 continue;
             };

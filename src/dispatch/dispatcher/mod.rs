@@ -6,12 +6,13 @@
 mod calls;
 mod held;
 mod learn;
+mod outage;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 use super::lease::SendUntil;
 use super::line::{Allowance, Line, Steps};
 use super::reader::Request;
-use super::recorder::{Entry, Latency};
+use super::recorder::{Entry, Progress};
 use super::send::{Finished, SendContext, Ticket, call_deadline};
 use super::upkeep::Order;
 use super::{DispatchOptions, Event, SharedSendContext};
 use crate::broker::JobDelivery;
-use crate::message::{Lane, LineId, MessageId, Partition};
+use crate::message::{BreakerState, Lane, LineId, MessageId, Partition};
+use crate::policy::breaker::Breaker;
 use crate::store::{Change, Claim};
 
 /// The shortest time ahead of its call that a row is claimed; slow commits lengthen it.
@@ -53,8 +55,10 @@ pub struct Dispatcher {
     options: DispatchOptions,
     send_context: SharedSendContext,
     channels: Channels,
-    latency: Latency,
+    progress: Progress,
     send_until: SendUntil,
+    breaker: Breaker,
+    breaker_state: watch::Sender<BreakerState>,
     owned: BTreeSet<Partition>,
     lines: HashMap<LineId, Line>,
     /// Lines to be pumped before the next wait.
@@ -83,15 +87,18 @@ impl Dispatcher {
         send_context: SendContext,
         options: DispatchOptions,
         channels: Channels,
-        latency: Latency,
+        progress: Progress,
         send_until: SendUntil,
+        breaker_state: watch::Sender<BreakerState>,
     ) -> Dispatcher {
         Dispatcher {
             worker,
+            breaker: Breaker::new(options.concurrency),
+            breaker_state,
             options,
             send_context: Arc::new(send_context),
             channels,
-            latency,
+            progress,
             send_until,
             owned: BTreeSet::new(),
             lines: HashMap::new(),
@@ -134,7 +141,7 @@ impl Dispatcher {
 
     fn pump(&mut self) {
         let now = Instant::now();
-        if !self.send_until.allows(now) {
+        if !self.send_until.allows(now) || self.progress.is_stalled() {
             return;
         }
         // Lines that wait for permits go first, those that wait longest before the others.
@@ -151,11 +158,14 @@ impl Dispatcher {
     }
 
     fn pump_line(&mut self, id: LineId, now: Instant) {
-        let horizon = (self.latency.get() * 2).clamp(SHORTEST_HORIZON, LONGEST_HORIZON);
+        let horizon = (self.progress.latency() * 2).clamp(SHORTEST_HORIZON, LONGEST_HORIZON);
         let allowance = Allowance { free: self.free_permits() };
         let Some(line) = self.lines.get_mut(&id).filter(|line| line.is_configured()) else { return };
         let mut steps = Steps::default();
         self.reserved -= line.reserved();
+        if self.breaker.state() == BreakerState::Open {
+            line.abandon(now, &mut steps);
+        }
         line.pump(now, horizon, allowance, &mut steps);
         self.reserved += line.reserved();
         if steps.wants_permits && self.is_hungry.insert(id) {
@@ -176,7 +186,8 @@ impl Dispatcher {
     }
 
     fn free_permits(&self) -> usize {
-        self.options.concurrency.saturating_sub(self.reserved + self.tickets.len())
+        let free = self.options.concurrency.saturating_sub(self.reserved + self.tickets.len());
+        free.min(self.breaker.room(self.reserved))
     }
 
     fn tick(&mut self) {
@@ -189,6 +200,7 @@ impl Dispatcher {
             self.dirty.insert(id);
         }
         self.ask_held(now);
+        self.tick_breaker(now);
         if now >= self.refresh_at {
             self.refresh_at = now + REFRESH_EVERY;
             self.lines.retain(|_, line| !line.is_idle(now));
@@ -203,7 +215,8 @@ impl Dispatcher {
     fn next_wake(&self) -> Instant {
         let line = self.wakes.first().map(|(at, _)| *at);
         let held = self.held.first_key_value().map(|((at, _), _)| *at);
-        [line, held].into_iter().flatten().fold(self.refresh_at, Instant::min)
+        let breaker = self.breaker.opens_until().map(Instant::from_std);
+        [line, held, breaker].into_iter().flatten().fold(self.refresh_at, Instant::min)
     }
 
     fn set_wake(&mut self, id: LineId, at: Option<Instant>) {

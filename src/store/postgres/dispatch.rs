@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
+use sqlx::postgres::PgRow;
 
 use super::rows::{self, ready_columns};
 use super::{failed, numbers};
@@ -41,7 +42,21 @@ pub async fn read_ranges(pool: &PgPool, ranges: &[RangeRead]) -> Result<Vec<Read
         .fetch_all(pool)
         .await
         .map_err(failed)?;
-    rows.iter().map(rows::ready).collect()
+    Ok(readable(&rows))
+}
+
+/// The rows this version can read. Others, such as a kind of message of a later version, wait for that one, and nobody
+/// waits for them.
+fn readable(rows: &[PgRow]) -> Vec<ReadyRow> {
+    let ready = rows.iter().filter_map(|row| {
+        rows::ready(row)
+            .inspect_err(|error| {
+                let id = rows::get::<i64>(row, "cdls_id").unwrap_or_default();
+                tracing::warn!(cdls_id = id, %error, "ready row left out");
+            })
+            .ok()
+    });
+    ready.collect()
 }
 
 const READ_FLOWS: &str = concat!(
@@ -69,7 +84,7 @@ pub async fn read_flows(pool: &PgPool, reads: &[FlowRead]) -> Result<Vec<ReadyRo
         .fetch_all(pool)
         .await
         .map_err(failed)?;
-    rows.iter().map(rows::ready).collect()
+    Ok(readable(&rows))
 }
 
 /// A loose scan of the ready index: one probe a flow, however many rows it has.
@@ -191,7 +206,9 @@ pub async fn still_held(pool: &PgPool, ids: &[MessageId]) -> Result<Vec<MessageI
 }
 
 const CLAIMED: &str = "
-    select cdls_id, v8l_id, fence, worker, waiter, call_deadline < now() as overdue from cdls
+    select cdls_id, v8l_id, fence, worker, waiter, call_deadline < now() as overdue, attempts, tries, crashes::integer,
+           (extract(epoch from expires_at - now()) * 1000)::bigint as valid_ms
+    from cdls
     where partition_no = any($1::smallint[]) and status in ('PENDING', 'RETRY', 'SENDING')
       and (next_at is not null or call_deadline is not null) and status = 'SENDING'";
 
@@ -206,6 +223,10 @@ pub async fn claimed_rows(pool: &PgPool, partitions: &[Partition]) -> Result<Vec
                 fence: rows::get(row, "fence")?,
                 worker: rows::get::<Option<String>>(row, "worker")?.unwrap_or_default(),
                 overdue: rows::get::<Option<bool>>(row, "overdue")?.unwrap_or(true),
+                attempts: rows::get(row, "attempts")?,
+                tries: rows::get(row, "tries")?,
+                crashes: rows::get(row, "crashes")?,
+                valid_for: time::Duration::milliseconds(rows::get(row, "valid_ms")?),
                 waiter: rows::get(row, "waiter")?,
             })
         })

@@ -16,9 +16,9 @@ const CHANGE: &str = "
         select w.*, c.was from (select * from unnest(
             $1::bigint[], $2::integer[], $3::text[], $4::text[], $5::integer[], $6::text[], $7::boolean[], $8::integer[],
             $9::integer[], $10::text[], $11::text[], $12::text[], $13::integer[], $14::integer[], $15::integer[],
-            $16::bigint[], $17::boolean[])
+            $16::bigint[], $17::boolean[], $18::integer[])
             as u(id, fence, leaves, status, status_code, message_id, writes_error, error_code, error_subcode, error_kind,
-                 error_message, fbtrace_id, add_attempts, add_tries, add_ambiguous, next_ms, done)
+                 error_message, fbtrace_id, add_attempts, add_tries, add_ambiguous, next_ms, done, add_crashes)
             order by id) as w
         cross join lateral (
             select c.status as was from cdls c where c.cdls_id = w.id and c.fence = w.fence and strpos(w.leaves, c.status) > 0
@@ -35,6 +35,7 @@ const CHANGE: &str = "
         attempts = c.attempts + w.add_attempts,
         tries = c.tries + w.add_tries,
         ambiguous_attempts = c.ambiguous_attempts + w.add_ambiguous,
+        crashes = c.crashes + w.add_crashes,
         next_at = now() + w.next_ms * interval '1 millisecond',
         done_at = case when w.done then now() else c.done_at end,
         call_deadline = null,
@@ -110,6 +111,7 @@ async fn change(connection: &mut PgConnection, changes: &[Change]) -> Result<(Ve
         .bind(rows.iter().map(|r| r.add_ambiguous).collect::<Vec<_>>())
         .bind(rows.iter().map(|r| r.next_after_ms).collect::<Vec<_>>())
         .bind(rows.iter().map(|r| r.done).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.add_crashes).collect::<Vec<_>>())
         .fetch_all(connection)
         .await
         .map_err(failed)?;

@@ -40,7 +40,8 @@ pub(super) const HELD: &str = concat!(
 );
 
 pub(super) const CLAIMED: &str = concat!(
-    "select cdls_id, v8l_id, fence, coalesce(worker, '') as worker, call_deadline, waiter
+    "select cdls_id, v8l_id, fence, coalesce(worker, '') as worker, call_deadline, waiter,
+           attempts, tries, crashes, expires_at
     from cdls n indexed by cdls_due
     where n.partition_no in (select value from json_each(?1)) and n.status = 'SENDING' and ",
     timed!()
@@ -163,6 +164,10 @@ pub async fn claimed_rows(
                 worker: row.try_get("worker").map_err(failed)?,
                 overdue: time_or_null(row, "call_deadline")?.is_none_or(|deadline| !now.is_before(deadline)),
                 waiter: row.try_get("waiter").map_err(failed)?,
+                attempts: row.try_get("attempts").map_err(failed)?,
+                tries: row.try_get("tries").map_err(failed)?,
+                crashes: row.try_get("crashes").map_err(failed)?,
+                valid_for: now.until(time(row, "expires_at")?),
             })
         })
         .collect()

@@ -27,6 +27,7 @@ update cdls set
     attempts = attempts + (j.value->>12),
     tries = tries + (j.value->>13),
     ambiguous_attempts = ambiguous_attempts + (j.value->>14),
+    crashes = crashes + (j.value->>17),
     next_at = j.value->>15,
     done_at = coalesce(j.value->>16, done_at),
     worker = null,
@@ -120,6 +121,7 @@ fn change_values(change: &Change, now: Now) -> Update {
         row.add_ambiguous,
         next_at,
         row.done.then(|| now.text()),
+        row.add_crashes,
     ]);
     (row.id, values)
 }

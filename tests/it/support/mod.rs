@@ -3,8 +3,10 @@
 pub mod amqp_forwarder;
 pub mod broker;
 pub mod database;
+pub mod graph_host;
 pub mod pipeline;
 pub mod rabbitmq;
+pub mod serve;
 pub mod store;
 
 /// The TLS provider that `main` installs in the program; tests call parts of the program directly.

@@ -60,7 +60,12 @@ impl Pipeline {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (database, vhost) = match backend {
             Backend::Embedded => (None, None),
-            Backend::Servers => (Some(Database::create().await), Some(Vhost::lease().await)),
+            Backend::Servers => {
+                // A test with a broker of its own takes none away from the others.
+                let has_broker = changed.iter().any(|(key, _)| *key == "broker.url");
+                let vhost = if has_broker { None } else { Some(Vhost::lease().await) };
+                (Some(Database::create().await), vhost)
+            }
         };
         let database_url = match &database {
             Some(database) => database.url().to_owned(),
@@ -208,6 +213,22 @@ impl Pipeline {
         MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"))
     }
 
+    /// What `/readyz` of the process that sends says about Graph.
+    pub async fn breaker_state(&self) -> String {
+        self.readiness().await["graph"].as_str().expect("a word").to_owned()
+    }
+
+    /// Partitions held by the process that was started last.
+    pub async fn leases(&self) -> u64 {
+        self.readiness().await["leases"].as_u64().expect("a number")
+    }
+
+    async fn readiness(&self) -> Value {
+        let admin = self.apps.last().expect("one is running").admin;
+        let answer = self.client.get(format!("http://{admin}/readyz")).send().await.expect("it answers");
+        answer.json().await.expect("answers are JSON")
+    }
+
     pub async fn row(&self, id: MessageId) -> LogRow {
         self.store.log_row(Scope::Operator, id).await.expect("the log answers").expect("the row exists")
     }
@@ -235,6 +256,11 @@ impl Pipeline {
     /// Where the processes' admin listeners are.
     pub fn admin(&self) -> Vec<SocketAddr> {
         self.apps.iter().map(|app| app.admin).collect()
+    }
+
+    /// Where a further process finds the database.
+    pub fn database_url(&self) -> &str {
+        self.settings.database.url.expose_secret()
     }
 
     /// Starts a further worker (`Servers` only).

@@ -54,6 +54,26 @@ impl Vhost {
         (self.url.host_str().expect("checked when leased").to_owned(), self.url.port().unwrap_or(5672))
     }
 
+    /// Sets a policy on the queues of this virtual host whose names match.
+    pub fn set_policy(&self, name: &str, queues: &str, definition: &str) {
+        self.control(&["set_policy", name, queues, definition, "--apply-to", "queues"]);
+    }
+
+    pub fn clear_policy(&self, name: &str) {
+        self.control(&["clear_policy", name]);
+    }
+
+    fn control(&self, arguments: &[&str]) {
+        let program = variable("TEST_RABBITMQCTL").expect("TEST_RABBITMQCTL is not set: run tests/run");
+        let vhost = self.url.path().trim_start_matches('/').replace("%2f", "/");
+        let done = std::process::Command::new(program)
+            .args(["--quiet", "-p", &vhost])
+            .args(arguments)
+            .output()
+            .expect("rabbitmqctl runs");
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
     /// A plain connection beside those under test. The channel lives as long as the connection.
     pub async fn connect(&self) -> (Connection, Channel) {
         let connection = Connection::connect(self.url.as_str(), ConnectionProperties::default())

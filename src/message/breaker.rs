@@ -1,0 +1,16 @@
+//! Whether calls go to Graph's host, as health checks and metrics show it.
+
+use super::words;
+
+/// State of the breaker of a worker process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BreakerState {
+    /// Calls go out.
+    #[default]
+    Closed,
+    /// The host failed call after call: none goes out.
+    Open,
+    /// A few calls go out, more with each answer.
+    HalfOpen,
+}
+words!(BreakerState, "breaker state", { Closed => "closed", Open => "open", HalfOpen => "half-open" });

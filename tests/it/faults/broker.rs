@@ -1,0 +1,107 @@
+//! Faults of the broker that the whole program has to live with; those of its connections are in `broker_rabbitmq`.
+
+use meta_dispatch::message::Class;
+use reqwest::StatusCode;
+use secrecy::ExposeSecret;
+use serde_json::json;
+
+use crate::support::amqp_forwarder::{Fault, Forwarder};
+use crate::support::pipeline::{Backend, Pipeline, eventually};
+use crate::support::rabbitmq::Vhost;
+
+/// An address at which no broker is.
+const NOWHERE: &str = "amqp://guest:guest@127.0.0.1:1/%2f";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_broker_ingest_accepts_up_to_the_backlog_bound_and_then_says_when_to_come_back() {
+    let settings = [("broker.url", NOWHERE), ("ingest.max_backlog", "5")];
+    let pipeline = Pipeline::start_with(Backend::Servers, &settings).await;
+    assert!(
+        pipeline.store.pause_line(pipeline.messenger, None, "for a test").await.expect("the store answers")
+    );
+    let body = json!({
+        "tsid": pipeline.tsid.expose_secret(), "app_id": pipeline.messenger.0, "dest": "ann", "mdata": "hello",
+    });
+    let url = format!("http://{}/api/v2/MakeMessenger.php", pipeline.http);
+    let client = reqwest::Client::new();
+    let refused = eventually("a refusal", || {
+        let sending = client.post(&url).json(&body).send();
+        async {
+            let answer = sending.await.expect("ingest answers");
+            if answer.status() == StatusCode::OK { Err("accepted".to_owned()) } else { Ok(answer) }
+        }
+    })
+    .await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let wait = refused.headers().get("retry-after").expect("when to come back").to_str().expect("digits");
+    assert!(wait.parse::<u32>().is_ok_and(|seconds| seconds > 0), "{wait}");
+    let refused: serde_json::Value = refused.json().await.expect("answers are JSON");
+    assert_eq!(
+        refused,
+        json!({"return": {"status": "temporarily unavailable", "status_code": 503, "messageId": "", "cdls_id": 0}})
+    );
+
+    assert!(pipeline.store.resume_line(pipeline.messenger).await.expect("the store answers"));
+    eventually("room again", || async {
+        let (status, _) = pipeline.post(Class::Messenger, body.clone()).await;
+        if status == StatusCode::OK { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    eventually("everything to be sent", || async {
+        let waiting = pipeline.store.backlog(100).await.expect("the store answers");
+        if waiting == 0 { Ok(()) } else { Err(format!("{waiting} wait")) }
+    })
+    .await;
+    pipeline.stop().await;
+}
+
+/// Faults between the program and its broker while messages come in; each is accepted, and sent once.
+async fn messages_flow_through(faults: &[Fault]) {
+    let vhost = Vhost::lease().await;
+    let forwarder = Forwarder::open(vhost.server());
+    let url = vhost.url_at(forwarder.address());
+    let pipeline = Pipeline::start_with(Backend::Servers, &[("broker.url", url.expose_secret())]).await;
+    let mut ids = Vec::new();
+    for n in 0..60 {
+        if n % 10 == 9 {
+            forwarder.inflict(faults[(n / 10) % faults.len()].clone());
+        }
+        ids.push(pipeline.submit(&format!("r{n}"), "hello").await);
+    }
+    for (n, id) in ids.into_iter().enumerate() {
+        pipeline.expect_ok(id).await;
+        assert_eq!(pipeline.simulator.delivered_to(&format!("r{n}")), 1);
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_lost_closed_and_silent_under_load_lose_and_repeat_nothing() {
+    messages_flow_through(&[
+        Fault::Cut,
+        Fault::connection_closed(),
+        Fault::channel_closed(1),
+        Fault::Silence,
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_blocks_publishers_stops_no_message() {
+    messages_flow_through(&[Fault::blocked()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_refused_by_a_full_queue_stop_no_message() {
+    let vhost = Vhost::lease().await;
+    vhost.set_policy("full", "^cdls[.]work[.]", r#"{"max-length":0,"overflow":"reject-publish"}"#);
+    let pipeline =
+        Pipeline::start_with(Backend::Servers, &[("broker.url", vhost.url().expose_secret())]).await;
+    for n in 0..20 {
+        let id = pipeline.submit(&format!("r{n}"), "hello").await;
+        pipeline.expect_ok(id).await;
+        assert_eq!(pipeline.simulator.delivered_to(&format!("r{n}")), 1);
+    }
+    pipeline.stop().await;
+    vhost.clear_policy("full");
+}

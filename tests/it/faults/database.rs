@@ -1,0 +1,171 @@
+//! Faults of the database: no call without a committed claim, results wait and are written when it is back.
+
+use std::time::Duration;
+
+use meta_dispatch::message::{Class, LineId, MessageId, Status};
+use meta_dispatch::store::{LogRow, Scope};
+use reqwest::StatusCode;
+use rstest::rstest;
+use serde_json::json;
+
+use crate::support::pipeline::{Backend, Pipeline, eventually};
+
+const FAST: [(&str, &str); 2] = [("limits.enforce_ceilings", "false"), ("limits.messenger.text", "1000")];
+
+/// Ends every other connection to this database, as an operator or a failing network does.
+const CUT_ALL: &str = "select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid()";
+
+/// Keeps everybody from writing for longer than a statement waits for a lock.
+const HOLD_WRITES: &str = "begin; lock table cdls in exclusive mode; select pg_sleep(3); commit";
+
+/// The row, if the log can be read.
+async fn row(pipeline: &Pipeline, id: MessageId) -> Result<LogRow, String> {
+    match pipeline.store.log_row(Scope::Operator, id).await {
+        Ok(Some(row)) => Ok(row),
+        Ok(None) => Err("no such row".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn outcome(pipeline: &Pipeline, id: MessageId) -> LogRow {
+    eventually("an outcome", || async {
+        let row = row(pipeline, id).await?;
+        if row.status.is_outcome() { Ok(row) } else { Err(format!("{row:?}")) }
+    })
+    .await
+}
+
+/// Submits, if ingest can log.
+async fn try_submit(pipeline: &Pipeline, line: LineId, dest: &str) -> Option<MessageId> {
+    let parameters = json!({"app_id": line.0, "dest": dest, "mdata": "hello"});
+    let (status, answer) = pipeline.post(Class::Messenger, parameters).await;
+    match status {
+        StatusCode::OK => Some(MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"))),
+        StatusCode::SERVICE_UNAVAILABLE => None,
+        other => panic!("{other}: {answer}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_cut_again_and_again_under_load_lose_and_repeat_nothing() {
+    let pipeline = Pipeline::start_with(Backend::Servers, &FAST).await;
+    pipeline.simulator.set_latency(Duration::from_millis(80), Duration::from_millis(40));
+    let mut lines = vec![pipeline.messenger];
+    for _ in 0..3 {
+        lines.push(pipeline.add_line(Class::Messenger, "EAAcut").await);
+    }
+    let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+    for n in 0..300 {
+        if n % 25 == 24 {
+            pipeline.execute(CUT_ALL).await;
+        }
+        let dest = format!("r{n}");
+        match try_submit(&pipeline, lines[n % 4], &dest).await {
+            Some(id) => accepted.push(id),
+            None => refused.push(dest),
+        }
+    }
+    assert!(accepted.len() >= 200, "{} of 300 were accepted", accepted.len());
+    for id in accepted {
+        let row = outcome(&pipeline, id).await;
+        assert_eq!((row.status, row.ambiguous_attempts), (Status::Ok, 0), "{row:?}");
+        assert_eq!(pipeline.simulator.delivered_to(&row.dest), 1);
+    }
+    for dest in refused {
+        assert!(pipeline.simulator.delivered_to(&dest) <= 1);
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_nothing_can_be_written_no_call_begins_and_results_wait() {
+    let pipeline = Pipeline::start_with(Backend::Servers, &FAST).await;
+    pipeline.simulator.set_latency(Duration::from_millis(500), Duration::ZERO);
+    let first = pipeline.submit("first", "hello").await;
+    pipeline.until(first, "the claim", |row| row.status == Status::Sending).await;
+    let second = pipeline.submit("first", "waits behind the other").await;
+    let held = pipeline.execute(HOLD_WRITES);
+    let watched = async {
+        // The first call ends while nothing can be written; the second row's turn has come, and it cannot be claimed.
+        eventually("the first answer", || async {
+            let delivered = pipeline.simulator.delivered_to("first");
+            if delivered >= 1 { Ok(()) } else { Err("none".to_owned()) }
+        })
+        .await;
+        let refused = try_submit(&pipeline, pipeline.messenger, "third").await;
+        (refused, pipeline.simulator.counts().calls)
+    };
+    let ((), (refused, calls)) = tokio::join!(held, watched);
+    assert_eq!(refused, None, "what cannot be logged is not accepted");
+    assert_eq!(calls, 1, "no call without a committed claim");
+    for id in [first, second] {
+        let row = outcome(&pipeline, id).await;
+        assert_eq!((row.status, row.ambiguous_attempts), (Status::Ok, 0), "{row:?}");
+    }
+    assert_eq!(pipeline.simulator.delivered_to("first"), 2, "each of the two messages once");
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_connections_slow_a_process_down_and_lose_nothing() {
+    let few = [("database.max_connections", "4"), FAST[0], FAST[1]];
+    let pipeline = Pipeline::start_with(Backend::Servers, &few).await;
+    let lines = [pipeline.messenger, pipeline.add_line(Class::Messenger, "EAAfew").await];
+    let sends = (0..200).map(|n| {
+        let (pipeline, line) = (&pipeline, lines[n % 2]);
+        async move { try_submit(pipeline, line, &format!("r{n}")).await }
+    });
+    let ids = futures::future::join_all(sends).await;
+    for id in ids.into_iter().flatten() {
+        assert_eq!(outcome(&pipeline, id).await.status, Status::Ok);
+    }
+    assert_eq!(pipeline.simulator.counts().calls, pipeline.simulator.counts().delivered);
+    pipeline.stop().await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_written_by_a_later_version_stops_nobody(
+    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
+) {
+    let pipeline = Pipeline::start(backend).await;
+    pipeline
+        .execute(
+            "insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, priority, expires_at)
+             values (1, 1, 'messenger', 'new', 'hologram', 'x', 'high', '2099-01-01T00:00:00.000Z')",
+        )
+        .await;
+    assert_eq!(pipeline.messenger, LineId(1));
+    let ids = [pipeline.submit("ann", "hello").await, pipeline.submit("bob", "hello").await];
+    for id in ids {
+        pipeline.expect_ok(id).await;
+    }
+    assert_eq!(pipeline.simulator.delivered_to("new"), 0);
+    pipeline.stop().await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_scheduled_messages_due_at_once_are_each_sent_once(
+    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
+) {
+    let pipeline = Pipeline::start_with(backend, &FAST).await;
+    let mut ids = Vec::new();
+    let tomorrow = time::OffsetDateTime::now_utc().unix_timestamp() + 86_400;
+    for n in 0..300 {
+        let parameters = json!({
+            "app_id": pipeline.messenger.0, "dest": format!("r{n}"), "mdata": "hi", "send_at": tomorrow,
+            "priority": if n % 2 == 0 { "high" } else { "bulk" },
+        });
+        let (status, answer) = pipeline.post(Class::Messenger, parameters).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        ids.push(MessageId(answer["return"]["cdls_id"].as_i64().expect("an id")));
+    }
+    pipeline.execute("update cdls set next_at = '2020-01-01T00:00:00.000Z'").await;
+    for id in ids {
+        let row = pipeline.expect_ok(id).await;
+        assert_eq!(pipeline.simulator.delivered_to(&row.dest), 1);
+    }
+    pipeline.stop().await;
+}

@@ -1,0 +1,55 @@
+//! A disk without room, played by a limit on the size of files: it holds for root, too.
+
+use std::process::Command;
+use std::time::Duration;
+
+use meta_dispatch::message::Status;
+
+use crate::support::pipeline::eventually;
+use crate::support::serve::Serve;
+
+fn limit_files(serve: &Serve, limit: &str) {
+    let pid = format!("--pid={}", serve.pid());
+    let set = Command::new("prlimit").args([&pid, &format!("--fsize={limit}:")]).status();
+    assert!(set.expect("prlimit runs").success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_nothing_is_accepted_and_what_was_answered_meanwhile_is_written_when_there_is_room() {
+    let settings = vec![("META_DISPATCH__LOG__FILTER", "off")];
+    let serve = Serve::start_with(Duration::from_millis(1_500), settings).await;
+    let in_flight = serve.submit("ann").await;
+    serve.calls(1).await;
+    limit_files(&serve, "1");
+    let waiting = eventually("a refusal", || async {
+        match serve.try_submit("bob").await {
+            None => Ok(()),
+            Some(id) => Err(format!("{id} was accepted")),
+        }
+    });
+    waiting.await;
+    // Graph has answered, and the answer cannot be written.
+    eventually("the answer", || async {
+        let counts = serve.simulator.counts();
+        if counts.delivered >= 1 && counts.in_flight == 0 { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
+    assert_eq!(serve.try_submit("bob").await, None, "nothing is accepted that cannot be logged");
+    assert_eq!(serve.row(in_flight).await.status, Status::Sending);
+    limit_files(&serve, "unlimited");
+    eventually("the result", || async {
+        let row = serve.row(in_flight).await;
+        if row.status == Status::Ok { Ok(()) } else { Err(format!("{row:?}")) }
+    })
+    .await;
+    let after =
+        eventually("room", || async { serve.try_submit("cleo").await.ok_or("refused".to_owned()) }).await;
+    eventually("it to be sent", || async {
+        let row = serve.row(after).await;
+        if row.status == Status::Ok { Ok(()) } else { Err(format!("{row:?}")) }
+    })
+    .await;
+    for dest in ["ann", "cleo"] {
+        assert_eq!(serve.simulator.delivered_to(dest), 1);
+    }
+}

@@ -1,0 +1,63 @@
+//! Rows whose worker is gone: settled by the next owner, with an end to the tries.
+
+use meta_dispatch::message::{Class, ErrorKind, Status};
+use meta_dispatch::store::LogRow;
+use rstest::rstest;
+use serde_json::json;
+
+use crate::support::pipeline::{Backend, Pipeline};
+
+/// Claims whose call's deadline has long passed, of a worker that never lived. One has taken two workers with it,
+/// one has used up its tries but the last.
+const ORPHANED: &str = "
+    update cdls set status = 'SENDING', next_at = null, fence = 1, attempts = 1, worker = 'dead',
+        call_deadline = '2020-01-01T00:00:00.000Z',
+        crashes = case dest when 'poison' then 2 else 0 end,
+        tries = case dest when 'spent' then 11 else 0 end
+    where dest in ('first', 'poison', 'spent')";
+
+async fn orphans(backend: Backend, policy: &str) -> (Pipeline, [LogRow; 3]) {
+    let pipeline = Pipeline::start_with(backend, &[("dispatch.on_ambiguous", policy)]).await;
+    let mut ids = Vec::new();
+    for dest in ["first", "poison", "spent"] {
+        let tomorrow = time::OffsetDateTime::now_utc() + time::Duration::days(1);
+        let parameters = json!({
+            "app_id": pipeline.messenger.0, "dest": dest, "mdata": "hi", "send_at": tomorrow.unix_timestamp(),
+        });
+        let (_, answer) = pipeline.post(Class::Messenger, parameters).await;
+        ids.push(meta_dispatch::message::MessageId(answer["return"]["cdls_id"].as_i64().expect("an id")));
+    }
+    pipeline.execute(ORPHANED).await;
+    let rows =
+        [pipeline.outcome(ids[0]).await, pipeline.outcome(ids[1]).await, pipeline.outcome(ids[2]).await];
+    (pipeline, rows)
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_worker_died_is_tried_again_until_its_tries_are_used_up_or_it_is_poison(
+    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
+) {
+    let (pipeline, [first, poison, spent]) = orphans(backend, "retry").await;
+    assert_eq!((first.status, first.attempts, first.ambiguous_attempts), (Status::Ok, 2, 1), "{first:?}");
+    assert_eq!((poison.status, poison.error_kind), (Status::Error, Some(ErrorKind::Poison)), "{poison:?}");
+    assert_eq!((spent.status, spent.attempts), (Status::Unknown, 1), "{spent:?}");
+    for row in [poison, spent] {
+        assert_eq!(row.ambiguous_attempts, 1);
+        assert_eq!(pipeline.simulator.delivered_to(&row.dest), 0);
+    }
+    pipeline.stop().await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_worker_died_is_held_as_unknown_by_default(
+    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
+) {
+    let (pipeline, rows) = orphans(backend, "hold").await;
+    for row in rows {
+        assert_eq!((row.status, row.attempts, row.ambiguous_attempts), (Status::Unknown, 1, 1), "{row:?}");
+    }
+    assert_eq!(pipeline.simulator.calls().len(), 0);
+    pipeline.stop().await;
+}

@@ -1,0 +1,168 @@
+//! The program as a process: `serve` on a SQLite file, against a simulator.
+
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use meta_dispatch::message::{Class, MessageId};
+use meta_dispatch::simulator::{Simulator, SimulatorOptions};
+use meta_dispatch::store::sqlite::SqliteStore;
+use meta_dispatch::store::{LogRow, NewLine, Scope, Store};
+use meta_dispatch::tokens;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+use super::pipeline::{PAGE_TOKEN, eventually};
+
+/// What the process prints goes here, as nobody reads a pipe while it runs.
+pub const PRINTED: &str = "printed.log";
+
+/// `meta-dispatch serve` on a SQLite file, against a simulator.
+pub struct Serve {
+    pub folder: tempfile::TempDir,
+    pub simulator: Simulator,
+    pub store: SqliteStore,
+    pub tsid: String,
+    child: Child,
+    http: u16,
+    settings: Vec<(&'static str, &'static str)>,
+}
+
+impl Serve {
+    pub async fn start(latency: Duration) -> Serve {
+        Serve::start_with(latency, vec![]).await
+    }
+
+    /// With some variables of its environment set besides.
+    pub async fn start_with(latency: Duration, settings: Vec<(&'static str, &'static str)>) -> Serve {
+        crate::support::install_crypto();
+        let options = SimulatorOptions { latency, ..SimulatorOptions::default() };
+        let simulator = Simulator::start(options).expect("the simulator finds a port");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = SqliteStore::open(&database(&folder)).await.expect("the file can be made");
+        let account = store.add_account("Acme").await.expect("accounts can be added");
+        let tsid = tokens::mint().expose_secret().to_owned();
+        store.add_token(account, &tsid[..10], &tokens::hash(&tsid)).await.expect("tokens can be added");
+        let line = NewLine {
+            id: None,
+            account,
+            name: None,
+            class: Class::Messenger,
+            page_token: PAGE_TOKEN.into(),
+            page_id: Some("1".into()),
+            instagram_account_id: None,
+            rate_text: None,
+            rate_media: None,
+        };
+        store.add_line(&line).await.expect("lines can be added");
+        let http = free_port();
+        let child = spawn(&folder, &simulator, http, &settings);
+        let serve = Serve { folder, simulator, store, tsid, child, http, settings };
+        serve.is_up().await;
+        serve
+    }
+
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.folder, &self.simulator, self.http, &self.settings);
+    }
+
+    pub async fn is_up(&self) {
+        eventually("the process to listen", || async {
+            let connected = tokio::net::TcpStream::connect(("127.0.0.1", self.http)).await;
+            connected.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+    }
+
+    pub async fn submit(&self, dest: &str) -> MessageId {
+        self.try_submit(dest).await.expect("it is accepted")
+    }
+
+    /// The row's id, unless nothing can be logged.
+    pub async fn try_submit(&self, dest: &str) -> Option<MessageId> {
+        let answer: Value = reqwest::Client::new()
+            .post(format!("http://127.0.0.1:{}/api/v2/MakeMessenger.php?tsid={}", self.http, self.tsid))
+            .json(&json!({"app_id": 1, "dest": dest, "mdata": "a private text"}))
+            .send()
+            .await
+            .expect("ingest answers")
+            .json()
+            .await
+            .expect("answers are JSON");
+        Some(MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"))).filter(|id| id.0 > 0)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub async fn row(&self, id: MessageId) -> LogRow {
+        self.store.log_row(Scope::Operator, id).await.expect("the log answers").expect("the row exists")
+    }
+
+    pub async fn calls(&self, count: u64) {
+        eventually("calls in flight", || async {
+            let counts = self.simulator.counts();
+            if counts.calls >= count { Ok(()) } else { Err(format!("{counts:?}")) }
+        })
+        .await;
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Waits for the end, and returns what was printed.
+    pub async fn ended(&mut self) -> (ExitStatus, String) {
+        let status = eventually("the process to end", || {
+            let status = self.child.try_wait().expect("it can be waited for");
+            async move { status.ok_or_else(|| "it runs".to_owned()) }
+        })
+        .await;
+        (status, std::fs::read_to_string(self.folder.path().join(PRINTED)).expect("UTF-8"))
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn database(folder: &tempfile::TempDir) -> String {
+    format!("sqlite:{}", folder.path().join("log.db").display())
+}
+
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// The shell makes the program see a write beyond a file size limit as an error, and not die of it.
+pub fn spawn(
+    folder: &tempfile::TempDir,
+    simulator: &Simulator,
+    http: u16,
+    settings: &[(&'static str, &'static str)],
+) -> Child {
+    let printed = std::fs::File::options().create(true).append(true).open(folder.path().join(PRINTED));
+    let printed = printed.expect("a file in a folder of ours");
+    Command::new("sh")
+        .args(["-c", r#"trap '' XFSZ; exec "$0" serve"#, env!("CARGO_BIN_EXE_meta-dispatch")])
+        .current_dir(folder.path())
+        .env("META_DISPATCH__DATABASE__URL", database(folder))
+        .env("META_DISPATCH__GRAPH__BASE_URL", simulator.base_url())
+        .env("META_DISPATCH__GRAPH__TIMEOUT", "4s")
+        .env("META_DISPATCH__HTTP__LISTEN", format!("127.0.0.1:{http}"))
+        .env("META_DISPATCH__ADMIN__LISTEN", format!("127.0.0.1:{}", free_port()))
+        .env("META_DISPATCH__SHUTDOWN__GRACE", "10s")
+        .env("META_DISPATCH__LOG__FILTER", "trace")
+        .envs(settings.iter().copied())
+        .stdout(printed.try_clone().expect("a second handle"))
+        .stderr(printed)
+        .spawn()
+        .expect("the program runs")
+}
