@@ -152,8 +152,12 @@ pub async fn resolve(
 }
 
 /// The primary key of `resend` is what keeps a row from being copied twice; the lock, that of two runs the second
-/// finds what the first has done instead of failing on that key.
-const ONE_AT_A_TIME: &str = "select pg_advisory_xact_lock(hashtext('cdls_resend'))";
+/// finds what the first has done instead of failing on that key. Rows are walked in order of id until there are enough:
+/// without these settings the planner would join all that are left, for each batch anew (1,000 ms a batch instead of 120).
+const ONE_AT_A_TIME: &str = "
+    select pg_advisory_xact_lock(hashtext('cdls_resend')), set_config('enable_seqscan', 'off', true),
+           set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+           set_config('enable_bitmapscan', 'off', true), set_config('enable_material', 'off', true)";
 
 const RESEND: &str = concat!(
     "with ended as materialized (
