@@ -167,3 +167,27 @@ async fn hundreds_of_scheduled_messages_due_at_once_are_each_sent_once(
     }
     pipeline.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_takes_no_line_before_the_schema_it_needs_is_there() {
+    let mut pipeline = Pipeline::start(Backend::Servers).await;
+    // As if the last migration had still to be run.
+    pipeline
+        .execute(
+            "update _sqlx_migrations set version = version + 1000
+             where version = (select max(version) from _sqlx_migrations)",
+        )
+        .await;
+    pipeline.start_worker().await;
+    for n in 0..10 {
+        pipeline.expect_ok(pipeline.submit(&format!("r{n}"), "the other worker goes on").await).await;
+        assert_eq!(pipeline.leases().await, 0);
+    }
+    pipeline.execute("update _sqlx_migrations set version = version - 1000 where version > 1000").await;
+    eventually("its share", || async {
+        let held = pipeline.leases().await;
+        if held == 32 { Ok(()) } else { Err(format!("{held} partitions")) }
+    })
+    .await;
+    pipeline.stop().await;
+}
