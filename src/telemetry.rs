@@ -21,6 +21,8 @@ pub fn install(settings: &LogSettings, default: &'static str) -> Result<(), Sett
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A line that cannot be written (a full disk) is lost; saying so on standard error would panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     match settings.format {
         LogFormat::Text => log.finish().try_init(),

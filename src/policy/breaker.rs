@@ -165,7 +165,7 @@ impl Breaker {
     }
 
     fn failing(&mut self, heard: Heard, now: Instant, jitter: f64) -> bool {
-        let answered_meanwhile = self.alive_at.is_some_and(|alive_at| alive_at >= heard.begun);
+        let answered_meanwhile = self.alive_at.is_some_and(|alive_at| alive_at > heard.begun);
         if answered_meanwhile || self.failed.contains(&heard.id) {
             return false;
         }

@@ -59,7 +59,7 @@ async fn what_a_killed_process_left_is_sent_or_held_and_never_sent_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_serve_on_one_file_is_refused_and_commands_work_beside_the_first() {
     let serve = Serve::start(Duration::ZERO).await;
-    let mut second = spawn(&serve.folder, &serve.simulator, free_port(), &[]);
+    let mut second = spawn(&serve.folder, &serve.simulator, free_port());
     assert_eq!(second.wait().expect("it ended").code(), Some(1));
     let printed = std::fs::read_to_string(serve.folder.path().join(PRINTED)).expect("UTF-8");
     assert!(printed.lines().any(|line| line.starts_with("error: ") && line.contains("serve")), "{printed}");

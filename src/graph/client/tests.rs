@@ -377,3 +377,77 @@ fn printing_a_client_or_a_call_shows_no_secret() {
     let printed = format!("{client:?} {call:?}");
     assert!(!printed.contains("the-app-secret") && !printed.contains(TOKEN), "{printed}");
 }
+
+#[tokio::test]
+async fn a_host_without_an_address_was_not_sent() {
+    not_sent(send(&client("http://graph.invalid")).await);
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_cut_after_64_kib_and_not_swallowed() {
+    let (report, mut written) = mpsc::unbounded_channel();
+    let base = serve(move |mut stream| {
+        let report = report.clone();
+        async move {
+            read_request(&mut stream).await;
+            let head = b"HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n";
+            stream.write_all(head).await.expect("the client reads");
+            let mut sent = 0;
+            while stream.write_all(&[b'x'; 8_192]).await.is_ok() {
+                sent += 8_192;
+            }
+            report.send(sent).expect("the test listens");
+        }
+    })
+    .await;
+    assert_eq!(cut(send(&client(&base)).await), "the answer is over 64 KiB");
+    let written = tokio::time::timeout(DEADLINE, written.recv()).await.expect("in time").expect("a number");
+    assert!(written < 32 * 1024 * 1024, "no more than buffers hold: {written}");
+}
+
+#[tokio::test]
+async fn an_answer_that_drips_is_a_cut_when_the_call_s_time_is_over() {
+    let base = serve(|mut stream| async move {
+        read_request(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n").await.expect("the client reads");
+        while stream.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let mut settings = settings(&base);
+    settings.connect_timeout = Duration::from_millis(100);
+    settings.timeout = Duration::from_millis(300);
+    let reason = cut(send(&GraphClient::new(&settings).expect("a client")).await);
+    assert_eq!(reason, "no complete answer within 300ms");
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_not_inflated() {
+    let base =
+        answering("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x08\x08").await;
+    assert_eq!(answer(send(&client(&base)).await).body, b"\x1f\x08\x08");
+}
+
+#[tokio::test]
+async fn a_reused_connection_that_breaks_under_a_call_is_a_cut_and_the_call_is_not_repeated() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
+    let base = serve(move |mut stream| {
+        let count = count.clone();
+        async move {
+            while read_request(&mut stream).await.is_some() {
+                if count.fetch_add(1, Ordering::SeqCst) == 1 {
+                    return;
+                }
+                stream.write_all(ok("{}").as_bytes()).await.expect("the client reads");
+            }
+        }
+    })
+    .await;
+    let client = client(&base);
+    answer(send(&client).await);
+    cut(send(&client).await);
+    assert_eq!(requests.load(Ordering::SeqCst), 2);
+    answer(send(&client).await);
+}

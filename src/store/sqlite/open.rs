@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fs2::FileExt;
+use sqlx::Connection as _;
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
@@ -50,12 +51,15 @@ impl SqliteStore {
     }
 }
 
-/// Local connections neither break nor age: they are made once and not tested before each use.
+/// Local connections neither break nor age: they are made once and not tested before each use. After a failed write
+/// (no room, an I/O error) SQLite has ended the transaction by itself, and the driver counts it as open for ever: such
+/// a connection is replaced.
 fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
         .min_connections(connections)
         .test_before_acquire(false)
+        .after_release(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .idle_timeout(None)
         .max_lifetime(None)
 }

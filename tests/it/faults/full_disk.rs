@@ -1,4 +1,5 @@
-//! A disk without room, played by a limit on the size of files: it holds for root, too.
+//! A disk without room, played by a limit on the size of files: it holds for root, too, and for the file that standard
+//! error goes to.
 
 use std::process::Command;
 use std::time::Duration;
@@ -16,8 +17,7 @@ fn limit_files(serve: &Serve, limit: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_nothing_is_accepted_and_what_was_answered_meanwhile_is_written_when_there_is_room() {
-    let settings = vec![("META_DISPATCH__LOG__FILTER", "off")];
-    let serve = Serve::start_with(Duration::from_millis(1_500), settings).await;
+    let serve = Serve::start(Duration::from_millis(1_500)).await;
     let in_flight = serve.submit("ann").await;
     serve.calls(1).await;
     limit_files(&serve, "1");

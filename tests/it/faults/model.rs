@@ -12,7 +12,7 @@ use meta_dispatch::message::{
     AccountId, Class, ErrorDetail, ErrorKind, Lane, LineId, MessageId, MessageKind, Partition, Status,
     Submission,
 };
-use meta_dispatch::store::{Change, Claim, FlowRead, Scope, SharedStore};
+use meta_dispatch::store::{Change, Claim, FlowRead, LogFilter, SharedStore};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use rstest::rstest;
@@ -272,8 +272,9 @@ impl World {
     }
 
     /// What the holder of a claim writes, if its call can have ended so.
-    fn result(&self, claim: usize, told: Told) -> Option<(usize, Change)> {
-        let held = &self.claims[pick(&self.claims, claim)?];
+    fn result(&mut self, claim: usize, told: Told) -> Option<(usize, Change)> {
+        let claim = pick(&self.claims, claim)?;
+        let held = &mut self.claims[claim];
         let possible = match told {
             Told::Sent => held.call == Some(true),
             Told::Refused
@@ -284,6 +285,8 @@ impl World {
             Told::ServerFailed { .. } | Told::Unknown => held.call.is_some(),
             Told::Release => held.call.is_none(),
         };
+        // What was given back is not called any more.
+        held.lost |= possible && told == Told::Release;
         let (id, fence) = (self.rows[held.row].id, held.fence);
         let error = ErrorDetail { message: "as the model says".into(), ..ErrorDetail::default() };
         let after = |due: bool| if due { Duration::ZERO } else { HOUR };
@@ -469,9 +472,10 @@ impl World {
             claimed.into_iter().map(|row| (row.id, (row.fence, row.tries))).collect();
         let held = self.store.held_recipients(&partition).await.expect("scans work");
         let held: HashSet<MessageId> = held.into_iter().map(|held| held.by).collect();
+        let Some(first) = self.rows.first().map(|row| MessageId(row.id.0 - 1)) else { return Ok(()) };
+        let log = self.store.log_after(&LogFilter::default(), first, 1_000).await.expect("the log answers");
         for row in &self.rows {
-            let logged = self.store.log_row(Scope::Operator, row.id).await.expect("the log answers");
-            let logged = logged.expect("no row is ever lost");
+            let logged = log.iter().find(|logged| logged.cdls_id == row.id).expect("no row is ever lost");
             let seen = (logged.status, logged.attempts, logged.ambiguous_attempts, logged.error_kind);
             prop_assert_eq!(seen, (row.status, row.attempts, row.ambiguous, row.kind), "{:?}", row);
             prop_assert_eq!(logged.next_at.is_some(), row.next != Next::Now, "{:?}", row);

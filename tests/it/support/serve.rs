@@ -24,16 +24,10 @@ pub struct Serve {
     pub tsid: String,
     child: Child,
     http: u16,
-    settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Serve {
     pub async fn start(latency: Duration) -> Serve {
-        Serve::start_with(latency, vec![]).await
-    }
-
-    /// With some variables of its environment set besides.
-    pub async fn start_with(latency: Duration, settings: Vec<(&'static str, &'static str)>) -> Serve {
         crate::support::install_crypto();
         let options = SimulatorOptions { latency, ..SimulatorOptions::default() };
         let simulator = Simulator::start(options).expect("the simulator finds a port");
@@ -55,14 +49,14 @@ impl Serve {
         };
         store.add_line(&line).await.expect("lines can be added");
         let http = free_port();
-        let child = spawn(&folder, &simulator, http, &settings);
-        let serve = Serve { folder, simulator, store, tsid, child, http, settings };
+        let child = spawn(&folder, &simulator, http);
+        let serve = Serve { folder, simulator, store, tsid, child, http };
         serve.is_up().await;
         serve
     }
 
     pub fn restart(&mut self) {
-        self.child = spawn(&self.folder, &self.simulator, self.http, &self.settings);
+        self.child = spawn(&self.folder, &self.simulator, self.http);
     }
 
     pub async fn is_up(&self) {
@@ -142,12 +136,7 @@ pub fn free_port() -> u16 {
 }
 
 /// The shell makes the program see a write beyond a file size limit as an error, and not die of it.
-pub fn spawn(
-    folder: &tempfile::TempDir,
-    simulator: &Simulator,
-    http: u16,
-    settings: &[(&'static str, &'static str)],
-) -> Child {
+pub fn spawn(folder: &tempfile::TempDir, simulator: &Simulator, http: u16) -> Child {
     let printed = std::fs::File::options().create(true).append(true).open(folder.path().join(PRINTED));
     let printed = printed.expect("a file in a folder of ours");
     Command::new("sh")
@@ -160,7 +149,6 @@ pub fn spawn(
         .env("META_DISPATCH__ADMIN__LISTEN", format!("127.0.0.1:{}", free_port()))
         .env("META_DISPATCH__SHUTDOWN__GRACE", "10s")
         .env("META_DISPATCH__LOG__FILTER", "trace")
-        .envs(settings.iter().copied())
         .stdout(printed.try_clone().expect("a second handle"))
         .stderr(printed)
         .spawn()
