@@ -1,6 +1,8 @@
-//! The two send endpoints (contract 2) over HTTP.
+//! The two send endpoints (contract 2) over HTTP, and the routes.
 //!
 //! Never logs a query, a body or a header: tokens and texts stand there.
+
+mod batch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,7 @@ pub fn router(ingest: Arc<Ingest>) -> Router {
     Router::new()
         .route("/api/v2/MakeMessenger.php", any(messenger))
         .route("/api/v2/MakeInstagram.php", any(instagram))
+        .route("/api/v2/messages/batch", any(batch::batch))
         .layer(CatchPanicLayer::custom(|_| refused(Refusal::Unavailable)))
         .with_state(ingest)
 }

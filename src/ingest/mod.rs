@@ -3,6 +3,7 @@
 //! Nothing here calls Meta or waits for a broker: an answer depends on the database alone.
 
 mod accept;
+mod batch;
 mod directory;
 pub mod http;
 mod parameters;

@@ -65,6 +65,43 @@ impl Parameters {
         Ok(Parameters(given))
     }
 
+    /// A line of a batch: a JSON object, over the batch's defaults.
+    pub fn line_of_json(line: &[u8], defaults: &Parameters) -> Result<Parameters, Refusal> {
+        let given = json(line)?;
+        if given.contains_key("tsid") || given.contains_key("sid") {
+            // A token is given once for the batch: another in its lines would seem to count.
+            return Err(Refusal::InvalidParameter("tsid"));
+        }
+        let mut parameters = defaults.clone();
+        parameters.0.extend(given);
+        Ok(parameters)
+    }
+
+    /// A line of a batch: a text for each column, over the batch's defaults; an empty one is not given.
+    pub fn line_of_fields(
+        columns: &[&'static str],
+        fields: Vec<String>,
+        defaults: &Parameters,
+    ) -> Parameters {
+        let mut parameters = defaults.clone();
+        let given = columns.iter().zip(fields).filter(|(_, field)| !field.is_empty());
+        parameters.0.extend(given.map(|(column, field)| (*column, Given::Text(field))));
+        parameters
+    }
+
+    /// The parameter that a column of a batch may give.
+    pub fn column(name: &str) -> Option<&'static str> {
+        listed(name).filter(|name| !matches!(*name, "tsid" | "sid"))
+    }
+
+    pub fn set_default(&mut self, name: &'static str, text: &str) {
+        self.0.entry(name).or_insert_with(|| Given::Text(text.to_owned()));
+    }
+
+    pub fn forget_token(&mut self) {
+        self.0.retain(|name, _| !matches!(*name, "tsid" | "sid"));
+    }
+
     pub fn get(&self, name: &str) -> Option<&Given> {
         self.0.get(name)
     }

@@ -110,6 +110,14 @@ pub trait Store: Send + Sync + 'static {
     async fn open_batch(&self, account: AccountId, batch_id: &str, kept: Duration)
     -> Result<i64, StoreError>;
 
+    /// Lines of a batch that were logged, from `first` to `last`, in order.
+    async fn batch_lines(
+        &self,
+        batch: i64,
+        first: i64,
+        last: i64,
+    ) -> Result<Vec<(i64, MessageId)>, StoreError>;
+
     /// Forgets keys, batches and `httpdup` windows that have expired, at most `limit` rows of each. Returns the
     /// largest number of rows of a kind: less than `limit` means that nothing is left.
     async fn forget_expired(&self, limit: u32) -> Result<u64, StoreError>;

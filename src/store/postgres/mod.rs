@@ -146,6 +146,15 @@ impl Store for PostgresStore {
         once::open_batch(&self.ingest, account, batch_id, kept).await
     }
 
+    async fn batch_lines(
+        &self,
+        batch: i64,
+        first: i64,
+        last: i64,
+    ) -> Result<Vec<(i64, MessageId)>, StoreError> {
+        once::batch_lines(&self.ingest, batch, first, last).await
+    }
+
     async fn forget_expired(&self, limit: u32) -> Result<u64, StoreError> {
         once::forget_expired(&self.calm, limit).await
     }

@@ -280,6 +280,24 @@ pub async fn open_batch(
     Ok(number)
 }
 
+pub async fn batch_lines(
+    pool: &PgPool,
+    batch: i64,
+    first: i64,
+    last: i64,
+) -> Result<Vec<(i64, MessageId)>, StoreError> {
+    let found: Vec<(i64, i64)> = sqlx::query_as(
+        "select line, cdls_id from batch_line where batch_no = $1 and line between $2 and $3 order by line",
+    )
+    .bind(batch)
+    .bind(first)
+    .bind(last)
+    .fetch_all(pool)
+    .await
+    .map_err(failed)?;
+    Ok(found.into_iter().map(|(line, id)| (line, MessageId(id))).collect())
+}
+
 pub async fn forget_expired(pool: &PgPool, limit: u32) -> Result<u64, StoreError> {
     let keys = sqlx::query(
         "delete from idempotency_key where ctid = any(array(

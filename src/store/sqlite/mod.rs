@@ -79,6 +79,15 @@ impl Store for SqliteStore {
         once::open_batch(&self.writer, account, batch_id, kept).await
     }
 
+    async fn batch_lines(
+        &self,
+        batch: i64,
+        first: i64,
+        last: i64,
+    ) -> Result<Vec<(i64, MessageId)>, StoreError> {
+        once::batch_lines(&self.reader, batch, first, last).await
+    }
+
     async fn forget_expired(&self, limit: u32) -> Result<u64, StoreError> {
         once::forget_expired(&self.writer, limit).await
     }
