@@ -19,8 +19,11 @@ const BATCH: usize = 500;
 /// After a commit of at least this many rows, the next one waits a moment for those whose clients were just answered.
 const BUSY: usize = 8;
 const LINGER: Duration = Duration::from_millis(1);
-/// Submissions that may wait for a commit; more are refused at once.
+/// Messages that may wait for a commit; more are refused at once.
 const WAITING: usize = 10_000;
+/// Places in the queue of those that can wait for one, and in each commit at least.
+const PATIENT: usize = 2_000;
+const PATIENT_SHARE: usize = 100;
 /// How often the backlog is counted, at most.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Counting may take this share of the time: a large backlog is counted less often.
@@ -38,6 +41,8 @@ type Answer = oneshot::Sender<Verdict>;
 /// Takes submissions in.
 pub struct Acceptor {
     queue: mpsc::Sender<(NewMessage, Answer)>,
+    /// Batches and queues: they wait for a place, and do not crowd out those that are refused without one.
+    patient: mpsc::Sender<(NewMessage, Answer)>,
     is_full: AtomicBool,
     store: SharedStore,
     broker: SharedBroker,
@@ -45,12 +50,18 @@ pub struct Acceptor {
 }
 
 /// Submissions on their way to a commit.
-pub struct Waiting(mpsc::Receiver<(NewMessage, Answer)>);
+pub struct Waiting {
+    messages: mpsc::Receiver<(NewMessage, Answer)>,
+    patient: mpsc::Receiver<(NewMessage, Answer)>,
+}
 
 impl Acceptor {
     pub fn new(store: SharedStore, broker: SharedBroker, max_backlog: i64) -> (Acceptor, Waiting) {
-        let (queue, waiting) = mpsc::channel(WAITING);
-        (Acceptor { queue, is_full: AtomicBool::new(false), store, broker, max_backlog }, Waiting(waiting))
+        let (queue, messages) = mpsc::channel(WAITING);
+        let (patient, patient_waiting) = mpsc::channel(PATIENT);
+        let acceptor =
+            Acceptor { queue, patient, is_full: AtomicBool::new(false), store, broker, max_backlog };
+        (acceptor, Waiting { messages, patient: patient_waiting })
     }
 
     /// Logs a message, unless it was logged before; what it answers is committed. Refused at once where too many wait.
@@ -66,7 +77,7 @@ impl Acceptor {
     pub async fn hand_in(&self, message: NewMessage) -> Result<oneshot::Receiver<Verdict>, Refusal> {
         self.has_room()?;
         let (answer, answered) = oneshot::channel();
-        self.queue.send((message, answer)).await.map_err(|_| Refusal::Unavailable)?;
+        self.patient.send((message, answer)).await.map_err(|_| Refusal::Unavailable)?;
         Ok(answered)
     }
 
@@ -80,20 +91,19 @@ impl Acceptor {
         let mut last = 0;
         loop {
             let received = tokio::select! {
-                received = waiting.0.recv_many(&mut batch, BATCH) => received,
+                received = waiting.messages.recv_many(&mut batch, BATCH) => received,
+                received = waiting.patient.recv_many(&mut batch, PATIENT_SHARE) => received,
                 () = ended.cancelled() => 0,
             };
             if received == 0 {
                 return;
             }
-            if last >= BUSY && received < last {
+            if last >= BUSY && received < last && waiting.patient.is_empty() {
                 tokio::time::sleep(LINGER).await;
-                while batch.len() < BATCH
-                    && let Ok(message) = waiting.0.try_recv()
-                {
-                    batch.push(message);
-                }
             }
+            fill(&mut batch, &mut waiting.messages, BATCH);
+            let places = BATCH.max(batch.len() + PATIENT_SHARE);
+            fill(&mut batch, &mut waiting.patient, places);
             last = batch.len();
             let (messages, answers) = batch.drain(..).unzip();
             self.commit(messages, answers).await;
@@ -176,5 +186,18 @@ impl Acceptor {
                 () = ended.cancelled() => return,
             }
         }
+    }
+}
+
+/// Takes what waits until the batch has so many messages.
+fn fill(
+    batch: &mut Vec<(NewMessage, Answer)>,
+    waiting: &mut mpsc::Receiver<(NewMessage, Answer)>,
+    places: usize,
+) {
+    while batch.len() < places
+        && let Ok(message) = waiting.try_recv()
+    {
+        batch.push(message);
     }
 }

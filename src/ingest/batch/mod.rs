@@ -128,7 +128,7 @@ where
             } else {
                 // A header row yields no line yet.
                 let inputs = batch.read()?;
-                batch.hand_in(inputs).await?;
+                batch.hand_in(inputs).await;
             }
         }
         Ok(batch)
@@ -160,9 +160,7 @@ where
             }
             // The header row was read when the batch was opened.
             let Ok(inputs) = self.read() else { return Some(Err(Cut)) };
-            if self.hand_in(inputs).await.is_err() {
-                return Some(Err(Cut));
-            }
+            self.hand_in(inputs).await;
         }
     }
 
@@ -193,8 +191,8 @@ where
         Ok(inputs)
     }
 
-    async fn hand_in(&mut self, inputs: Vec<Input>) -> Result<(), Refusal> {
-        let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return Ok(()) };
+    async fn hand_in(&mut self, inputs: Vec<Input>) {
+        let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return };
         let logged = self.logged_before(first.line, last.line).await;
         let mut chunk = Vec::with_capacity(inputs.len());
         for Input { line, given } in inputs {
@@ -208,7 +206,6 @@ where
             chunk.push((line, answer));
         }
         self.waiting.push_back(Chunk(chunk));
-        Ok(())
     }
 
     /// Lines that an earlier sending of this batch logged: they are answered so even where they would be refused now.
