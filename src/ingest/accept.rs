@@ -90,18 +90,18 @@ impl Acceptor {
         let mut batch = Vec::with_capacity(BATCH);
         let mut last = 0;
         loop {
-            let received = tokio::select! {
-                received = waiting.messages.recv_many(&mut batch, BATCH) => received,
-                received = waiting.patient.recv_many(&mut batch, PATIENT_SHARE) => received,
-                () = ended.cancelled() => 0,
+            let first = tokio::select! {
+                message = waiting.messages.recv() => message,
+                message = waiting.patient.recv() => message,
+                () = ended.cancelled() => None,
             };
-            if received == 0 {
-                return;
-            }
-            if last >= BUSY && received < last && waiting.patient.is_empty() {
-                tokio::time::sleep(LINGER).await;
-            }
+            let Some(first) = first else { return };
+            batch.push(first);
             fill(&mut batch, &mut waiting.messages, BATCH);
+            if last >= BUSY && batch.len() < last && waiting.patient.is_empty() {
+                tokio::time::sleep(LINGER).await;
+                fill(&mut batch, &mut waiting.messages, BATCH);
+            }
             let places = BATCH.max(batch.len() + PATIENT_SHARE);
             fill(&mut batch, &mut waiting.patient, places);
             last = batch.len();
