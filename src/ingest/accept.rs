@@ -11,27 +11,39 @@ use tokio_util::sync::CancellationToken;
 
 use super::refusal::Refusal;
 use crate::broker::SharedBroker;
-use crate::message::{Job, MessageId, Submission};
+use crate::message::Job;
 use crate::metrics::METRICS;
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Inserted, NewMessage, SharedStore, StoreError};
 
 /// Rows one commit holds at most.
 const BATCH: usize = 500;
 /// After a commit of at least this many rows, the next one waits a moment for those whose clients were just answered.
 const BUSY: usize = 8;
 const LINGER: Duration = Duration::from_millis(1);
-/// Submissions that may wait for a commit; more are refused at once.
+/// Messages that may wait for a commit; more are refused at once.
 const WAITING: usize = 10_000;
+/// Places in the queue of those that can wait for one, and in each commit at least.
+const PATIENT: usize = 2_000;
+const PATIENT_SHARE: usize = 100;
 /// How often the backlog is counted, at most.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Counting may take this share of the time: a large backlog is counted less often.
 const COUNT_SHARE: u32 = 50;
 
-type Answer = oneshot::Sender<Result<MessageId, Refusal>>;
+/// How many expired keys are forgotten at once, how often is looked for them, and how soon again while there are more.
+const FORGET_AT_ONCE: u32 = 2_000;
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+const FORGET_NEXT: Duration = Duration::from_millis(100);
+
+/// What became of a message that was handed in.
+pub type Verdict = Result<Inserted, Refusal>;
+type Answer = oneshot::Sender<Verdict>;
 
 /// Takes submissions in.
 pub struct Acceptor {
-    queue: mpsc::Sender<(Submission, Answer)>,
+    queue: mpsc::Sender<(NewMessage, Answer)>,
+    /// Batches and queues: they wait for a place, and do not crowd out those that are refused without one.
+    patient: mpsc::Sender<(NewMessage, Answer)>,
     is_full: AtomicBool,
     store: SharedStore,
     broker: SharedBroker,
@@ -39,22 +51,39 @@ pub struct Acceptor {
 }
 
 /// Submissions on their way to a commit.
-pub struct Waiting(mpsc::Receiver<(Submission, Answer)>);
+pub struct Waiting {
+    messages: mpsc::Receiver<(NewMessage, Answer)>,
+    patient: mpsc::Receiver<(NewMessage, Answer)>,
+}
 
 impl Acceptor {
     pub fn new(store: SharedStore, broker: SharedBroker, max_backlog: i64) -> (Acceptor, Waiting) {
-        let (queue, waiting) = mpsc::channel(WAITING);
-        (Acceptor { queue, is_full: AtomicBool::new(false), store, broker, max_backlog }, Waiting(waiting))
+        let (queue, messages) = mpsc::channel(WAITING);
+        let (patient, patient_waiting) = mpsc::channel(PATIENT);
+        let acceptor =
+            Acceptor { queue, patient, is_full: AtomicBool::new(false), store, broker, max_backlog };
+        (acceptor, Waiting { messages, patient: patient_waiting })
     }
 
-    /// Logs a submission; its row is committed when this answers with an id.
-    pub async fn accept(&self, submission: Submission) -> Result<MessageId, Refusal> {
-        if self.is_full.load(Ordering::Relaxed) {
-            return Err(Refusal::Unavailable);
-        }
+    /// Logs a message, unless it was logged before; what it answers is committed. Refused at once where too many wait.
+    pub async fn accept(&self, message: NewMessage) -> Verdict {
+        self.has_room()?;
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send((submission, answer)).map_err(|_| Refusal::Unavailable)?;
+        self.queue.try_send((message, answer)).map_err(|_| Refusal::Unavailable)?;
         answered.await.unwrap_or(Err(Refusal::Unavailable))
+    }
+
+    /// Hands a message in, waiting for a place in the queue: messages handed in one after another are logged in that
+    /// order.
+    pub async fn hand_in(&self, message: NewMessage) -> Result<oneshot::Receiver<Verdict>, Refusal> {
+        self.has_room()?;
+        let (answer, answered) = oneshot::channel();
+        self.patient.send((message, answer)).await.map_err(|_| Refusal::Unavailable)?;
+        Ok(answered)
+    }
+
+    fn has_room(&self) -> Result<(), Refusal> {
+        if self.is_full.load(Ordering::Relaxed) { Err(Refusal::Unavailable) } else { Ok(()) }
     }
 
     /// Commits what is handed in, until `ended`.
@@ -62,45 +91,44 @@ impl Acceptor {
         let mut batch = Vec::with_capacity(BATCH);
         let mut last = 0;
         loop {
-            let received = tokio::select! {
-                received = waiting.0.recv_many(&mut batch, BATCH) => received,
-                () = ended.cancelled() => 0,
+            let first = tokio::select! {
+                message = waiting.messages.recv() => message,
+                message = waiting.patient.recv() => message,
+                () = ended.cancelled() => None,
             };
-            if received == 0 {
-                return;
-            }
-            if last >= BUSY && received < last {
+            let Some(first) = first else { return };
+            batch.push(first);
+            fill(&mut batch, &mut waiting.messages, BATCH);
+            if last >= BUSY && batch.len() < last && waiting.patient.is_empty() {
                 tokio::time::sleep(LINGER).await;
-                while batch.len() < BATCH
-                    && let Ok(submission) = waiting.0.try_recv()
-                {
-                    batch.push(submission);
-                }
+                fill(&mut batch, &mut waiting.messages, BATCH);
             }
+            let places = BATCH.max(batch.len() + PATIENT_SHARE);
+            fill(&mut batch, &mut waiting.patient, places);
             last = batch.len();
-            let (submissions, answers) = batch.drain(..).unzip();
-            self.commit(submissions, answers).await;
+            let (messages, answers) = batch.drain(..).unzip();
+            self.commit(messages, answers).await;
         }
     }
 
-    async fn commit(&self, submissions: Vec<Submission>, answers: Vec<Answer>) {
-        let mut parts = vec![(submissions, answers)];
-        while let Some((mut submissions, mut answers)) = parts.pop() {
+    async fn commit(&self, messages: Vec<NewMessage>, answers: Vec<Answer>) {
+        let mut parts = vec![(messages, answers)];
+        while let Some((mut messages, mut answers)) = parts.pop() {
             let started = Instant::now();
-            let inserted = self.store.insert(&submissions).await;
-            METRICS.ingest.commit_rows.record(submissions.len() as f64);
+            let inserted = self.store.accept(&messages).await;
+            METRICS.ingest.commit_rows.record(messages.len() as f64);
             METRICS.ingest.commit_seconds.record(started.elapsed());
             match inserted {
-                Ok(ids) => self.announce(&submissions, answers, &ids),
+                Ok(inserted) => self.announce(&messages, answers, &inserted),
                 // One row that the database refuses must not take the others down with it.
-                Err(StoreError::Rejected(_)) if submissions.len() > 1 => {
-                    let half = submissions.len() / 2;
-                    parts.push((submissions.split_off(half), answers.split_off(half)));
-                    parts.push((submissions, answers));
+                Err(StoreError::Rejected(_)) if messages.len() > 1 => {
+                    let half = messages.len() / 2;
+                    parts.push((messages.split_off(half), answers.split_off(half)));
+                    parts.push((messages, answers));
                 }
                 Err(error) => {
-                    tracing::error!(%error, rows = submissions.len(), "messages could not be logged");
-                    METRICS.ingest.not_logged.increment(submissions.len() as u64);
+                    tracing::error!(%error, rows = messages.len(), "messages could not be logged");
+                    METRICS.ingest.not_logged.increment(messages.len() as u64);
                     for answer in answers {
                         // Its client may have gone away.
                         let _ = answer.send(Err(Refusal::Unavailable));
@@ -110,18 +138,23 @@ impl Acceptor {
         }
     }
 
-    fn announce(&self, submissions: &[Submission], answers: Vec<Answer>, ids: &[MessageId]) {
-        for (answer, id) in answers.into_iter().zip(ids) {
+    fn announce(&self, messages: &[NewMessage], answers: Vec<Answer>, inserted: &[Inserted]) {
+        for (answer, inserted) in answers.into_iter().zip(inserted) {
             // Its client may have gone away.
-            let _ = answer.send(Ok(*id));
+            let _ = answer.send(Ok(*inserted));
         }
-        submissions.iter().for_each(|submission| METRICS.ingest.accepted(submission.class));
+        for (message, inserted) in messages.iter().zip(inserted) {
+            if matches!(inserted, Inserted::New(_)) {
+                METRICS.ingest.accepted(message.submission.class);
+            }
+        }
         let now = time::OffsetDateTime::now_utc();
-        let ready = submissions
-            .iter()
-            .zip(ids)
-            .filter(|(submission, _)| submission.send_at.is_none_or(|at| at <= now))
-            .map(|(submission, id)| (submission.line, submission.lane, *id));
+        let ready = messages.iter().zip(inserted).filter_map(|(message, inserted)| match inserted {
+            Inserted::New(id) if message.submission.send_at.is_none_or(|at| at <= now) => {
+                Some((message.submission.line, message.submission.lane, *id))
+            }
+            _ => None,
+        });
         for (partition, job) in Job::announcing(ready) {
             self.broker.publish(partition, job);
         }
@@ -149,5 +182,36 @@ impl Acceptor {
                 () = ended.cancelled() => return,
             }
         }
+    }
+
+    /// Forgets keys, batches and windows that have expired, until `ended`.
+    pub async fn forget_expired(&self, ended: &CancellationToken) {
+        loop {
+            let pause = match self.store.forget_expired(FORGET_AT_ONCE).await {
+                Ok(rows) if rows >= u64::from(FORGET_AT_ONCE) => FORGET_NEXT,
+                Ok(_) => FORGET_EVERY,
+                Err(error) => {
+                    tracing::debug!(%error, "expired keys cannot be forgotten");
+                    FORGET_EVERY
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = ended.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// Takes what waits until the batch has so many messages.
+fn fill(
+    batch: &mut Vec<(NewMessage, Answer)>,
+    waiting: &mut mpsc::Receiver<(NewMessage, Answer)>,
+    places: usize,
+) {
+    while batch.len() < places
+        && let Ok(message) = waiting.try_recv()
+    {
+        batch.push(message);
     }
 }

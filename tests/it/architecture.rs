@@ -47,7 +47,7 @@ const KNOWN_ONLY_BY: &[(&str, &[&str])] = &[
     ("sqlx", &["src/store/"]),
     ("lapin", &["src/broker/rabbitmq/"]),
     ("reqwest", &["src/graph/", "src/cli/"]),
-    ("axum", &["src/ingest/http.rs", "src/ops/", "src/server/", "src/simulator/"]),
+    ("axum", &["src/ingest/http.rs", "src/ingest/http/", "src/ops/", "src/server/", "src/simulator/"]),
     ("governor", &["src/policy/", "src/dispatch/clock.rs"]),
     ("backoff", &["src/policy/retry.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),

@@ -5,15 +5,18 @@
 use rstest_reuse as _;
 
 mod architecture;
+mod batch;
 mod broker_contract;
 mod broker_rabbitmq;
 mod cli;
 mod faults;
 mod http_contract;
+mod once;
 mod operator;
 mod pipeline;
 mod process;
 mod simulator;
 mod store_contract;
 mod store_contract_settle;
+mod store_once;
 mod support;
