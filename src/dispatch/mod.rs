@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{JobDelivery, SharedBroker};
+use crate::feedback::Feedback;
 use crate::graph::GraphClient;
 use crate::message::{Lane, LineId, MessageId, Partition};
 use crate::policy::retry::RetryPolicy;
@@ -78,6 +79,7 @@ pub struct Dispatch {
     pub worker: String,
     pub store: SharedStore,
     pub broker: SharedBroker,
+    pub feedback: Feedback,
     pub jobs: mpsc::Receiver<JobDelivery>,
     pub graph: GraphClient,
     pub options: DispatchOptions,
@@ -130,7 +132,7 @@ impl Dispatch {
             Recorder {
                 worker: self.worker.clone(),
                 store: self.store.clone(),
-                broker: self.broker.clone(),
+                feedback: self.feedback.clone(),
                 entries: recorder_inbox,
                 events: events.clone(),
                 latency: latency.clone(),
@@ -144,7 +146,7 @@ impl Dispatch {
             tokio::spawn(upkeep::run(self.store.clone(), upkeep_inbox, events.clone(), background.clone()));
         let expiry = tokio::spawn(expiry::run(
             self.store.clone(),
-            self.broker.clone(),
+            self.feedback,
             expiry_inbox,
             background.clone(),
         ));

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::refusal::Refusal;
 use crate::broker::SharedBroker;
-use crate::message::{Job, MessageId, Submission};
+use crate::feedback::Feedback;
+use crate::message::{Job, MessageId, Status, Submission};
 use crate::store::{SharedStore, StoreError};
 
 /// Rows one commit holds at most.
@@ -34,16 +35,33 @@ pub struct Acceptor {
     is_full: AtomicBool,
     store: SharedStore,
     broker: SharedBroker,
+    feedback: Feedback,
     max_backlog: i64,
+}
+
+/// What became of one of several submissions that were handed in together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    Logged(MessageId),
+    /// The database will never take it.
+    Refused,
+    /// To be handed in again, with all that follow it.
+    NotYet,
 }
 
 /// Submissions on their way to a commit.
 pub struct Waiting(mpsc::Receiver<(Submission, Answer)>);
 
 impl Acceptor {
-    pub fn new(store: SharedStore, broker: SharedBroker, max_backlog: i64) -> (Acceptor, Waiting) {
+    pub fn new(
+        store: SharedStore,
+        broker: SharedBroker,
+        feedback: Feedback,
+        max_backlog: i64,
+    ) -> (Acceptor, Waiting) {
         let (queue, waiting) = mpsc::channel(WAITING);
-        (Acceptor { queue, is_full: AtomicBool::new(false), store, broker, max_backlog }, Waiting(waiting))
+        let is_full = AtomicBool::new(false);
+        (Acceptor { queue, is_full, store, broker, feedback, max_backlog }, Waiting(waiting))
     }
 
     /// Logs a submission; its row is committed when this answers with an id.
@@ -86,7 +104,13 @@ impl Acceptor {
         let mut parts = vec![(submissions, answers)];
         while let Some((mut submissions, mut answers)) = parts.pop() {
             match self.store.insert(&submissions).await {
-                Ok(ids) => self.announce(&submissions, answers, &ids),
+                Ok(ids) => {
+                    for (answer, id) in answers.into_iter().zip(&ids) {
+                        // Its client may have gone away.
+                        let _ = answer.send(Ok(*id));
+                    }
+                    self.announce(&submissions, &ids);
+                }
                 // One row that the database refuses must not take the others down with it.
                 Err(StoreError::Rejected(_)) if submissions.len() > 1 => {
                     let half = submissions.len() / 2;
@@ -104,11 +128,45 @@ impl Acceptor {
         }
     }
 
-    fn announce(&self, submissions: &[Submission], answers: Vec<Answer>, ids: &[MessageId]) {
-        for (answer, id) in answers.into_iter().zip(ids) {
-            // Its client may have gone away.
-            let _ = answer.send(Ok(*id));
+    /// Logs submissions in the order given, as many in one commit as there are. Of each, whether it was logged; behind
+    /// the first that was not for want of a database, none is, so that the order holds when they are handed in again.
+    pub async fn accept_in_order(&self, submissions: Vec<Submission>) -> Vec<Taken> {
+        let mut taken = Vec::with_capacity(submissions.len());
+        let total = submissions.len();
+        let mut parts = vec![submissions];
+        while let Some(mut part) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            if self.is_full.load(Ordering::Relaxed) {
+                break;
+            }
+            match self.store.insert(&part).await {
+                Ok(ids) => {
+                    self.announce(&part, &ids);
+                    taken.extend(ids.into_iter().map(Taken::Logged));
+                }
+                Err(StoreError::Rejected(_)) if part.len() > 1 => {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.push(rest);
+                    parts.push(part);
+                }
+                Err(StoreError::Rejected(reason)) => {
+                    tracing::error!(reason, "the database refuses a submission");
+                    taken.push(Taken::Refused);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, rows = total, "submissions wait: they could not be logged");
+                    break;
+                }
+            }
         }
+        taken.resize(total, Taken::NotYet);
+        taken
+    }
+
+    fn announce(&self, submissions: &[Submission], ids: &[MessageId]) {
+        self.feedback.became(ids.iter().copied(), Status::Pending);
         let now = time::OffsetDateTime::now_utc();
         let ready = submissions
             .iter()

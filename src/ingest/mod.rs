@@ -3,6 +3,7 @@
 //! Nothing here calls Meta or waits for a broker: an answer depends on the database alone.
 
 mod accept;
+mod amqp;
 mod directory;
 pub mod http;
 mod parameters;
@@ -18,7 +19,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::SharedBroker;
-use crate::message::{AccountId, CampaignState, Class, ErrorKind, MessageId, Reply, Status, Submission};
+use crate::feedback::Feedback;
+use crate::message::{
+    AccountId, CampaignState, Class, ErrorKind, MessageId, Reply, Status, Submission, Waiter,
+};
 use crate::settings::Settings;
 use crate::store::{LogRow, Scope, SharedStore};
 use accept::{Acceptor, Waiting};
@@ -27,6 +31,9 @@ use parameters::Parameters;
 use refusal::Refusal;
 use validate::Checked;
 use waiters::Waiters;
+
+/// Longest body of a submission (contract code 413).
+pub const LONGEST_BODY: usize = 64 * 1024;
 
 /// What a request that was accepted is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,10 +71,11 @@ impl Ingest {
     pub fn new(
         store: SharedStore,
         broker: SharedBroker,
+        feedback: Feedback,
         settings: &Settings,
         stopping: CancellationToken,
     ) -> Arc<Ingest> {
-        let (acceptor, waiting) = Acceptor::new(store.clone(), broker.clone(), settings.ingest.max_backlog);
+        let (acceptor, waiting) = Acceptor::new(store.clone(), broker.clone(), feedback, settings.ingest.max_backlog);
         Arc::new(Ingest {
             directory: Directory::new(store.clone()),
             store,
@@ -110,10 +118,7 @@ impl Ingest {
         let arrived = Instant::now();
         let account = self.authenticate(parameters, bearer).await?;
         let checked = validate::check(parameters, class)?;
-        self.directory.usable(account, checked.line, class).await?;
-        if let Some(cp_id) = &checked.cp_id {
-            self.campaign_goes_on(account, cp_id).await?;
-        }
+        self.may_send(account, class, &checked).await?;
         let wait = checked.wait.or(prefer_wait).unwrap_or(self.default_wait);
         let submission = self.submission(account, class, checked);
         if wait.is_zero() {
@@ -139,6 +144,15 @@ impl Ingest {
         match bearer {
             Some(token) => self.directory.account(token).await,
             None => Err(Refusal::NoToken),
+        }
+    }
+
+    /// Whether the account may send this: line and campaign.
+    async fn may_send(&self, account: AccountId, class: Class, checked: &Checked) -> Result<(), Refusal> {
+        self.directory.usable(account, checked.line, class).await?;
+        match &checked.cp_id {
+            Some(cp_id) => self.campaign_goes_on(account, cp_id).await,
+            None => Ok(()),
         }
     }
 
@@ -178,7 +192,9 @@ impl Ingest {
         deadline: Instant,
     ) -> Result<Accepted, Refusal> {
         let mut ticket = self.waiters.register();
-        submission.waiter = Some(format!("{}/{}", self.broker.reply_address(), ticket.name()));
+        let waiter =
+            Waiter::Request { address: self.broker.reply_address().into(), ticket: ticket.name().into() };
+        submission.waiter = Some(waiter.column());
         let id = self.acceptor.accept(submission).await?;
         tokio::select! {
             outcome = ticket.outcome() => {

@@ -16,13 +16,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("broker", &["message", "settings"]),
     ("graph", &["message", "policy", "settings"]),
     ("server", &[]),
-    ("ingest", &["broker", "message", "server", "settings", "store", "tokens"]),
-    ("dispatch", &["broker", "graph", "message", "policy", "settings", "store"]),
+    ("feedback", &["broker", "message", "settings", "store"]),
+    ("ingest", &["broker", "feedback", "message", "server", "settings", "store", "tokens"]),
+    ("dispatch", &["broker", "feedback", "graph", "message", "policy", "settings", "store"]),
     ("ops", &["broker", "message", "server", "store"]),
     ("simulator", &[]),
     (
         "app",
-        &["broker", "dispatch", "graph", "ingest", "message", "ops", "policy", "server", "settings", "store"],
+        &[
+            "broker", "dispatch", "feedback", "graph", "ingest", "message", "ops", "policy", "server", "settings",
+            "store",
+        ],
     ),
     (
         "cli",
