@@ -78,7 +78,7 @@ enum Command {
     Check,
     /// Ask the process on this machine whether it is ready; exits 0 if so, else 1
     Health,
-    /// Add and list accounts, the customers who own lines and tokens
+    /// Add and list accounts, the customers who own lines and tokens, and the broker's users who send for them
     #[command(subcommand)]
     Account(account::AccountCommand),
     /// Add, list and revoke API tokens (tsid)

@@ -144,12 +144,8 @@ impl Dispatch {
             tokio::spawn(reader::run(self.store.clone(), reader_inbox, events.clone(), background.clone()));
         let upkeep =
             tokio::spawn(upkeep::run(self.store.clone(), upkeep_inbox, events.clone(), background.clone()));
-        let expiry = tokio::spawn(expiry::run(
-            self.store.clone(),
-            self.feedback,
-            expiry_inbox,
-            background.clone(),
-        ));
+        let expiry =
+            tokio::spawn(expiry::run(self.store.clone(), self.feedback, expiry_inbox, background.clone()));
         let scanner = tokio::spawn(scan::run(
             self.store.clone(),
             self.broker.clone(),

@@ -100,7 +100,9 @@ fn key(event: &Event<'_>) -> String {
 fn event<'a>(happened: &'a Happened, row: &'a LogRow) -> Event<'a> {
     let (error_code, error_subcode, error_kind) = match happened.error {
         HappenedError::Of { code, subcode, kind } => (code, subcode, kind),
-        HappenedError::OfTheRow => (row.error_code, row.error_subcode, row.error_kind.map(|kind| kind.as_str())),
+        HappenedError::OfTheRow => {
+            (row.error_code, row.error_subcode, row.error_kind.map(|kind| kind.as_str()))
+        }
     };
     Event {
         cdls_id: row.cdls_id,

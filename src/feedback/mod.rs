@@ -41,7 +41,11 @@ pub(crate) struct Happened {
 enum HappenedError {
     /// What the row says.
     OfTheRow,
-    Of { code: Option<i32>, subcode: Option<i32>, kind: Option<&'static str> },
+    Of {
+        code: Option<i32>,
+        subcode: Option<i32>,
+        kind: Option<&'static str>,
+    },
 }
 
 impl Feedback {
@@ -71,11 +75,9 @@ impl Feedback {
             self.tell(waiter, outcome);
         }
         let error = match row.writes_error {
-            true => HappenedError::Of {
-                code: row.error_code,
-                subcode: row.error_subcode,
-                kind: row.error_kind,
-            },
+            true => {
+                HappenedError::Of { code: row.error_code, subcode: row.error_subcode, kind: row.error_kind }
+            }
             false => HappenedError::OfTheRow,
         };
         self.happened(Happened {
@@ -102,7 +104,9 @@ impl Feedback {
 
     fn tell(&self, waiter: Option<&str>, outcome: Outcome) {
         match waiter.and_then(Waiter::read) {
-            Some(Waiter::Request { address, ticket }) => self.broker.reply(&address, Reply { ticket, outcome }),
+            Some(Waiter::Request { address, ticket }) => {
+                self.broker.reply(&address, Reply { ticket, outcome })
+            }
             Some(Waiter::Producer(reply_to)) => {
                 if let Some(envelope) = Envelope::of(&outcome) {
                     self.broker.answer(&reply_to, envelope.to_json());

@@ -124,8 +124,7 @@ impl Ingest {
         if submitted.version != VERSION {
             return Err(Refusal::InvalidParameter("v"));
         }
-        let class: Class =
-            submitted.routing_key.parse().map_err(|_| Refusal::InvalidParameter("class"))?;
+        let class: Class = submitted.routing_key.parse().map_err(|_| Refusal::InvalidParameter("class"))?;
         let checked = validate::check(&parameters, class)?;
         let reply_to = reply_to(submitted)?;
         self.may_send(account, class, &checked).await?;
@@ -135,11 +134,7 @@ impl Ingest {
     }
 
     /// The header `tsid`, the body's `tsid` or `sid`, or the user that the broker vouches for; in this order.
-    async fn account_of(
-        &self,
-        submitted: &Submitted,
-        parameters: &Parameters,
-    ) -> Result<AccountId, Refusal> {
+    async fn account_of(&self, submitted: &Submitted, parameters: &Parameters) -> Result<AccountId, Refusal> {
         match &submitted.tsid {
             TokenHeader::Text(token) => return self.directory.account(token.expose_secret()).await,
             TokenHeader::WrongType => return Err(Refusal::UnknownToken),
@@ -202,10 +197,9 @@ fn is_json(submitted: &Submitted) -> bool {
 fn reply_to(submitted: &Submitted) -> Result<Option<ReplyTo>, Refusal> {
     match &submitted.reply_to {
         Some(queue) if queue.starts_with(public::OURS) => Err(Refusal::InvalidParameter("reply_to")),
-        Some(queue) => Ok(Some(ReplyTo {
-            queue: queue.clone(),
-            correlation_id: submitted.correlation_id.clone(),
-        })),
+        Some(queue) => {
+            Ok(Some(ReplyTo { queue: queue.clone(), correlation_id: submitted.correlation_id.clone() }))
+        }
         None => Ok(None),
     }
 }
@@ -251,7 +245,9 @@ mod tests {
         assert_eq!(kept(br#"{"\u0074sid":"secret1234"}"#), "{}");
         assert_eq!(kept(br#"{"tsid":"a","tsid":"secret1234"}"#), "{}");
         assert_eq!(kept(b"hello"), "hello");
-        for unreadable in [&b"tsid=secret1234&dest=1"[..], br#"{"TSID":"secret1234""#, br#"{"\u0074s\u0069d":"s""#] {
+        for unreadable in
+            [&b"tsid=secret1234&dest=1"[..], br#"{"TSID":"secret1234""#, br#"{"\u0074s\u0069d":"s""#]
+        {
             assert_eq!(kept(unreadable), "", "{}", String::from_utf8_lossy(unreadable));
         }
         assert_eq!(kept(b"\xff\xfesecret1234"), "");

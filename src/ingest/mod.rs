@@ -75,7 +75,8 @@ impl Ingest {
         settings: &Settings,
         stopping: CancellationToken,
     ) -> Arc<Ingest> {
-        let (acceptor, waiting) = Acceptor::new(store.clone(), broker.clone(), feedback, settings.ingest.max_backlog);
+        let (acceptor, waiting) =
+            Acceptor::new(store.clone(), broker.clone(), feedback, settings.ingest.max_backlog);
         Arc::new(Ingest {
             directory: Directory::new(store.clone()),
             store,

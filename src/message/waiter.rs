@@ -54,8 +54,10 @@ mod tests {
     #[test]
     fn what_was_written_is_read_again_whatever_a_producer_put_in() {
         for correlation_id in [None, Some("7"), Some("a/b\"\0ü")] {
-            let reply_to =
-                ReplyTo { queue: "answers/of \"ours\"".into(), correlation_id: correlation_id.map(Into::into) };
+            let reply_to = ReplyTo {
+                queue: "answers/of \"ours\"".into(),
+                correlation_id: correlation_id.map(Into::into),
+            };
             let column = Waiter::Producer(reply_to.clone()).column();
             assert!(!column.contains('\0'));
             assert_eq!(Waiter::read(&column), Some(Waiter::Producer(reply_to)));

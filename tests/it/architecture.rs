@@ -24,8 +24,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "broker", "dispatch", "feedback", "graph", "ingest", "message", "ops", "policy", "server", "settings",
-            "store",
+            "broker", "dispatch", "feedback", "graph", "ingest", "message", "ops", "policy", "server",
+            "settings", "store",
         ],
     ),
     (

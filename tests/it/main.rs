@@ -11,6 +11,7 @@ mod cli;
 mod http_contract;
 mod pipeline;
 mod process;
+mod producers;
 mod simulator;
 mod store_contract;
 mod support;

@@ -95,12 +95,11 @@ impl Intake {
                 channel.basic_qos(at_a_time, BasicQosOptions::default()).await?;
                 let tag = Uuid::now_v7().to_string();
                 let options = BasicConsumeOptions::default();
-                channel
-                    .basic_consume(public::SUBMIT.into(), tag.into(), options, FieldTable::default())
-                    .await
+                channel.basic_consume(public::SUBMIT.into(), tag.into(), options, FieldTable::default()).await
             };
-            let consumer =
-                timeout(SETUP_TIMEOUT, setup).await.map_err(|_| SessionError::Timeout("the intake queue"))??;
+            let consumer = timeout(SETUP_TIMEOUT, setup)
+                .await
+                .map_err(|_| SessionError::Timeout("the intake queue"))??;
             self.consumed = true;
             let batches = Batches { channel: channel.clone(), consumer, gone };
             match self.hand_over(batches, usize::from(at_a_time)).await {

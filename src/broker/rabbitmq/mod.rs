@@ -28,9 +28,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{
-    Arrivals, Broker, BrokerError, BrokerState, IntakeBatch, JobDelivery, REPLIES_HELD, Rejected,
-};
+use super::{Arrivals, Broker, BrokerError, BrokerState, IntakeBatch, JobDelivery, REPLIES_HELD, Rejected};
 use crate::message::{JOB_VERSION, Job, Partition, Reply, ReplyTo};
 use connection::{Endpoint, supervise};
 use consumer::JobConsumer;

@@ -109,9 +109,7 @@ impl Outgoing {
 }
 
 fn json(delivery_mode: u8) -> BasicProperties {
-    BasicProperties::default()
-        .with_delivery_mode(delivery_mode)
-        .with_content_type("application/json".into())
+    BasicProperties::default().with_delivery_mode(delivery_mode).with_content_type("application/json".into())
 }
 
 #[cfg(test)]

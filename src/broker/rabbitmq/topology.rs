@@ -51,7 +51,8 @@ pub(super) async fn declare_work_queue(channel: &Channel, partition: Partition) 
 /// What producers and listeners use, and what catches what they do wrong.
 pub(super) async fn declare_public(channel: &Channel) -> Result<()> {
     declare_exchange(channel, public::UNROUTED, ExchangeKind::Fanout, &[]).await?;
-    declare_exchange(channel, public::SUBMIT, ExchangeKind::Direct, public::SUBMIT_EXCHANGE_ARGUMENTS).await?;
+    declare_exchange(channel, public::SUBMIT, ExchangeKind::Direct, public::SUBMIT_EXCHANGE_ARGUMENTS)
+        .await?;
     declare_queue(channel, public::UNREADABLE, public::REJECTED_QUEUE_ARGUMENTS).await?;
     declare_queue(channel, public::SUBMIT, public::SUBMIT_QUEUE_ARGUMENTS).await?;
     let keys = Class::ALL.iter().map(|class| (public::SUBMIT, class.as_str()));

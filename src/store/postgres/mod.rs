@@ -22,9 +22,9 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::{
-    AccountRow, BrokerUser, BrokerUserRow, Change, Claim, ClaimedRow, Flow, FlowRead, HeldRecipient, Lease, LeaseReport, LineRecord,
-    LogFilter, LogRow, NewLine, PauseScope, RangeRead, ReadyRow, Recorded, SchemaState, Scope, StatusCount,
-    Store, StoreError, TokenRecord, TokenRow,
+    AccountRow, BrokerUser, BrokerUserRow, Change, Claim, ClaimedRow, Flow, FlowRead, HeldRecipient, Lease,
+    LeaseReport, LineRecord, LogFilter, LogRow, NewLine, PauseScope, RangeRead, ReadyRow, Recorded,
+    SchemaState, Scope, StatusCount, Store, StoreError, TokenRecord, TokenRow,
 };
 use crate::message::{AccountId, CampaignState, Lane, LineId, MessageId, Partition, Submission};
 

@@ -4,6 +4,7 @@ pub mod amqp_forwarder;
 pub mod broker;
 pub mod database;
 pub mod pipeline;
+pub mod producer;
 pub mod rabbitmq;
 pub mod store;
 
