@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::refusal::Refusal;
 use crate::broker::SharedBroker;
 use crate::feedback::Feedback;
-use crate::message::{Job, MessageId, Status, Submission};
-use crate::store::{SharedStore, StoreError};
+use crate::message::{Job, Status};
+use crate::store::{Inserted, NewMessage, SharedStore, StoreError};
 
 /// Rows one commit holds at most.
 const BATCH: usize = 500;
@@ -27,11 +27,18 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Counting may take this share of the time: a large backlog is counted less often.
 const COUNT_SHARE: u32 = 50;
 
-type Answer = oneshot::Sender<Result<MessageId, Refusal>>;
+/// How many expired keys are forgotten at once, how often is looked for them, and how soon again while there are more.
+const FORGET_AT_ONCE: u32 = 2_000;
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+const FORGET_NEXT: Duration = Duration::from_millis(100);
+
+/// What became of a message that was handed in.
+pub type Verdict = Result<Inserted, Refusal>;
+type Answer = oneshot::Sender<Verdict>;
 
 /// Takes submissions in.
 pub struct Acceptor {
-    queue: mpsc::Sender<(Submission, Answer)>,
+    queue: mpsc::Sender<(NewMessage, Answer)>,
     is_full: AtomicBool,
     store: SharedStore,
     broker: SharedBroker,
@@ -39,18 +46,8 @@ pub struct Acceptor {
     max_backlog: i64,
 }
 
-/// What became of one of several submissions that were handed in together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
-    Logged(MessageId),
-    /// The database will never take it.
-    Refused,
-    /// To be handed in again, with all that follow it.
-    NotYet,
-}
-
 /// Submissions on their way to a commit.
-pub struct Waiting(mpsc::Receiver<(Submission, Answer)>);
+pub struct Waiting(mpsc::Receiver<(NewMessage, Answer)>);
 
 impl Acceptor {
     pub fn new(
@@ -64,14 +61,25 @@ impl Acceptor {
         (Acceptor { queue, is_full, store, broker, feedback, max_backlog }, Waiting(waiting))
     }
 
-    /// Logs a submission; its row is committed when this answers with an id.
-    pub async fn accept(&self, submission: Submission) -> Result<MessageId, Refusal> {
-        if self.is_full.load(Ordering::Relaxed) {
-            return Err(Refusal::Unavailable);
-        }
+    /// Logs a message, unless it was logged before; what it answers is committed. Refused at once where too many wait.
+    pub async fn accept(&self, message: NewMessage) -> Verdict {
+        self.has_room()?;
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send((submission, answer)).map_err(|_| Refusal::Unavailable)?;
+        self.queue.try_send((message, answer)).map_err(|_| Refusal::Unavailable)?;
         answered.await.unwrap_or(Err(Refusal::Unavailable))
+    }
+
+    /// Hands a message in, waiting for a place in the queue: messages handed in one after another are logged in that
+    /// order.
+    pub async fn hand_in(&self, message: NewMessage) -> Result<oneshot::Receiver<Verdict>, Refusal> {
+        self.has_room()?;
+        let (answer, answered) = oneshot::channel();
+        self.queue.send((message, answer)).await.map_err(|_| Refusal::Unavailable)?;
+        Ok(answered)
+    }
+
+    fn has_room(&self) -> Result<(), Refusal> {
+        if self.is_full.load(Ordering::Relaxed) { Err(Refusal::Unavailable) } else { Ok(()) }
     }
 
     /// Commits what is handed in, until `ended`.
@@ -89,36 +97,36 @@ impl Acceptor {
             if last >= BUSY && received < last {
                 tokio::time::sleep(LINGER).await;
                 while batch.len() < BATCH
-                    && let Ok(submission) = waiting.0.try_recv()
+                    && let Ok(message) = waiting.0.try_recv()
                 {
-                    batch.push(submission);
+                    batch.push(message);
                 }
             }
             last = batch.len();
-            let (submissions, answers) = batch.drain(..).unzip();
-            self.commit(submissions, answers).await;
+            let (messages, answers) = batch.drain(..).unzip();
+            self.commit(messages, answers).await;
         }
     }
 
-    async fn commit(&self, submissions: Vec<Submission>, answers: Vec<Answer>) {
-        let mut parts = vec![(submissions, answers)];
-        while let Some((mut submissions, mut answers)) = parts.pop() {
-            match self.store.insert(&submissions).await {
-                Ok(ids) => {
-                    for (answer, id) in answers.into_iter().zip(&ids) {
+    async fn commit(&self, messages: Vec<NewMessage>, answers: Vec<Answer>) {
+        let mut parts = vec![(messages, answers)];
+        while let Some((mut messages, mut answers)) = parts.pop() {
+            match self.store.accept(&messages).await {
+                Ok(inserted) => {
+                    for (answer, inserted) in answers.into_iter().zip(&inserted) {
                         // Its client may have gone away.
-                        let _ = answer.send(Ok(*id));
+                        let _ = answer.send(Ok(*inserted));
                     }
-                    self.announce(&submissions, &ids);
+                    self.announce(&messages, &inserted);
                 }
                 // One row that the database refuses must not take the others down with it.
-                Err(StoreError::Rejected(_)) if submissions.len() > 1 => {
-                    let half = submissions.len() / 2;
-                    parts.push((submissions.split_off(half), answers.split_off(half)));
-                    parts.push((submissions, answers));
+                Err(StoreError::Rejected(_)) if messages.len() > 1 => {
+                    let half = messages.len() / 2;
+                    parts.push((messages.split_off(half), answers.split_off(half)));
+                    parts.push((messages, answers));
                 }
                 Err(error) => {
-                    tracing::error!(%error, rows = submissions.len(), "messages could not be logged");
+                    tracing::error!(%error, rows = messages.len(), "messages could not be logged");
                     for answer in answers {
                         // Its client may have gone away.
                         let _ = answer.send(Err(Refusal::Unavailable));
@@ -128,51 +136,54 @@ impl Acceptor {
         }
     }
 
-    /// Logs submissions in the order given, as many in one commit as there are. Of each, whether it was logged; behind
-    /// the first that was not for want of a database, none is, so that the order holds when they are handed in again.
-    pub async fn accept_in_order(&self, submissions: Vec<Submission>) -> Vec<Taken> {
-        let mut taken = Vec::with_capacity(submissions.len());
-        let total = submissions.len();
-        let mut parts = vec![submissions];
+    /// Logs messages in the order given, as many in one commit as there are. What became of each; where a message could
+    /// not be logged for want of a database or of room, neither it nor those behind it have a verdict, so that the order
+    /// holds when they are handed in again.
+    pub async fn accept_in_order(&self, messages: Vec<NewMessage>) -> Vec<Verdict> {
+        let mut verdicts = Vec::with_capacity(messages.len());
+        let mut parts = vec![messages];
         while let Some(mut part) = parts.pop() {
             if part.is_empty() {
                 continue;
             }
-            if self.is_full.load(Ordering::Relaxed) {
-                break;
+            if self.has_room().is_err() {
+                return verdicts;
             }
-            match self.store.insert(&part).await {
-                Ok(ids) => {
-                    self.announce(&part, &ids);
-                    taken.extend(ids.into_iter().map(Taken::Logged));
+            match self.store.accept(&part).await {
+                Ok(inserted) => {
+                    self.announce(&part, &inserted);
+                    verdicts.extend(inserted.into_iter().map(Ok));
                 }
                 Err(StoreError::Rejected(_)) if part.len() > 1 => {
                     let rest = part.split_off(part.len() / 2);
-                    parts.push(rest);
-                    parts.push(part);
+                    parts.extend([rest, part]);
                 }
                 Err(StoreError::Rejected(reason)) => {
-                    tracing::error!(reason, "the database refuses a submission");
-                    taken.push(Taken::Refused);
+                    tracing::error!(reason, "the database refuses a message");
+                    verdicts.push(Err(Refusal::Malformed));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, rows = total, "submissions wait: they could not be logged");
-                    break;
+                    tracing::warn!(%error, rows = part.len(), "submissions wait: they could not be logged");
+                    return verdicts;
                 }
             }
         }
-        taken.resize(total, Taken::NotYet);
-        taken
+        verdicts
     }
 
-    fn announce(&self, submissions: &[Submission], ids: &[MessageId]) {
-        self.feedback.became(ids.iter().copied(), Status::Pending);
+    fn announce(&self, messages: &[NewMessage], inserted: &[Inserted]) {
+        let new = inserted.iter().filter_map(|inserted| match inserted {
+            Inserted::New(id) => Some(*id),
+            Inserted::Replay(_) | Inserted::KeyReused | Inserted::Duplicate => None,
+        });
+        self.feedback.became(new, Status::Pending);
         let now = time::OffsetDateTime::now_utc();
-        let ready = submissions
-            .iter()
-            .zip(ids)
-            .filter(|(submission, _)| submission.send_at.is_none_or(|at| at <= now))
-            .map(|(submission, id)| (submission.line, submission.lane, *id));
+        let ready = messages.iter().zip(inserted).filter_map(|(message, inserted)| match inserted {
+            Inserted::New(id) if message.submission.send_at.is_none_or(|at| at <= now) => {
+                Some((message.submission.line, message.submission.lane, *id))
+            }
+            _ => None,
+        });
         for (partition, job) in Job::announcing(ready) {
             self.broker.publish(partition, job);
         }
@@ -192,6 +203,24 @@ impl Acceptor {
                 Err(error) => tracing::debug!(%error, "the backlog cannot be counted"),
             }
             let pause = (started.elapsed() * COUNT_SHARE).max(COUNT_EVERY);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = ended.cancelled() => return,
+            }
+        }
+    }
+
+    /// Forgets keys, batches and windows that have expired, until `ended`.
+    pub async fn forget_expired(&self, ended: &CancellationToken) {
+        loop {
+            let pause = match self.store.forget_expired(FORGET_AT_ONCE).await {
+                Ok(rows) if rows >= u64::from(FORGET_AT_ONCE) => FORGET_NEXT,
+                Ok(_) => FORGET_EVERY,
+                Err(error) => {
+                    tracing::debug!(%error, "expired keys cannot be forgotten");
+                    FORGET_EVERY
+                }
+            };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = ended.cancelled() => return,

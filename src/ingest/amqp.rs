@@ -5,7 +5,7 @@
 //! logged is, and nothing is acknowledged. What is refused goes to `cdls.rejected` without its token, and is
 //! acknowledged when the broker has it there. Never here: a submission given back to the queue because of what it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::accept::Taken;
 use super::parameters::{BodyType, Parameters};
 use super::refusal::Refusal;
-use super::{Ingest, LONGEST_BODY, validate};
+use super::{Ingest, LONGEST_BODY, outcome_of};
 use crate::broker::{IntakeBatch, Rejected, Submitted, TokenHeader, public};
-use crate::message::{AccountId, Class, Envelope, ReplyTo, Submission, Waiter};
+use crate::message::{AccountId, Class, Envelope, MessageId, ReplyTo, Waiter};
+use crate::store::{Inserted, NewMessage, Once, Scope};
 
 /// The version of submissions that this program reads (header `v`).
 const VERSION: i64 = 1;
@@ -30,6 +30,12 @@ const VERSION: i64 = 1;
 const CHECKED_AT_ONCE: usize = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What is known of a submission before its commit.
+enum Checked {
+    New(NewMessage),
+    LoggedBefore(AccountId, MessageId),
+}
 
 /// A submission that did not get in.
 type Refused = (Submitted, Refusal);
@@ -81,38 +87,38 @@ impl Ingest {
     ) -> (Vec<Submitted>, Vec<Refused>) {
         let checks: Vec<_> = waiting.iter().map(|submitted| self.check(submitted).boxed()).collect();
         let checked: Vec<_> = stream::iter(checks).buffered(CHECKED_AT_ONCE).collect().await;
-        let (mut rest, mut refused, mut good, mut submissions) = (vec![], vec![], vec![], vec![]);
+        let (mut rest, mut refused, mut good, mut messages) = (vec![], vec![], VecDeque::new(), vec![]);
         for (submitted, checked) in waiting.into_iter().zip(checked) {
             match checked {
                 // Nothing may overtake one that could not be checked.
                 _ if !rest.is_empty() => rest.push(submitted),
-                Ok(submission) => {
-                    good.push(submitted);
-                    submissions.push(submission);
-                }
                 Err(Refusal::Unavailable) => rest.push(submitted),
+                Ok(Checked::New(message)) => {
+                    good.push_back(submitted);
+                    messages.push(message);
+                }
+                Ok(Checked::LoggedBefore(account, id)) => self.answer_again(&submitted, account, id).await,
                 Err(refusal) => refused.push((submitted, refusal)),
             }
         }
-        // Whoever has the batch now logs it.
-        let taken = if gone.is_cancelled() {
-            vec![Taken::NotYet; good.len()]
-        } else {
-            self.acceptor.accept_in_order(submissions).await
-        };
-        let mut not_yet = vec![];
-        for (submitted, taken) in good.into_iter().zip(taken) {
-            match taken {
-                Taken::Logged(_) => {}
-                Taken::Refused => refused.push((submitted, Refusal::Malformed)),
-                Taken::NotYet => not_yet.push(submitted),
+        let accounts: Vec<_> = messages.iter().map(|message| message.submission.account).collect();
+        // Whoever has a batch that is gone logs it.
+        let verdicts =
+            if gone.is_cancelled() { vec![] } else { self.acceptor.accept_in_order(messages).await };
+        for (verdict, account) in verdicts.into_iter().zip(accounts) {
+            let Some(submitted) = good.pop_front() else { break };
+            match verdict {
+                Ok(Inserted::New(_)) => {}
+                Ok(Inserted::Replay(id)) => self.answer_again(&submitted, account, id).await,
+                Ok(Inserted::KeyReused) => refused.push((submitted, Refusal::KeyReused)),
+                Ok(Inserted::Duplicate) => refused.push((submitted, Refusal::Duplicate)),
+                Err(refusal) => refused.push((submitted, refusal)),
             }
         }
-        not_yet.append(&mut rest);
-        (not_yet, refused)
+        (good.into_iter().chain(rest).collect(), refused)
     }
 
-    async fn check(&self, submitted: &Submitted) -> Result<Submission, Refusal> {
+    async fn check(&self, submitted: &Submitted) -> Result<Checked, Refusal> {
         if submitted.body_bytes > LONGEST_BODY {
             return Err(Refusal::TooLarge);
         }
@@ -125,12 +131,48 @@ impl Ingest {
             return Err(Refusal::InvalidParameter("v"));
         }
         let class: Class = submitted.routing_key.parse().map_err(|_| Refusal::InvalidParameter("class"))?;
-        let checked = validate::check(&parameters, class)?;
+        let key = match &submitted.message_id {
+            Some(id) => Some(self.key(id.clone(), class, &parameters)?),
+            None => None,
+        };
+        let prepared = self.prepare_submitted(account, class, &parameters, submitted).await;
+        match (prepared, key) {
+            (Ok(message), key) => Ok(Checked::New(NewMessage { once: key.map(Once::Key), ..message })),
+            (Err(Refusal::Unavailable), _) => Err(Refusal::Unavailable),
+            // What was logged is not refused when it comes again, though it would be by now.
+            (Err(refusal), Some(key)) => match self.logged_before(account, &key).await? {
+                Some(id) => Ok(Checked::LoggedBefore(account, id)),
+                None => Err(refusal),
+            },
+            (Err(refusal), None) => Err(refusal),
+        }
+    }
+
+    async fn prepare_submitted(
+        &self,
+        account: AccountId,
+        class: Class,
+        parameters: &Parameters,
+        submitted: &Submitted,
+    ) -> Result<NewMessage, Refusal> {
+        let mut message = self.prepare(account, class, parameters).await?;
         let reply_to = reply_to(submitted)?;
-        self.may_send(account, class, &checked).await?;
-        let mut submission = self.submission(account, class, checked);
-        submission.waiter = reply_to.map(|reply_to| Waiter::Producer(reply_to).column());
-        Ok(submission)
+        message.submission.waiter = reply_to.map(|reply_to| Waiter::Producer(reply_to).column());
+        Ok(message)
+    }
+
+    /// A submission came again, and its first stands in the log. If that has ended, its producer is told so; if not, the
+    /// first one's will be. Nor is it told twice for what the broker delivers again.
+    async fn answer_again(&self, submitted: &Submitted, account: AccountId, id: MessageId) {
+        let Ok(Some(to)) = reply_to(submitted) else { return };
+        if submitted.redelivered {
+            return;
+        }
+        if let Ok(Some(row)) = self.store.log_row(Scope::Account(account), id).await
+            && let Some(envelope) = Envelope::of(&outcome_of(row))
+        {
+            self.broker.answer(&to, envelope.to_json());
+        }
     }
 
     /// The header `tsid`, the body's `tsid` or `sid`, or the user that the broker vouches for; in this order.

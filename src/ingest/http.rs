@@ -18,7 +18,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::parameters::{BodyType, Parameters};
 use super::refusal::Refusal;
 use super::validate::MAX_WAIT;
-use super::{Accepted, Ingest, LONGEST_BODY};
+use super::{Accepted, FromHeaders, Ingest, LONGEST_BODY};
 use crate::message::{Class, Envelope, MessageId};
 
 /// A body that is not complete by then is given up.
@@ -70,8 +70,16 @@ async fn submit(ingest: &Ingest, class: Class, request: Request) -> Result<Accep
     let body = read_body(body).await?;
     let query = head.uri.query().unwrap_or_default();
     let parameters = Parameters::read(query, body_type(&head.headers), &body)?;
-    let bearer = bearer(&head.headers);
-    ingest.submit(class, &parameters, bearer.as_deref(), prefer_wait(&head.headers)).await
+    ingest.submit(class, &parameters, from_headers(&head.headers)).await
+}
+
+fn from_headers(headers: &HeaderMap) -> FromHeaders {
+    let key = headers.get("idempotency-key");
+    FromHeaders {
+        bearer: bearer(headers),
+        prefer_wait: prefer_wait(headers),
+        idempotency_key: key.map(|key| str::from_utf8(key.as_bytes()).unwrap_or_default().trim().to_owned()),
+    }
 }
 
 fn declared_length(headers: &HeaderMap) -> u64 {

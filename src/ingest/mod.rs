@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::SharedBroker;
 use crate::feedback::Feedback;
 use crate::message::{
-    AccountId, CampaignState, Class, ErrorKind, MessageId, Reply, Status, Submission, Waiter,
+    AccountId, CampaignState, Class, ErrorKind, MessageId, Outcome, Reply, Status, Submission, Waiter,
 };
 use crate::settings::Settings;
-use crate::store::{LogRow, Scope, SharedStore};
+use crate::store::{IdempotencyKey, Inserted, LogRow, NewMessage, Once, Scope, SharedStore, StoreError};
 use accept::{Acceptor, Waiting};
 use directory::Directory;
 use parameters::Parameters;
@@ -34,6 +34,18 @@ use waiters::Waiters;
 
 /// Longest body of a submission (contract code 413).
 pub const LONGEST_BODY: usize = 64 * 1024;
+const MAX_KEY_CHARS: usize = 255;
+/// How often a repeated request that waits looks at the row of the first.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What the headers of a request say.
+#[derive(Debug, Default)]
+struct FromHeaders {
+    bearer: Option<String>,
+    prefer_wait: Option<Duration>,
+    /// As given: not yet checked.
+    idempotency_key: Option<String>,
+}
 
 /// What a request that was accepted is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +75,7 @@ pub struct Ingest {
     waiters: Waiters,
     default_wait: Duration,
     default_valid_for: Duration,
+    idempotency_ttl: Duration,
     /// Cancelled when the process stops: nobody waits for outcomes any more.
     stopping: CancellationToken,
 }
@@ -86,6 +99,7 @@ impl Ingest {
             waiters: Waiters::default(),
             default_wait: settings.http.default_wait,
             default_valid_for: settings.dispatch.valid_for,
+            idempotency_ttl: settings.ingest.idempotency_ttl,
             stopping,
         })
     }
@@ -105,27 +119,73 @@ impl Ingest {
                 }
             }
         };
-        tokio::join!(self.acceptor.run(waiting, &ended), self.acceptor.watch_backlog(&ended), answer_waiters);
+        tokio::join!(
+            self.acceptor.run(waiting, &ended),
+            self.acceptor.watch_backlog(&ended),
+            self.acceptor.forget_expired(&ended),
+            answer_waiters,
+        );
     }
 
-    /// Authenticates, checks and accepts one request. `bearer` and `prefer_wait` come from its headers.
+    /// Authenticates, checks and accepts one request. `from_headers` is what its headers say.
     async fn submit(
         &self,
         class: Class,
         parameters: &Parameters,
-        bearer: Option<&str>,
-        prefer_wait: Option<Duration>,
+        from_headers: FromHeaders,
     ) -> Result<Accepted, Refusal> {
         let arrived = Instant::now();
-        let account = self.authenticate(parameters, bearer).await?;
+        let account = self.authenticate(parameters, from_headers.bearer.as_deref()).await?;
+        let wait_is_given = validate::wait(parameters).or(from_headers.prefer_wait);
+        let deadline = arrived + wait_is_given.unwrap_or(self.default_wait);
+        let key = match from_headers.idempotency_key {
+            Some(text) => Some(self.key(text, class, parameters)),
+            None => None,
+        };
+        if let Some(Ok(key)) = &key
+            && let Some(id) = self.logged_before(account, key).await?
+        {
+            return self.standing(account, id, deadline).await;
+        }
+        let mut message = self.prepare(account, class, parameters).await?;
+        message.once = key.transpose()?.map(Once::Key);
+        self.accept_and_wait(account, message, deadline).await
+    }
+
+    /// An idempotency key for these parameters; refused (229) where it is no text of 1 to 255 characters.
+    fn key(&self, key: String, class: Class, parameters: &Parameters) -> Result<IdempotencyKey, Refusal> {
+        if key.is_empty() || key.chars().count() > MAX_KEY_CHARS || key.contains('\0') {
+            return Err(Refusal::InvalidParameter("Idempotency-Key"));
+        }
+        let request_hash = parameters::request_hash(class, parameters);
+        Ok(IdempotencyKey { key, request_hash, kept: self.idempotency_ttl })
+    }
+
+    /// The row that a key stands for, if it stands for these parameters.
+    async fn logged_before(
+        &self,
+        account: AccountId,
+        key: &IdempotencyKey,
+    ) -> Result<Option<MessageId>, Refusal> {
+        let known = self.store.remembered_key(account, &key.key).await.map_err(unavailable)?;
+        match known.map(|known| known.verdict(&key.request_hash)) {
+            Some(Inserted::Replay(id)) => Ok(Some(id)),
+            Some(_) => Err(Refusal::KeyReused),
+            None => Ok(None),
+        }
+    }
+
+    /// Checks a message of an account, in the contract's order from 210 on.
+    async fn prepare(
+        &self,
+        account: AccountId,
+        class: Class,
+        parameters: &Parameters,
+    ) -> Result<NewMessage, Refusal> {
         let checked = validate::check(parameters, class)?;
         self.may_send(account, class, &checked).await?;
-        let wait = checked.wait.or(prefer_wait).unwrap_or(self.default_wait);
-        let submission = self.submission(account, class, checked);
-        if wait.is_zero() {
-            return Ok(Accepted::Queued(self.acceptor.accept(submission).await?));
-        }
-        self.accept_and_wait(account, submission, arrived + wait).await
+        let httpdup = checked.httpdup;
+        Ok(NewMessage { submission: self.submission(account, class, checked), once: None, httpdup })
     }
 
     /// The account a request's token belongs to: of several tokens `tsid` counts, then `sid`, then Bearer.
@@ -161,10 +221,7 @@ impl Ingest {
         match self.store.campaign_state(account, cp_id).await {
             Ok(CampaignState::Cancelled) => Err(Refusal::CampaignCancelled),
             Ok(CampaignState::Running | CampaignState::Paused) => Ok(()),
-            Err(error) => {
-                tracing::warn!(%error, "a request is refused: the database does not answer");
-                Err(Refusal::Unavailable)
-            }
+            Err(error) => Err(unavailable(error)),
         }
     }
 
@@ -189,14 +246,24 @@ impl Ingest {
     async fn accept_and_wait(
         &self,
         account: AccountId,
-        mut submission: Submission,
+        mut message: NewMessage,
         deadline: Instant,
     ) -> Result<Accepted, Refusal> {
-        let mut ticket = self.waiters.register();
-        let waiter =
-            Waiter::Request { address: self.broker.reply_address().into(), ticket: ticket.name().into() };
-        submission.waiter = Some(waiter.column());
-        let id = self.acceptor.accept(submission).await?;
+        let mut ticket = None;
+        if deadline > Instant::now() {
+            let registered = self.waiters.register();
+            let address = self.broker.reply_address().to_owned();
+            let waiter = Waiter::Request { address, ticket: registered.name().to_owned() };
+            message.submission.waiter = Some(waiter.column());
+            ticket = Some(registered);
+        }
+        let id = match self.acceptor.accept(message).await? {
+            Inserted::New(id) => id,
+            Inserted::Replay(id) => return self.standing(account, id, deadline).await,
+            Inserted::KeyReused => return Err(Refusal::KeyReused),
+            Inserted::Duplicate => return Err(Refusal::Duplicate),
+        };
+        let Some(mut ticket) = ticket else { return Ok(Accepted::Queued(id)) };
         tokio::select! {
             outcome = ticket.outcome() => {
                 return Ok(accepted(id, outcome.status, outcome.status_code, outcome.message_id));
@@ -210,6 +277,35 @@ impl Ingest {
             Ok(None) | Err(_) => Ok(Accepted::Queued(id)),
         }
     }
+
+    /// How a row that was logged by an earlier request stands: now, or when its outcome is known or `deadline` has come.
+    /// Its own waiter is the earlier request's, so the log is asked again and again.
+    async fn standing(
+        &self,
+        account: AccountId,
+        id: MessageId,
+        deadline: Instant,
+    ) -> Result<Accepted, Refusal> {
+        loop {
+            let Some(row) = self.store.log_row(Scope::Account(account), id).await.map_err(unavailable)?
+            else {
+                return Ok(Accepted::Queued(id));
+            };
+            let is_late = Instant::now() >= deadline || self.stopping.is_cancelled();
+            if row.status.is_outcome() || is_late {
+                return Ok(accepted_row(row));
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_EVERY)) => {}
+                () = self.stopping.cancelled() => {}
+            }
+        }
+    }
+}
+
+fn unavailable(error: StoreError) -> Refusal {
+    tracing::warn!(%error, "a request is refused: the database does not answer");
+    Refusal::Unavailable
 }
 
 fn accepted(id: MessageId, status: Status, http_status: i32, message_id: String) -> Accepted {
@@ -222,7 +318,13 @@ fn accepted(id: MessageId, status: Status, http_status: i32, message_id: String)
 }
 
 fn accepted_row(row: LogRow) -> Accepted {
-    // A row that expired was not ended by the answer it had before.
-    let http_status = if row.error_kind == Some(ErrorKind::Expired) { 0 } else { row.status_code };
-    accepted(row.cdls_id, row.status, http_status, row.message_id.unwrap_or_default())
+    let Outcome { cdls_id, status, status_code, message_id } = outcome_of(row);
+    accepted(cdls_id, status, status_code, message_id)
+}
+
+/// How a row stands. One that expired was not ended by the answer it had before.
+fn outcome_of(row: LogRow) -> Outcome {
+    let status_code = if row.error_kind == Some(ErrorKind::Expired) { 0 } else { row.status_code };
+    let message_id = row.message_id.unwrap_or_default();
+    Outcome { cdls_id: row.cdls_id, status: row.status, status_code, message_id }
 }

@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use aws_lc_rs::digest;
 use percent_encoding::percent_decode;
 use serde_json::value::RawValue;
 
 use super::refusal::Refusal;
+use crate::message::Class;
 
-/// The names of contract 2.
+/// The names of contract 2, and `class`, which lines of a batch have.
 const LISTED: &[&str] = &[
     "tsid",
     "sid",
@@ -26,6 +28,7 @@ const LISTED: &[&str] = &[
     "httpdup",
     "send_at",
     "valid_for",
+    "class",
 ];
 
 /// What was given for a name.
@@ -37,7 +40,7 @@ pub enum Given {
 }
 
 /// The listed parameters of a request.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Parameters(HashMap<&'static str, Given>);
 
 /// How a body is to be read.
@@ -73,6 +76,34 @@ impl Parameters {
             _ => None,
         }
     }
+}
+
+/// What an idempotency key stands for: a hash of all parameters but those that say who asks and how long they wait.
+pub fn request_hash(class: Class, parameters: &Parameters) -> Vec<u8> {
+    let mut given: Vec<(&str, &Given)> = parameters
+        .0
+        .iter()
+        .filter(|(name, _)| !matches!(**name, "tsid" | "sid" | "wait" | "class"))
+        // The alias means the same, and counts only where the name is not given.
+        .filter(|(name, _)| **name != "v8l_id" || !parameters.0.contains_key("app_id"))
+        .map(|(name, given)| (if *name == "v8l_id" { "app_id" } else { *name }, given))
+        .collect();
+    given.sort_unstable_by_key(|(name, _)| *name);
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut part = |bytes: &[u8]| {
+        // Lengths keep one part from running into the next.
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    };
+    part(class.as_str().as_bytes());
+    for (name, given) in given {
+        part(name.as_bytes());
+        match given {
+            Given::Text(text) => part(text.as_bytes()),
+            Given::WrongType => part(&[0]),
+        }
+    }
+    context.finish().as_ref().to_vec()
 }
 
 fn listed(name: &str) -> Option<&'static str> {

@@ -10,6 +10,7 @@ pub enum Refusal {
     NoToken,
     UnknownToken,
     AccountInactive,
+    KeyReused,
     NoAppId,
     NoDest,
     NoMdata,
@@ -20,6 +21,7 @@ pub enum Refusal {
     LineNotFound(Class),
     NoPageToken,
     NoPageId,
+    Duplicate,
     CampaignCancelled,
     /// Not logged, or not known to be; to be repeated.
     Unavailable,
@@ -54,6 +56,8 @@ impl Refusal {
             Refusal::NoPageToken => 233,
             Refusal::NoPageId => 234,
             Refusal::TextTooLong => 238,
+            Refusal::Duplicate => 244,
+            Refusal::KeyReused => 246,
             Refusal::CampaignCancelled => 247,
             Refusal::Unavailable => 503,
         }
@@ -78,6 +82,8 @@ impl Refusal {
             Refusal::NoPageToken => "No page access token",
             Refusal::NoPageId => "No page ID",
             Refusal::TextTooLong => "text too long",
+            Refusal::Duplicate => "http duplicidade",
+            Refusal::KeyReused => "Idempotency key reused",
             Refusal::CampaignCancelled => "Campaign cancelled",
             Refusal::Unavailable => "temporarily unavailable",
         };

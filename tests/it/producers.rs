@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::pipeline::{Backend, Pipeline, eventually};
 use crate::support::producer::{Inbox, Producer, header};
+use crate::support::unreadable;
 
 async fn start(changed: &[(&str, &str)]) -> (Pipeline, Producer) {
     let pipeline = Pipeline::start_with(Backend::Servers, changed).await;
@@ -366,5 +367,51 @@ async fn properties_that_mean_something_to_the_broker_do_no_harm() {
         producer.submit_text(pipeline.messenger, "ann", "hi", properties).await;
         assert_eq!(header(&producer.rejected().await.properties, "status_code"), status);
     }
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_id_is_logged_once_and_shares_its_space_with_idempotency_keys() {
+    let (pipeline, producer) = start(&[]).await;
+    let mut inbox = producer.reply_queue().await;
+    let properties = |correlation_id: &str| {
+        producer
+            .properties()
+            .with_message_id("order-7".into())
+            .with_reply_to(inbox.queue.as_str().into())
+            .with_correlation_id(correlation_id.into())
+    };
+    let (first, again, other) = (properties("first"), properties("again"), properties("other"));
+    producer.submit_text(pipeline.messenger, "ann", "hi", first).await;
+    let answer = next_answer(&mut inbox, "first").await;
+    let id = answer["cdls_id"].as_i64().expect("an id");
+
+    producer.submit_text(pipeline.messenger, "ann", "hi", again).await;
+    assert_eq!(next_answer(&mut inbox, "again").await, answer, "answered as the first row stands now");
+    producer.submit_text(pipeline.messenger, "ann", "something else", other).await;
+    assert_eq!(next_answer(&mut inbox, "other").await["status_code"], 246);
+    assert_eq!(header(&producer.rejected().await.properties, "status"), "Idempotency key reused");
+
+    let key = pipeline.store.remembered_key(pipeline.account, "order-7").await.expect("the store answers");
+    assert!(key.is_some(), "the key of HTTP requests is the same");
+    assert_eq!(rows(&pipeline, 1).await[0].cdls_id.0, id);
+    pipeline.stop().await;
+}
+
+/// A short text that is no UTF-8 breaks AMQP: the client library ends its connection over it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_that_no_client_can_read_is_put_aside_and_what_is_behind_it_goes_on() {
+    let (pipeline, producer) = start(&[]).await;
+    producer.submit_text(pipeline.messenger, "before", "0", producer.properties()).await;
+    let url = secrecy::ExposeSecret::expose_secret(&pipeline.vhost().url()).to_owned();
+    unreadable::publish(&url, pipeline.messenger.0).await;
+    for n in 1..=5 {
+        producer
+            .submit_text(pipeline.messenger, &format!("r{n}"), &n.to_string(), producer.properties())
+            .await;
+    }
+    let rows = rows(&pipeline, 6).await;
+    let texts: Vec<i32> = rows.iter().map(|row| row.mdata.parse().expect("a number")).collect();
+    assert_eq!(texts, [0, 1, 2, 3, 4, 5]);
     pipeline.stop().await;
 }

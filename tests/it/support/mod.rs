@@ -7,6 +7,7 @@ pub mod pipeline;
 pub mod producer;
 pub mod rabbitmq;
 pub mod store;
+pub mod unreadable;
 
 /// The TLS provider that `main` installs in the program; tests call parts of the program directly.
 pub fn install_crypto() {
