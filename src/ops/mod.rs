@@ -1,10 +1,12 @@
-//! The admin listener: health, for supervisors and load balancers. No authentication, and nothing secret.
+//! The admin listener: health, for supervisors and load balancers, and the AsyncAPI document. No authentication, and
+//! nothing secret.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
@@ -41,6 +43,9 @@ struct Readiness {
     leases: usize,
 }
 
+/// What producers and listeners may rely on, as an AsyncAPI 3 document.
+const ASYNCAPI: &str = include_str!("../../docs/asyncapi.json");
+
 /// `/healthz`: the process lives. `/readyz`: its database is reachable and has a schema it knows; broker and leases
 /// are reported and do not make it red.
 pub fn router(store: SharedStore, broker: SharedBroker, leases: watch::Receiver<usize>) -> Router {
@@ -48,6 +53,7 @@ pub fn router(store: SharedStore, broker: SharedBroker, leases: watch::Receiver<
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(readyz))
+        .route("/asyncapi.json", get(async || ([(CONTENT_TYPE, "application/json")], ASYNCAPI)))
         .with_state(Arc::new(ops))
 }
 

@@ -13,5 +13,6 @@ mod pipeline;
 mod process;
 mod producers;
 mod simulator;
+mod store_broker_users;
 mod store_contract;
 mod support;

@@ -81,8 +81,7 @@ async fn the_order_of_a_producer_is_kept() {
     const COUNT: usize = 1_500;
     let mut confirms = Vec::with_capacity(COUNT);
     for n in 0..COUNT {
-        let body = json!({"app_id": pipeline.messenger.0, "dest": format!("r{n}"), "mdata": n.to_string(), "send_at": 4_000_000_000_i64 - 2_200_000_000});
-        // Far in the future would be refused; in the past it is no wait.
+        let body = json!({"app_id": pipeline.messenger.0, "dest": format!("r{n}"), "mdata": n.to_string()});
         let confirm = producer
             .channel
             .basic_publish(
@@ -414,4 +413,39 @@ async fn a_submission_that_no_client_can_read_is_put_aside_and_what_is_behind_it
     let texts: Vec<i32> = rows.iter().map(|row| row.mdata.parse().expect("a number")).collect();
     assert_eq!(texts, [0, 1, 2, 3, 4, 5]);
     pipeline.stop().await;
+}
+
+#[test]
+fn the_asyncapi_document_says_what_is_declared() {
+    use meta_dispatch::broker::public::{self, Argument, Arguments};
+    let document: Value = serde_json::from_str(include_str!("../../docs/asyncapi.json")).expect("JSON");
+    let json = |arguments: Arguments| {
+        let value = |argument: &Argument| match argument {
+            Argument::Text(text) => json!(text),
+            Argument::Number(number) => json!(number),
+            Argument::Yes => json!(true),
+        };
+        Value::Object(arguments.iter().map(|(name, argument)| ((*name).to_owned(), value(argument))).collect())
+    };
+    let amqp = |channel: &str| document["channels"][channel]["bindings"]["amqp"].clone();
+    assert_eq!(document["asyncapi"], "3.0.0");
+    assert_eq!(amqp("submit")["exchange"]["name"], public::SUBMIT);
+    assert_eq!(amqp("submit")["x-exchange-arguments"], json(public::SUBMIT_EXCHANGE_ARGUMENTS));
+    assert_eq!(amqp("submitQueue")["queue"]["name"], public::SUBMIT);
+    assert_eq!(amqp("submitQueue")["x-queue-arguments"], json(public::SUBMIT_QUEUE_ARGUMENTS));
+    assert_eq!(amqp("rejected")["queue"]["name"], public::REJECTED);
+    assert_eq!(amqp("rejected")["x-queue-arguments"], json(public::REJECTED_QUEUE_ARGUMENTS));
+    assert_eq!(amqp("events")["exchange"]["name"], public::EVENTS);
+    let classes: Vec<&str> = Class::ALL.iter().map(|class| class.as_str()).collect();
+    assert_eq!(document["channels"]["events"]["parameters"]["class"]["enum"], json!(classes));
+    let producers = include_str!("../../docs/producers.md");
+    for (name, argument) in public::SUBMIT_QUEUE_ARGUMENTS {
+        let written = match argument {
+            Argument::Text("") => format!("`{name}: \"\"`"),
+            Argument::Text(text) => format!("`{name}: {text}`"),
+            Argument::Number(number) => format!("`{name}: {number}`"),
+            Argument::Yes => format!("`{name}: true`"),
+        };
+        assert!(producers.contains(&written), "docs/producers.md says {written}");
+    }
 }
