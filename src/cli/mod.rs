@@ -59,6 +59,13 @@ pub struct Cli {
     command: Command,
 }
 
+impl Cli {
+    /// Whether the command connects to RabbitMQ for as long as it runs.
+    pub fn reads_what_producers_send(&self) -> bool {
+        matches!(self.command, Command::Serve | Command::Ingest | Command::Worker)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Accept and send messages in one process; needs nothing installed

@@ -12,6 +12,9 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::support::pipeline::{Backend, PAGE_TOKEN, Pipeline, eventually};
+use crate::support::producer::Producer;
+use crate::support::rabbitmq::Vhost;
+use crate::support::unreadable;
 
 /// What the process prints goes here, as nobody reads a pipe while it runs.
 const PRINTED: &str = "printed.log";
@@ -53,6 +56,17 @@ impl Serve {
         let serve = Serve { folder, simulator, store, tsid, child, http };
         serve.is_up().await;
         serve
+    }
+
+    /// Ends the process and starts it again on RabbitMQ.
+    async fn restart_on(&mut self, vhost: &Vhost) {
+        self.signal("TERM");
+        self.ended().await;
+        let url = vhost.url();
+        let mut command = command(&self.folder, &self.simulator, self.http);
+        command.env("META_DISPATCH__BROKER__URL", url.expose_secret());
+        self.child = command.spawn().expect("the program runs");
+        self.is_up().await;
     }
 
     fn restart(&mut self) {
@@ -127,9 +141,14 @@ fn free_port() -> u16 {
 }
 
 fn spawn(folder: &tempfile::TempDir, simulator: &Simulator, http: u16) -> Child {
+    command(folder, simulator, http).spawn().expect("the program runs")
+}
+
+fn command(folder: &tempfile::TempDir, simulator: &Simulator, http: u16) -> Command {
     let printed = std::fs::File::options().create(true).append(true).open(folder.path().join(PRINTED));
     let printed = printed.expect("a file in a folder of ours");
-    Command::new(env!("CARGO_BIN_EXE_meta-dispatch"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meta-dispatch"));
+    command
         .arg("serve")
         .current_dir(folder.path())
         .env("META_DISPATCH__DATABASE__URL", database(folder))
@@ -140,9 +159,8 @@ fn spawn(folder: &tempfile::TempDir, simulator: &Simulator, http: u16) -> Child 
         .env("META_DISPATCH__SHUTDOWN__GRACE", "10s")
         .env("META_DISPATCH__LOG__FILTER", "trace")
         .stdout(printed.try_clone().expect("a second handle"))
-        .stderr(printed)
-        .spawn()
-        .expect("the program runs")
+        .stderr(printed);
+    command
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,4 +234,18 @@ async fn a_message_accepted_while_the_broker_is_away_is_sent() {
     let id = pipeline.submit("ann", "hello").await;
     pipeline.expect_ok(id).await;
     pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_nested_as_deep_as_a_frame_allows_do_not_end_the_process() {
+    let vhost = Vhost::lease().await;
+    let mut serve = Serve::start(Duration::ZERO).await;
+    serve.restart_on(&vhost).await;
+    let producer = Producer::connect_to(&vhost, &serve.tsid).await;
+    producer.intake_is_up().await;
+    unreadable::publish_deep(vhost.url().expose_secret(), 1).await;
+    // It named no account, and is refused like any other.
+    producer.rejected().await;
+    let running = serve.child.try_wait().expect("it can be waited for");
+    assert!(running.is_none(), "{running:?}");
 }

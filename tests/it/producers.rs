@@ -425,7 +425,9 @@ fn the_asyncapi_document_says_what_is_declared() {
             Argument::Number(number) => json!(number),
             Argument::Yes => json!(true),
         };
-        Value::Object(arguments.iter().map(|(name, argument)| ((*name).to_owned(), value(argument))).collect())
+        Value::Object(
+            arguments.iter().map(|(name, argument)| ((*name).to_owned(), value(argument))).collect(),
+        )
     };
     let amqp = |channel: &str| document["channels"][channel]["bindings"]["amqp"].clone();
     assert_eq!(document["asyncapi"], "3.0.0");

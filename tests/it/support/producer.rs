@@ -27,8 +27,13 @@ impl Producer {
     /// Ready when the intake is: its queue has a consumer.
     pub async fn connect(pipeline: &Pipeline) -> Producer {
         let producer = Producer::connect_to(pipeline.vhost(), pipeline.tsid.expose_secret()).await;
+        producer.intake_is_up().await;
+        producer
+    }
+
+    pub async fn intake_is_up(&self) {
         eventually("an intake that consumes", || async {
-            let channel = producer.connection.create_channel().await.expect("a channel");
+            let channel = self.connection.create_channel().await.expect("a channel");
             let options = QueueDeclareOptions { passive: true, ..Default::default() };
             let queue = channel.queue_declare("cdls.submit".into(), options, FieldTable::default()).await;
             match queue.map(|queue| queue.consumer_count()) {
@@ -37,7 +42,6 @@ impl Producer {
             }
         })
         .await;
-        producer
     }
 
     pub async fn connect_to(vhost: &Vhost, tsid: &str) -> Producer {

@@ -1,12 +1,33 @@
 //! A producer that writes AMQP frames by hand, because no client library sends what it has to: a `message_id` that is
-//! no UTF-8.
+//! no UTF-8, headers that are nested as deep as a frame allows.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use url::Url;
 
-/// Publishes one such submission to `cdls.submit`, and waits until the broker has it.
+/// Publishes a submission with a `message_id` that is no UTF-8, and waits until the broker has it.
 pub async fn publish(url: &str, line: i64) {
+    let mut properties = (1_u16 << 7).to_be_bytes().to_vec();
+    short(&mut properties, b"\xff\xfe\xfd");
+    publish_with(url, line, &properties).await;
+}
+
+/// Publishes a submission whose headers are a table in a table, 18,000 deep.
+pub async fn publish_deep(url: &str, line: i64) {
+    const DEPTH: u32 = 18_000;
+    const LEVEL: u32 = 7;
+    let mut headers = Vec::new();
+    for inner in (0..DEPTH).rev() {
+        short(&mut headers, b"a");
+        headers.push(b'F');
+        headers.extend((inner * LEVEL).to_be_bytes());
+    }
+    let mut properties = (1_u16 << 13).to_be_bytes().to_vec();
+    long(&mut properties, &headers);
+    publish_with(url, line, &properties).await;
+}
+
+async fn publish_with(url: &str, line: i64, properties: &[u8]) {
     let url: Url = url.parse().expect("a URL");
     let address = (url.host_str().expect("a host"), url.port().unwrap_or(5672));
     let mut stream = TcpStream::connect(address).await.expect("the broker listens");
@@ -43,8 +64,7 @@ pub async fn publish(url: &str, line: i64) {
     send(&mut stream, 1, 1, &publish).await;
     let mut header = vec![0, 60, 0, 0];
     header.extend((body.len() as u64).to_be_bytes());
-    header.extend((1_u16 << 7).to_be_bytes()); // message_id alone
-    short(&mut header, b"\xff\xfe\xfd");
+    header.extend(properties);
     send(&mut stream, 2, 1, &header).await;
     send(&mut stream, 3, 1, body.as_bytes()).await;
     assert_eq!(frame(&mut stream).await[..4], [0, 60, 0, 80], "basic.ack");
