@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{self, SharedBroker};
 use crate::dispatch::{Dispatch, DispatchOptions};
+use crate::feedback::Feedback;
 use crate::graph::GraphClient;
 use crate::ingest::{self, Ingest};
 use crate::message::BreakerState;
@@ -84,15 +85,32 @@ impl App {
         let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
 
+        let (feedback, events) = Feedback::new(broker.clone(), store.clone(), settings.events.publish);
+        if let Some(events) = events {
+            let events = events.run(ended.clone());
+            tasks.spawn(async move {
+                events.await;
+                "events"
+            });
+        }
+
         let (http, requests) = if role.takes_requests() {
             let listener = listen(settings.http.listen, "http.listen").await?;
             let address = listener.local_addr()?;
-            let ingest = Ingest::new(store.clone(), broker.clone(), settings, stopping.clone());
+            let ingest =
+                Ingest::new(store.clone(), broker.clone(), feedback.clone(), settings, stopping.clone());
             let accept = ingest.clone().run(arrivals.replies, ended.clone());
             tasks.spawn(async move {
                 accept.await;
                 "ingest"
             });
+            if let Some(batches) = broker.take_in(ingest::LONGEST_BODY) {
+                let intake = ingest.clone().take_in(batches);
+                tasks.spawn(async move {
+                    intake.await;
+                    "intake"
+                });
+            }
             let serving =
                 server::serve(listener, ingest::http::router(ingest), per_address, stopping.clone());
             (Some(address), Some(tokio::spawn(serving)))
@@ -107,6 +125,7 @@ impl App {
                 worker: uuid::Uuid::now_v7().simple().to_string(),
                 store: store.clone(),
                 broker: broker.clone(),
+                feedback,
                 jobs: arrivals.jobs,
                 graph: GraphClient::new(&settings.graph)?,
                 options: DispatchOptions::of(settings),

@@ -1,6 +1,8 @@
 //! The program: see `cli`.
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::{env, io};
 
 use clap::Parser;
 use meta_dispatch::cli::{self, Cli};
@@ -8,8 +10,18 @@ use meta_dispatch::cli::{self, Cli};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What std's threads take their stacks from, once, when the program starts.
+const STACK: &str = "RUST_MIN_STACK";
+/// Enough for the deepest header that fits into a frame of RabbitMQ (128 KiB). Memory is used only as deep as a stack
+/// gets.
+const DEEP: &str = "268435456";
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.reads_what_producers_send() && env::var_os(STACK).is_none() {
+        // Where that is not possible the program does without.
+        let _could_not = again_with_deep_stacks();
+    }
     // Fails only if a provider is installed already, and then there is one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -20,4 +32,15 @@ fn main() -> ExitCode {
     // A name look-up that hangs in its own thread must not hold the exit up.
     runtime.shutdown_background();
     code
+}
+
+/// lapin reads the tables in a message's headers by recursion, in threads of its own with std's default stack. A producer
+/// that nests a thousand of them would end the process; so it starts over, as the same process, with deeper stacks.
+fn again_with_deep_stacks() -> io::Error {
+    let mut arguments = env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    match env::current_exe() {
+        Ok(program) => Command::new(program).arg0(name).args(arguments).env(STACK, DEEP).exec(),
+        Err(error) => error,
+    }
 }

@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::pending::PendingJob;
-use super::{Arrivals, Broker, BrokerState, JobDelivery, REPLIES_HELD};
-use crate::message::{Job, PARTITIONS, Partition, Reply};
+use super::{Arrivals, Broker, BrokerState, IntakeBatch, JobDelivery, REPLIES_HELD, Rejected};
+use crate::message::{Job, PARTITIONS, Partition, Reply, ReplyTo};
 use crate::metrics::METRICS;
 
 /// One for the job of each partition that can be out, and as many again for threads that reserve a place and find
@@ -67,6 +67,22 @@ impl Broker for EmbeddedBroker {
             tracing::debug!(address, "a reply found nobody to take it; its outcome stands in the log");
         }
     }
+
+    fn take_in(&self, _longest_body: usize) -> Option<mpsc::Receiver<IntakeBatch>> {
+        None
+    }
+
+    /// Nobody is connected but this process. A row that came over RabbitMQ may still end here, where an operator has
+    /// changed `broker.url` meanwhile.
+    fn answer(&self, to: &ReplyTo, _envelope: Vec<u8>) {
+        tracing::debug!(queue = to.queue, "an answer to a producer cannot be sent over the embedded queue");
+    }
+
+    async fn reject(&self, _rejected: Rejected) -> bool {
+        false
+    }
+
+    fn event(&self, _key: &str, _event: Vec<u8>) {}
 
     fn state(&self) -> BrokerState {
         if self.queue.state().out.is_some() { BrokerState::Up } else { BrokerState::Down }

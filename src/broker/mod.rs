@@ -4,12 +4,15 @@
 //! `serve` on a machine with nothing installed. One contract suite (`tests/it/broker_contract.rs`) runs on both.
 //!
 //! The log is the truth and a job is only a hint, so nothing here blocks or fails a caller: what cannot be
-//! published is merged, kept within bounds and published later, or dropped and found by a scan. Never here:
-//! message texts, recipients, tokens.
+//! published is merged, kept within bounds and published later, or dropped and found by a scan. Jobs and replies hold
+//! no message texts, recipients or tokens. On RabbitMQ it is also a way in: producers' submissions come as [`intake`]
+//! says, through names that are [`public`].
 
 pub mod embedded;
+mod intake;
 mod open;
 mod pending;
+pub mod public;
 pub mod rabbitmq;
 
 use std::sync::Arc;
@@ -18,9 +21,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+pub use intake::{IntakeBatch, Rejected, Submitted, TokenHeader};
 pub use open::{BrokerError, open};
 
-use crate::message::{Job, Partition, Reply};
+use crate::message::{Job, Partition, Reply, ReplyTo};
 
 /// How many outcomes for this process's waiters are held until they are read; more are dropped.
 const REPLIES_HELD: usize = 4096;
@@ -69,7 +73,7 @@ pub struct Arrivals {
     pub replies: mpsc::Receiver<Reply>,
 }
 
-/// The queue, as ingest and dispatch need it. No method waits for the network but `close`.
+/// The queue, as ingest and dispatch need it. No method waits for the network but `reject` and `close`.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
     /// Announces new rows of a partition: persistent, mandatory, confirmed in the background. While a job of the
@@ -84,6 +88,19 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Sends an outcome to the process that waits for it. At most once; the log has it anyway.
     fn reply(&self, address: &str, reply: Reply);
+
+    /// Takes producers' submissions in from now on, until the receiver is dropped. To be asked once. Bodies that are
+    /// longer come without their content. `None`: this broker has no producers.
+    fn take_in(&self, longest_body: usize) -> Option<mpsc::Receiver<IntakeBatch>>;
+
+    /// Sends an envelope to the queue that a producer named. At most once; never to a queue of ours.
+    fn answer(&self, to: &ReplyTo, envelope: Vec<u8>);
+
+    /// Puts a refused submission where its operators find it. Whether the broker has it.
+    async fn reject(&self, rejected: Rejected) -> bool;
+
+    /// Publishes an event for listeners. At most once; the log has what it tells.
+    fn event(&self, key: &str, event: Vec<u8>);
 
     fn state(&self) -> BrokerState;
 

@@ -1,13 +1,14 @@
 //! `account`: the customers who own lines, tokens and log rows.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Subcommand;
 use serde::Serialize;
 
 use super::output::Output;
 use super::table::{add, align_right, date_and_time, table, yes_no};
 use super::{parse, token};
-use crate::store::{AccountRow, Store};
+use crate::message::AccountId;
+use crate::store::{AccountRow, BrokerUserRow, Store};
 
 #[derive(Debug, Subcommand)]
 pub enum AccountCommand {
@@ -19,6 +20,39 @@ pub enum AccountCommand {
     },
     /// List the accounts
     List,
+    /// Let a user of RabbitMQ send for an account: what it publishes to cdls.submit with its user_id needs no token
+    MapUser {
+        /// The account
+        #[arg(long, value_name = "CDCS_ID", value_parser = parse::id(AccountId))]
+        account: AccountId,
+        /// The user's name at RabbitMQ
+        #[arg(long, value_name = "NAME", value_parser = parse::name)]
+        user: String,
+    },
+    /// End that; every process refuses the user within 10 seconds
+    UnmapUser {
+        /// The user's name at RabbitMQ
+        #[arg(long, value_name = "NAME", value_parser = parse::name)]
+        user: String,
+    },
+    /// List the users of RabbitMQ that send for accounts
+    ListUsers,
+}
+
+#[derive(Serialize)]
+struct MappedUser {
+    broker_user: String,
+    cdcs_id: AccountId,
+}
+
+#[derive(Serialize)]
+struct UnmappedUser {
+    unmapped: String,
+}
+
+#[derive(Serialize)]
+struct BrokerUsers {
+    broker_users: Vec<BrokerUserRow>,
 }
 
 #[derive(Serialize)]
@@ -41,6 +75,28 @@ pub async fn run(command: AccountCommand, store: &dyn Store, out: &Output) -> an
             let accounts = Accounts { accounts: store.accounts().await? };
             out.answer(&accounts, |accounts| list(&accounts.accounts, out.width))
         }
+        AccountCommand::MapUser { account, user } => {
+            store.map_broker_user(account, &user).await?;
+            out.answer(&MappedUser { broker_user: user, cdcs_id: account }, |mapped| {
+                format!("user {} sends for account {}", mapped.broker_user, mapped.cdcs_id)
+            })
+        }
+        AccountCommand::UnmapUser { user } => {
+            ensure!(
+                store.unmap_broker_user(&user).await?,
+                "user {user} is not mapped to an account (account list-users shows those that are)"
+            );
+            out.answer(&UnmappedUser { unmapped: user }, |user| {
+                format!(
+                    "user {} sends for no account; every process refuses it within 10 seconds",
+                    user.unmapped
+                )
+            })
+        }
+        AccountCommand::ListUsers => {
+            let users = BrokerUsers { broker_users: store.broker_users().await? };
+            out.answer(&users, |users| list_users(&users.broker_users, out.width))
+        }
     }
 }
 
@@ -57,6 +113,16 @@ fn list(accounts: &[AccountRow], width: u16) -> String {
                 &date_and_time(account.created_at),
             ],
         );
+    }
+    table.trim_fmt()
+}
+
+fn list_users(users: &[BrokerUserRow], width: u16) -> String {
+    let mut table = table(width, &["USER", "CDCS_ID", "CREATED (UTC)"]);
+    align_right(&mut table, [1]);
+    for user in users {
+        let created = date_and_time(user.created_at);
+        add(&mut table, [user.broker_user.clone(), user.cdcs_id.to_string(), created]);
     }
     table.trim_fmt()
 }

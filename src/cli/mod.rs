@@ -60,6 +60,13 @@ pub struct Cli {
     command: Command,
 }
 
+impl Cli {
+    /// Whether the command connects to RabbitMQ for as long as it runs.
+    pub fn reads_what_producers_send(&self) -> bool {
+        matches!(self.command, Command::Serve | Command::Ingest | Command::Worker)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Accept and send messages in one process; needs nothing installed
@@ -79,7 +86,7 @@ enum Command {
     Check,
     /// Ask the process on this machine whether it is ready; exits 0 if so, else 1
     Health,
-    /// Add and list accounts, the customers who own lines and tokens
+    /// Add and list accounts, the customers who own lines and tokens, and the broker's users who send for them
     #[command(subcommand)]
     Account(account::AccountCommand),
     /// Add, list and revoke API tokens (tsid)

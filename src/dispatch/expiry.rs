@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::SharedBroker;
-use crate::message::{LineId, MessageId, Outcome, Reply, Status};
+use crate::feedback::Feedback;
+use crate::message::{LineId, Outcome, Status};
 use crate::store::{SharedStore, StoreError};
 
 /// Rows one transaction ends.
@@ -23,7 +23,7 @@ const SHARE: u32 = 50;
 /// Looks through the lines asked for, one at a time, until the dispatcher is gone or `stop`.
 pub async fn run(
     store: SharedStore,
-    broker: SharedBroker,
+    feedback: Feedback,
     mut lines: mpsc::UnboundedReceiver<LineId>,
     stop: CancellationToken,
 ) {
@@ -44,30 +44,24 @@ pub async fn run(
         }
         let Some(line) = asked.pop_first() else { continue };
         let started = Instant::now();
-        if let Err(error) = expire(&store, &broker, line).await {
+        if let Err(error) = expire(&store, &feedback, line).await {
             tracing::warn!(%line, %error, "expired rows cannot be looked for; trying again");
         }
         rest = started.elapsed() * (SHARE - 1);
     }
 }
 
-async fn expire(store: &SharedStore, broker: &SharedBroker, line: LineId) -> Result<(), StoreError> {
+async fn expire(store: &SharedStore, feedback: &Feedback, line: LineId) -> Result<(), StoreError> {
     loop {
         let expired = store.expire_waiting(line, BATCH).await?;
         let count = expired.len();
         for (id, waiter) in expired {
-            tell_waiter(broker, id, waiter);
+            let outcome =
+                Outcome { cdls_id: id, status: Status::Error, status_code: 0, message_id: String::new() };
+            feedback.ended(outcome, waiter.as_deref());
         }
         if count < BATCH as usize {
             return Ok(());
         }
-    }
-}
-
-fn tell_waiter(broker: &SharedBroker, id: MessageId, waiter: Option<String>) {
-    if let Some((address, ticket)) = waiter.as_deref().and_then(|waiter| waiter.rsplit_once('/')) {
-        let outcome =
-            Outcome { cdls_id: id, status: Status::Error, status_code: 0, message_id: String::new() };
-        broker.reply(address, Reply { ticket: ticket.to_owned(), outcome });
     }
 }

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{JobDelivery, SharedBroker};
+use crate::feedback::Feedback;
 use crate::graph::GraphClient;
 use crate::message::{BreakerState, Lane, LineId, MessageId, Partition};
 use crate::policy::retry::RetryPolicy;
@@ -80,6 +81,7 @@ pub struct Dispatch {
     pub worker: String,
     pub store: SharedStore,
     pub broker: SharedBroker,
+    pub feedback: Feedback,
     pub jobs: mpsc::Receiver<JobDelivery>,
     pub graph: GraphClient,
     pub options: DispatchOptions,
@@ -139,7 +141,7 @@ impl Dispatch {
             Recorder {
                 worker: self.worker.clone(),
                 store: self.store.clone(),
-                broker: self.broker.clone(),
+                feedback: self.feedback.clone(),
                 entries: recorder_inbox,
                 events: events.clone(),
                 progress: progress.clone(),
@@ -151,12 +153,8 @@ impl Dispatch {
             tokio::spawn(reader::run(self.store.clone(), reader_inbox, events.clone(), background.clone()));
         let upkeep =
             tokio::spawn(upkeep::run(self.store.clone(), upkeep_inbox, events.clone(), background.clone()));
-        let expiry = tokio::spawn(expiry::run(
-            self.store.clone(),
-            self.broker.clone(),
-            expiry_inbox,
-            background.clone(),
-        ));
+        let expiry =
+            tokio::spawn(expiry::run(self.store.clone(), self.feedback, expiry_inbox, background.clone()));
         let scanner = tokio::spawn(scan::run(
             self.store.clone(),
             self.broker.clone(),

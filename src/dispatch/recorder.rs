@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Event;
-use crate::broker::SharedBroker;
-use crate::message::{ErrorKind, LineId, MessageId, Outcome, Reply};
+use crate::feedback::Feedback;
+use crate::message::{LineId, MessageId, Status};
 use crate::metrics::METRICS;
 use crate::store::{Change, Claim, Recorded, SharedStore, StoreError};
 
@@ -81,7 +81,7 @@ impl Progress {
 pub struct Recorder {
     pub worker: String,
     pub store: SharedStore,
-    pub broker: SharedBroker,
+    pub feedback: Feedback,
     pub entries: mpsc::UnboundedReceiver<Entry>,
     pub events: mpsc::UnboundedSender<Event>,
     pub progress: Progress,
@@ -187,6 +187,8 @@ impl Recorder {
                 Ok(recorded) => {
                     count(&part, &recorded);
                     self.announce(&part, &recorded.changed);
+                    let claims = part.claims.iter().zip(&recorded.claimed).filter(|(_, made)| **made);
+                    self.feedback.became(claims.map(|(claim, _)| claim.id), Status::Sending);
                     self.answer_claims(&part, &recorded.claimed);
                 }
                 Err(StoreError::Rejected(reason)) => match part.split() {
@@ -247,19 +249,14 @@ impl Recorder {
         let _ = self.events.send(Event::ClaimsAnswered(answers));
     }
 
-    /// Tells those who wait for an outcome that is now in the log.
+    /// Tells those who wait for an outcome, or listen to changes, that are now in the log.
     fn announce(&self, batch: &Batch, changed: &[bool]) {
         for ((change, waiter), changed) in batch.changes.iter().zip(&batch.waiters).zip(changed) {
             if !changed {
                 tracing::debug!(cdls_id = %change.id(), "the row had changed already");
                 continue;
             }
-            let Some((address, ticket)) = waiter.as_deref().and_then(|waiter| waiter.rsplit_once('/')) else {
-                continue;
-            };
-            if let Some(outcome) = outcome(change) {
-                self.broker.reply(address, Reply { ticket: ticket.to_owned(), outcome });
-            }
+            self.feedback.changed(change, waiter.as_deref());
         }
     }
 }
@@ -272,22 +269,6 @@ fn count(batch: &Batch, recorded: &Recorded) {
         batch.changes.iter().zip(&recorded.changed).filter(|(change, done)| **done && change.is_ambiguous());
     METRICS.dispatch.ambiguous.increment(ambiguous.count() as u64);
     METRICS.dispatch.late.increment(recorded.late as u64);
-}
-
-/// What a waiter is told about a change; nothing while the row goes on.
-fn outcome(change: &Change) -> Option<Outcome> {
-    let row = change.row();
-    let status = Some(row.to).filter(|status| status.is_outcome())?;
-    Some(Outcome {
-        cdls_id: change.id(),
-        status,
-        // An expired row was not ended by an answer of Graph.
-        status_code: match row.error_kind {
-            Some(kind) if kind == ErrorKind::Expired.as_str() => 0,
-            _ => row.status_code.unwrap_or(0),
-        },
-        message_id: row.message_id.unwrap_or_default(),
-    })
 }
 
 /// Takes a transaction's worth from the front; a row appears once in it, so a second entry for it waits.

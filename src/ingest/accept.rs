@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::refusal::Refusal;
 use crate::broker::SharedBroker;
-use crate::message::Job;
+use crate::feedback::Feedback;
+use crate::message::{Job, Status};
 use crate::metrics::METRICS;
 use crate::store::{Inserted, NewMessage, SharedStore, StoreError};
 
@@ -47,6 +48,7 @@ pub struct Acceptor {
     is_full: AtomicBool,
     store: SharedStore,
     broker: SharedBroker,
+    feedback: Feedback,
     max_backlog: i64,
 }
 
@@ -57,11 +59,16 @@ pub struct Waiting {
 }
 
 impl Acceptor {
-    pub fn new(store: SharedStore, broker: SharedBroker, max_backlog: i64) -> (Acceptor, Waiting) {
+    pub fn new(
+        store: SharedStore,
+        broker: SharedBroker,
+        feedback: Feedback,
+        max_backlog: i64,
+    ) -> (Acceptor, Waiting) {
         let (queue, messages) = mpsc::channel(WAITING);
         let (patient, patient_waiting) = mpsc::channel(PATIENT);
-        let acceptor =
-            Acceptor { queue, patient, is_full: AtomicBool::new(false), store, broker, max_backlog };
+        let is_full = AtomicBool::new(false);
+        let acceptor = Acceptor { queue, patient, is_full, store, broker, feedback, max_backlog };
         (acceptor, Waiting { messages, patient: patient_waiting })
     }
 
@@ -119,7 +126,13 @@ impl Acceptor {
             METRICS.ingest.commit_rows.record(messages.len() as f64);
             METRICS.ingest.commit_seconds.record(started.elapsed());
             match inserted {
-                Ok(inserted) => self.announce(&messages, answers, &inserted),
+                Ok(inserted) => {
+                    for (answer, inserted) in answers.into_iter().zip(&inserted) {
+                        // Its client may have gone away.
+                        let _ = answer.send(Ok(*inserted));
+                    }
+                    self.announce(&messages, &inserted);
+                }
                 // One row that the database refuses must not take the others down with it.
                 Err(StoreError::Rejected(_)) if messages.len() > 1 => {
                     let half = messages.len() / 2;
@@ -138,11 +151,47 @@ impl Acceptor {
         }
     }
 
-    fn announce(&self, messages: &[NewMessage], answers: Vec<Answer>, inserted: &[Inserted]) {
-        for (answer, inserted) in answers.into_iter().zip(inserted) {
-            // Its client may have gone away.
-            let _ = answer.send(Ok(*inserted));
+    /// Logs messages in the order given, as many in one commit as there are. What became of each; where a message could
+    /// not be logged for want of a database or of room, neither it nor those behind it have a verdict, so that the order
+    /// holds when they are handed in again.
+    pub async fn accept_in_order(&self, messages: Vec<NewMessage>) -> Vec<Verdict> {
+        let mut verdicts = Vec::with_capacity(messages.len());
+        let mut parts = vec![messages];
+        while let Some(mut part) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            if self.has_room().is_err() {
+                return verdicts;
+            }
+            match self.store.accept(&part).await {
+                Ok(inserted) => {
+                    self.announce(&part, &inserted);
+                    verdicts.extend(inserted.into_iter().map(Ok));
+                }
+                Err(StoreError::Rejected(_)) if part.len() > 1 => {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.extend([rest, part]);
+                }
+                Err(StoreError::Rejected(reason)) => {
+                    tracing::error!(reason, "the database refuses a message");
+                    verdicts.push(Err(Refusal::Malformed));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, rows = part.len(), "submissions wait: they could not be logged");
+                    return verdicts;
+                }
+            }
         }
+        verdicts
+    }
+
+    fn announce(&self, messages: &[NewMessage], inserted: &[Inserted]) {
+        let new = inserted.iter().filter_map(|inserted| match inserted {
+            Inserted::New(id) => Some(*id),
+            Inserted::Replay(_) | Inserted::KeyReused | Inserted::Duplicate => None,
+        });
+        self.feedback.became(new, Status::Pending);
         for (message, inserted) in messages.iter().zip(inserted) {
             if matches!(inserted, Inserted::New(_)) {
                 METRICS.ingest.accepted(message.submission.class);

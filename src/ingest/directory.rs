@@ -27,6 +27,8 @@ pub struct Directory {
     store: SharedStore,
     /// Accounts by the hash of a token that was found valid.
     accounts: Remembered<Vec<u8>, AccountId>,
+    /// Accounts by the name of a broker's user that is mapped to them.
+    broker_users: Remembered<String, AccountId>,
     lines: Remembered<LineId, Usable>,
 }
 
@@ -39,7 +41,12 @@ struct Usable {
 
 impl Directory {
     pub fn new(store: SharedStore) -> Directory {
-        Directory { store, accounts: Remembered::default(), lines: Remembered::default() }
+        Directory {
+            store,
+            accounts: Remembered::default(),
+            broker_users: Remembered::default(),
+            lines: Remembered::default(),
+        }
     }
 
     /// The account of a token, which is active.
@@ -74,6 +81,22 @@ impl Directory {
         }
         let record = self.store.lines(&[line]).await.map_err(unavailable)?.pop();
         record.filter(|record| record.account == account).map(|record| record.class).ok_or(unknown)
+    }
+
+    /// The account that a user of the broker sends for, which is active. The broker has checked the name.
+    pub async fn account_of_broker_user(&self, user: &str) -> Result<AccountId, Refusal> {
+        let user = user.to_owned();
+        if let Some(account) = self.broker_users.get(&user) {
+            return Ok(account);
+        }
+        match self.store.broker_user(&user).await.map_err(unavailable)? {
+            Some(mapped) if mapped.account_active => {
+                self.broker_users.put(user, mapped.account);
+                Ok(mapped.account)
+            }
+            Some(_) => Err(Refusal::AccountInactive),
+            None => Err(Refusal::NoToken),
+        }
     }
 
     /// Whether the account may send from this line, of this class.

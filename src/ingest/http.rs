@@ -15,18 +15,15 @@ use axum::response::Response;
 use axum::routing::any;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::parameters::{BodyType, Parameters};
 use super::refusal::Refusal;
 use super::validate::MAX_WAIT;
-use super::{Accepted, FromHeaders, Ingest};
-use crate::message::Class;
+use super::{Accepted, FromHeaders, Ingest, LONGEST_BODY};
+use crate::message::{Class, Envelope, MessageId};
 use crate::metrics::METRICS;
 
-/// Longest body (contract code 413).
-const LONGEST_BODY: usize = 64 * 1024;
 /// A body that is not complete by then is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 /// What is read and thrown away of a body that is too long, so that its sender reads the answer.
@@ -160,21 +157,6 @@ fn prefer_wait(headers: &HeaderMap) -> Option<Duration> {
         })
 }
 
-/// The documented envelope.
-#[derive(Serialize)]
-struct Envelope<'a> {
-    r#return: Return<'a>,
-}
-
-#[derive(Serialize)]
-struct Return<'a> {
-    status: &'a str,
-    status_code: i32,
-    #[serde(rename = "messageId")]
-    message_id: &'a str,
-    cdls_id: i64,
-}
-
 fn answered(accepted: &Accepted) -> Response {
     match accepted {
         Accepted::Queued(id) => envelope(200, "OK", 0, "", id.0),
@@ -194,8 +176,7 @@ fn refused(refusal: Refusal) -> Response {
 }
 
 fn envelope(http_status: u16, status: &str, status_code: i32, message_id: &str, cdls_id: i64) -> Response {
-    let body = Envelope { r#return: Return { status, status_code, message_id, cdls_id } };
-    let json = serde_json::to_vec(&body).expect("texts and integers are always JSON");
+    let json = Envelope::new(status, status_code, message_id, MessageId(cdls_id)).to_json();
     let mut response = Response::new(Body::from(json));
     *response.status_mut() = StatusCode::from_u16(http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

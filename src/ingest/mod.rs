@@ -3,6 +3,7 @@
 //! Nothing here calls Meta or waits for a broker: an answer depends on the database alone.
 
 mod accept;
+mod amqp;
 mod batch;
 mod directory;
 pub mod http;
@@ -19,7 +20,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::SharedBroker;
-use crate::message::{AccountId, CampaignState, Class, ErrorKind, MessageId, Reply, Status, Submission};
+use crate::feedback::Feedback;
+use crate::message::{
+    AccountId, CampaignState, Class, ErrorKind, MessageId, Outcome, Reply, Status, Submission, Waiter,
+};
 use crate::settings::Settings;
 use crate::store::{IdempotencyKey, Inserted, LogRow, NewMessage, Once, Scope, SharedStore, StoreError};
 use accept::{Acceptor, Waiting};
@@ -29,6 +33,8 @@ use refusal::Refusal;
 use validate::Checked;
 use waiters::Waiters;
 
+/// Longest body of a submission (contract code 413).
+pub const LONGEST_BODY: usize = 64 * 1024;
 const MAX_KEY_CHARS: usize = 255;
 /// How often a repeated request that waits looks at the row of the first.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -79,10 +85,12 @@ impl Ingest {
     pub fn new(
         store: SharedStore,
         broker: SharedBroker,
+        feedback: Feedback,
         settings: &Settings,
         stopping: CancellationToken,
     ) -> Arc<Ingest> {
-        let (acceptor, waiting) = Acceptor::new(store.clone(), broker.clone(), settings.ingest.max_backlog);
+        let (acceptor, waiting) =
+            Acceptor::new(store.clone(), broker.clone(), feedback, settings.ingest.max_backlog);
         Arc::new(Ingest {
             directory: Directory::new(store.clone()),
             store,
@@ -176,10 +184,7 @@ impl Ingest {
         parameters: &Parameters,
     ) -> Result<NewMessage, Refusal> {
         let checked = validate::check(parameters, class)?;
-        self.directory.usable(account, checked.line, class).await?;
-        if let Some(cp_id) = &checked.cp_id {
-            self.campaign_goes_on(account, cp_id).await?;
-        }
+        self.may_send(account, class, &checked).await?;
         let httpdup = checked.httpdup;
         Ok(NewMessage { submission: self.submission(account, class, checked), once: None, httpdup })
     }
@@ -201,6 +206,15 @@ impl Ingest {
         match bearer {
             Some(token) => self.directory.account(token).await,
             None => Err(Refusal::NoToken),
+        }
+    }
+
+    /// Whether the account may send this: line and campaign.
+    async fn may_send(&self, account: AccountId, class: Class, checked: &Checked) -> Result<(), Refusal> {
+        self.directory.usable(account, checked.line, class).await?;
+        match &checked.cp_id {
+            Some(cp_id) => self.campaign_goes_on(account, cp_id).await,
+            None => Ok(()),
         }
     }
 
@@ -239,8 +253,9 @@ impl Ingest {
         let mut ticket = None;
         if deadline > Instant::now() {
             let registered = self.waiters.register();
-            message.submission.waiter =
-                Some(format!("{}/{}", self.broker.reply_address(), registered.name()));
+            let address = self.broker.reply_address().to_owned();
+            let waiter = Waiter::Request { address, ticket: registered.name().to_owned() };
+            message.submission.waiter = Some(waiter.column());
             ticket = Some(registered);
         }
         let id = match self.acceptor.accept(message).await? {
@@ -304,7 +319,13 @@ fn accepted(id: MessageId, status: Status, http_status: i32, message_id: String)
 }
 
 fn accepted_row(row: LogRow) -> Accepted {
-    // A row that expired was not ended by the answer it had before.
-    let http_status = if row.error_kind == Some(ErrorKind::Expired) { 0 } else { row.status_code };
-    accepted(row.cdls_id, row.status, http_status, row.message_id.unwrap_or_default())
+    let Outcome { cdls_id, status, status_code, message_id } = outcome_of(row);
+    accepted(cdls_id, status, status_code, message_id)
+}
+
+/// How a row stands. One that expired was not ended by the answer it had before.
+fn outcome_of(row: LogRow) -> Outcome {
+    let status_code = if row.error_kind == Some(ErrorKind::Expired) { 0 } else { row.status_code };
+    let message_id = row.message_id.unwrap_or_default();
+    Outcome { cdls_id: row.cdls_id, status: row.status, status_code, message_id }
 }

@@ -4,6 +4,7 @@
 
 mod breaker;
 mod class;
+mod envelope;
 mod id;
 mod job;
 mod outcome;
@@ -11,9 +12,11 @@ mod redact;
 mod status;
 mod submission;
 mod timestamp;
+mod waiter;
 
 pub use breaker::BreakerState;
 pub use class::{Class, Lane, Medium, MessageKind};
+pub use envelope::Envelope;
 pub use id::{AccountId, LineId, MessageId, PARTITIONS, Partition};
 pub use job::{JOB_VERSION, Job, JobLine, Reply};
 pub use outcome::{ErrorDetail, Outcome};
@@ -21,6 +24,7 @@ pub use redact::{MAX_ERROR_CHARS, redact};
 pub use status::{CampaignState, ErrorKind, Status};
 pub use submission::{MAX_DEST_CHARS, Submission};
 pub use timestamp::{time, time_or_null, timestamp};
+pub use waiter::{ReplyTo, Waiter};
 
 /// A stored word that this version does not know, such as a status written by a newer one.
 #[derive(Debug, thiserror::Error)]

@@ -26,6 +26,6 @@ pub struct Submission {
     pub send_at: Option<OffsetDateTime>,
     /// Not sent later than this long after `send_at`, or after the row's creation.
     pub valid_for: Duration,
-    /// Where the outcome is to be announced: `<reply queue>/<ticket>`, made by the process that waits.
+    /// Where the outcome is to be told: [`super::Waiter::column`].
     pub waiter: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! The admin listener: health for supervisors and load balancers, metrics for Prometheus. No authentication, and
-//! nothing secret.
+//! The admin listener: health for supervisors and load balancers, metrics for Prometheus, and the documents that
+//! describe the interfaces. No authentication, and nothing secret.
 
 mod rows;
 
@@ -55,6 +55,9 @@ struct Readiness {
     graph: BreakerState,
 }
 
+/// What producers and listeners may rely on, as an AsyncAPI 3 document.
+const ASYNCAPI: &str = include_str!("../../docs/asyncapi.json");
+
 /// `/healthz`: the process lives. `/readyz`: its database is reachable and has a schema it knows; broker, leases
 /// and Graph are reported and do not make it red. `/metrics`: what this process counts.
 pub fn router(
@@ -68,6 +71,7 @@ pub fn router(
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/asyncapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], ASYNCAPI)))
         .with_state(Arc::new(ops))
 }
 

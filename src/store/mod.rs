@@ -127,6 +127,9 @@ pub trait Store: Send + Sync + 'static {
     /// The token with this identifier (first ten characters), unless it is revoked.
     async fn token(&self, token_id: &str) -> Result<Option<TokenRecord>, StoreError>;
 
+    /// The account that a user of the broker sends for, if one is mapped.
+    async fn broker_user(&self, user: &str) -> Result<Option<BrokerUser>, StoreError>;
+
     /// Lines by id, whoever owns them; the caller compares accounts. Missing ids are left out.
     async fn lines(&self, ids: &[LineId]) -> Result<Vec<LineRecord>, StoreError>;
 
@@ -214,6 +217,9 @@ pub trait Store: Send + Sync + 'static {
     /// One row, if the scope may see it.
     async fn log_row(&self, scope: Scope, id: MessageId) -> Result<Option<LogRow>, StoreError>;
 
+    /// Rows by id, whoever owns them; missing ids are left out. For events, which carry their account.
+    async fn log_rows(&self, ids: &[MessageId]) -> Result<Vec<LogRow>, StoreError>;
+
     /// Rows with ids above `after`, lowest first, at most `limit`.
     async fn log_after(
         &self,
@@ -275,6 +281,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether there was such a token that was not revoked yet.
     async fn revoke_token(&self, token_id: &str) -> Result<bool, StoreError>;
+
+    /// Lets a user of the broker send for an account; `Invalid` if the account does not exist or the user is mapped.
+    async fn map_broker_user(&self, account: AccountId, user: &str) -> Result<(), StoreError>;
+
+    /// Whether the user was mapped.
+    async fn unmap_broker_user(&self, user: &str) -> Result<bool, StoreError>;
+
+    /// All mapped users, by name.
+    async fn broker_users(&self) -> Result<Vec<BrokerUserRow>, StoreError>;
 
     /// Adds a line; `Invalid` if the account does not exist or the id is taken.
     async fn add_line(&self, line: &NewLine) -> Result<LineId, StoreError>;

@@ -17,6 +17,13 @@ pub struct TokenRecord {
     pub hash: Vec<u8>,
 }
 
+/// The account that a user of the broker sends for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BrokerUser {
+    pub account: AccountId,
+    pub account_active: bool,
+}
+
 /// A line as the worker and the ingest need it, with its account's state.
 #[derive(Debug, Clone)]
 pub struct LineRecord {
@@ -235,6 +242,15 @@ pub struct AccountRow {
     pub cdcs_id: AccountId,
     pub cdcs_name: String,
     pub cdcs_active: bool,
+    #[serde(serialize_with = "crate::message::time")]
+    pub created_at: OffsetDateTime,
+}
+
+/// A mapped user of the broker as listed.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct BrokerUserRow {
+    pub broker_user: String,
+    pub cdcs_id: AccountId,
     #[serde(serialize_with = "crate::message::time")]
     pub created_at: OffsetDateTime,
 }

@@ -17,13 +17,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("broker", &["message", "metrics", "settings"]),
     ("graph", &["message", "policy", "settings"]),
     ("server", &[]),
-    ("ingest", &["broker", "message", "metrics", "server", "settings", "store", "tokens"]),
-    ("dispatch", &["broker", "graph", "message", "metrics", "policy", "settings", "store"]),
+    ("feedback", &["broker", "message", "settings", "store"]),
+    ("ingest", &["broker", "feedback", "message", "metrics", "server", "settings", "store", "tokens"]),
+    ("dispatch", &["broker", "feedback", "graph", "message", "metrics", "policy", "settings", "store"]),
     ("ops", &["broker", "message", "metrics", "server", "store"]),
     ("simulator", &[]),
     (
         "app",
-        &["broker", "dispatch", "graph", "ingest", "message", "ops", "policy", "server", "settings", "store"],
+        &[
+            "broker", "dispatch", "feedback", "graph", "ingest", "message", "ops", "policy", "server",
+            "settings", "store",
+        ],
     ),
     (
         "cli",

@@ -7,7 +7,10 @@ use meta_dispatch::message::Status;
 use serde_json::Value;
 
 use crate::support::pipeline::{Backend, PAGE_TOKEN, Pipeline, eventually};
+use crate::support::producer::Producer;
+use crate::support::rabbitmq::Vhost;
 use crate::support::serve::{PRINTED, Serve, database, free_port, spawn};
+use crate::support::unreadable;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_finishes_the_calls_in_flight_and_exits_0_and_nothing_secret_was_printed() {
@@ -59,7 +62,7 @@ async fn what_a_killed_process_left_is_sent_or_held_and_never_sent_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_serve_on_one_file_is_refused_and_commands_work_beside_the_first() {
     let serve = Serve::start(Duration::ZERO).await;
-    let mut second = spawn(&serve.folder, &serve.simulator, free_port());
+    let mut second = spawn(&serve.folder, &serve.simulator, free_port(), free_port());
     assert_eq!(second.wait().expect("it ended").code(), Some(1));
     let printed = std::fs::read_to_string(serve.folder.path().join(PRINTED)).expect("UTF-8");
     assert!(printed.lines().any(|line| line.starts_with("error: ") && line.contains("serve")), "{printed}");
@@ -108,4 +111,17 @@ async fn unknown_messages_are_seen_in_metrics_and_named_in_the_log() {
     let (status, printed) = serve.ended().await;
     assert!(status.success());
     assert!(printed.contains("messages are UNKNOWN") && !printed.contains("a private text"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_nested_as_deep_as_a_frame_allows_do_not_end_the_process() {
+    let vhost = Vhost::lease().await;
+    let mut serve = Serve::start(Duration::ZERO).await;
+    serve.restart_on(&vhost).await;
+    let producer = Producer::connect_to(&vhost, &serve.tsid).await;
+    producer.intake_is_up().await;
+    unreadable::publish_deep(vhost.url().expose_secret(), 1).await;
+    // It named no account, and is refused like any other.
+    producer.rejected().await;
+    assert!(serve.is_running());
 }

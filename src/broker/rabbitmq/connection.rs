@@ -166,6 +166,11 @@ pub(super) trait Session: Send {
 
     /// Whether there is a connection.
     fn connected(&self, connected: bool);
+
+    /// How long to wait at most before the next session, where the last one gives a reason to.
+    fn longest_delay(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Keeps a session running until `stop`.
@@ -177,7 +182,7 @@ pub(super) async fn supervise<S: Session>(endpoint: Endpoint, mut session: S, st
         if began.elapsed() > 2 * LONGEST_DELAY {
             delays = Delays::default();
         }
-        let delay = delays.next();
+        let delay = delays.next().min(session.longest_delay().unwrap_or(LONGEST_DELAY));
         tracing::warn!(broker = %endpoint, %error, retry_in = ?delay, "RabbitMQ: {} is interrupted", S::PURPOSE);
         stop.run_until_cancelled(tokio::time::sleep(delay)).await;
     }

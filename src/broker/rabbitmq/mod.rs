@@ -1,14 +1,16 @@
 //! The queue over RabbitMQ.
 //!
 //! Two connections, each with a supervisor of its own: `publisher` (a connection that the broker has blocked
-//! carries nothing, not even acknowledgements) and `consumer`. `outbox` holds what is to be published, `topology`
-//! knows the names, `connection` connects and reconnects, `acks` and `replies` serve the consumer. The only module
-//! that knows lapin.
+//! carries nothing, not even acknowledgements) and `consumer`; where submissions are taken in, a third, `intake`.
+//! `outbox` and `outgoing` hold what is to be published, `topology` knows what stands on the server, `connection`
+//! connects and reconnects, `acks` and `replies` serve the consumer. The only module that knows lapin.
 
 mod acks;
 mod connection;
 mod consumer;
+mod intake;
 mod outbox;
+mod outgoing;
 mod publisher;
 pub mod reach;
 mod replies;
@@ -21,21 +23,29 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Arrivals, Broker, BrokerError, BrokerState, JobDelivery, REPLIES_HELD};
-use crate::message::{JOB_VERSION, Job, Partition, Reply};
+use super::{Arrivals, Broker, BrokerError, BrokerState, IntakeBatch, JobDelivery, REPLIES_HELD, Rejected};
+use crate::message::{JOB_VERSION, Job, Partition, Reply, ReplyTo};
 use connection::{Endpoint, supervise};
 use consumer::JobConsumer;
+use intake::Intake;
 use outbox::Outbox;
+use outgoing::Outgoing;
 use publisher::Publisher;
-use replies::{OutgoingReply, ReplyListener};
+use replies::ReplyListener;
 
 /// Jobs read from the broker that wait for the dispatcher.
 const JOBS_HELD: usize = 64;
+/// Events that wait to be published; more are dropped.
+const EVENTS_HELD: usize = 10_000;
+/// Refused submissions that wait to be published; more wait for a place.
+const REJECTED_HELD: usize = 256;
+/// How long the broker may take to confirm one.
+const REJECTED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the connections may take to close after what was pending is published.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -45,7 +55,10 @@ pub struct RabbitBroker {
     outbox: Arc<Outbox>,
     wanted: watch::Sender<BTreeSet<Partition>>,
     own_replies: mpsc::Sender<Reply>,
-    other_replies: mpsc::Sender<OutgoingReply>,
+    other_replies: mpsc::Sender<Outgoing>,
+    events: mpsc::Sender<Outgoing>,
+    rejected: mpsc::Sender<Outgoing>,
+    endpoint: Endpoint,
     health: Arc<Health>,
     stop_consuming: CancellationToken,
     stop_publishing: CancellationToken,
@@ -59,6 +72,8 @@ impl RabbitBroker {
         let (jobs_out, jobs) = mpsc::channel::<JobDelivery>(JOBS_HELD);
         let (own_replies, replies) = mpsc::channel(REPLIES_HELD);
         let (other_replies, outgoing_replies) = mpsc::channel(REPLIES_HELD);
+        let (events, outgoing_events) = mpsc::channel(EVENTS_HELD);
+        let (rejected, outgoing_rejected) = mpsc::channel(REJECTED_HELD);
         let (wanted, wanted_now) = watch::channel(BTreeSet::new());
         let broker = Arc::new(RabbitBroker {
             address: topology::new_reply_queue(),
@@ -66,6 +81,9 @@ impl RabbitBroker {
             wanted,
             own_replies: own_replies.clone(),
             other_replies,
+            events,
+            rejected,
+            endpoint: endpoint.clone(),
             health: Arc::default(),
             stop_consuming: CancellationToken::new(),
             stop_publishing: CancellationToken::new(),
@@ -74,6 +92,8 @@ impl RabbitBroker {
         let publisher = Publisher {
             outbox: broker.outbox.clone(),
             replies: outgoing_replies,
+            events: outgoing_events,
+            rejected: outgoing_rejected,
             health: broker.health.clone(),
         };
         let consumer = JobConsumer {
@@ -108,11 +128,44 @@ impl Broker for RabbitBroker {
         let taken = if address == self.address {
             self.own_replies.try_send(reply).is_ok()
         } else {
-            OutgoingReply::new(address, &reply)
+            Outgoing::reply(address, &reply)
                 .is_some_and(|outgoing| self.other_replies.try_send(outgoing).is_ok())
         };
         if !taken {
             tracing::debug!(address, "a reply was dropped; its outcome stands in the log");
+        }
+    }
+
+    fn take_in(&self, longest_body: usize) -> Option<mpsc::Receiver<IntakeBatch>> {
+        // One batch waits while one is committed; further submissions stay with the broker.
+        let (batches_out, batches) = mpsc::channel(1);
+        let intake = Intake::new(batches_out, longest_body);
+        self.connections.spawn(supervise(self.endpoint.clone(), intake, self.stop_consuming.clone()));
+        Some(batches)
+    }
+
+    fn answer(&self, to: &ReplyTo, envelope: Vec<u8>) {
+        let taken = Outgoing::answer(to, envelope)
+            .is_some_and(|outgoing| self.other_replies.try_send(outgoing).is_ok());
+        if !taken {
+            tracing::debug!(queue = to.queue, "an answer to a producer was dropped; it stands in the log");
+        }
+    }
+
+    async fn reject(&self, rejected: Rejected) -> bool {
+        let (confirmed, is_confirmed) = oneshot::channel();
+        let outgoing = Outgoing::rejected(rejected, confirmed);
+        let published = async {
+            self.rejected.send(outgoing).await.ok()?;
+            is_confirmed.await.ok()
+        };
+        timeout(REJECTED_TIMEOUT, published).await.ok().flatten().unwrap_or(false)
+    }
+
+    fn event(&self, key: &str, event: Vec<u8>) {
+        let taken = Outgoing::event(key, event).is_some_and(|event| self.events.try_send(event).is_ok());
+        if !taken {
+            tracing::debug!(key, "an event was dropped; the log has what it told");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The publishing connection: jobs with confirms, replies without.
+//! The publishing connection: jobs and refused submissions with confirms, replies and events without.
 //!
 //! Nothing is awaited in turn: each job is a future of its own, so all partitions are on their way at once. A
 //! session gives up after 5 s without a confirm, except while the broker has blocked the connection (memory or
@@ -22,14 +22,14 @@ use uuid::Uuid;
 
 use super::connection::{Link, Session, SessionError};
 use super::outbox::{Outbox, Parcel};
-use super::replies::OutgoingReply;
+use super::outgoing::Outgoing;
 use super::{Health, read_job, topology};
 use crate::message::Partition;
 
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 const CHECK_EVERY: Duration = Duration::from_millis(500);
-/// Replies being written at a time; the others wait in their channel, which is bounded too.
-const REPLIES_AT_ONCE: usize = 256;
+/// Messages that are no jobs, written at a time; the others wait in their channels, which are bounded too.
+const OUTGOING_AT_ONCE: usize = 256;
 /// How long the next job waits after one, and how much longer for each row the one announced, up to a number: 800 jobs a
 /// second while each announces a row, 300 when they announce ten and more.
 const AFTER_A_JOB: Duration = Duration::from_micros(1_000);
@@ -38,12 +38,15 @@ const ROWS_WAITED_FOR: u32 = 10;
 /// Jobs after a pause do not wait for this long.
 const SAVED_UP: Duration = Duration::from_millis(16);
 const PERSISTENT: u8 = 2;
-const TRANSIENT: u8 = 1;
 
-/// Publishes what is in the outbox, and replies for other processes.
+/// Publishes what is in the outbox, and what goes to other processes, producers and listeners.
 pub(super) struct Publisher {
     pub(super) outbox: Arc<Outbox>,
-    pub(super) replies: mpsc::Receiver<OutgoingReply>,
+    /// To processes and producers.
+    pub(super) replies: mpsc::Receiver<Outgoing>,
+    pub(super) events: mpsc::Receiver<Outgoing>,
+    /// Refused submissions, each confirmed.
+    pub(super) rejected: mpsc::Receiver<Outgoing>,
     pub(super) health: Arc<Health>,
 }
 
@@ -69,7 +72,7 @@ impl Publisher {
         timeout(CONFIRM_TIMEOUT, jobs.confirm_select(ConfirmSelectOptions::default()))
             .await
             .map_err(|_| SessionError::Timeout("confirm.select"))??;
-        let replies = link.channel().await?;
+        let outlets = Outlets::open(link).await?;
         let mut events = link.events();
         let mut check = interval(CHECK_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -78,7 +81,7 @@ impl Publisher {
         loop {
             let next_job = self.publish_jobs(&mut under_way);
             tokio::select! {
-                () = stop.cancelled() => return self.write_last_replies(under_way, &replies).await,
+                () = stop.cancelled() => return self.write_last_replies(under_way, &outlets).await,
                 Some(event) = events.next() => match event {
                     Event::ConnectionBlocked(reason) => {
                         tracing::warn!(reason, "RabbitMQ takes no messages; jobs wait and merge");
@@ -92,14 +95,22 @@ impl Publisher {
                     Done::Job { partition, id, returned } => {
                         self.settle(&mut under_way, partition, id, returned?);
                     }
-                    Done::Reply(written) => {
-                        under_way.replies -= 1;
+                    Done::Outgoing(written) => {
+                        under_way.outgoing -= 1;
                         written?;
                     }
                 },
                 () = self.outbox.filled(), if !under_way.blocked => {}
                 () = sleep_until(next_job.unwrap_or_else(Instant::now)), if next_job.is_some() => {}
-                Some(reply) = self.replies.recv(), if under_way.may_reply() => under_way.reply(&replies, reply),
+                Some(reply) = self.replies.recv(), if under_way.may_write() => under_way.write(&outlets.plain, reply),
+                Some(refused) = self.rejected.recv(), if under_way.may_write() => {
+                    under_way.write(&outlets.confirming, refused);
+                }
+                Some(event) = self.events.recv(), if under_way.may_write() => {
+                    if outlets.declared {
+                        under_way.write(&outlets.plain, event);
+                    }
+                }
                 _ = check.tick() => under_way.check(link)?,
             }
         }
@@ -151,24 +162,55 @@ impl Publisher {
     async fn write_last_replies(
         &mut self,
         mut under_way: UnderWay,
-        channel: &Channel,
+        outlets: &Outlets,
     ) -> Result<(), SessionError> {
         if under_way.blocked {
             return Ok(());
         }
         while let Ok(reply) = self.replies.try_recv() {
-            under_way.reply(channel, reply);
+            under_way.write(&outlets.plain, reply);
+        }
+        while outlets.declared
+            && let Ok(event) = self.events.try_recv()
+        {
+            under_way.write(&outlets.plain, event);
         }
         let written = async {
-            while under_way.replies > 0 {
-                if let Some(Done::Reply(written)) = under_way.futures.next().await {
-                    under_way.replies -= 1;
+            while under_way.outgoing > 0 {
+                if let Some(Done::Outgoing(written)) = under_way.futures.next().await {
+                    under_way.outgoing -= 1;
                     written?;
                 }
             }
             Ok(())
         };
         timeout(CONFIRM_TIMEOUT, written).await.map_err(|_| SessionError::Timeout("a reply"))?
+    }
+}
+
+/// The channels for what is no job.
+struct Outlets {
+    plain: Channel,
+    confirming: Channel,
+    /// An exchange that is not there would end the channel with each event.
+    declared: bool,
+}
+
+impl Outlets {
+    async fn open(link: &Link) -> Result<Outlets, SessionError> {
+        // On a channel of its own, which a refusal closes: jobs need none of it.
+        let declaring = link.channel().await?;
+        let declared = timeout(CONFIRM_TIMEOUT, topology::declare_outlets(&declaring))
+            .await
+            .map_err(|_| SessionError::Timeout("declaring cdls.events"))?;
+        if let Err(error) = &declared {
+            tracing::error!(%error, "RabbitMQ: cdls.rejected or cdls.events cannot be declared; events are dropped");
+        }
+        let (plain, confirming) = (link.channel().await?, link.channel().await?);
+        timeout(CONFIRM_TIMEOUT, confirming.confirm_select(ConfirmSelectOptions::default()))
+            .await
+            .map_err(|_| SessionError::Timeout("confirm.select"))??;
+        Ok(Outlets { plain, confirming, declared: declared.is_ok() })
     }
 }
 
@@ -179,7 +221,8 @@ struct UnderWay {
     futures: FuturesUnordered<BoxFuture<'static, Done>>,
     /// When each job was published, or the broker last unblocked.
     since: BTreeMap<Uuid, Instant>,
-    replies: usize,
+    /// Messages that are no jobs.
+    outgoing: usize,
     /// Work queues declared on this connection.
     declared: HashSet<Partition>,
     blocked: bool,
@@ -187,7 +230,7 @@ struct UnderWay {
 
 enum Done {
     Job { partition: Partition, id: Uuid, returned: Result<Option<Box<BasicReturnMessage>>, SessionError> },
-    Reply(lapin::Result<()>),
+    Outgoing(lapin::Result<()>),
 }
 
 impl UnderWay {
@@ -197,7 +240,7 @@ impl UnderWay {
             next_job: Instant::now(),
             futures: FuturesUnordered::new(),
             since: BTreeMap::new(),
-            replies: 0,
+            outgoing: 0,
             declared: HashSet::new(),
             blocked: false,
         }
@@ -218,14 +261,14 @@ impl UnderWay {
         }));
     }
 
-    fn may_reply(&self) -> bool {
-        !self.blocked && self.replies < REPLIES_AT_ONCE
+    fn may_write(&self) -> bool {
+        !self.blocked && self.outgoing < OUTGOING_AT_ONCE
     }
 
-    fn reply(&mut self, channel: &Channel, reply: OutgoingReply) {
-        self.replies += 1;
-        let channel = channel.clone();
-        self.futures.push(Box::pin(async move { Done::Reply(write_reply(channel, reply).await) }));
+    fn write(&mut self, channel: &Channel, outgoing: Outgoing) {
+        self.outgoing += 1;
+        let written = outgoing.publish(channel.clone());
+        self.futures.push(Box::pin(async move { Done::Outgoing(written.await) }));
     }
 
     fn set_blocked(&mut self, blocked: bool) {
@@ -267,12 +310,4 @@ async fn publish(
         Confirmation::Ack(returned) => Ok(returned.map(Box::new)),
         Confirmation::Nack(_) | Confirmation::NotRequested => Err(SessionError::Refused(queue.to_string())),
     }
-}
-
-/// Resolves when the reply is written to the socket.
-async fn write_reply(channel: Channel, reply: OutgoingReply) -> lapin::Result<()> {
-    let properties =
-        BasicProperties::default().with_delivery_mode(TRANSIENT).with_content_type("application/json".into());
-    let options = BasicPublishOptions::default();
-    channel.basic_publish("".into(), reply.queue, options, &reply.body, properties).await.map(drop)
 }

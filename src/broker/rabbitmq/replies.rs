@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use lapin::options::BasicConsumeOptions;
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::FieldTable;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -18,21 +18,6 @@ use crate::message::Reply;
 
 const SETUP_TIMEOUT: Duration = Duration::from_secs(5);
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
-
-/// A reply on its way to another process.
-pub(super) struct OutgoingReply {
-    pub(super) queue: ShortString,
-    pub(super) body: Vec<u8>,
-}
-
-impl OutgoingReply {
-    /// `None` if the address is no reply queue.
-    pub(super) fn new(address: &str, reply: &Reply) -> Option<OutgoingReply> {
-        let queue = topology::reply_queue(address)?;
-        let body = serde_json::to_vec(reply).expect("a reply is numbers and words");
-        Some(OutgoingReply { queue, body })
-    }
-}
 
 /// Consumes the reply queue.
 pub(super) struct ReplyListener {

@@ -1,12 +1,14 @@
-//! What stands on the server: names and arguments of the queues. All of them are ours and may change; producers
-//! and listeners use other names (contract: "RabbitMQ").
+//! What stands on the server: exchanges and queues, declared by whoever uses them. Those of producers and listeners
+//! stand in [`super::super::public`]; the others are ours and may change.
 
-use lapin::options::QueueDeclareOptions;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Result};
+use lapin::{Channel, ExchangeKind, Result};
 use uuid::Uuid;
 
-use crate::message::{PARTITIONS, Partition};
+use super::super::public::{self, Argument};
+
+use crate::message::{Class, PARTITIONS, Partition};
 
 const WORK_PREFIX: &str = "cdls.work.";
 const REPLY_PREFIX: &str = "cdls.reply.";
@@ -44,6 +46,56 @@ pub(super) async fn declare_work_queue(channel: &Channel, partition: Partition) 
     arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(WORK_QUEUE_JOBS));
     let options = QueueDeclareOptions { durable: true, ..Default::default() };
     channel.queue_declare(work_queue(partition), options, arguments).await.map(drop)
+}
+
+/// What producers and listeners use, and what catches what they do wrong.
+pub(super) async fn declare_public(channel: &Channel) -> Result<()> {
+    declare_exchange(channel, public::UNROUTED, ExchangeKind::Fanout, &[]).await?;
+    declare_exchange(channel, public::SUBMIT, ExchangeKind::Direct, public::SUBMIT_EXCHANGE_ARGUMENTS)
+        .await?;
+    declare_queue(channel, public::UNREADABLE, public::REJECTED_QUEUE_ARGUMENTS).await?;
+    declare_queue(channel, public::SUBMIT, public::SUBMIT_QUEUE_ARGUMENTS).await?;
+    let keys = Class::ALL.iter().map(|class| (public::SUBMIT, class.as_str()));
+    for (exchange, key) in keys.chain([(public::UNROUTED, "")]) {
+        let options = QueueBindOptions::default();
+        let none = FieldTable::default();
+        channel.queue_bind(public::SUBMIT.into(), exchange.into(), key.into(), options, none).await?;
+    }
+    declare_outlets(channel).await
+}
+
+/// What goes out to producers' operators and to listeners.
+pub(super) async fn declare_outlets(channel: &Channel) -> Result<()> {
+    declare_queue(channel, public::REJECTED, public::REJECTED_QUEUE_ARGUMENTS).await?;
+    declare_exchange(channel, public::EVENTS, ExchangeKind::Topic, &[]).await
+}
+
+async fn declare_exchange(
+    channel: &Channel,
+    name: &'static str,
+    kind: ExchangeKind,
+    arguments: public::Arguments,
+) -> Result<()> {
+    let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    channel.exchange_declare(name.into(), kind, options, table(arguments)).await
+}
+
+async fn declare_queue(channel: &Channel, name: &'static str, arguments: public::Arguments) -> Result<()> {
+    let options = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare(name.into(), options, table(arguments)).await.map(drop)
+}
+
+fn table(arguments: public::Arguments) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        let value = match value {
+            Argument::Text(text) => AMQPValue::LongString((*text).into()),
+            Argument::Number(number) => AMQPValue::LongLongInt(*number),
+            Argument::Yes => AMQPValue::Boolean(true),
+        };
+        table.insert((*name).into(), value);
+    }
+    table
 }
 
 /// Lives as long as the connection that declares it.

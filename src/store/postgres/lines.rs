@@ -14,7 +14,7 @@ use crate::store::{AccountRow, LineRecord, NewLine, PauseScope, StoreError, Toke
 const FOR_EVER: &str = "9999-12-31T23:59:59.999Z";
 
 /// A violated constraint in the words of an operator.
-fn violated(error: sqlx::Error, foreign: &str, duplicate: &str) -> StoreError {
+pub(super) fn violated(error: sqlx::Error, foreign: &str, duplicate: &str) -> StoreError {
     let kind = error.as_database_error().map(|database| database.kind());
     match kind {
         Some(sqlx::error::ErrorKind::ForeignKeyViolation) => StoreError::Invalid(foreign.to_owned()),

@@ -27,6 +27,15 @@ pub async fn row(pool: &PgPool, scope: Scope, id: MessageId) -> Result<Option<Lo
     found.as_ref().map(rows::log).transpose()
 }
 
+pub async fn rows(pool: &PgPool, ids: &[MessageId]) -> Result<Vec<LogRow>, StoreError> {
+    let found = sqlx::query(concat!("select ", log_columns!(), " from cdls where cdls_id = any($1)"))
+        .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
+        .fetch_all(pool)
+        .await
+        .map_err(failed)?;
+    found.iter().map(rows::log).collect()
+}
+
 const AFTER: &str = concat!(
     "select ",
     log_columns!(),

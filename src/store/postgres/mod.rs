@@ -4,6 +4,7 @@
 //! fresh table without statistics the planner would, at ten times the cost a row.
 
 mod accept;
+mod broker_user;
 mod dispatch;
 mod ingest;
 mod lease;
@@ -24,10 +25,10 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::{
-    AccountRow, Change, Claim, ClaimedRow, Flow, FlowRead, HeldRecipient, IdRange, Inserted, Lease,
-    LeaseReport, LineRecord, LogFilter, LogRow, Matching, NewLine, NewMessage, OpenRows, Operation,
-    PauseScope, RangeRead, ReadyRow, Recorded, RememberedKey, Resend, Resent, Resolution, SchemaState, Scope,
-    Selection, StatusCount, Store, StoreError, TokenRecord, TokenRow,
+    AccountRow, BrokerUser, BrokerUserRow, Change, Claim, ClaimedRow, Flow, FlowRead, HeldRecipient, IdRange,
+    Inserted, Lease, LeaseReport, LineRecord, LogFilter, LogRow, Matching, NewLine, NewMessage, OpenRows,
+    Operation, PauseScope, RangeRead, ReadyRow, Recorded, RememberedKey, Resend, Resent, Resolution,
+    SchemaState, Scope, Selection, StatusCount, Store, StoreError, TokenRecord, TokenRow,
 };
 use crate::message::{AccountId, CampaignState, Lane, LineId, MessageId, Partition};
 
@@ -352,6 +353,26 @@ impl Store for PostgresStore {
 
     async fn resume_line(&self, line: LineId) -> Result<bool, StoreError> {
         lines::resume_line(&self.calm, line).await
+    }
+
+    async fn broker_user(&self, user: &str) -> Result<Option<BrokerUser>, StoreError> {
+        broker_user::find(&self.ingest, user).await
+    }
+
+    async fn map_broker_user(&self, account: AccountId, user: &str) -> Result<(), StoreError> {
+        broker_user::map(&self.calm, account, user).await
+    }
+
+    async fn unmap_broker_user(&self, user: &str) -> Result<bool, StoreError> {
+        broker_user::unmap(&self.calm, user).await
+    }
+
+    async fn broker_users(&self) -> Result<Vec<BrokerUserRow>, StoreError> {
+        broker_user::all(&self.calm).await
+    }
+
+    async fn log_rows(&self, ids: &[MessageId]) -> Result<Vec<LogRow>, StoreError> {
+        log::rows(&self.calm, ids).await
     }
 
     async fn close(&self) {

@@ -124,10 +124,10 @@ pub async fn add_line(writer: &SqlitePool, line: &NewLine) -> Result<LineId, Sto
     Ok(LineId(added.last_insert_rowid()))
 }
 
-fn no_account(account: AccountId) -> StoreError {
+pub(super) fn no_account(account: AccountId) -> StoreError {
     StoreError::Invalid(format!("account {account} does not exist"))
 }
 
-fn kind(error: &sqlx::Error) -> Option<ErrorKind> {
+pub(super) fn kind(error: &sqlx::Error) -> Option<ErrorKind> {
     error.as_database_error().map(|error| error.kind())
 }

@@ -42,6 +42,16 @@ pub async fn row(reader: &SqlitePool, scope: Scope, id: MessageId) -> Result<Opt
     found.as_ref().map(log_row).transpose()
 }
 
+/// Rows by id; missing ids are left out.
+pub async fn rows(reader: &SqlitePool, ids: &[MessageId]) -> Result<Vec<LogRow>, StoreError> {
+    let found = sqlx::query(concat!(log_select!(), "where cdls_id in (select value from json_each(?1))"))
+        .bind(serde_json::json!(ids).to_string())
+        .fetch_all(reader)
+        .await
+        .map_err(failed)?;
+    found.iter().map(log_row).collect()
+}
+
 /// Rows with ids above `after`, lowest first.
 pub async fn after(
     reader: &SqlitePool,

@@ -7,6 +7,7 @@
 //! Never here: policy, and a second `serve` on the same file ([`SqliteStore::open_exclusive`] refuses it).
 
 mod accept;
+mod broker_user;
 mod clock;
 mod directory;
 mod dispatch;
@@ -284,6 +285,26 @@ impl Store for SqliteStore {
 
     async fn resume_line(&self, line: LineId) -> Result<bool, StoreError> {
         line::resume(&self.writer, line).await
+    }
+
+    async fn broker_user(&self, user: &str) -> Result<Option<BrokerUser>, StoreError> {
+        broker_user::find(&self.reader, user).await
+    }
+
+    async fn map_broker_user(&self, account: AccountId, user: &str) -> Result<(), StoreError> {
+        broker_user::map(&self.writer, account, user).await
+    }
+
+    async fn unmap_broker_user(&self, user: &str) -> Result<bool, StoreError> {
+        broker_user::unmap(&self.writer, user).await
+    }
+
+    async fn broker_users(&self) -> Result<Vec<BrokerUserRow>, StoreError> {
+        broker_user::all(&self.reader).await
+    }
+
+    async fn log_rows(&self, ids: &[MessageId]) -> Result<Vec<LogRow>, StoreError> {
+        log::rows(&self.reader, ids).await
     }
 
     async fn close(&self) {

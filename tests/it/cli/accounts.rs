@@ -84,3 +84,19 @@ fn a_blank_name_and_a_wrong_id_are_wrong_usage() {
         assert_eq!(program.run(arguments).code, 2, "{arguments}");
     }
 }
+
+#[test]
+fn a_user_of_the_broker_is_mapped_listed_and_unmapped() {
+    let program = Program::new();
+    program.json("account add --name Example");
+    let mapped = program.json("account map-user --account 1 --user shop");
+    assert_eq!(mapped, serde_json::json!({"broker_user": "shop", "cdcs_id": 1}));
+    let again = program.run("account map-user --account 1 --user shop");
+    assert!(again.error().contains("account unmap-user --user shop"));
+    let listed = program.json("account list-users");
+    assert_eq!(listed["broker_users"][0]["broker_user"], "shop");
+    assert!(program.run("account list-users").stdout.contains("shop"));
+    assert!(program.run("account unmap-user --user shop").stdout.contains("within 10 seconds"));
+    assert!(program.run("account unmap-user --user shop").error().contains("shop"));
+    assert!(program.run("account map-user --account 7 --user shop").error().contains('7'));
+}

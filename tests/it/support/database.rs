@@ -22,6 +22,21 @@ impl Database {
         self.url.as_str()
     }
 
+    /// Takes the database away: ends every connection, and lets nobody in.
+    pub async fn refuse_connections(&self) {
+        let name = &self.name;
+        administer(format!("alter database {name} with allow_connections false")).await;
+        administer(format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
+        ))
+        .await;
+    }
+
+    /// Gives it back.
+    pub async fn accept_connections(&self) {
+        administer(format!("alter database {} with allow_connections true", self.name)).await;
+    }
+
     /// Runs a statement in this database.
     pub async fn execute(&self, statement: &'static str) {
         let mut connection = PgConnection::connect(self.url.as_str()).await.expect("PostgreSQL answers");

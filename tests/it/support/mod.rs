@@ -5,9 +5,11 @@ pub mod broker;
 pub mod database;
 pub mod graph_host;
 pub mod pipeline;
+pub mod producer;
 pub mod rabbitmq;
 pub mod serve;
 pub mod store;
+pub mod unreadable;
 
 /// The TLS provider that `main` installs in the program; tests call parts of the program directly.
 pub fn install_crypto() {

@@ -43,7 +43,7 @@ pub struct Pipeline {
     apps: Vec<App>,
     _folder: tempfile::TempDir,
     database: Option<Database>,
-    _vhost: Option<Vhost>,
+    vhost: Option<Vhost>,
 }
 
 pub const PAGE_TOKEN: &str = "EAAtestpagetokenthatmustnotappearanywhere";
@@ -129,11 +129,21 @@ impl Pipeline {
             apps,
             _folder: folder,
             database,
-            _vhost: vhost,
+            vhost,
         };
         pipeline.messenger = pipeline.add_line(Class::Messenger, PAGE_TOKEN).await;
         pipeline.instagram = pipeline.add_line(Class::Instagram, PAGE_TOKEN).await;
         pipeline
+    }
+
+    /// The virtual host of RabbitMQ (`Servers` only).
+    pub fn vhost(&self) -> &Vhost {
+        self.vhost.as_ref().expect("a pipeline on servers")
+    }
+
+    /// The database of PostgreSQL (`Servers` only).
+    pub fn database(&self) -> &Database {
+        self.database.as_ref().expect("a pipeline on servers")
     }
 
     /// Adds a line of the account.

@@ -16,7 +16,7 @@ use meta_dispatch::message::Partition;
 use secrecy::SecretString;
 use url::Url;
 
-/// A virtual host with no work queues, leased until dropped.
+/// A virtual host with no queues of ours, leased until dropped.
 pub struct Vhost {
     url: Url,
     _lease: File,
@@ -32,7 +32,7 @@ impl Vhost {
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         let vhost = Vhost { url, _lease: lease };
-        vhost.delete_work_queues().await;
+        vhost.delete_queues().await;
         vhost
     }
 
@@ -83,11 +83,12 @@ impl Vhost {
         (connection, channel)
     }
 
-    async fn delete_work_queues(&self) {
+    async fn delete_queues(&self) {
         let (connection, channel) = self.connect().await;
-        let deleted = Partition::all().map(|partition| {
-            channel.queue_delete(format!("cdls.work.{partition}").into(), QueueDeleteOptions::default())
-        });
+        let work = Partition::all().map(|partition| format!("cdls.work.{partition}"));
+        let public = ["cdls.submit", "cdls.rejected", "cdls.unreadable"].map(str::to_owned);
+        let deleted =
+            work.chain(public).map(|queue| channel.queue_delete(queue.into(), QueueDeleteOptions::default()));
         for deleted in join_all(deleted).await {
             deleted.expect("deleting a queue that may be absent");
         }

@@ -12,6 +12,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::pipeline::{PAGE_TOKEN, eventually};
+use super::rabbitmq::Vhost;
 
 /// What the process prints goes here, as nobody reads a pipe while it runs.
 pub const PRINTED: &str = "printed.log";
@@ -24,6 +25,7 @@ pub struct Serve {
     pub tsid: String,
     child: Child,
     http: u16,
+    pub admin: u16,
 }
 
 impl Serve {
@@ -48,15 +50,30 @@ impl Serve {
             rate_media: None,
         };
         store.add_line(&line).await.expect("lines can be added");
-        let http = free_port();
-        let child = spawn(&folder, &simulator, http);
-        let serve = Serve { folder, simulator, store, tsid, child, http };
+        let (http, admin) = (free_port(), free_port());
+        let child = spawn(&folder, &simulator, http, admin);
+        let serve = Serve { folder, simulator, store, tsid, child, http, admin };
         serve.is_up().await;
         serve
     }
 
     pub fn restart(&mut self) {
-        self.child = spawn(&self.folder, &self.simulator, self.http);
+        self.child = spawn(&self.folder, &self.simulator, self.http, self.admin);
+    }
+
+    /// Ends the process and starts it again on RabbitMQ.
+    pub async fn restart_on(&mut self, vhost: &Vhost) {
+        self.signal("TERM");
+        self.ended().await;
+        let url = vhost.url();
+        let mut command = command(&self.folder, &self.simulator, self.http, self.admin);
+        command.env("META_DISPATCH__BROKER__URL", url.expose_secret());
+        self.child = command.spawn().expect("the program runs");
+        self.is_up().await;
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("it can be waited for").is_none()
     }
 
     pub async fn is_up(&self) {
@@ -135,22 +152,26 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
+pub fn spawn(folder: &tempfile::TempDir, simulator: &Simulator, http: u16, admin: u16) -> Child {
+    command(folder, simulator, http, admin).spawn().expect("the program runs")
+}
+
 /// The shell makes the program see a write beyond a file size limit as an error, and not die of it.
-pub fn spawn(folder: &tempfile::TempDir, simulator: &Simulator, http: u16) -> Child {
+fn command(folder: &tempfile::TempDir, simulator: &Simulator, http: u16, admin: u16) -> Command {
     let printed = std::fs::File::options().create(true).append(true).open(folder.path().join(PRINTED));
     let printed = printed.expect("a file in a folder of ours");
-    Command::new("sh")
+    let mut command = Command::new("sh");
+    command
         .args(["-c", r#"trap '' XFSZ; exec "$0" serve"#, env!("CARGO_BIN_EXE_meta-dispatch")])
         .current_dir(folder.path())
         .env("META_DISPATCH__DATABASE__URL", database(folder))
         .env("META_DISPATCH__GRAPH__BASE_URL", simulator.base_url())
         .env("META_DISPATCH__GRAPH__TIMEOUT", "4s")
         .env("META_DISPATCH__HTTP__LISTEN", format!("127.0.0.1:{http}"))
-        .env("META_DISPATCH__ADMIN__LISTEN", format!("127.0.0.1:{}", free_port()))
+        .env("META_DISPATCH__ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
         .env("META_DISPATCH__SHUTDOWN__GRACE", "10s")
         .env("META_DISPATCH__LOG__FILTER", "trace")
         .stdout(printed.try_clone().expect("a second handle"))
-        .stderr(printed)
-        .spawn()
-        .expect("the program runs")
+        .stderr(printed);
+    command
 }

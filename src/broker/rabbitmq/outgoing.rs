@@ -1,0 +1,127 @@
+//! Messages that are no jobs: replies to processes and producers, events, refused submissions.
+
+use lapin::options::BasicPublishOptions;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation};
+use tokio::sync::oneshot;
+
+use super::super::intake::Rejected;
+use super::super::public;
+use super::topology;
+use crate::message::{Reply, ReplyTo};
+
+const PERSISTENT: u8 = 2;
+const TRANSIENT: u8 = 1;
+
+/// A message on its way.
+pub(super) struct Outgoing {
+    exchange: &'static str,
+    routing_key: ShortString,
+    properties: BasicProperties,
+    body: Vec<u8>,
+    /// Told whether the broker has it; without one nobody asks.
+    confirmed: Option<oneshot::Sender<bool>>,
+}
+
+impl Outgoing {
+    /// An outcome for another process's waiter. `None` if the address is no reply queue.
+    pub(super) fn reply(address: &str, reply: &Reply) -> Option<Outgoing> {
+        let body = serde_json::to_vec(reply).expect("a reply is numbers and words");
+        Some(Outgoing {
+            exchange: "",
+            routing_key: topology::reply_queue(address)?,
+            properties: json(TRANSIENT),
+            body,
+            confirmed: None,
+        })
+    }
+
+    /// An answer to a producer. `None` if it named no queue that can be replied to.
+    pub(super) fn answer(to: &ReplyTo, body: Vec<u8>) -> Option<Outgoing> {
+        if to.queue.starts_with(public::OURS) {
+            return None;
+        }
+        let mut properties = json(PERSISTENT);
+        if let Some(id) = &to.correlation_id {
+            properties = properties.with_correlation_id(ShortString::try_new(id.as_str()).ok()?);
+        }
+        let routing_key = ShortString::try_new(to.queue.as_str()).ok()?;
+        Some(Outgoing { exchange: "", routing_key, properties, body, confirmed: None })
+    }
+
+    pub(super) fn event(key: &str, body: Vec<u8>) -> Option<Outgoing> {
+        let routing_key = ShortString::try_new(key).ok()?;
+        Some(Outgoing {
+            exchange: public::EVENTS,
+            routing_key,
+            properties: json(TRANSIENT),
+            body,
+            confirmed: None,
+        })
+    }
+
+    pub(super) fn rejected(rejected: Rejected, confirmed: oneshot::Sender<bool>) -> Outgoing {
+        let mut headers = FieldTable::default();
+        let text = |text: String| AMQPValue::LongString(text.into());
+        headers.insert("status_code".into(), AMQPValue::LongInt(rejected.status_code));
+        headers.insert("status".into(), text(rejected.status));
+        headers.insert("routing_key".into(), text(rejected.routing_key));
+        headers.insert("body_bytes".into(), AMQPValue::LongLongInt(rejected.body_bytes as i64));
+        if let Some(user) = rejected.user_id {
+            // Not as the property: the broker would hold it against our own name.
+            headers.insert("user_id".into(), text(user));
+        }
+        let mut properties = json(PERSISTENT).with_headers(headers);
+        let short = |text: Option<String>| text.and_then(|text| ShortString::try_new(text).ok());
+        if let Some(id) = short(rejected.message_id) {
+            properties = properties.with_message_id(id);
+        }
+        if let Some(id) = short(rejected.correlation_id) {
+            properties = properties.with_correlation_id(id);
+        }
+        Outgoing {
+            exchange: "",
+            routing_key: public::REJECTED.into(),
+            properties,
+            body: rejected.body,
+            confirmed: Some(confirmed),
+        }
+    }
+
+    /// Resolves when it is written to the socket, or confirmed where somebody asks for that.
+    pub(super) async fn publish(self, channel: Channel) -> lapin::Result<()> {
+        let written = channel
+            .basic_publish(
+                self.exchange.into(),
+                self.routing_key,
+                BasicPublishOptions::default(),
+                &self.body,
+                self.properties,
+            )
+            .await?;
+        if let Some(confirmed) = self.confirmed {
+            let has_it = matches!(written.await?, Confirmation::Ack(_));
+            // Whoever asked may be gone: the process stops.
+            let _ = confirmed.send(has_it);
+        }
+        Ok(())
+    }
+}
+
+fn json(delivery_mode: u8) -> BasicProperties {
+    BasicProperties::default().with_delivery_mode(delivery_mode).with_content_type("application/json".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_never_sent_to_a_name_of_ours() {
+        let to = |queue: &str| ReplyTo { queue: queue.into(), correlation_id: Some("7".into()) };
+        assert!(Outgoing::answer(&to("cdls.submit"), Vec::new()).is_none());
+        assert!(Outgoing::answer(&to("cdls.work.07"), Vec::new()).is_none());
+        assert!(Outgoing::answer(&to("answers"), Vec::new()).is_some());
+        assert!(Outgoing::answer(&to(&"x".repeat(300)), Vec::new()).is_none());
+    }
+}

@@ -1,0 +1,165 @@
+//! A producer and listener as another program would be one: plain AMQP, nothing of ours but the documented names.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use lapin::message::{BasicGetMessage, Delivery};
+use lapin::options::{
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
+    QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, Consumer};
+use meta_dispatch::message::LineId;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+use super::pipeline::{PATIENCE, Pipeline, eventually};
+use super::rabbitmq::Vhost;
+
+pub struct Producer {
+    pub channel: Channel,
+    connection: Connection,
+    tsid: String,
+}
+
+impl Producer {
+    /// Ready when the intake is: its queue has a consumer.
+    pub async fn connect(pipeline: &Pipeline) -> Producer {
+        let producer = Producer::connect_to(pipeline.vhost(), pipeline.tsid.expose_secret()).await;
+        producer.intake_is_up().await;
+        producer
+    }
+
+    pub async fn intake_is_up(&self) {
+        eventually("an intake that consumes", || async {
+            let channel = self.connection.create_channel().await.expect("a channel");
+            let options = QueueDeclareOptions { passive: true, ..Default::default() };
+            let queue = channel.queue_declare("cdls.submit".into(), options, FieldTable::default()).await;
+            match queue.map(|queue| queue.consumer_count()) {
+                Ok(1..) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+
+    pub async fn connect_to(vhost: &Vhost, tsid: &str) -> Producer {
+        let (connection, channel) = vhost.connect().await;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        Producer { channel, connection, tsid: tsid.to_owned() }
+    }
+
+    /// The properties of a submission: persistent, with the token as header.
+    pub fn properties(&self) -> BasicProperties {
+        let mut headers = FieldTable::default();
+        headers.insert("tsid".into(), AMQPValue::LongString(self.tsid.as_str().into()));
+        BasicProperties::default().with_delivery_mode(2).with_headers(headers)
+    }
+
+    /// Publishes and waits for the broker's confirm.
+    pub async fn submit(&self, routing_key: &str, body: &[u8], properties: BasicProperties) {
+        let options = BasicPublishOptions::default();
+        let confirm = self
+            .channel
+            .basic_publish("cdls.submit".into(), routing_key.into(), options, body, properties)
+            .await
+            .expect("published")
+            .await
+            .expect("confirmed");
+        assert!(confirm.is_ack(), "{confirm:?}");
+    }
+
+    pub async fn submit_text(&self, line: LineId, dest: &str, text: &str, properties: BasicProperties) {
+        let body = json!({"app_id": line.0, "dest": dest, "mdata": text}).to_string();
+        self.submit("messenger", body.as_bytes(), properties).await;
+    }
+
+    /// The next refused submission.
+    pub async fn rejected(&self) -> BasicGetMessage {
+        eventually("a refused submission", || async {
+            let options = BasicGetOptions { no_ack: true };
+            let channel = self.connection.create_channel().await.expect("a channel");
+            channel
+                .basic_get("cdls.rejected".into(), options)
+                .await
+                .expect("the queue exists")
+                .ok_or_else(|| "none".to_owned())
+        })
+        .await
+    }
+
+    /// A queue of the producer's own, and what arrives there.
+    pub async fn reply_queue(&self) -> Inbox {
+        self.inbox(None).await
+    }
+
+    /// A listener to events.
+    pub async fn events(&self, pattern: &str) -> Inbox {
+        self.inbox(Some(pattern)).await
+    }
+
+    async fn inbox(&self, pattern: Option<&str>) -> Inbox {
+        let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
+        let queue =
+            self.channel.queue_declare("".into(), options, FieldTable::default()).await.expect("a queue");
+        let queue = queue.name().as_str().to_owned();
+        if let Some(pattern) = pattern {
+            self.channel
+                .queue_bind(
+                    queue.as_str().into(),
+                    "cdls.events".into(),
+                    pattern.into(),
+                    QueueBindOptions::default(),
+                    FieldTable::default(),
+                )
+                .await
+                .expect("the exchange exists");
+        }
+        let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
+        let consumer = self
+            .channel
+            .basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default())
+            .await
+            .expect("a consumer");
+        Inbox { queue, consumer }
+    }
+}
+
+pub struct Inbox {
+    pub queue: String,
+    consumer: Consumer,
+}
+
+impl Inbox {
+    pub async fn next(&mut self) -> Delivery {
+        tokio::time::timeout(PATIENCE, self.consumer.next())
+            .await
+            .expect("a message in time")
+            .expect("the consumer lives")
+            .expect("the channel lives")
+    }
+
+    /// The next message as JSON, with its `correlation_id` or routing key.
+    pub async fn next_json(&mut self) -> (String, Value) {
+        let delivery = self.next().await;
+        let name = delivery.properties.correlation_id().as_ref().unwrap_or(&delivery.routing_key);
+        (name.as_str().to_owned(), serde_json::from_slice(&delivery.data).expect("JSON"))
+    }
+
+    /// Whether nothing more arrives within a moment, after something that was due has happened.
+    pub async fn is_empty(&mut self) -> bool {
+        tokio::time::timeout(Duration::from_millis(300), self.consumer.next()).await.is_err()
+    }
+}
+
+/// A header of a message as text.
+pub fn header(properties: &BasicProperties, name: &str) -> String {
+    let headers = properties.headers().as_ref().expect("headers");
+    match headers.inner().get(name) {
+        Some(AMQPValue::LongString(text)) => text.to_string(),
+        Some(AMQPValue::LongInt(number)) => number.to_string(),
+        Some(AMQPValue::LongLongInt(number)) => number.to_string(),
+        other => format!("{other:?}"),
+    }
+}
