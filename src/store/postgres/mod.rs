@@ -3,7 +3,9 @@
 //! Every hot statement takes arrays and is one round trip. Hot connections are told not to scan whole tables: on a
 //! fresh table without statistics the planner would, at ten times the cost a row.
 
+mod campaign;
 mod dispatch;
+mod enquiry;
 mod ingest;
 mod lease;
 mod lines;
@@ -21,9 +23,9 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::{
-    AccountRow, Change, Claim, ClaimedRow, Flow, FlowRead, HeldRecipient, Lease, LeaseReport, LineRecord,
-    LogFilter, LogRow, NewLine, PauseScope, RangeRead, ReadyRow, Recorded, SchemaState, Scope, StatusCount,
-    Store, StoreError, TokenRecord, TokenRow,
+    AccountRow, CampaignCount, CancelledRow, Change, Claim, ClaimedRow, Flow, FlowRead, HeldRecipient, Lease,
+    LeaseReport, LineRecord, LogFilter, LogRow, MessageFilter, NewLine, PauseScope, RangeRead, ReadyRow,
+    Recorded, SchemaState, Scope, StatusCount, Store, StoreError, TokenRecord, TokenRow,
 };
 use crate::message::{AccountId, CampaignState, Lane, LineId, MessageId, Partition, Submission};
 
@@ -236,6 +238,60 @@ impl Store for PostgresStore {
 
     async fn log_stats(&self, since: Option<Duration>) -> Result<Vec<StatusCount>, StoreError> {
         log::stats(&self.calm, since).await
+    }
+
+    async fn messages(
+        &self,
+        account: AccountId,
+        filter: &MessageFilter,
+        before: MessageId,
+        limit: u32,
+    ) -> Result<Vec<LogRow>, StoreError> {
+        enquiry::messages(&self.calm, account, filter, before, limit).await
+    }
+
+    async fn campaign_counts(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+    ) -> Result<Vec<CampaignCount>, StoreError> {
+        campaign::counts(&self.calm, account, cp_id).await
+    }
+
+    async fn campaign_rate(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        window: Duration,
+    ) -> Result<f64, StoreError> {
+        campaign::rate(&self.calm, account, cp_id, window).await
+    }
+
+    async fn set_campaign(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        state: CampaignState,
+    ) -> Result<CampaignState, StoreError> {
+        campaign::set(&self.calm, account, cp_id, state).await
+    }
+
+    async fn campaigns(
+        &self,
+        state: CampaignState,
+        within: Option<Duration>,
+    ) -> Result<Vec<(AccountId, String)>, StoreError> {
+        campaign::in_state(&self.calm, state, within).await
+    }
+
+    async fn cancel_waiting(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        after: MessageId,
+        limit: u32,
+    ) -> Result<Vec<CancelledRow>, StoreError> {
+        campaign::cancel_waiting(&self.calm, account, cp_id, after, limit).await
     }
 
     async fn add_account(&self, name: &str) -> Result<AccountId, StoreError> {
