@@ -7,6 +7,7 @@
 //!
 //! The dispatcher is one task without locks; everything it learns arrives as an [`Event`].
 
+mod cancel;
 mod clock;
 mod dispatcher;
 mod expiry;
@@ -148,6 +149,8 @@ impl Dispatch {
             expiry_inbox,
             background.clone(),
         ));
+        let canceller =
+            tokio::spawn(cancel::run(self.store.clone(), self.broker.clone(), background.clone()));
         let scanner = tokio::spawn(scan::run(
             self.store.clone(),
             self.broker.clone(),
@@ -197,7 +200,7 @@ impl Dispatch {
             );
         }
         background.cancel();
-        for task in [reader, upkeep, expiry, scanner] {
+        for task in [reader, upkeep, expiry, canceller, scanner] {
             let _ = task.await;
         }
     }

@@ -23,8 +23,8 @@ use crate::settings::Settings;
 use crate::store::{LogRow, Scope, SharedStore};
 use accept::{Acceptor, Waiting};
 use directory::Directory;
-use parameters::Parameters;
-use refusal::Refusal;
+use parameters::{BodyType, Parameters};
+pub use refusal::Refusal;
 use validate::Checked;
 use waiters::Waiters;
 
@@ -120,6 +120,11 @@ impl Ingest {
             return Ok(Accepted::Queued(self.acceptor.accept(submission).await?));
         }
         self.accept_and_wait(account, submission, arrived + wait).await
+    }
+
+    /// The account of a request whose token stands in its query or its `Authorization` header.
+    pub async fn account(&self, query: &str, bearer: Option<&str>) -> Result<AccountId, Refusal> {
+        self.authenticate(&Parameters::read(query, BodyType::Form, &[])?, bearer).await
     }
 
     /// The account a request's token belongs to: of several tokens `tsid` counts, then `sid`, then Bearer.

@@ -21,6 +21,8 @@ pub enum Refusal {
     NoPageToken,
     NoPageId,
     CampaignCancelled,
+    /// No such row or campaign of this account.
+    NotFound,
     /// Not logged, or not known to be; to be repeated.
     Unavailable,
 }
@@ -31,6 +33,7 @@ impl Refusal {
         match self {
             Refusal::TooLarge => 413,
             Refusal::NoToken | Refusal::UnknownToken | Refusal::AccountInactive => 401,
+            Refusal::NotFound => 404,
             Refusal::Unavailable => 503,
             _ => 400,
         }
@@ -55,6 +58,7 @@ impl Refusal {
             Refusal::NoPageId => 234,
             Refusal::TextTooLong => 238,
             Refusal::CampaignCancelled => 247,
+            Refusal::NotFound => 404,
             Refusal::Unavailable => 503,
         }
     }
@@ -79,6 +83,7 @@ impl Refusal {
             Refusal::NoPageId => "No page ID",
             Refusal::TextTooLong => "text too long",
             Refusal::CampaignCancelled => "Campaign cancelled",
+            Refusal::NotFound => "Not found",
             Refusal::Unavailable => "temporarily unavailable",
         };
         text.to_owned()

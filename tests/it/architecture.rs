@@ -17,12 +17,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("graph", &["message", "policy", "settings"]),
     ("server", &[]),
     ("ingest", &["broker", "message", "server", "settings", "store", "tokens"]),
+    ("api", &["ingest", "message", "policy", "settings", "store"]),
     ("dispatch", &["broker", "graph", "message", "policy", "settings", "store"]),
     ("ops", &["broker", "message", "server", "store"]),
     ("simulator", &[]),
     (
         "app",
-        &["broker", "dispatch", "graph", "ingest", "message", "ops", "policy", "server", "settings", "store"],
+        &[
+            "api", "broker", "dispatch", "graph", "ingest", "message", "ops", "policy", "server", "settings",
+            "store",
+        ],
     ),
     (
         "cli",
@@ -46,7 +50,7 @@ const KNOWN_ONLY_BY: &[(&str, &[&str])] = &[
     ("sqlx", &["src/store/"]),
     ("lapin", &["src/broker/rabbitmq/"]),
     ("reqwest", &["src/graph/", "src/cli/"]),
-    ("axum", &["src/ingest/http.rs", "src/ops/", "src/server/", "src/simulator/"]),
+    ("axum", &["src/api/", "src/ingest/http.rs", "src/ops/", "src/server/", "src/simulator/"]),
     ("governor", &["src/policy/", "src/dispatch/clock.rs"]),
     ("backoff", &["src/policy/retry.rs"]),
 ];
