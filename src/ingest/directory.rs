@@ -12,8 +12,9 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use secrecy::ExposeSecret;
 
 use super::refusal::Refusal;
+use super::unavailable;
 use crate::message::{AccountId, Class, LineId};
-use crate::store::{LineRecord, SharedStore, StoreError};
+use crate::store::{LineRecord, SharedStore};
 use crate::tokens;
 
 /// Well below the ten seconds in which a change has to be seen (contract 2).
@@ -65,6 +66,16 @@ impl Directory {
         }
     }
 
+    /// The class of a line of the account; an unknown one counts as Messenger's.
+    pub async fn class(&self, account: AccountId, line: LineId) -> Result<Class, Refusal> {
+        let unknown = Refusal::LineNotFound(Class::Messenger);
+        if let Some(usable) = self.lines.get(&line) {
+            return if usable.account == account { Ok(usable.class) } else { Err(unknown) };
+        }
+        let record = self.store.lines(&[line]).await.map_err(unavailable)?.pop();
+        record.filter(|record| record.account == account).map(|record| record.class).ok_or(unknown)
+    }
+
     /// Whether the account may send from this line, of this class.
     pub async fn usable(&self, account: AccountId, line: LineId, class: Class) -> Result<(), Refusal> {
         let wanted = Usable { account, class };
@@ -92,11 +103,6 @@ fn needs_page_id(record: &LineRecord) -> bool {
 
 fn is_blank(text: Option<&str>) -> bool {
     text.is_none_or(|text| text.trim().is_empty())
-}
-
-fn unavailable(error: StoreError) -> Refusal {
-    tracing::warn!(%error, "a request is refused: the database does not answer");
-    Refusal::Unavailable
 }
 
 /// Values that were found a moment ago.

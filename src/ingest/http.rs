@@ -1,6 +1,8 @@
-//! The two send endpoints (contract 2) over HTTP.
+//! The two send endpoints (contract 2) over HTTP, and the routes.
 //!
 //! Never logs a query, a body or a header: tokens and texts stand there.
+
+mod batch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +21,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::parameters::{BodyType, Parameters};
 use super::refusal::Refusal;
 use super::validate::MAX_WAIT;
-use super::{Accepted, Ingest};
+use super::{Accepted, FromHeaders, Ingest};
 use crate::message::Class;
 
 /// Longest body (contract code 413).
@@ -35,6 +37,7 @@ pub fn router(ingest: Arc<Ingest>) -> Router {
     Router::new()
         .route("/api/v2/MakeMessenger.php", any(messenger))
         .route("/api/v2/MakeInstagram.php", any(instagram))
+        .route("/api/v2/messages/batch", any(batch::batch))
         .layer(CatchPanicLayer::custom(|_| refused(Refusal::Unavailable)))
         .with_state(ingest)
 }
@@ -73,8 +76,16 @@ async fn submit(ingest: &Ingest, class: Class, request: Request) -> Result<Accep
     let body = read_body(body).await?;
     let query = head.uri.query().unwrap_or_default();
     let parameters = Parameters::read(query, body_type(&head.headers), &body)?;
-    let bearer = bearer(&head.headers);
-    ingest.submit(class, &parameters, bearer.as_deref(), prefer_wait(&head.headers)).await
+    ingest.submit(class, &parameters, from_headers(&head.headers)).await
+}
+
+fn from_headers(headers: &HeaderMap) -> FromHeaders {
+    let key = headers.get("idempotency-key");
+    FromHeaders {
+        bearer: bearer(headers),
+        prefer_wait: prefer_wait(headers),
+        idempotency_key: key.map(|key| str::from_utf8(key.as_bytes()).unwrap_or_default().trim().to_owned()),
+    }
 }
 
 fn declared_length(headers: &HeaderMap) -> u64 {

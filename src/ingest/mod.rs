@@ -3,6 +3,7 @@
 //! Nothing here calls Meta or waits for a broker: an answer depends on the database alone.
 
 mod accept;
+mod batch;
 mod directory;
 pub mod http;
 mod parameters;
@@ -20,13 +21,26 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::SharedBroker;
 use crate::message::{AccountId, CampaignState, Class, ErrorKind, MessageId, Reply, Status, Submission};
 use crate::settings::Settings;
-use crate::store::{LogRow, Scope, SharedStore};
+use crate::store::{IdempotencyKey, Inserted, LogRow, NewMessage, Once, Scope, SharedStore, StoreError};
 use accept::{Acceptor, Waiting};
 use directory::Directory;
 use parameters::{BodyType, Parameters};
 pub use refusal::Refusal;
 use validate::Checked;
 use waiters::Waiters;
+
+const MAX_KEY_CHARS: usize = 255;
+/// How often a repeated request that waits looks at the row of the first.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What the headers of a request say.
+#[derive(Debug, Default)]
+struct FromHeaders {
+    bearer: Option<String>,
+    prefer_wait: Option<Duration>,
+    /// As given: not yet checked.
+    idempotency_key: Option<String>,
+}
 
 /// What a request that was accepted is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +70,7 @@ pub struct Ingest {
     waiters: Waiters,
     default_wait: Duration,
     default_valid_for: Duration,
+    idempotency_ttl: Duration,
     /// Cancelled when the process stops: nobody waits for outcomes any more.
     stopping: CancellationToken,
 }
@@ -77,6 +92,7 @@ impl Ingest {
             waiters: Waiters::default(),
             default_wait: settings.http.default_wait,
             default_valid_for: settings.dispatch.valid_for,
+            idempotency_ttl: settings.ingest.idempotency_ttl,
             stopping,
         })
     }
@@ -96,30 +112,76 @@ impl Ingest {
                 }
             }
         };
-        tokio::join!(self.acceptor.run(waiting, &ended), self.acceptor.watch_backlog(&ended), answer_waiters);
+        tokio::join!(
+            self.acceptor.run(waiting, &ended),
+            self.acceptor.watch_backlog(&ended),
+            self.acceptor.forget_expired(&ended),
+            answer_waiters,
+        );
     }
 
-    /// Authenticates, checks and accepts one request. `bearer` and `prefer_wait` come from its headers.
+    /// Authenticates, checks and accepts one request. `from_headers` is what its headers say.
     async fn submit(
         &self,
         class: Class,
         parameters: &Parameters,
-        bearer: Option<&str>,
-        prefer_wait: Option<Duration>,
+        from_headers: FromHeaders,
     ) -> Result<Accepted, Refusal> {
         let arrived = Instant::now();
-        let account = self.authenticate(parameters, bearer).await?;
+        let account = self.authenticate(parameters, from_headers.bearer.as_deref()).await?;
+        let wait_is_given = validate::wait(parameters).or(from_headers.prefer_wait);
+        let deadline = arrived + wait_is_given.unwrap_or(self.default_wait);
+        let key = match from_headers.idempotency_key {
+            Some(text) => Some(self.key(text, class, parameters)),
+            None => None,
+        };
+        if let Some(Ok(key)) = &key
+            && let Some(id) = self.logged_before(account, key).await?
+        {
+            return self.standing(account, id, deadline).await;
+        }
+        let mut message = self.prepare(account, class, parameters).await?;
+        message.once = key.transpose()?.map(Once::Key);
+        self.accept_and_wait(account, message, deadline).await
+    }
+
+    /// An idempotency key for these parameters; refused (229) where it is no text of 1 to 255 characters.
+    fn key(&self, key: String, class: Class, parameters: &Parameters) -> Result<IdempotencyKey, Refusal> {
+        if key.is_empty() || key.chars().count() > MAX_KEY_CHARS || key.contains('\0') {
+            return Err(Refusal::InvalidParameter("Idempotency-Key"));
+        }
+        let request_hash = parameters::request_hash(class, parameters);
+        Ok(IdempotencyKey { key, request_hash, kept: self.idempotency_ttl })
+    }
+
+    /// The row that a key stands for, if it stands for these parameters.
+    async fn logged_before(
+        &self,
+        account: AccountId,
+        key: &IdempotencyKey,
+    ) -> Result<Option<MessageId>, Refusal> {
+        let known = self.store.remembered_key(account, &key.key).await.map_err(unavailable)?;
+        match known.map(|known| known.verdict(&key.request_hash)) {
+            Some(Inserted::Replay(id)) => Ok(Some(id)),
+            Some(_) => Err(Refusal::KeyReused),
+            None => Ok(None),
+        }
+    }
+
+    /// Checks a message of an account, in the contract's order from 210 on.
+    async fn prepare(
+        &self,
+        account: AccountId,
+        class: Class,
+        parameters: &Parameters,
+    ) -> Result<NewMessage, Refusal> {
         let checked = validate::check(parameters, class)?;
         self.directory.usable(account, checked.line, class).await?;
         if let Some(cp_id) = &checked.cp_id {
             self.campaign_goes_on(account, cp_id).await?;
         }
-        let wait = checked.wait.or(prefer_wait).unwrap_or(self.default_wait);
-        let submission = self.submission(account, class, checked);
-        if wait.is_zero() {
-            return Ok(Accepted::Queued(self.acceptor.accept(submission).await?));
-        }
-        self.accept_and_wait(account, submission, arrived + wait).await
+        let httpdup = checked.httpdup;
+        Ok(NewMessage { submission: self.submission(account, class, checked), once: None, httpdup })
     }
 
     /// The account of a request whose token stands in its query or its `Authorization` header.
@@ -151,10 +213,7 @@ impl Ingest {
         match self.store.campaign_state(account, cp_id).await {
             Ok(CampaignState::Cancelled) => Err(Refusal::CampaignCancelled),
             Ok(CampaignState::Running | CampaignState::Paused) => Ok(()),
-            Err(error) => {
-                tracing::warn!(%error, "a request is refused: the database does not answer");
-                Err(Refusal::Unavailable)
-            }
+            Err(error) => Err(unavailable(error)),
         }
     }
 
@@ -179,12 +238,23 @@ impl Ingest {
     async fn accept_and_wait(
         &self,
         account: AccountId,
-        mut submission: Submission,
+        mut message: NewMessage,
         deadline: Instant,
     ) -> Result<Accepted, Refusal> {
-        let mut ticket = self.waiters.register();
-        submission.waiter = Some(format!("{}/{}", self.broker.reply_address(), ticket.name()));
-        let id = self.acceptor.accept(submission).await?;
+        let mut ticket = None;
+        if deadline > Instant::now() {
+            let registered = self.waiters.register();
+            message.submission.waiter =
+                Some(format!("{}/{}", self.broker.reply_address(), registered.name()));
+            ticket = Some(registered);
+        }
+        let id = match self.acceptor.accept(message).await? {
+            Inserted::New(id) => id,
+            Inserted::Replay(id) => return self.standing(account, id, deadline).await,
+            Inserted::KeyReused => return Err(Refusal::KeyReused),
+            Inserted::Duplicate => return Err(Refusal::Duplicate),
+        };
+        let Some(mut ticket) = ticket else { return Ok(Accepted::Queued(id)) };
         tokio::select! {
             outcome = ticket.outcome() => {
                 return Ok(accepted(id, outcome.status, outcome.status_code, outcome.message_id));
@@ -198,6 +268,35 @@ impl Ingest {
             Ok(None) | Err(_) => Ok(Accepted::Queued(id)),
         }
     }
+
+    /// How a row that was logged by an earlier request stands: now, or when its outcome is known or `deadline` has come.
+    /// Its own waiter is the earlier request's, so the log is asked again and again.
+    async fn standing(
+        &self,
+        account: AccountId,
+        id: MessageId,
+        deadline: Instant,
+    ) -> Result<Accepted, Refusal> {
+        loop {
+            let Some(row) = self.store.log_row(Scope::Account(account), id).await.map_err(unavailable)?
+            else {
+                return Ok(Accepted::Queued(id));
+            };
+            let is_late = Instant::now() >= deadline || self.stopping.is_cancelled();
+            if row.status.is_outcome() || is_late {
+                return Ok(accepted_row(row));
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_EVERY)) => {}
+                () = self.stopping.cancelled() => {}
+            }
+        }
+    }
+}
+
+fn unavailable(error: StoreError) -> Refusal {
+    tracing::warn!(%error, "a request is refused: the database does not answer");
+    Refusal::Unavailable
 }
 
 fn accepted(id: MessageId, status: Status, http_status: i32, message_id: String) -> Accepted {

@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use aws_lc_rs::digest;
 use percent_encoding::percent_decode;
 use serde_json::value::RawValue;
 
 use super::refusal::Refusal;
+use crate::message::Class;
 
-/// The names of contract 2.
+/// The names of contract 2, and `class`, which lines of a batch have.
 const LISTED: &[&str] = &[
     "tsid",
     "sid",
@@ -26,6 +28,7 @@ const LISTED: &[&str] = &[
     "httpdup",
     "send_at",
     "valid_for",
+    "class",
 ];
 
 /// What was given for a name.
@@ -37,7 +40,7 @@ pub enum Given {
 }
 
 /// The listed parameters of a request.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Parameters(HashMap<&'static str, Given>);
 
 /// How a body is to be read.
@@ -62,6 +65,43 @@ impl Parameters {
         Ok(Parameters(given))
     }
 
+    /// A line of a batch: a JSON object, over the batch's defaults.
+    pub fn line_of_json(line: &[u8], defaults: &Parameters) -> Result<Parameters, Refusal> {
+        let given = json(line)?;
+        if given.contains_key("tsid") || given.contains_key("sid") {
+            // A token is given once for the batch: another in its lines would seem to count.
+            return Err(Refusal::InvalidParameter("tsid"));
+        }
+        let mut parameters = defaults.clone();
+        parameters.0.extend(given);
+        Ok(parameters)
+    }
+
+    /// A line of a batch: a text for each column, over the batch's defaults; an empty one is not given.
+    pub fn line_of_fields(
+        columns: &[&'static str],
+        fields: Vec<String>,
+        defaults: &Parameters,
+    ) -> Parameters {
+        let mut parameters = defaults.clone();
+        let given = columns.iter().zip(fields).filter(|(_, field)| !field.is_empty());
+        parameters.0.extend(given.map(|(column, field)| (*column, Given::Text(field))));
+        parameters
+    }
+
+    /// The parameter that a column of a batch may give.
+    pub fn column(name: &str) -> Option<&'static str> {
+        listed(name).filter(|name| !matches!(*name, "tsid" | "sid"))
+    }
+
+    pub fn set_default(&mut self, name: &'static str, text: &str) {
+        self.0.entry(name).or_insert_with(|| Given::Text(text.to_owned()));
+    }
+
+    pub fn forget_token(&mut self) {
+        self.0.retain(|name, _| !matches!(*name, "tsid" | "sid"));
+    }
+
     pub fn get(&self, name: &str) -> Option<&Given> {
         self.0.get(name)
     }
@@ -73,6 +113,34 @@ impl Parameters {
             _ => None,
         }
     }
+}
+
+/// What an idempotency key stands for: a hash of all parameters but those that say who asks and how long they wait.
+pub fn request_hash(class: Class, parameters: &Parameters) -> Vec<u8> {
+    let mut given: Vec<(&str, &Given)> = parameters
+        .0
+        .iter()
+        .filter(|(name, _)| !matches!(**name, "tsid" | "sid" | "wait" | "class"))
+        // The alias means the same, and counts only where the name is not given.
+        .filter(|(name, _)| **name != "v8l_id" || !parameters.0.contains_key("app_id"))
+        .map(|(name, given)| (if *name == "v8l_id" { "app_id" } else { *name }, given))
+        .collect();
+    given.sort_unstable_by_key(|(name, _)| *name);
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut part = |bytes: &[u8]| {
+        // Lengths keep one part from running into the next.
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    };
+    part(class.as_str().as_bytes());
+    for (name, given) in given {
+        part(name.as_bytes());
+        match given {
+            Given::Text(text) => part(text.as_bytes()),
+            Given::WrongType => part(&[0]),
+        }
+    }
+    context.finish().as_ref().to_vec()
 }
 
 fn listed(name: &str) -> Option<&'static str> {

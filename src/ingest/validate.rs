@@ -9,13 +9,13 @@ use url::Url;
 use super::parameters::{Given, Parameters};
 use super::refusal::Refusal;
 use crate::message::{Class, Lane, LineId, MAX_CP_ID_CHARS, MAX_DEST_CHARS, MAX_MSG_ID_CHARS, MessageKind};
+use crate::store::LONGEST_HTTPDUP;
 
 /// Messenger's limit, in characters (Meta, "Send API Reference": `message.text`).
 const MESSENGER_TEXT_CHARS: usize = 2_000;
 /// Instagram's limit, in bytes of UTF-8 (Meta, Instagram Messaging, "Send a Message").
 const INSTAGRAM_TEXT_BYTES: usize = 1_000;
 pub const MAX_WAIT: Duration = Duration::from_secs(30);
-const MAX_HTTPDUP: i64 = 600;
 /// How far ahead a message may be scheduled, and how long it may be valid.
 const LONGEST_SECONDS: i64 = 366 * 86_400;
 
@@ -30,7 +30,8 @@ pub struct Checked {
     pub msg_id: Option<String>,
     pub cp_id: Option<String>,
     pub lane: Lane,
-    pub wait: Option<Duration>,
+    /// `None` where it is off.
+    pub httpdup: Option<Duration>,
     pub send_at: Option<OffsetDateTime>,
     pub valid_for: Option<Duration>,
 }
@@ -50,14 +51,20 @@ pub fn check(parameters: &Parameters, class: Class) -> Result<Checked, Refusal> 
     let msg_id = free_text(parameters, "msg_id", MAX_MSG_ID_CHARS)?;
     let cp_id = free_text(parameters, "cp_id", MAX_CP_ID_CHARS)?;
     let lane = priority(parameters)?.unwrap_or(if cp_id.is_some() { Lane::Bulk } else { Lane::High });
-    let wait = seconds(parameters, "wait", 0, MAX_WAIT.as_secs() as i64)?;
-    seconds(parameters, "httpdup", 0, MAX_HTTPDUP)?;
+    seconds(parameters, "wait", 0, MAX_WAIT.as_secs() as i64)?;
+    let httpdup = seconds(parameters, "httpdup", 0, LONGEST_HTTPDUP.as_secs() as i64)?
+        .filter(|window| !window.is_zero());
     let send_at = send_at(parameters)?;
     let valid_for = seconds(parameters, "valid_for", 1, LONGEST_SECONDS)?;
-    Ok(Checked { line, dest, kind, mdata, mcaption, msg_id, cp_id, lane, wait, send_at, valid_for })
+    Ok(Checked { line, dest, kind, mdata, mcaption, msg_id, cp_id, lane, httpdup, send_at, valid_for })
 }
 
-fn app_id(parameters: &Parameters) -> Result<LineId, Refusal> {
+/// How long the caller waits for the outcome, if it says so and may.
+pub fn wait(parameters: &Parameters) -> Option<Duration> {
+    seconds(parameters, "wait", 0, MAX_WAIT.as_secs() as i64).ok().flatten()
+}
+
+pub fn app_id(parameters: &Parameters) -> Result<LineId, Refusal> {
     let given = parameters.get("app_id").or_else(|| parameters.get("v8l_id"));
     let Some(Given::Text(text)) = given else { return Err(Refusal::NoAppId) };
     match integer(text) {
@@ -193,7 +200,7 @@ mod tests {
     fn a_plain_request_is_a_text_with_high_priority() {
         let checked = with(json!({})).expect("in order");
         assert_eq!((checked.line, checked.kind, checked.lane), (LineId(7), MessageKind::Text, Lane::High));
-        assert_eq!((checked.wait, checked.send_at, checked.valid_for), (None, None, None));
+        assert_eq!((checked.httpdup, checked.send_at, checked.valid_for), (None, None, None));
     }
 
     #[test]
@@ -290,10 +297,11 @@ mod tests {
     #[test]
     fn the_legacy_alias_names_the_line_and_integers_may_be_texts() {
         let body = json!({"v8l_id": " 12 ", "dest": 12345678901234567890_u64, "mdata": "hi", "wait": "30"});
-        let checked = checked(Class::Messenger, &body).expect("in order");
+        let parameters = Parameters::read("", BodyType::Json, body.to_string().as_bytes()).expect("readable");
+        assert_eq!(wait(&parameters), Some(Duration::from_secs(30)));
+        let checked = check(&parameters, Class::Messenger).expect("in order");
         assert_eq!(checked.line, LineId(12));
         assert_eq!(checked.dest, "12345678901234567890");
-        assert_eq!(checked.wait, Some(Duration::from_secs(30)));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod change;
 mod enquiry;
+mod once;
 mod open;
 pub mod postgres;
 mod records;
@@ -21,6 +22,7 @@ use secrecy::SecretString;
 
 pub use change::{Change, RowChange};
 pub use enquiry::{CampaignCount, CancelledRow, MessageFilter, Way};
+pub use once::{BatchLine, IdempotencyKey, Inserted, LONGEST_HTTPDUP, NewMessage, Once, RememberedKey};
 pub use open::{open, open_for_serving};
 pub use records::*;
 
@@ -78,11 +80,49 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- ingest ------------------------------------------------------------------------------------------
 
-    /// Logs submissions as PENDING rows in one commit; ids in the order given, ascending.
+    /// Logs messages as PENDING rows in one commit, but for those that were logged before or are refused as a
+    /// repetition; ids in the order given, ascending. What keeps a message from being logged again is committed with it.
     ///
     /// `Ok` means committed. When the connection breaks at the commit, the store finds out whether it took place
     /// before it answers; `CommitUnknown` only if it cannot.
-    async fn insert(&self, submissions: &[Submission]) -> Result<Vec<MessageId>, StoreError>;
+    async fn accept(&self, messages: &[NewMessage]) -> Result<Vec<Inserted>, StoreError>;
+
+    /// [`accept`](Store::accept) for messages that nothing keeps from being logged.
+    async fn insert(&self, submissions: &[Submission]) -> Result<Vec<MessageId>, StoreError> {
+        let messages: Vec<NewMessage> = submissions.iter().cloned().map(NewMessage::from).collect();
+        let inserted = self.accept(&messages).await?;
+        Ok(inserted
+            .into_iter()
+            .filter_map(|inserted| match inserted {
+                Inserted::New(id) => Some(id),
+                Inserted::Replay(_) | Inserted::KeyReused | Inserted::Duplicate => None,
+            })
+            .collect())
+    }
+
+    /// What an idempotency key of the account stands for, unless it is unknown or has expired.
+    async fn remembered_key(
+        &self,
+        account: AccountId,
+        key: &str,
+    ) -> Result<Option<RememberedKey>, StoreError>;
+
+    /// Opens a batch of the account, or the one of that name again; its lines are remembered for `kept` from now.
+    /// Returns its number.
+    async fn open_batch(&self, account: AccountId, batch_id: &str, kept: Duration)
+    -> Result<i64, StoreError>;
+
+    /// Lines of a batch that were logged, from `first` to `last`, in order.
+    async fn batch_lines(
+        &self,
+        batch: i64,
+        first: i64,
+        last: i64,
+    ) -> Result<Vec<(i64, MessageId)>, StoreError>;
+
+    /// Forgets keys, batches and `httpdup` windows that have expired, at most `limit` rows of each. Returns the
+    /// largest number of rows of a kind: less than `limit` means that nothing is left.
+    async fn forget_expired(&self, limit: u32) -> Result<u64, StoreError>;
 
     /// The token with this identifier (first ten characters), unless it is revoked.
     async fn token(&self, token_id: &str) -> Result<Option<TokenRecord>, StoreError>;

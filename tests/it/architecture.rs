@@ -50,7 +50,10 @@ const KNOWN_ONLY_BY: &[(&str, &[&str])] = &[
     ("sqlx", &["src/store/"]),
     ("lapin", &["src/broker/rabbitmq/"]),
     ("reqwest", &["src/graph/", "src/cli/"]),
-    ("axum", &["src/api/", "src/ingest/http.rs", "src/ops/", "src/server/", "src/simulator/"]),
+    (
+        "axum",
+        &["src/api/", "src/ingest/http.rs", "src/ingest/http/", "src/ops/", "src/server/", "src/simulator/"],
+    ),
     ("governor", &["src/policy/", "src/dispatch/clock.rs"]),
     ("backoff", &["src/policy/retry.rs"]),
 ];

@@ -5,14 +5,17 @@
 use rstest_reuse as _;
 
 mod architecture;
+mod batch;
 mod broker_contract;
 mod broker_rabbitmq;
 mod cli;
 mod enquiry;
 mod http_contract;
+mod once;
 mod pipeline;
 mod process;
 mod simulator;
 mod store_contract;
 mod store_enquiry;
+mod store_once;
 mod support;

@@ -3,6 +3,7 @@
 //! Every hot statement takes arrays and is one round trip. Hot connections are told not to scan whole tables: on a
 //! fresh table without statistics the planner would, at ten times the cost a row.
 
+mod accept;
 mod campaign;
 mod dispatch;
 mod enquiry;
@@ -10,6 +11,7 @@ mod ingest;
 mod lease;
 mod lines;
 mod log;
+mod once;
 mod record;
 mod rows;
 mod schema;
@@ -23,11 +25,12 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::{
-    AccountRow, CampaignCount, CancelledRow, Change, Claim, ClaimedRow, Flow, FlowRead, HeldRecipient, Lease,
-    LeaseReport, LineRecord, LogFilter, LogRow, MessageFilter, NewLine, PauseScope, RangeRead, ReadyRow,
-    Recorded, SchemaState, Scope, StatusCount, Store, StoreError, TokenRecord, TokenRow,
+    AccountRow, CampaignCount, CancelledRow, Change, Claim, ClaimedRow, Flow, FlowRead, HeldRecipient,
+    Inserted, Lease, LeaseReport, LineRecord, LogFilter, LogRow, MessageFilter, NewLine, NewMessage,
+    PauseScope, RangeRead, ReadyRow, Recorded, RememberedKey, SchemaState, Scope, StatusCount, Store,
+    StoreError, TokenRecord, TokenRow,
 };
-use crate::message::{AccountId, CampaignState, Lane, LineId, MessageId, Partition, Submission};
+use crate::message::{AccountId, CampaignState, Lane, LineId, MessageId, Partition};
 
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Statements of requests and dispatch take milliseconds; one that takes this long is stuck.
@@ -125,8 +128,38 @@ impl Store for PostgresStore {
         schema::ensure_room(&self.calm).await
     }
 
-    async fn insert(&self, submissions: &[Submission]) -> Result<Vec<MessageId>, StoreError> {
-        ingest::insert(&self.ingest, submissions).await
+    async fn accept(&self, messages: &[NewMessage]) -> Result<Vec<Inserted>, StoreError> {
+        accept::accept(&self.ingest, messages).await
+    }
+
+    async fn remembered_key(
+        &self,
+        account: AccountId,
+        key: &str,
+    ) -> Result<Option<RememberedKey>, StoreError> {
+        once::remembered_key(&self.ingest, account, key).await
+    }
+
+    async fn open_batch(
+        &self,
+        account: AccountId,
+        batch_id: &str,
+        kept: Duration,
+    ) -> Result<i64, StoreError> {
+        once::open_batch(&self.ingest, account, batch_id, kept).await
+    }
+
+    async fn batch_lines(
+        &self,
+        batch: i64,
+        first: i64,
+        last: i64,
+    ) -> Result<Vec<(i64, MessageId)>, StoreError> {
+        once::batch_lines(&self.ingest, batch, first, last).await
+    }
+
+    async fn forget_expired(&self, limit: u32) -> Result<u64, StoreError> {
+        once::forget_expired(&self.calm, limit).await
     }
 
     async fn token(&self, token_id: &str) -> Result<Option<TokenRecord>, StoreError> {

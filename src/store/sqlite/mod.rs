@@ -6,6 +6,7 @@
 //!
 //! Never here: policy, and a second `serve` on the same file ([`SqliteStore::open_exclusive`] refuses it).
 
+mod accept;
 mod campaign;
 mod clock;
 mod directory;
@@ -17,6 +18,7 @@ mod ingest;
 mod lease;
 mod line;
 mod log;
+mod once;
 mod open;
 mod record;
 mod row;
@@ -58,8 +60,38 @@ impl Store for SqliteStore {
         Ok(0)
     }
 
-    async fn insert(&self, submissions: &[Submission]) -> Result<Vec<MessageId>, StoreError> {
-        ingest::insert(&self.writer, submissions).await
+    async fn accept(&self, messages: &[NewMessage]) -> Result<Vec<Inserted>, StoreError> {
+        accept::accept(&self.writer, messages).await
+    }
+
+    async fn remembered_key(
+        &self,
+        account: AccountId,
+        key: &str,
+    ) -> Result<Option<RememberedKey>, StoreError> {
+        once::remembered_key(&self.reader, account, key).await
+    }
+
+    async fn open_batch(
+        &self,
+        account: AccountId,
+        batch_id: &str,
+        kept: Duration,
+    ) -> Result<i64, StoreError> {
+        once::open_batch(&self.writer, account, batch_id, kept).await
+    }
+
+    async fn batch_lines(
+        &self,
+        batch: i64,
+        first: i64,
+        last: i64,
+    ) -> Result<Vec<(i64, MessageId)>, StoreError> {
+        once::batch_lines(&self.reader, batch, first, last).await
+    }
+
+    async fn forget_expired(&self, limit: u32) -> Result<u64, StoreError> {
+        once::forget_expired(&self.writer, limit).await
     }
 
     async fn token(&self, token_id: &str) -> Result<Option<TokenRecord>, StoreError> {

@@ -238,6 +238,19 @@ impl Pipeline {
         self.apps.push(worker);
     }
 
+    /// Starts a further ingest (`Servers` only) and says where it listens.
+    pub async fn start_ingest(&mut self) -> SocketAddr {
+        let ingest = start(&self.settings, Role::Ingest).await;
+        let address = ingest.http.expect("an ingest listens");
+        self.apps.push(ingest);
+        address
+    }
+
+    /// All rows of the log, oldest first.
+    pub async fn rows(&self) -> Vec<LogRow> {
+        self.store.log_after(&Default::default(), MessageId(0), 1_000_000).await.expect("the log answers")
+    }
+
     /// Stops the process that was started last.
     pub async fn stop_last(&mut self) {
         self.apps.pop().expect("one is running").stop().await;

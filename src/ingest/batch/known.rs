@@ -1,0 +1,87 @@
+//! What a batch found out a moment ago about lines and campaigns, so that its lines need no look-up each.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::Ingest;
+use super::super::refusal::Refusal;
+use crate::message::{AccountId, Class, LineId};
+
+const REMEMBERED: Duration = Duration::from_secs(1);
+const MOST: usize = 10_000;
+
+pub struct Known {
+    classes: HashMap<LineId, Result<Class, Refusal>>,
+    lines: HashMap<(LineId, Class), Result<(), Refusal>>,
+    campaigns: HashMap<String, Result<(), Refusal>>,
+    since: Instant,
+}
+
+impl Known {
+    pub fn new() -> Known {
+        Known {
+            classes: HashMap::new(),
+            lines: HashMap::new(),
+            campaigns: HashMap::new(),
+            since: Instant::now(),
+        }
+    }
+
+    /// The class of a line.
+    pub async fn class(
+        &mut self,
+        ingest: &Ingest,
+        account: AccountId,
+        line: LineId,
+    ) -> Result<Class, Refusal> {
+        self.refresh();
+        if let Some(known) = self.classes.get(&line) {
+            return *known;
+        }
+        let found = ingest.directory.class(account, line).await;
+        self.classes.insert(line, found);
+        found
+    }
+
+    /// Whether the account may send from this line.
+    pub async fn usable(
+        &mut self,
+        ingest: &Ingest,
+        account: AccountId,
+        line: LineId,
+        class: Class,
+    ) -> Result<(), Refusal> {
+        self.refresh();
+        if let Some(known) = self.lines.get(&(line, class)) {
+            return *known;
+        }
+        let found = ingest.directory.usable(account, line, class).await;
+        self.lines.insert((line, class), found);
+        found
+    }
+
+    /// Whether a campaign takes messages.
+    pub async fn campaign(
+        &mut self,
+        ingest: &Ingest,
+        account: AccountId,
+        cp_id: &str,
+    ) -> Result<(), Refusal> {
+        self.refresh();
+        if let Some(known) = self.campaigns.get(cp_id) {
+            return *known;
+        }
+        let found = ingest.campaign_goes_on(account, cp_id).await;
+        self.campaigns.insert(cp_id.to_owned(), found);
+        found
+    }
+
+    fn refresh(&mut self) {
+        let most = self.classes.len().max(self.lines.len()).max(self.campaigns.len());
+        if most >= MOST || self.since.elapsed() >= REMEMBERED {
+            *self = Known::new();
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Answers that cannot be sent yet, because their batch is still being read: in memory while they are few, then in a
+//! file without a name that vanishes with its last user.
+
+use std::io;
+
+use bytes::Bytes;
+use futures::Stream;
+use futures::stream::unfold;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+
+/// Bytes held in memory.
+const IN_MEMORY: usize = 256 * 1024;
+const PIECE: usize = 64 * 1024;
+
+#[derive(Default)]
+pub struct Spool {
+    tail: Vec<u8>,
+    file: Option<File>,
+}
+
+impl Spool {
+    pub async fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.tail.extend_from_slice(bytes);
+        if self.tail.len() < IN_MEMORY {
+            return Ok(());
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let file =
+                    tokio::task::spawn_blocking(tempfile::tempfile).await.map_err(io::Error::other)??;
+                self.file.insert(File::from_std(file))
+            }
+        };
+        file.write_all(&self.tail).await?;
+        self.tail.clear();
+        Ok(())
+    }
+
+    /// All that was pushed, in order.
+    pub async fn read_back(mut self) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + 'static> {
+        if let Some(file) = &mut self.file {
+            file.flush().await?;
+            file.rewind().await?;
+        }
+        Ok(unfold(self, |mut spool| async move {
+            let piece = spool.piece().await;
+            match piece {
+                Ok(piece) if piece.is_empty() => None,
+                piece => Some((piece, spool)),
+            }
+        }))
+    }
+
+    async fn piece(&mut self) -> io::Result<Bytes> {
+        if let Some(file) = &mut self.file {
+            let mut piece = vec![0; PIECE];
+            let length = file.read(&mut piece).await?;
+            if length > 0 {
+                piece.truncate(length);
+                return Ok(piece.into());
+            }
+            self.file = None;
+        }
+        Ok(std::mem::take(&mut self.tail).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_pushed_is_read_back_in_order_from_memory_and_from_the_file() {
+        for lines in [0, 3, 60_000] {
+            let mut spool = Spool::default();
+            let mut expected = Vec::new();
+            for line in 0..lines {
+                let line = format!("{{\"line\":{line}}}\n");
+                spool.push(line.as_bytes()).await.expect("the spool takes it");
+                expected.extend_from_slice(line.as_bytes());
+            }
+            let mut read = Vec::new();
+            let mut pieces = Box::pin(spool.read_back().await.expect("it can be read"));
+            while let Some(piece) = pieces.next().await {
+                read.extend_from_slice(&piece.expect("it can be read"));
+            }
+            assert!(read == expected, "{lines} lines");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! `POST /api/v2/messages/batch` (contract 3) over HTTP: the request as a whole, and how its answers are sent.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use futures::stream::unfold;
+
+use super::super::Ingest;
+use super::super::batch::{Batch, BatchRefusal, Format, Spool, Wanted};
+use super::super::parameters::{BodyType, Parameters};
+use super::super::refusal::Refusal;
+use super::{bearer, drain, envelope, refused};
+
+/// Longest name of a batch, in characters.
+const LONGEST_BATCH_ID: usize = 64;
+
+/// What the query says of the batch itself.
+struct Asked {
+    is_streamed: bool,
+    batch_id: Option<String>,
+}
+
+pub async fn batch(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
+    if request.method() != Method::POST {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let (head, body) = request.into_parts();
+    match wanted(&ingest, &head).await {
+        Ok((wanted, is_streamed)) => answer(ingest, wanted, is_streamed, body).await,
+        Err(refusal) => {
+            drain(body).await;
+            refused(refusal)
+        }
+    }
+}
+
+async fn wanted(ingest: &Ingest, head: &Parts) -> Result<(Wanted, bool), Refusal> {
+    let query = head.uri.query().unwrap_or_default();
+    let format = format(&head.headers);
+    let mut defaults = Parameters::read(query, BodyType::Form, b"")?;
+    let account = ingest.authenticate(&defaults, bearer(&head.headers).as_deref()).await?;
+    let format = format.ok_or(Refusal::Malformed)?;
+    let asked = asked(query)?;
+    defaults.forget_token();
+    let is_named = asked.batch_id.is_some();
+    let batch_id = asked.batch_id.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
+    Ok((Wanted { account, format, defaults, batch_id, is_named }, asked.is_streamed))
+}
+
+fn format(headers: &HeaderMap) -> Option<Format> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return None;
+    }
+    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    match content_type.split(';').next()?.trim().to_ascii_lowercase().as_str() {
+        "application/x-ndjson" => Some(Format::Ndjson),
+        "text/csv" => Some(Format::Csv),
+        _ => None,
+    }
+}
+
+fn asked(query: &str) -> Result<Asked, Refusal> {
+    let mut asked = Asked { is_streamed: false, batch_id: None };
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match (&*name, &*value) {
+            ("stream", "1") => asked.is_streamed = true,
+            ("stream", "0" | "") => asked.is_streamed = false,
+            ("stream", _) => return Err(Refusal::InvalidParameter("stream")),
+            ("batch_id", id) => {
+                let fits = (1..=LONGEST_BATCH_ID).contains(&id.len());
+                if !fits || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+                    return Err(Refusal::InvalidParameter("batch_id"));
+                }
+                asked.batch_id = Some(id.to_owned());
+            }
+            _ => {}
+        }
+    }
+    Ok(asked)
+}
+
+async fn answer(ingest: Arc<Ingest>, wanted: Wanted, is_streamed: bool, body: Body) -> Response {
+    let batch_id = wanted.batch_id.clone();
+    let mut body = body.into_data_stream();
+    if is_streamed {
+        return match Batch::open(ingest, wanted, body).await {
+            Ok(batch) => {
+                let answers = unfold(batch, |mut batch| async move { Some((batch.next().await?, batch)) });
+                answered(&batch_id, Body::from_stream(answers))
+            }
+            Err(refusal) => refused_whole(refusal),
+        };
+    }
+    let opened = Batch::open(ingest, wanted, &mut body).await;
+    let spooled = match opened {
+        Ok(batch) => spool(batch).await,
+        Err(refusal) => Err(refusal),
+    };
+    match spooled {
+        Ok(spooled) => answered(&batch_id, spooled),
+        Err(refusal) => {
+            drain(Body::from_stream(body)).await;
+            refused_whole(refusal)
+        }
+    }
+}
+
+/// Reads a batch to its end and then answers: its client may write everything before it reads.
+async fn spool<S, E>(mut batch: Batch<S>) -> Result<Body, BatchRefusal>
+where
+    S: futures::Stream<Item = Result<bytes::Bytes, E>> + Unpin,
+{
+    let mut spool = Spool::default();
+    while let Some(answers) = batch.next().await {
+        let answers = answers.map_err(|_| Refusal::Malformed)?;
+        spool.push(&answers).await.map_err(unspooled)?;
+    }
+    Ok(Body::from_stream(spool.read_back().await.map_err(unspooled)?))
+}
+
+fn unspooled(error: std::io::Error) -> Refusal {
+    tracing::error!(%error, "answers of a batch cannot be kept: is there room for temporary files?");
+    Refusal::Unavailable
+}
+
+fn answered(batch_id: &str, body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    if let Ok(batch_id) = HeaderValue::from_str(batch_id) {
+        headers.insert("batch-id", batch_id);
+    }
+    response
+}
+
+fn refused_whole(refusal: BatchRefusal) -> Response {
+    match refusal {
+        BatchRefusal::Refused(refusal) => refused(refusal),
+        BatchRefusal::WrongColumn(name) => envelope(400, &format!("Invalid parameter: {name}"), 229, "", 0),
+    }
+}

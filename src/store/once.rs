@@ -1,0 +1,136 @@
+//! What keeps a message from being logged twice: an idempotency key, a place in a batch, an `httpdup` window. Plain
+//! data, and the bookkeeping over one commit that both databases share.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::time::Duration;
+
+use crate::message::{AccountId, LineId, MessageId, Submission};
+
+/// Longest `httpdup` window (contract 2); what is older may be forgotten.
+pub const LONGEST_HTTPDUP: Duration = Duration::from_secs(600);
+
+/// A message to be logged.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    pub submission: Submission,
+    pub once: Option<Once>,
+    /// Refuse it if one to the same line and dest, itself with a window, was logged less than this long ago.
+    pub httpdup: Option<Duration>,
+}
+
+impl From<Submission> for NewMessage {
+    fn from(submission: Submission) -> NewMessage {
+        NewMessage { submission, once: None, httpdup: None }
+    }
+}
+
+/// By what a repetition is recognised, within the account.
+#[derive(Debug, Clone)]
+pub enum Once {
+    Key(IdempotencyKey),
+    Line(BatchLine),
+}
+
+/// A key of the caller's (`Idempotency-Key`, AMQP `message_id`), and a hash of the parameters it stands for.
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey {
+    pub key: String,
+    pub request_hash: Vec<u8>,
+    /// How long it is remembered.
+    pub kept: Duration,
+}
+
+/// A line of a batch that [`open_batch`](super::Store::open_batch) opened for the message's account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchLine {
+    pub batch: i64,
+    pub line: i64,
+}
+
+/// What became of a [`NewMessage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    New(MessageId),
+    /// Logged before, as this row.
+    Replay(MessageId),
+    /// Its key stands for other parameters.
+    KeyReused,
+    /// Inside the `httpdup` window of another message.
+    Duplicate,
+}
+
+/// What a key stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RememberedKey {
+    pub request_hash: Vec<u8>,
+    pub id: MessageId,
+}
+
+impl RememberedKey {
+    /// What a repetition with these parameters is.
+    pub fn verdict(&self, request_hash: &[u8]) -> Inserted {
+        if self.request_hash == request_hash { Inserted::Replay(self.id) } else { Inserted::KeyReused }
+    }
+}
+
+impl NewMessage {
+    pub(super) fn key(&self) -> Option<(AccountId, &IdempotencyKey)> {
+        match &self.once {
+            Some(Once::Key(key)) => Some((self.submission.account, key)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn batch_line(&self) -> Option<BatchLine> {
+        match self.once {
+            Some(Once::Line(line)) => Some(line),
+            _ => None,
+        }
+    }
+
+    pub(super) fn window(&self) -> Option<(LineId, &str, Duration)> {
+        self.httpdup.map(|window| (self.submission.line, self.submission.dest.as_str(), window))
+    }
+
+    /// Whether something may keep it from being logged.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.once.is_some() || self.httpdup.is_some()
+    }
+}
+
+/// Messages with a window that are still undecided, one for each recipient: the one with the shortest window, since
+/// where that is refused all are. Second, those that lose to it either way.
+pub(super) fn windows<'a>(
+    messages: &'a [NewMessage],
+    verdicts: &[Option<Inserted>],
+) -> (Vec<(usize, LineId, &'a str, Duration)>, Vec<usize>) {
+    let mut with: Vec<_> = messages
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| verdicts[*place].is_none())
+        .filter_map(|(place, message)| {
+            message.window().map(|(line, dest, window)| (place, line, dest, window))
+        })
+        .collect();
+    with.sort_by_key(|(place, _, _, window)| (*window, *place));
+    let mut seen = HashSet::new();
+    let (first, later): (Vec<_>, Vec<_>) =
+        with.into_iter().partition(|(_, line, dest, _)| seen.insert((*line, *dest)));
+    (first, later.into_iter().map(|(place, ..)| place).collect())
+}
+
+/// The places of the first message of each kind.
+pub(super) fn firsts<'a, K: Hash + Eq>(
+    messages: &'a [NewMessage],
+    of: impl Fn(&'a NewMessage) -> Option<K>,
+) -> Vec<usize> {
+    let mut seen = HashSet::new();
+    let mut places = Vec::new();
+    for (place, message) in messages.iter().enumerate() {
+        if of(message).is_some_and(|key| seen.insert(key)) {
+            places.push(place);
+        }
+    }
+    places
+}

@@ -1,0 +1,134 @@
+//! The group commit of new rows, together with what keeps them from being logged again.
+//!
+//! Transactions of several processes that meet wait for each other's keys in one order (keys, then lines of batches,
+//! then windows, each sorted), so that they cannot deadlock.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool};
+
+use super::{failed, milliseconds, once, rows};
+use crate::message::{MessageId, Submission};
+use crate::store::{Inserted, NewMessage, StoreError};
+
+/// How long a transaction whose commit was cut may stay in progress before its outcome counts as unknown.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+
+/// The sort makes the sequence's numbers follow the order given.
+const INSERT: &str = "
+    insert into cdls (cdls_id, cdcs_id, v8l_id, class, dest, mtype, mdata, mcaption, msg_id, cp_id, priority, next_at, expires_at, waiter)
+    select coalesce(s.cdls_id, nextval('cdls_id_seq')),
+           s.cdcs_id, s.v8l_id, s.class, s.dest, s.mtype, s.mdata, s.mcaption, s.msg_id, s.cp_id, s.priority,
+           case when s.send_at > now() then s.send_at end,
+           coalesce(s.send_at, now()) + s.valid_ms * interval '1 millisecond', s.waiter
+    from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                $9::text[], $10::text[], $11::timestamptz[], $12::bigint[], $13::text[], $14::bigint[]) with ordinality
+         as s(cdcs_id, v8l_id, class, dest, mtype, mdata, mcaption, msg_id, cp_id, priority, send_at, valid_ms, waiter, cdls_id, place)
+    order by s.place
+    returning cdls_id, pg_current_xact_id()::text as xid";
+
+pub async fn accept(pool: &PgPool, messages: &[NewMessage]) -> Result<Vec<Inserted>, StoreError> {
+    if messages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut transaction = pool.begin().await.map_err(failed)?;
+    let mut verdicts = vec![None; messages.len()];
+    let mut allotted = vec![None; messages.len()];
+    if messages.iter().any(NewMessage::is_guarded) {
+        let ids = allot(&mut transaction, messages.len()).await?;
+        verdicts = once::decide(&mut transaction, messages, &ids).await?;
+        allotted = ids.into_iter().map(Some).collect();
+    }
+    let left: Vec<usize> = (0..messages.len()).filter(|place| verdicts[*place].is_none()).collect();
+    let submissions: Vec<&Submission> = left.iter().map(|place| &messages[*place].submission).collect();
+    let allotted: Vec<Option<i64>> = left.iter().map(|place| allotted[*place]).collect();
+    let (ids, xid) = insert(&mut transaction, &submissions, allotted).await?;
+    if let Err(error) = transaction.commit().await {
+        match commit_took_place(pool, &xid).await {
+            Some(true) => {}
+            // Whatever was found out without writing was committed before.
+            _ if ids.is_empty() => {}
+            Some(false) => return Err(failed(error)),
+            None => return Err(StoreError::CommitUnknown(error.to_string())),
+        }
+    }
+    for (place, id) in left.into_iter().zip(ids) {
+        verdicts[place] = Some(Inserted::New(id));
+    }
+    verdicts
+        .into_iter()
+        .map(|verdict| verdict.ok_or_else(|| StoreError::Unavailable("a row was not inserted".into())))
+        .collect()
+}
+
+/// Takes ids for rows whose keys are written before they are.
+async fn allot(connection: &mut PgConnection, rows: usize) -> Result<Vec<i64>, StoreError> {
+    let mut ids: Vec<i64> = sqlx::query_scalar("select nextval('cdls_id_seq') from generate_series(1, $1)")
+        .bind(rows as i64)
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+async fn insert(
+    connection: &mut PgConnection,
+    submissions: &[&Submission],
+    ids: Vec<Option<i64>>,
+) -> Result<(Vec<MessageId>, String), StoreError> {
+    if submissions.is_empty() {
+        return Ok((Vec::new(), String::new()));
+    }
+    let list = |of: fn(&Submission) -> &str| submissions.iter().map(|s| of(s)).collect::<Vec<_>>();
+    let optional =
+        |of: fn(&Submission) -> Option<&str>| submissions.iter().map(|s| of(s)).collect::<Vec<_>>();
+    let inserted = sqlx::query(INSERT)
+        .bind(submissions.iter().map(|s| s.account.0).collect::<Vec<_>>())
+        .bind(submissions.iter().map(|s| s.line.0).collect::<Vec<_>>())
+        .bind(list(|s| s.class.as_str()))
+        .bind(list(|s| &s.dest))
+        .bind(list(|s| s.kind.as_str()))
+        .bind(list(|s| &s.mdata))
+        .bind(optional(|s| s.mcaption.as_deref()))
+        .bind(optional(|s| s.msg_id.as_deref()))
+        .bind(optional(|s| s.cp_id.as_deref()))
+        .bind(list(|s| s.lane.as_str()))
+        .bind(submissions.iter().map(|s| s.send_at).collect::<Vec<_>>())
+        .bind(submissions.iter().map(|s| milliseconds(s.valid_for)).collect::<Vec<_>>())
+        .bind(optional(|s| s.waiter.as_deref()))
+        .bind(ids)
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    let mut ids = Vec::with_capacity(inserted.len());
+    let mut xid = String::new();
+    for row in &inserted {
+        ids.push(MessageId(rows::get(row, "cdls_id")?));
+        xid = rows::get(row, "xid")?;
+    }
+    ids.sort_unstable();
+    Ok((ids, xid))
+}
+
+/// Asks the server about a transaction whose commit was not answered (PostgreSQL, "System Information Functions":
+/// `pg_xact_status`). `None`: it cannot tell.
+async fn commit_took_place(pool: &PgPool, xid: &str) -> Option<bool> {
+    if xid.is_empty() {
+        return None;
+    }
+    let asking = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tick.tick().await;
+            let status: Result<Option<String>, sqlx::Error> =
+                sqlx::query_scalar("select pg_xact_status($1::text::xid8)").bind(xid).fetch_one(pool).await;
+            match status.ok().flatten().as_deref() {
+                Some("committed") => return Some(true),
+                Some("aborted") => return Some(false),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(SETTLES_WITHIN, asking).await.ok().flatten()
+}

@@ -1,0 +1,355 @@
+//! What was logged before: idempotency keys, lines of batches, `httpdup` windows.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool};
+
+use super::{failed, milliseconds, rows};
+use crate::message::{AccountId, MessageId};
+use crate::store::once::{firsts, windows};
+use crate::store::{BatchLine, Inserted, LONGEST_HTTPDUP, NewMessage, RememberedKey, StoreError};
+
+/// A key that has expired is free. One that is not is locked by this statement, so that nobody forgets it meanwhile.
+const TAKE_KEYS: &str = "
+    insert into idempotency_key as k (cdcs_id, key, request_hash, cdls_id, expires_at)
+    select s.cdcs_id, s.key, s.request_hash, s.cdls_id, now() + s.kept_ms * interval '1 millisecond'
+    from unnest($1::bigint[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[])
+         as s(cdcs_id, key, request_hash, cdls_id, kept_ms)
+    order by s.cdcs_id, s.key
+    on conflict (cdcs_id, key) do update
+       set request_hash = excluded.request_hash, cdls_id = excluded.cdls_id, expires_at = excluded.expires_at
+       where k.expires_at <= now()
+    returning cdls_id";
+
+const READ_KEYS: &str = "
+    select s.place, k.request_hash, k.cdls_id
+    from unnest($1::bigint[], $2::bigint[], $3::text[]) as s(place, cdcs_id, key)
+    join idempotency_key k on k.cdcs_id = s.cdcs_id and k.key = s.key";
+
+const TAKE_LINES: &str = "
+    insert into batch_line (batch_no, line, cdls_id)
+    select s.batch_no, s.line, s.cdls_id
+    from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as s(batch_no, line, cdls_id)
+    order by s.batch_no, s.line
+    on conflict (batch_no, line) do nothing
+    returning cdls_id";
+
+const READ_LINES: &str = "
+    select s.place, l.cdls_id
+    from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as s(place, batch_no, line)
+    join batch_line l on l.batch_no = s.batch_no and l.line = s.line";
+
+const TAKE_WINDOWS: &str = "
+    insert into http_duplicate as d (v8l_id, dest, window_ms, accepted_at)
+    select s.v8l_id, s.dest, s.window_ms, now()
+    from unnest($1::bigint[], $2::text[], $3::bigint[]) as s(v8l_id, dest, window_ms)
+    order by s.v8l_id, s.dest
+    on conflict (v8l_id, dest) do update set window_ms = excluded.window_ms, accepted_at = excluded.accepted_at
+       where d.accepted_at <= excluded.accepted_at - excluded.window_ms * interval '1 millisecond'
+    returning v8l_id, dest";
+
+/// For each message what it is, or `None` where it is to be logged under its id.
+pub async fn decide(
+    connection: &mut PgConnection,
+    messages: &[NewMessage],
+    ids: &[i64],
+) -> Result<Vec<Option<Inserted>>, StoreError> {
+    let mut verdicts = vec![None; messages.len()];
+    keys(connection, messages, ids, &mut verdicts).await?;
+    lines(connection, messages, ids, &mut verdicts).await?;
+    let refused = duplicates(connection, messages, &mut verdicts).await?;
+    if !refused.is_empty() {
+        give_back(connection, messages, &refused).await?;
+        // Whoever repeated one of those in this very commit is refused with it.
+        let gone: HashSet<i64> = refused.iter().map(|place| ids[*place]).collect();
+        for verdict in &mut verdicts {
+            if matches!(verdict, Some(Inserted::Replay(id)) if gone.contains(&id.0)) {
+                *verdict = Some(Inserted::Duplicate);
+            }
+        }
+    }
+    Ok(verdicts)
+}
+
+async fn keys(
+    connection: &mut PgConnection,
+    messages: &[NewMessage],
+    ids: &[i64],
+    verdicts: &mut [Option<Inserted>],
+) -> Result<(), StoreError> {
+    let first = firsts(messages, |message| message.key().map(|(account, key)| (account, key.key.as_str())));
+    if first.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<_> = first.iter().filter_map(|place| Some((*place, messages[*place].key()?))).collect();
+    let taken: Vec<i64> = sqlx::query_scalar(TAKE_KEYS)
+        .bind(keys.iter().map(|(_, (account, _))| account.0).collect::<Vec<_>>())
+        .bind(keys.iter().map(|(_, (_, key))| key.key.as_str()).collect::<Vec<_>>())
+        .bind(keys.iter().map(|(_, (_, key))| key.request_hash.as_slice()).collect::<Vec<_>>())
+        .bind(keys.iter().map(|(place, _)| ids[*place]).collect::<Vec<_>>())
+        .bind(keys.iter().map(|(_, (_, key))| milliseconds(key.kept)).collect::<Vec<_>>())
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed)?;
+    let taken: HashSet<i64> = taken.into_iter().collect();
+    let others: Vec<_> = messages
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| !taken.contains(&ids[*place]))
+        .filter_map(|(place, message)| Some((place, message.key()?)))
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let found = sqlx::query(READ_KEYS)
+        .bind(others.iter().map(|(place, _)| *place as i64).collect::<Vec<_>>())
+        .bind(others.iter().map(|(_, (account, _))| account.0).collect::<Vec<_>>())
+        .bind(others.iter().map(|(_, (_, key))| key.key.as_str()).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    let mut known = HashMap::new();
+    for row in &found {
+        let place: i64 = rows::get(row, "place")?;
+        let id = MessageId(rows::get(row, "cdls_id")?);
+        known.insert(place as usize, RememberedKey { request_hash: rows::get(row, "request_hash")?, id });
+    }
+    for (place, (_, key)) in others {
+        let known = known.get(&place).ok_or_else(vanished)?;
+        verdicts[place] = Some(known.verdict(&key.request_hash));
+    }
+    Ok(())
+}
+
+async fn lines(
+    connection: &mut PgConnection,
+    messages: &[NewMessage],
+    ids: &[i64],
+    verdicts: &mut [Option<Inserted>],
+) -> Result<(), StoreError> {
+    let first = firsts(messages, NewMessage::batch_line);
+    if first.is_empty() {
+        return Ok(());
+    }
+    let line = |place: &usize| messages[*place].batch_line().unwrap_or(BatchLine { batch: 0, line: 0 });
+    let taken: Vec<i64> = sqlx::query_scalar(TAKE_LINES)
+        .bind(first.iter().map(|place| line(place).batch).collect::<Vec<_>>())
+        .bind(first.iter().map(|place| line(place).line).collect::<Vec<_>>())
+        .bind(first.iter().map(|place| ids[*place]).collect::<Vec<_>>())
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed)?;
+    let taken: HashSet<i64> = taken.into_iter().collect();
+    let others: Vec<usize> = (0..messages.len())
+        .filter(|place| messages[*place].batch_line().is_some() && !taken.contains(&ids[*place]))
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let found = sqlx::query(READ_LINES)
+        .bind(others.iter().map(|place| *place as i64).collect::<Vec<_>>())
+        .bind(others.iter().map(|place| line(place).batch).collect::<Vec<_>>())
+        .bind(others.iter().map(|place| line(place).line).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    for row in &found {
+        let place: i64 = rows::get(row, "place")?;
+        verdicts[place as usize] = Some(Inserted::Replay(MessageId(rows::get(row, "cdls_id")?)));
+    }
+    if others.iter().any(|place| verdicts[*place].is_none()) { Err(vanished()) } else { Ok(()) }
+}
+
+/// Forgotten between two statements: a repetition will find it free.
+fn vanished() -> StoreError {
+    StoreError::Unavailable("a key expired while it was looked at".into())
+}
+
+/// Places refused as duplicates; their verdicts are set.
+async fn duplicates(
+    connection: &mut PgConnection,
+    messages: &[NewMessage],
+    verdicts: &mut [Option<Inserted>],
+) -> Result<Vec<usize>, StoreError> {
+    let (first, mut refused) = windows(messages, verdicts);
+    if first.is_empty() {
+        return Ok(Vec::new());
+    }
+    let taken = sqlx::query_as::<_, (i64, String)>(TAKE_WINDOWS)
+        .bind(first.iter().map(|(_, line, _, _)| line.0).collect::<Vec<_>>())
+        .bind(first.iter().map(|(_, _, dest, _)| *dest).collect::<Vec<_>>())
+        .bind(first.iter().map(|(_, _, _, window)| milliseconds(*window)).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    let taken: HashSet<(i64, String)> = taken.into_iter().collect();
+    for (place, line, dest, _) in first {
+        if !taken.contains(&(line.0, dest.to_owned())) {
+            refused.push(place);
+        }
+    }
+    for place in &refused {
+        verdicts[*place] = Some(Inserted::Duplicate);
+    }
+    Ok(refused)
+}
+
+/// A message that is not logged is not remembered either.
+async fn give_back(
+    connection: &mut PgConnection,
+    messages: &[NewMessage],
+    refused: &[usize],
+) -> Result<(), StoreError> {
+    let keys: Vec<_> = refused.iter().filter_map(|place| messages[*place].key()).collect();
+    if !keys.is_empty() {
+        sqlx::query(
+            "delete from idempotency_key k using unnest($1::bigint[], $2::text[]) as s(cdcs_id, key)
+             where k.cdcs_id = s.cdcs_id and k.key = s.key",
+        )
+        .bind(keys.iter().map(|(account, _)| account.0).collect::<Vec<_>>())
+        .bind(keys.iter().map(|(_, key)| key.key.as_str()).collect::<Vec<_>>())
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
+    }
+    let lines: Vec<_> = refused.iter().filter_map(|place| messages[*place].batch_line()).collect();
+    if !lines.is_empty() {
+        sqlx::query(
+            "delete from batch_line l using unnest($1::bigint[], $2::bigint[]) as s(batch_no, line)
+             where l.batch_no = s.batch_no and l.line = s.line",
+        )
+        .bind(lines.iter().map(|line| line.batch).collect::<Vec<_>>())
+        .bind(lines.iter().map(|line| line.line).collect::<Vec<_>>())
+        .execute(connection)
+        .await
+        .map_err(failed)?;
+    }
+    Ok(())
+}
+
+pub async fn remembered_key(
+    pool: &PgPool,
+    account: AccountId,
+    key: &str,
+) -> Result<Option<RememberedKey>, StoreError> {
+    let found = sqlx::query(
+        "select request_hash, cdls_id from idempotency_key where cdcs_id = $1 and key = $2 and expires_at > now()",
+    )
+    .bind(account.0)
+    .bind(key)
+    .fetch_optional(pool)
+    .await
+    .map_err(failed)?;
+    found
+        .map(|row| {
+            let id = MessageId(rows::get(&row, "cdls_id")?);
+            Ok(RememberedKey { request_hash: rows::get(&row, "request_hash")?, id })
+        })
+        .transpose()
+}
+
+pub async fn open_batch(
+    pool: &PgPool,
+    account: AccountId,
+    batch_id: &str,
+    kept: Duration,
+) -> Result<i64, StoreError> {
+    let mut transaction = pool.begin().await.map_err(failed)?;
+    sqlx::query(
+        "update batch set batch_id = null where cdcs_id = $1 and batch_id = $2 and expires_at <= now()",
+    )
+    .bind(account.0)
+    .bind(batch_id)
+    .execute(&mut *transaction)
+    .await
+    .map_err(failed)?;
+    let number = sqlx::query_scalar(
+        "insert into batch as b (cdcs_id, batch_id, expires_at)
+         values ($1, $2, now() + $3 * interval '1 millisecond')
+         on conflict (cdcs_id, batch_id) do update set expires_at = greatest(b.expires_at, excluded.expires_at)
+         returning batch_no",
+    )
+    .bind(account.0)
+    .bind(batch_id)
+    .bind(milliseconds(kept))
+    .fetch_one(&mut *transaction)
+    .await
+    .map_err(failed)?;
+    transaction.commit().await.map_err(failed)?;
+    Ok(number)
+}
+
+pub async fn batch_lines(
+    pool: &PgPool,
+    batch: i64,
+    first: i64,
+    last: i64,
+) -> Result<Vec<(i64, MessageId)>, StoreError> {
+    let found: Vec<(i64, i64)> = sqlx::query_as(
+        "select line, cdls_id from batch_line where batch_no = $1 and line between $2 and $3 order by line",
+    )
+    .bind(batch)
+    .bind(first)
+    .bind(last)
+    .fetch_all(pool)
+    .await
+    .map_err(failed)?;
+    Ok(found.into_iter().map(|(line, id)| (line, MessageId(id))).collect())
+}
+
+pub async fn forget_expired(pool: &PgPool, limit: u32) -> Result<u64, StoreError> {
+    let keys = sqlx::query(
+        "delete from idempotency_key where ctid = any(array(
+             select ctid from idempotency_key where expires_at <= now()
+             order by expires_at limit $1 for update skip locked))",
+    )
+    .bind(i64::from(limit))
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    let windows = sqlx::query(
+        "delete from http_duplicate where ctid = any(array(
+             select ctid from http_duplicate where accepted_at <= now() - $2 * interval '1 millisecond'
+             order by accepted_at limit $1 for update skip locked))",
+    )
+    .bind(i64::from(limit))
+    .bind(milliseconds(LONGEST_HTTPDUP))
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    let lines = forget_batch(pool, limit).await?;
+    Ok(keys.rows_affected().max(windows.rows_affected()).max(lines))
+}
+
+/// Forgets lines of the batch that expired first, and then the batch. Counts as full until it is gone.
+async fn forget_batch(pool: &PgPool, limit: u32) -> Result<u64, StoreError> {
+    let expired: Option<i64> = sqlx::query_scalar(
+        "update batch set batch_id = null where batch_no =
+             (select batch_no from batch where expires_at <= now() order by expires_at limit 1)
+             and expires_at <= now()
+         returning batch_no",
+    )
+    .fetch_optional(pool)
+    .await
+    .map_err(failed)?;
+    let Some(expired) = expired else { return Ok(0) };
+    let lines = sqlx::query(
+        "delete from batch_line where ctid = any(array(
+             select ctid from batch_line where batch_no = $1 limit $2))",
+    )
+    .bind(expired)
+    .bind(i64::from(limit))
+    .execute(pool)
+    .await
+    .map_err(failed)?
+    .rows_affected();
+    if lines < u64::from(limit) {
+        sqlx::query("delete from batch where batch_no = $1")
+            .bind(expired)
+            .execute(pool)
+            .await
+            .map_err(failed)?;
+    }
+    Ok(u64::from(limit))
+}
