@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
@@ -48,7 +48,13 @@ pub fn router(store: SharedStore, broker: SharedBroker, leases: watch::Receiver<
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(readyz))
+        .route("/openapi.json", get(openapi))
         .with_state(Arc::new(ops))
+}
+
+/// The HTTP interface as OpenAPI 3.1; tests hold it against the running program.
+async fn openapi() -> ([(HeaderName, &'static str); 1], &'static str) {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("../../docs/openapi.json"))
 }
 
 async fn readyz(State(ops): State<Arc<Ops>>) -> (StatusCode, Json<Readiness>) {

@@ -12,6 +12,7 @@ mod cli;
 mod enquiry;
 mod http_contract;
 mod once;
+mod openapi;
 mod pipeline;
 mod process;
 mod simulator;

@@ -6,3 +6,4 @@ mod lines;
 mod log;
 mod postgres;
 mod program;
+mod senders;

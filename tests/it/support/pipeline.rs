@@ -131,6 +131,11 @@ impl Pipeline {
         pipeline
     }
 
+    /// Where the first process answers health checks.
+    pub fn admin(&self) -> SocketAddr {
+        self.apps[0].admin
+    }
+
     /// Adds a line of the account.
     pub async fn add_line(&self, class: Class, page_token: &str) -> LineId {
         self.add_limited_line(class, page_token, None).await
