@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::api;
 use crate::broker::{self, SharedBroker};
 use crate::dispatch::{Dispatch, DispatchOptions};
 use crate::feedback::Feedback;
@@ -111,8 +112,9 @@ impl App {
                     "intake"
                 });
             }
-            let serving =
-                server::serve(listener, ingest::http::router(ingest), per_address, stopping.clone());
+            let router =
+                ingest::http::router(ingest.clone()).merge(api::router(ingest, store.clone(), settings));
+            let serving = server::serve(listener, router, per_address, stopping.clone());
             (Some(address), Some(tokio::spawn(serving)))
         } else {
             (None, None)

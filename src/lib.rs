@@ -6,6 +6,7 @@
 //! line, paces, claims the row in the `store`, calls `graph`, asks `policy` what the answer means, and records the
 //! outcome → the waiting request, the log and dashboards see it.
 
+pub mod api;
 pub mod app;
 pub mod broker;
 pub mod cli;

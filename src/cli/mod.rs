@@ -1,19 +1,24 @@
 //! The command line: what can be typed, and which module answers it.
 //!
-//! One file per group of commands; each works over `&dyn Store` and answers through [`output::Output`]. Never here:
+//! One file per group of commands; those of operators work over `&dyn Store`, those of senders over HTTP; each answers through [`output::Output`]. Never here:
 //! SQL, and page access tokens or API tokens as arguments.
 
 mod account;
+mod campaign;
 mod check;
 mod demo;
 mod fields;
 mod health;
 mod line;
 mod log;
+mod manual;
 mod migrate;
 mod output;
 mod page_token;
 mod parse;
+mod parts;
+mod remote;
+mod send;
 mod serve;
 mod settle;
 mod simulate;
@@ -86,6 +91,22 @@ enum Command {
     Check,
     /// Ask the process on this machine whether it is ready; exits 0 if so, else 1
     Health,
+    /// Send one message through a running meta-dispatch
+    Send(Box<send::SendArgs>),
+    /// Send a file of messages; show, pause, resume and cancel campaigns
+    #[command(subcommand)]
+    Campaign(Box<campaign::CampaignCommand>),
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages
+    Man {
+        /// Into this folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Add and list accounts, the customers who own lines and tokens, and the broker's users who send for them
     #[command(subcommand)]
     Account(account::AccountCommand),
@@ -150,6 +171,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Migrate => migrate::run(&settings, &out).await,
         Command::Check => check::run(&settings, &out).await,
         Command::Health => health::run(&settings, &out).await,
+        Command::Send(arguments) => send::run(*arguments, &out).await,
+        Command::Campaign(command) => campaign::run(*command, &out).await,
+        Command::Completions { shell } => manual::completions(shell, &out),
+        Command::Man { folder } => manual::man(&folder, &out),
         Command::Account(command) => {
             with_store(&settings, async |store| account::run(command, store, &out).await).await
         }

@@ -7,6 +7,7 @@
 //!
 //! The dispatcher is one task without locks; everything it learns arrives as an [`Event`].
 
+mod cancel;
 mod clock;
 mod dispatcher;
 mod expiry;
@@ -153,8 +154,13 @@ impl Dispatch {
             tokio::spawn(reader::run(self.store.clone(), reader_inbox, events.clone(), background.clone()));
         let upkeep =
             tokio::spawn(upkeep::run(self.store.clone(), upkeep_inbox, events.clone(), background.clone()));
-        let expiry =
-            tokio::spawn(expiry::run(self.store.clone(), self.feedback, expiry_inbox, background.clone()));
+        let expiry = tokio::spawn(expiry::run(
+            self.store.clone(),
+            self.feedback.clone(),
+            expiry_inbox,
+            background.clone(),
+        ));
+        let canceller = tokio::spawn(cancel::run(self.store.clone(), self.feedback, background.clone()));
         let scanner = tokio::spawn(scan::run(
             self.store.clone(),
             self.broker.clone(),
@@ -209,7 +215,7 @@ impl Dispatch {
             );
         }
         background.cancel();
-        for task in [reader, upkeep, expiry, scanner] {
+        for task in [reader, upkeep, expiry, canceller, scanner] {
             let _ = task.await;
         }
     }

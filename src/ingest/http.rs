@@ -133,7 +133,7 @@ fn body_type(headers: &HeaderMap) -> BodyType {
 }
 
 /// `Authorization: Bearer <tsid>`; a blank token counts as none.
-fn bearer(headers: &HeaderMap) -> Option<String> {
+pub fn bearer(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
@@ -166,7 +166,8 @@ fn answered(accepted: &Accepted) -> Response {
     }
 }
 
-fn refused(refusal: Refusal) -> Response {
+/// The documented envelope of a refusal.
+pub fn refused(refusal: Refusal) -> Response {
     METRICS.ingest.refused(refusal.code());
     let mut response = envelope(refusal.http_status(), &refusal.text(), refusal.code(), "", 0);
     if refusal == Refusal::Unavailable {

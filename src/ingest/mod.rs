@@ -28,8 +28,8 @@ use crate::settings::Settings;
 use crate::store::{IdempotencyKey, Inserted, LogRow, NewMessage, Once, Scope, SharedStore, StoreError};
 use accept::{Acceptor, Waiting};
 use directory::Directory;
-use parameters::Parameters;
-use refusal::Refusal;
+use parameters::{BodyType, Parameters};
+pub use refusal::Refusal;
 use validate::Checked;
 use waiters::Waiters;
 
@@ -187,6 +187,11 @@ impl Ingest {
         self.may_send(account, class, &checked).await?;
         let httpdup = checked.httpdup;
         Ok(NewMessage { submission: self.submission(account, class, checked), once: None, httpdup })
+    }
+
+    /// The account of a request whose token stands in its query or its `Authorization` header.
+    pub async fn account(&self, query: &str, bearer: Option<&str>) -> Result<AccountId, Refusal> {
+        self.authenticate(&Parameters::read(query, BodyType::Form, &[])?, bearer).await
     }
 
     /// The account a request's token belongs to: of several tokens `tsid` counts, then `sid`, then Bearer.

@@ -23,6 +23,8 @@ pub enum Refusal {
     NoPageId,
     Duplicate,
     CampaignCancelled,
+    /// No such row or campaign of this account.
+    NotFound,
     /// Not logged, or not known to be; to be repeated.
     Unavailable,
 }
@@ -33,6 +35,7 @@ impl Refusal {
         match self {
             Refusal::TooLarge => 413,
             Refusal::NoToken | Refusal::UnknownToken | Refusal::AccountInactive => 401,
+            Refusal::NotFound => 404,
             Refusal::Unavailable => 503,
             _ => 400,
         }
@@ -59,6 +62,7 @@ impl Refusal {
             Refusal::Duplicate => 244,
             Refusal::KeyReused => 246,
             Refusal::CampaignCancelled => 247,
+            Refusal::NotFound => 404,
             Refusal::Unavailable => 503,
         }
     }
@@ -85,6 +89,7 @@ impl Refusal {
             Refusal::Duplicate => "http duplicidade",
             Refusal::KeyReused => "Idempotency key reused",
             Refusal::CampaignCancelled => "Campaign cancelled",
+            Refusal::NotFound => "Not found",
             Refusal::Unavailable => "temporarily unavailable",
         };
         text.to_owned()

@@ -8,16 +8,13 @@ use url::Url;
 
 use super::parameters::{Given, Parameters};
 use super::refusal::Refusal;
-use crate::message::{Class, Lane, LineId, MAX_DEST_CHARS, MessageKind};
+use crate::message::{Class, Lane, LineId, MAX_CP_ID_CHARS, MAX_DEST_CHARS, MAX_MSG_ID_CHARS, MessageKind};
 use crate::store::LONGEST_HTTPDUP;
 
 /// Messenger's limit, in characters (Meta, "Send API Reference": `message.text`).
 const MESSENGER_TEXT_CHARS: usize = 2_000;
 /// Instagram's limit, in bytes of UTF-8 (Meta, Instagram Messaging, "Send a Message").
 const INSTAGRAM_TEXT_BYTES: usize = 1_000;
-/// Labels are indexed.
-const MAX_CP_ID_CHARS: usize = 128;
-const MAX_MSG_ID_CHARS: usize = 255;
 pub const MAX_WAIT: Duration = Duration::from_secs(30);
 /// How far ahead a message may be scheduled, and how long it may be valid.
 const LONGEST_SECONDS: i64 = 366 * 86_400;

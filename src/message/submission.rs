@@ -9,6 +9,11 @@ use super::{AccountId, Class, Lane, LineId, MessageKind};
 /// Longest recipient id accepted, in characters (contract code 229).
 pub const MAX_DEST_CHARS: usize = 128;
 
+/// Longest campaign label, in characters: labels are indexed.
+pub const MAX_CP_ID_CHARS: usize = 128;
+/// Longest reference of a caller, in characters.
+pub const MAX_MSG_ID_CHARS: usize = 255;
+
 /// One checked submission: becomes one `PENDING` row. Texts hold no NUL.
 #[derive(Debug, Clone)]
 pub struct Submission {

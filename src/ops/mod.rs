@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -72,7 +72,13 @@ pub fn router(
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/asyncapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], ASYNCAPI)))
+        .route("/openapi.json", get(openapi))
         .with_state(Arc::new(ops))
+}
+
+/// The HTTP interface as OpenAPI 3.1; tests hold it against the running program.
+async fn openapi() -> ([(HeaderName, &'static str); 1], &'static str) {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("../../docs/openapi.json"))
 }
 
 async fn readyz(State(ops): State<Arc<Ops>>) -> (StatusCode, Json<Readiness>) {

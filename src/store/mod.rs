@@ -7,6 +7,7 @@
 //! Never here: policy (what a Graph answer means, how long to wait), and secrets in error texts.
 
 mod change;
+mod enquiry;
 mod once;
 mod open;
 pub mod postgres;
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 pub use change::{Change, RowChange};
+pub use enquiry::{CampaignCount, CancelledRow, MessageFilter, Way};
 pub use once::{BatchLine, IdempotencyKey, Inserted, LONGEST_HTTPDUP, NewMessage, Once, RememberedKey};
 pub use open::{open, open_for_serving};
 pub use records::*;
@@ -170,7 +172,7 @@ pub trait Store: Send + Sync + 'static {
     /// Writes changes, then makes claims, in one transaction.
     ///
     /// A change applies only if the row still has the fence and a status the change allows; a claim only if the
-    /// row is PENDING or RETRY, has the fence given, has not expired, and `worker` holds the lease of its
+    /// row is PENDING or RETRY, has the fence given, has not expired, its campaign runs, and `worker` holds the lease of its
     /// partition at this moment. A claim raises `fence` and `attempts` by one and skips rows that others have
     /// locked. Repeating a call whose outcome is unknown is safe: what took place matches no row any more.
     async fn record(
@@ -269,6 +271,59 @@ pub trait Store: Send + Sync + 'static {
 
     /// The copy of a row that was sent again.
     async fn copy_of(&self, id: MessageId) -> Result<Option<MessageId>, StoreError>;
+
+    // ---- what senders ask ----------------------------------------------------------------------------------
+
+    /// The account's rows that match, newest first, with ids below `before`; at most `limit`. A row appears once,
+    /// whatever is written meanwhile.
+    async fn messages(
+        &self,
+        account: AccountId,
+        filter: &MessageFilter,
+        before: MessageId,
+        limit: u32,
+    ) -> Result<Vec<LogRow>, StoreError>;
+
+    /// The account's rows of the campaign, counted by line, medium and status; empty if there are none.
+    async fn campaign_counts(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+    ) -> Result<Vec<CampaignCount>, StoreError>;
+
+    /// Messages of the campaign a second that ended as OK or ERROR within the last `window`.
+    async fn campaign_rate(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        window: Duration,
+    ) -> Result<f64, StoreError>;
+
+    /// Puts the campaign into a state and says which one it has now: a cancelled campaign stays cancelled. From the
+    /// answer on, no claim of its rows is made unless it runs.
+    async fn set_campaign(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        state: CampaignState,
+    ) -> Result<CampaignState, StoreError>;
+
+    /// Campaigns in this state that were put into it less than `within` ago; `None`: whenever.
+    async fn campaigns(
+        &self,
+        state: CampaignState,
+        within: Option<Duration>,
+    ) -> Result<Vec<(AccountId, String)>, StoreError>;
+
+    /// Ends at most `limit` waiting rows (PENDING or RETRY, due or not) of a cancelled campaign with ids above `after`
+    /// as CANCELLED, lowest first. Nothing, if the campaign is not cancelled.
+    async fn cancel_waiting(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        after: MessageId,
+        limit: u32,
+    ) -> Result<Vec<CancelledRow>, StoreError>;
 
     // ---- accounts, tokens, lines -------------------------------------------------------------------------
 

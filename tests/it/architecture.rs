@@ -19,13 +19,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("server", &[]),
     ("feedback", &["broker", "message", "settings", "store"]),
     ("ingest", &["broker", "feedback", "message", "metrics", "server", "settings", "store", "tokens"]),
+    ("api", &["ingest", "message", "policy", "settings", "store"]),
     ("dispatch", &["broker", "feedback", "graph", "message", "metrics", "policy", "settings", "store"]),
     ("ops", &["broker", "message", "metrics", "server", "store"]),
     ("simulator", &[]),
     (
         "app",
         &[
-            "broker", "dispatch", "feedback", "graph", "ingest", "message", "ops", "policy", "server",
+            "api", "broker", "dispatch", "feedback", "graph", "ingest", "message", "ops", "policy", "server",
             "settings", "store",
         ],
     ),
@@ -51,7 +52,10 @@ const KNOWN_ONLY_BY: &[(&str, &[&str])] = &[
     ("sqlx", &["src/store/"]),
     ("lapin", &["src/broker/rabbitmq/"]),
     ("reqwest", &["src/graph/", "src/cli/"]),
-    ("axum", &["src/ingest/http.rs", "src/ingest/http/", "src/ops/", "src/server/", "src/simulator/"]),
+    (
+        "axum",
+        &["src/api/", "src/ingest/http.rs", "src/ingest/http/", "src/ops/", "src/server/", "src/simulator/"],
+    ),
     ("governor", &["src/policy/", "src/dispatch/clock.rs"]),
     ("backoff", &["src/policy/retry.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),

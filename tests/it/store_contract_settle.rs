@@ -63,7 +63,7 @@ fn ids(resent: &[Resent]) -> Vec<MessageId> {
 }
 
 impl Fixture {
-    async fn logged(&self, submission: Submission) -> MessageId {
+    async fn log_one(&self, submission: Submission) -> MessageId {
         self.store.insert(&[submission]).await.expect("rows can be logged")[0]
     }
 
@@ -75,7 +75,7 @@ impl Fixture {
     async fn called(&self, submission: Submission) -> MessageId {
         self.store.renew_leases("w", HOUR).await.expect("leases are kept");
         self.store.acquire_leases("w", HOUR, 64).await.expect("leases are kept");
-        let id = self.logged(submission).await;
+        let id = self.log_one(submission).await;
         let claim = Claim { id, fence: 0, call_deadline: HOUR };
         let recorded = self.store.record("w", &[], &[claim]).await.expect("claims are recorded");
         assert_eq!(recorded.claimed, [true]);
@@ -156,7 +156,7 @@ async fn an_unknown_row_is_settled_as_ok_error_or_retry(#[case] backend: Backend
 #[apply(on_both)]
 async fn only_unknown_rows_are_settled_and_each_once(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
-    fixture.logged(text("pending")).await;
+    fixture.log_one(text("pending")).await;
     fixture.called(text("sending")).await;
     fixture.failed(text("error")).await;
     let unknown = fixture.unknown(text("unknown")).await;
@@ -238,7 +238,7 @@ async fn an_ended_row_is_sent_again_as_a_copy_and_stays_as_it_is(#[case] backend
         waiter: Some("q/1".into()),
         ..text("ann")
     };
-    let id = fixture.logged(given).await;
+    let id = fixture.log_one(given).await;
     fixture.execute("update cdls set status = 'ERROR', error_code = 190, attempts = 3").await;
     let resent = fixture.resend(&everything(), &copies_of(Status::Error)).await;
     assert_eq!(ids(&resent), [id]);
@@ -295,9 +295,9 @@ async fn a_row_is_sent_again_once_and_its_copy_when_that_has_ended(#[case] backe
 #[apply(on_both)]
 async fn rows_of_cancelled_campaigns_and_lines_of_others_are_not_sent_again(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
-    let cancelled = fixture.logged(Submission { cp_id: Some("gone".into()), ..text("ann") }).await;
-    let moved = fixture.logged(Submission { line: LineId(2), ..text("bob") }).await;
-    let kept = fixture.logged(text("cleo")).await;
+    let cancelled = fixture.log_one(Submission { cp_id: Some("gone".into()), ..text("ann") }).await;
+    let moved = fixture.log_one(Submission { line: LineId(2), ..text("bob") }).await;
+    let kept = fixture.log_one(text("cleo")).await;
     fixture.execute("update cdls set status = 'ERROR'").await;
     fixture.execute("insert into campaign (cdcs_id, cp_id, state) values (1, 'gone', 'cancelled')").await;
     fixture.execute("update cd_v8_line set cdcs_id = 2 where v8l_id = 2").await;
@@ -316,7 +316,7 @@ async fn rows_of_cancelled_campaigns_and_lines_of_others_are_not_sent_again(#[ca
 async fn only_rows_in_the_state_asked_for_are_sent_again(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.unknown(text("unknown")).await;
-    fixture.logged(text("pending")).await;
+    fixture.log_one(text("pending")).await;
     fixture.called(text("sending")).await;
     let sent = fixture.called(text("sent")).await;
     assert!(
@@ -335,8 +335,8 @@ async fn rows_that_are_not_final_are_counted_by_status_and_the_oldest_unknown_is
     let fixture = Fixture::create(backend).await;
     let open = async || fixture.store.open_rows().await.expect("rows can be counted");
     assert_eq!(open().await, Default::default());
-    fixture.logged(text("pending")).await;
-    fixture.logged(Submission { send_at: Some(OffsetDateTime::now_utc() + HOUR), ..text("later") }).await;
+    fixture.log_one(text("pending")).await;
+    fixture.log_one(Submission { send_at: Some(OffsetDateTime::now_utc() + HOUR), ..text("later") }).await;
     fixture.called(text("sending")).await;
     fixture.failed(text("failed")).await;
     let retry = fixture.called(text("retry")).await;

@@ -5,7 +5,9 @@
 
 mod accept;
 mod broker_user;
+mod campaign;
 mod dispatch;
+mod enquiry;
 mod ingest;
 mod lease;
 mod lines;
@@ -25,10 +27,11 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::{
-    AccountRow, BrokerUser, BrokerUserRow, Change, Claim, ClaimedRow, Flow, FlowRead, HeldRecipient, IdRange,
-    Inserted, Lease, LeaseReport, LineRecord, LogFilter, LogRow, Matching, NewLine, NewMessage, OpenRows,
-    Operation, PauseScope, RangeRead, ReadyRow, Recorded, RememberedKey, Resend, Resent, Resolution,
-    SchemaState, Scope, Selection, StatusCount, Store, StoreError, TokenRecord, TokenRow,
+    AccountRow, BrokerUser, BrokerUserRow, CampaignCount, CancelledRow, Change, Claim, ClaimedRow, Flow,
+    FlowRead, HeldRecipient, IdRange, Inserted, Lease, LeaseReport, LineRecord, LogFilter, LogRow, Matching,
+    MessageFilter, NewLine, NewMessage, OpenRows, Operation, PauseScope, RangeRead, ReadyRow, Recorded,
+    RememberedKey, Resend, Resent, Resolution, SchemaState, Scope, Selection, StatusCount, Store, StoreError,
+    TokenRecord, TokenRow,
 };
 use crate::message::{AccountId, CampaignState, Lane, LineId, MessageId, Partition};
 
@@ -308,6 +311,60 @@ impl Store for PostgresStore {
 
     async fn copy_of(&self, id: MessageId) -> Result<Option<MessageId>, StoreError> {
         settle::copy_of(&self.calm, id).await
+    }
+
+    async fn messages(
+        &self,
+        account: AccountId,
+        filter: &MessageFilter,
+        before: MessageId,
+        limit: u32,
+    ) -> Result<Vec<LogRow>, StoreError> {
+        enquiry::messages(&self.calm, account, filter, before, limit).await
+    }
+
+    async fn campaign_counts(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+    ) -> Result<Vec<CampaignCount>, StoreError> {
+        campaign::counts(&self.calm, account, cp_id).await
+    }
+
+    async fn campaign_rate(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        window: Duration,
+    ) -> Result<f64, StoreError> {
+        campaign::rate(&self.calm, account, cp_id, window).await
+    }
+
+    async fn set_campaign(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        state: CampaignState,
+    ) -> Result<CampaignState, StoreError> {
+        campaign::set(&self.calm, account, cp_id, state).await
+    }
+
+    async fn campaigns(
+        &self,
+        state: CampaignState,
+        within: Option<Duration>,
+    ) -> Result<Vec<(AccountId, String)>, StoreError> {
+        campaign::in_state(&self.calm, state, within).await
+    }
+
+    async fn cancel_waiting(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        after: MessageId,
+        limit: u32,
+    ) -> Result<Vec<CancelledRow>, StoreError> {
+        campaign::cancel_waiting(&self.calm, account, cp_id, after, limit).await
     }
 
     async fn add_account(&self, name: &str) -> Result<AccountId, StoreError> {

@@ -19,6 +19,7 @@ macro_rules! log_select {
          from cdls "
     };
 }
+pub(super) use log_select;
 
 /// Filter: line ?1, status ?2, campaign ?3; NULL is any.
 macro_rules! matching {
@@ -107,7 +108,7 @@ pub async fn stats(reader: &SqlitePool, since: Option<Duration>) -> Result<Vec<S
         .collect()
 }
 
-fn log_row(row: &SqliteRow) -> Result<LogRow, StoreError> {
+pub(super) fn log_row(row: &SqliteRow) -> Result<LogRow, StoreError> {
     Ok(LogRow {
         cdls_id: MessageId(row.try_get("cdls_id").map_err(failed)?),
         cdcs_id: AccountId(row.try_get("cdcs_id").map_err(failed)?),

@@ -8,10 +8,12 @@
 
 mod accept;
 mod broker_user;
+mod campaign;
 mod clock;
 mod directory;
 mod dispatch;
 mod due;
+mod enquiry;
 mod error;
 mod ingest;
 mod lease;
@@ -240,6 +242,60 @@ impl Store for SqliteStore {
 
     async fn copy_of(&self, id: MessageId) -> Result<Option<MessageId>, StoreError> {
         settle::copy_of(&self.reader, id).await
+    }
+
+    async fn messages(
+        &self,
+        account: AccountId,
+        filter: &MessageFilter,
+        before: MessageId,
+        limit: u32,
+    ) -> Result<Vec<LogRow>, StoreError> {
+        enquiry::messages(&self.reader, account, filter, before, limit).await
+    }
+
+    async fn campaign_counts(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+    ) -> Result<Vec<CampaignCount>, StoreError> {
+        campaign::counts(&self.reader, account, cp_id).await
+    }
+
+    async fn campaign_rate(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        window: Duration,
+    ) -> Result<f64, StoreError> {
+        campaign::rate(&self.reader, account, cp_id, window).await
+    }
+
+    async fn set_campaign(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        state: CampaignState,
+    ) -> Result<CampaignState, StoreError> {
+        campaign::set(&self.writer, account, cp_id, state).await
+    }
+
+    async fn campaigns(
+        &self,
+        state: CampaignState,
+        within: Option<Duration>,
+    ) -> Result<Vec<(AccountId, String)>, StoreError> {
+        campaign::in_state(&self.reader, state, within).await
+    }
+
+    async fn cancel_waiting(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        after: MessageId,
+        limit: u32,
+    ) -> Result<Vec<CancelledRow>, StoreError> {
+        campaign::cancel_waiting(&self.reader, &self.writer, account, cp_id, after, limit).await
     }
 
     async fn add_account(&self, name: &str) -> Result<AccountId, StoreError> {

@@ -52,6 +52,8 @@ where cdls_id = j.value->>0 and fence = j.value->>1
   and exists (
     select 1 from partition_lease l
     where l.partition_no = cdls.partition_no and l.owner = ?2 and l.expires_at > ?3)
+  and (cp_id is null or not exists (
+    select 1 from campaign k where k.cdcs_id = cdls.cdcs_id and k.cp_id = cdls.cp_id and k.state <> 'running'))
 returning cdls_id";
 
 /// Writes changes, then makes claims; for each whether it took place.

@@ -6,4 +6,5 @@ mod lines;
 mod log;
 mod postgres;
 mod program;
+mod senders;
 mod settle;

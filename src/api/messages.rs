@@ -1,0 +1,58 @@
+//! `GET /api/v2/messages` and `GET /api/v2/messages/{cdls_id}`.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::parameters::{Page, cursor};
+use super::{Api, answer, in_time};
+use crate::ingest::Refusal;
+use crate::message::MessageId;
+use crate::store::{LogRow, Scope};
+
+#[derive(Serialize)]
+struct Messages {
+    messages: Vec<LogRow>,
+    /// Goes into `after` for the rows that follow; null at the end.
+    next: Option<String>,
+}
+
+pub async fn list(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Response {
+    answer(listed(&api, &uri, &headers).await)
+}
+
+async fn listed(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Messages, Refusal> {
+    let account = api.account(uri, headers).await?;
+    let page = Page::read(uri.query().unwrap_or_default())?;
+    // One more than asked for says whether there is a next page.
+    let look = api.store.messages(account, &page.filter, page.before, page.limit + 1);
+    let mut messages = in_time(look).await?;
+    let more = messages.len() > page.limit as usize;
+    messages.truncate(page.limit as usize);
+    let next = messages.last().filter(|_| more).map(|last| cursor(last.cdls_id));
+    Ok(Messages { messages, next })
+}
+
+pub async fn show(
+    State(api): State<Arc<Api>>,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    answer(shown(&api, id, &uri, &headers).await)
+}
+
+async fn shown(
+    api: &Api,
+    id: Result<Path<String>, PathRejection>,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<LogRow, Refusal> {
+    let account = api.account(uri, headers).await?;
+    let id: MessageId = id.ok().and_then(|Path(id)| id.parse().ok()).ok_or(Refusal::NotFound)?;
+    in_time(api.store.log_row(Scope::Account(account), id)).await?.ok_or(Refusal::NotFound)
+}

@@ -1,0 +1,84 @@
+//! What senders ask afterwards, over HTTP: their messages, and their campaigns (contract 3).
+//!
+//! Authenticates as the send endpoints do, and refuses in the same envelope. Every look at the log carries the account.
+//! Never logs a query or a header: tokens stand there.
+
+mod campaigns;
+mod messages;
+mod parameters;
+mod progress;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde::Serialize;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::ingest::{Ingest, Refusal, http};
+use crate::message::AccountId;
+use crate::settings::{LimitSettings, Settings};
+use crate::store::{SharedStore, StoreError};
+use campaigns::Standings;
+
+/// A look at the log that takes longer is given up.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What the handlers share.
+struct Api {
+    ingest: Arc<Ingest>,
+    store: SharedStore,
+    limits: LimitSettings,
+    standings: Standings,
+}
+
+/// The routes beside the send endpoints.
+pub fn router(ingest: Arc<Ingest>, store: SharedStore, settings: &Settings) -> Router {
+    let api = Api { ingest, store, limits: settings.limits.clone(), standings: Standings::default() };
+    Router::new()
+        .route("/api/v2/messages", get(messages::list))
+        .route("/api/v2/messages/{cdls_id}", get(messages::show))
+        .route("/api/v2/campaigns/{cp_id}", get(campaigns::show))
+        .route("/api/v2/campaigns/{cp_id}/pause", post(campaigns::pause))
+        .route("/api/v2/campaigns/{cp_id}/resume", post(campaigns::resume))
+        .route("/api/v2/campaigns/{cp_id}/cancel", post(campaigns::cancel))
+        .layer(CatchPanicLayer::custom(|_| http::refused(Refusal::Unavailable)))
+        .with_state(Arc::new(api))
+}
+
+impl Api {
+    /// Who asks.
+    async fn account(&self, uri: &Uri, headers: &HeaderMap) -> Result<AccountId, Refusal> {
+        self.ingest.account(uri.query().unwrap_or_default(), http::bearer(headers).as_deref()).await
+    }
+}
+
+/// The answer of a look at the log, if it comes in time.
+async fn in_time<T>(look: impl Future<Output = Result<T, StoreError>>) -> Result<T, Refusal> {
+    match tokio::time::timeout(PATIENCE, look).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "a question about the log is refused: the database does not answer");
+            Err(Refusal::Unavailable)
+        }
+        Err(_) => {
+            tracing::warn!("a question about the log is refused: the database takes too long");
+            Err(Refusal::Unavailable)
+        }
+    }
+}
+
+fn answer<T: Serialize>(found: Result<T, Refusal>) -> Response {
+    let found = match found {
+        Ok(found) => found,
+        Err(refusal) => return http::refused(refusal),
+    };
+    let Ok(json) = serde_json::to_vec(&found) else { return http::refused(Refusal::Unavailable) };
+    let mut response = Response::new(Body::from(json));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

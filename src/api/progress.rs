@@ -1,0 +1,129 @@
+//! How a campaign stands, worked out from its counts: pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::message::{CampaignState, LineId, Status};
+use crate::policy::pace::{Limits, Rates};
+use crate::settings::{ClassLimits, LimitSettings};
+use crate::store::{CampaignCount, LineRecord};
+
+/// A pause that lasts longer has no end that could be told.
+const LONGEST_PAUSE: time::Duration = time::Duration::days(3_650);
+
+/// The answer of the campaign endpoints.
+#[derive(Debug, Serialize)]
+pub struct Progress {
+    pub cp_id: String,
+    /// `running`, `paused`, `cancelled`, or `finished`: it runs, and nothing of it waits or is on its way.
+    pub state: &'static str,
+    pub counts: BTreeMap<&'static str, i64>,
+    pub total: i64,
+    /// Messages a second now.
+    pub rate: f64,
+    #[serde(serialize_with = "crate::message::time_or_null")]
+    pub eta: Option<OffsetDateTime>,
+    /// Rows that a command concerned: those that waited. Only in answers to commands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub touched: Option<i64>,
+}
+
+/// Whether rows of this status wait for their next call.
+pub fn waits(status: Status) -> bool {
+    matches!(status, Status::Pending | Status::Retry)
+}
+
+impl Progress {
+    pub fn of(
+        cp_id: &str,
+        state: CampaignState,
+        counted: &[CampaignCount],
+        rate: f64,
+        eta: Option<OffsetDateTime>,
+    ) -> Progress {
+        let mut counts: BTreeMap<&'static str, i64> =
+            Status::ALL.iter().map(|status| (status.as_str(), 0)).collect();
+        for count in counted {
+            *counts.entry(count.status.as_str()).or_default() += count.rows;
+        }
+        let going_on = counted.iter().any(|count| waits(count.status) || count.status == Status::Sending);
+        let state = match state {
+            CampaignState::Running if !going_on => "finished",
+            state => state.as_str(),
+        };
+        Progress {
+            cp_id: cp_id.to_owned(),
+            state,
+            total: counts.values().sum(),
+            counts,
+            rate: (rate * 10.0).round() / 10.0,
+            eta: eta.filter(|_| state == "running"),
+            touched: None,
+        }
+    }
+}
+
+/// When the last waiting row can be on its way at the earliest: each line sends text and media at its limits, from the
+/// end of its pause on. `None` where nothing waits, or a line cannot send until somebody acts.
+pub fn eta(
+    counted: &[CampaignCount],
+    lines: &[LineRecord],
+    limits: &LimitSettings,
+    now: OffsetDateTime,
+) -> Option<OffsetDateTime> {
+    let mut latest = None;
+    for group in waiting(counted) {
+        let line = lines.iter().find(|line| line.id == group.line)?;
+        let sends = line.active
+            && line.account_active
+            && line.page_token.as_ref().is_some_and(|token| !is_blank(token));
+        let begins = line.paused_until.map_or(now, |until| until.max(now));
+        if !sends || begins - now > LONGEST_PAUSE {
+            return None;
+        }
+        let takes = Duration::from_secs_f64(group.rows as f64 / per_second(line, &group, limits));
+        let ends = begins.checked_add(time::Duration::try_from(takes).ok()?)?;
+        latest = latest.max(Some(ends));
+    }
+    latest
+}
+
+/// The waiting rows by line and medium.
+fn waiting(counted: &[CampaignCount]) -> Vec<CampaignCount> {
+    let mut groups: Vec<CampaignCount> = Vec::new();
+    for count in counted.iter().filter(|count| waits(count.status)) {
+        match groups.iter_mut().find(|group| (group.line, group.medium) == (count.line, count.medium)) {
+            Some(group) => group.rows += count.rows,
+            None => groups.push(*count),
+        }
+    }
+    groups
+}
+
+fn per_second(line: &LineRecord, group: &CampaignCount, limits: &LimitSettings) -> f64 {
+    let ClassLimits { text, media } = limits.of(line.class);
+    let defaults = Rates { text, media };
+    let in_force = Limits::of(line.class, defaults, limits.enforce_ceilings, line.rate_text, line.rate_media);
+    f64::from(in_force.of_medium(group.medium).per_second.get())
+}
+
+fn is_blank(token: &secrecy::SecretString) -> bool {
+    use secrecy::ExposeSecret;
+    token.expose_secret().trim().is_empty()
+}
+
+/// The lines whose records an estimate needs.
+pub fn lines_waiting(counted: &[CampaignCount]) -> Vec<LineId> {
+    let mut lines: Vec<LineId> =
+        counted.iter().filter(|count| waits(count.status)).map(|count| count.line).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    lines
+}
+
+#[cfg(test)]
+#[path = "progress/tests.rs"]
+mod tests;

@@ -1,0 +1,82 @@
+use time::macros::datetime;
+
+use super::*;
+use crate::message::{AccountId, Class, Medium};
+
+const NOW: OffsetDateTime = datetime!(2026-11-25 12:00:00 UTC);
+
+fn count(line: i64, medium: Medium, status: Status, rows: i64) -> CampaignCount {
+    CampaignCount { line: LineId(line), medium, status, rows }
+}
+
+fn line(id: i64) -> LineRecord {
+    LineRecord {
+        id: LineId(id),
+        account: AccountId(1),
+        name: None,
+        class: Class::Messenger,
+        active: true,
+        account_active: true,
+        page_token: Some("EAA".into()),
+        page_id: Some("1".into()),
+        instagram_account_id: None,
+        rate_text: None,
+        rate_media: None,
+        paused_until: None,
+        pause_reason: None,
+    }
+}
+
+fn limits() -> LimitSettings {
+    let class = ClassLimits { text: 40, media: 10 };
+    LimitSettings { enforce_ceilings: true, messenger: class, instagram: class }
+}
+
+fn seconds(counted: &[CampaignCount], lines: &[LineRecord]) -> Option<i64> {
+    eta(counted, lines, &limits(), NOW).map(|at| (at - NOW).whole_seconds())
+}
+
+#[test]
+fn an_estimate_goes_by_the_slowest_line_and_medium() {
+    let text = count(1, Medium::Text, Status::Pending, 4_000);
+    assert_eq!(seconds(&[text], &[line(1)]), Some(100));
+    assert_eq!(seconds(&[text, count(1, Medium::Text, Status::Retry, 400)], &[line(1)]), Some(110));
+    assert_eq!(seconds(&[text, count(1, Medium::Media, Status::Pending, 2_000)], &[line(1)]), Some(200));
+    let own_limit = LineRecord { rate_text: Some(400), ..line(1) };
+    assert_eq!(
+        seconds(&[count(1, Medium::Text, Status::Pending, 3_000)], &[own_limit]),
+        Some(10),
+        "the ceiling"
+    );
+}
+
+#[test]
+fn an_estimate_waits_for_the_end_of_a_pause() {
+    let waiting = [count(1, Medium::Text, Status::Pending, 400)];
+    let paused = |until| LineRecord { paused_until: Some(until), ..line(1) };
+    assert_eq!(seconds(&waiting, &[paused(datetime!(2026-11-25 12:01:00 UTC))]), Some(70));
+    assert_eq!(seconds(&waiting, &[paused(datetime!(2026-11-25 11:00:00 UTC))]), Some(10));
+    assert_eq!(seconds(&waiting, &[paused(datetime!(9999-12-31 23:59:59 UTC))]), None);
+}
+
+#[test]
+fn there_is_no_estimate_where_a_line_cannot_send_or_nothing_waits() {
+    let waiting = [count(1, Medium::Text, Status::Pending, 400)];
+    assert_eq!(seconds(&waiting, &[LineRecord { active: false, ..line(1) }]), None);
+    assert_eq!(seconds(&waiting, &[LineRecord { page_token: None, ..line(1) }]), None);
+    assert_eq!(seconds(&waiting, &[]), None);
+    assert_eq!(seconds(&[count(1, Medium::Text, Status::Ok, 400)], &[line(1)]), None);
+}
+
+#[test]
+fn a_campaign_is_finished_when_it_runs_and_nothing_waits_or_is_on_its_way() {
+    let state =
+        |state, status| Progress::of("c", state, &[count(1, Medium::Text, status, 1)], 0.0, Some(NOW));
+    assert_eq!(state(CampaignState::Running, Status::Pending).state, "running");
+    assert_eq!(state(CampaignState::Running, Status::Sending).state, "running");
+    assert_eq!(state(CampaignState::Running, Status::Unknown).state, "finished");
+    assert_eq!(state(CampaignState::Paused, Status::Ok).state, "paused");
+    assert_eq!(state(CampaignState::Cancelled, Status::Ok).state, "cancelled");
+    assert!(state(CampaignState::Running, Status::Retry).eta.is_some());
+    assert!(state(CampaignState::Paused, Status::Pending).eta.is_none());
+}

@@ -1,0 +1,102 @@
+//! The commands of senders against a running process: send, campaign, completions, man.
+
+use meta_dispatch::message::Status;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+use super::program::{Program, Ran};
+use crate::support::pipeline::{Backend, Pipeline};
+
+struct Sender {
+    program: Program,
+    url: String,
+    tsid_file: String,
+}
+
+impl Sender {
+    fn of(pipeline: &Pipeline) -> Sender {
+        let program = Program::new();
+        let tsid_file = program.file("tsid", &format!("{}\n", pipeline.tsid.expose_secret()));
+        Sender {
+            url: format!("http://{}", pipeline.http),
+            tsid_file: tsid_file.display().to_string(),
+            program,
+        }
+    }
+
+    async fn run(&self, arguments: &str) -> Ran {
+        let arguments = format!("--json {arguments} --url {} --tsid-file {}", self.url, self.tsid_file);
+        tokio::task::block_in_place(|| self.program.run(&arguments))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_sent_and_a_refusal_says_why() {
+    let pipeline = Pipeline::start(Backend::Embedded).await;
+    let sender = Sender::of(&pipeline);
+    let line = pipeline.messenger;
+    let sent = sender.run(&format!("send --app-id {line} --dest ann --mdata hello --wait 20")).await.json();
+    assert_eq!((&sent["status"], &sent["status_code"]), (&json!("OK"), &json!(200)));
+    let refused = sender.run(&format!("send --app-id {line} --dest ann --mdata nourl --mtype image")).await;
+    assert_eq!(refused.error().trim(), "refused: Invalid mdata (status_code 227)");
+    let without = tokio::task::block_in_place(|| {
+        sender.program.run(&format!("send --app-id 1 --dest a --mdata b --url {}", sender.url))
+    });
+    assert!(without.error().contains("META_DISPATCH_TSID"), "{}", without.stderr);
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_sent_once_however_often_it_is_sent() {
+    let pipeline = Pipeline::start(Backend::Embedded).await;
+    let sender = Sender::of(&pipeline);
+    let mut csv = String::from("dest,mdata\n");
+    for n in 0..4_500 {
+        csv.push_str(&format!("d{n},\"hello, {n}\"\n"));
+    }
+    let file = sender.program.file("spring.csv", &csv);
+    let command = format!("campaign send {} --cp-id spring --app-id {}", file.display(), pipeline.messenger);
+    for _ in 0..2 {
+        let sent: Value = sender.run(&command).await.json();
+        assert_eq!(sent, json!({"lines": 4_500, "logged": 4_500, "refused": 0}));
+        let status = sender.run("campaign status spring").await.json();
+        assert_eq!(status["total"], 4_500);
+    }
+    let cancelled = sender.run("campaign cancel spring").await.json();
+    assert_eq!(cancelled["state"], "cancelled");
+    assert!(cancelled["touched"].as_i64() > Some(1_000), "{cancelled}");
+    assert_eq!(cancelled["counts"].as_object().map(serde_json::Map::len), Some(Status::ALL.len()));
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_lines_of_a_file_are_named_and_the_others_are_logged() {
+    let pipeline = Pipeline::start(Backend::Embedded).await;
+    let sender = Sender::of(&pipeline);
+    let line = pipeline.messenger.0;
+    let good = json!({"app_id": line, "dest": "ann", "mdata": "hello"});
+    let bad = json!({"app_id": line, "mdata": "hello"});
+    let file = sender.program.file("some.ndjson", &format!("{good}\n{bad}\n{good}\n"));
+    let ran = sender.run(&format!("campaign send {} --cp-id c", file.display())).await;
+    assert_eq!(ran.code, 1);
+    let sent: Value = serde_json::from_str(&ran.stdout).expect("one JSON object");
+    assert_eq!(sent, json!({"lines": 3, "logged": 2, "refused": 1}));
+    assert!(ran.stderr.contains("line 2: No dest (status_code 220)"), "{}", ran.stderr);
+    let unknown = sender.run("campaign status nothing").await;
+    assert!(unknown.error().contains("Not found (status_code 404)"), "{}", unknown.stderr);
+    pipeline.stop().await;
+}
+
+#[test]
+fn completions_and_man_pages_are_made() {
+    let program = Program::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = program.run(&format!("completions {shell}"));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        assert!(ran.stdout.contains("meta-dispatch") && ran.stdout.contains("campaign"), "{shell}");
+    }
+    let folder = program.file("marker", "").with_file_name("man");
+    assert_eq!(program.run(&format!("man {}", folder.display())).code, 0);
+    let page = std::fs::read_to_string(folder.join("meta-dispatch-campaign-send.1")).expect("it is written");
+    assert!(page.contains("cp\\-id") || page.contains("cp-id"), "{page}");
+}
