@@ -1,9 +1,8 @@
 //! `Idempotency-Key` and `httpdup` (docs/contract.md, section 2): a message is logged once, across processes too.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use meta_dispatch::message::{MessageId, Status};
+use meta_dispatch::message::MessageId;
 use rstest::rstest;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -17,8 +16,7 @@ impl Pipeline {
         for (name, value) in changes.as_object().expect("an object") {
             body[name] = value.clone();
         }
-        let mut request =
-            reqwest::Client::new().post(format!("http://{to}/api/v2/MakeMessenger.php")).json(&body);
+        let mut request = self.client.post(format!("http://{to}/api/v2/MakeMessenger.php")).json(&body);
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key);
         }
@@ -129,22 +127,5 @@ async fn of_a_hundred_requests_within_a_window_one_is_accepted_over_two_ingests(
     assert_eq!(pipeline.send_once(to[1], None, &json!({"dest": "bob"})).await.0, 200);
     assert_eq!(pipeline.send_once(to[1], None, &json!({"dest": "bob", "httpdup": 1})).await.0, 200);
     assert_eq!(pipeline.send_once(to[0], None, &json!({"dest": "bob", "httpdup": 0})).await.0, 200);
-    pipeline.stop().await;
-}
-
-#[rstest]
-#[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
-#[case::postgres_with_rabbitmq(Backend::Servers)]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_is_no_longer_valid_ends_as_expired(#[case] backend: Backend) {
-    let pipeline = Pipeline::start(backend).await;
-    pipeline.store.pause_line(pipeline.messenger, None, "test").await.expect("lines can be paused");
-    let paused = json!({"valid_for": 1, "wait": 20});
-    let (status, answer) = pipeline.send_once(pipeline.http, None, &paused).await;
-    assert_eq!((status, &answer["status"], &answer["status_code"]), (400, &json!("ERROR"), &json!(0)));
-    let row = pipeline.row(MessageId(answer["cdls_id"].as_i64().expect("an id"))).await;
-    assert_eq!((row.status, row.error_kind.map(|kind| kind.as_str())), (Status::Error, Some("expired")));
-    assert_eq!(row.expires_at - row.created_at, Duration::from_secs(1));
-    assert!(pipeline.simulator.calls().is_empty());
     pipeline.stop().await;
 }

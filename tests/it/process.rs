@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use meta_dispatch::message::Status;
+use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use crate::support::pipeline::{Backend, PAGE_TOKEN, Pipeline, eventually};

@@ -39,7 +39,8 @@ pub struct Pipeline {
     pub messenger: LineId,
     pub instagram: LineId,
     pub settings: Settings,
-    client: reqwest::Client,
+    /// One for all requests: each further one costs a test as much as a hundred requests.
+    pub client: reqwest::Client,
     apps: Vec<App>,
     _folder: tempfile::TempDir,
     database: Option<Database>,
