@@ -29,12 +29,12 @@ pub type Arguments = &'static [(&'static str, Argument)];
 
 pub const SUBMIT_EXCHANGE_ARGUMENTS: Arguments = &[("alternate-exchange", Text(UNROUTED))];
 
-/// One consumer at a time, so that a producer's order holds. A submission that has ended 50 sessions is one that
+/// One consumer at a time, so that a producer's order holds. A submission that has ended 20 sessions is one that
 /// cannot be read; with a limit, what is given back keeps its place. When the queue is full, producers are told so.
 pub const SUBMIT_QUEUE_ARGUMENTS: Arguments = &[
     ("x-queue-type", Text("quorum")),
     ("x-single-active-consumer", Yes),
-    ("x-delivery-limit", Number(50)),
+    ("x-delivery-limit", Number(20)),
     ("x-max-length", Number(1_000_000)),
     ("x-max-length-bytes", Number(1 << 30)),
     ("x-overflow", Text("reject-publish")),

@@ -32,6 +32,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What is known of a submission before its commit.
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one, and none lives long")]
 enum Checked {
     New(NewMessage),
     LoggedBefore(AccountId, MessageId),
