@@ -155,46 +155,42 @@ async fn a_paused_campaign_waits_and_a_resumed_one_goes_on(#[case] backend: Back
     let pipeline = Pipeline::start(backend).await;
     assert_eq!(pipeline.get("campaigns/spring").await, (404, refusal("Not found", 404)));
     assert_eq!(pipeline.ask(reqwest::Method::POST, "campaigns/spring/pause").await.0, 404);
-    // A line at 20 a second has most of these waiting, in its owner's window, when the pause comes.
-    pipeline.execute("update cd_v8_line set v8l_rate_text = 20").await;
-    for n in 0..60 {
-        pipeline.submit_of("spring", &format!("d{n}")).await;
-    }
+    // A line at 4 a second has most of these waiting, in its owner's window, when the pause comes.
+    pipeline.execute("update cd_v8_line set v8l_rate_text = 4").await;
+    let dests: Vec<String> = (0..40).map(|n| format!("d{n}")).collect();
+    let submitting = dests.iter().map(|dest| pipeline.submit_of("spring", dest));
+    futures::future::join_all(submitting).await;
     let paused = pipeline.command("campaigns/spring/pause").await;
     let waiting = paused["counts"]["PENDING"].as_i64().expect("a number");
     assert_eq!((&paused["state"], &paused["eta"]), (&json!("paused"), &json!(null)));
-    assert_eq!((&paused["touched"], &paused["total"]), (&json!(waiting), &json!(60)));
+    assert_eq!((&paused["touched"], &paused["total"]), (&json!(waiting), &json!(40)));
     assert!(waiting > 0, "{paused}");
 
-    // Other messages of the line overtake it; by then whatever was in flight has ended.
-    tokio::time::timeout(Duration::from_secs(20), async {
-        for n in 0..30 {
-            let id = pipeline.submit(&format!("other{n}"), "hello").await;
-            pipeline.expect_ok(id).await;
-        }
-    })
-    .await
-    .expect("other messages are sent");
+    // Other messages of the line go on; by then whatever was in flight has ended.
+    for n in 0..8 {
+        let id = pipeline.submit(&format!("other{n}"), "hello").await;
+        pipeline.expect_ok(id).await;
+    }
     let calls = pipeline.simulator.calls().len();
     let (_, still) = pipeline.get("campaigns/spring").await;
     assert_eq!(still["state"], "paused");
     let ok = still["counts"]["OK"].as_i64().expect("a number");
-    assert_eq!(calls as i64, ok + 30);
-    assert!(ok < 60, "{still}");
+    assert_eq!(calls as i64, ok + 8);
+    assert!(ok < 40, "{still}");
 
     let resumed = pipeline.command("campaigns/spring/resume").await;
     assert_eq!(resumed["state"], "running");
     assert!(resumed["eta"].is_string() && resumed["touched"].as_i64() > Some(0), "{resumed}");
     eventually("the campaign to finish", || async {
         let (_, progress) = pipeline.get("campaigns/spring").await;
-        if progress["state"] == "finished" && progress["counts"]["OK"] == 60 {
+        if progress["state"] == "finished" && progress["counts"]["OK"] == 40 {
             Ok(())
         } else {
             Err(progress.to_string())
         }
     })
     .await;
-    assert_eq!(pipeline.simulator.calls().len(), 90, "each was sent once");
+    assert_eq!(pipeline.simulator.calls().len(), 48, "each was sent once");
     pipeline.stop().await;
 }
 

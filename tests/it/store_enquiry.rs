@@ -66,7 +66,7 @@ impl Fixture {
 
 fn newest_first(ids: impl IntoIterator<Item = MessageId>) -> Vec<MessageId> {
     let mut ids: Vec<MessageId> = ids.into_iter().collect();
-    ids.sort_unstable_by(|a, b| b.cmp(a));
+    ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
     ids
 }
 

@@ -142,7 +142,7 @@ async fn by_group(
             .await
             .map_err(failed)?;
         page.extend::<Vec<i64>>(newest);
-        page.sort_unstable_by(|a, b| b.cmp(a));
+        page.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
         page.truncate(limit as usize);
     }
     let rows = sqlx::query(concat!(
