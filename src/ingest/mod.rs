@@ -139,10 +139,7 @@ impl Ingest {
         let account = self.authenticate(parameters, from_headers.bearer.as_deref()).await?;
         let wait_is_given = validate::wait(parameters).or(from_headers.prefer_wait);
         let deadline = arrived + wait_is_given.unwrap_or(self.default_wait);
-        let key = match from_headers.idempotency_key {
-            Some(text) => Some(self.key(text, class, parameters)),
-            None => None,
-        };
+        let key = from_headers.idempotency_key.map(|text| self.key(text, class, parameters));
         if let Some(Ok(key)) = &key
             && let Some(id) = self.logged_before(account, key).await?
         {
