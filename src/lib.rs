@@ -10,6 +10,7 @@ pub mod app;
 pub mod broker;
 pub mod cli;
 pub mod dispatch;
+pub mod failpoint;
 pub mod graph;
 pub mod ingest;
 pub mod message;

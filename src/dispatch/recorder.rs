@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::Event;
 use crate::broker::SharedBroker;
+use crate::failpoint;
 use crate::message::{ErrorKind, LineId, MessageId, Outcome, Reply};
 use crate::store::{Change, Claim, SharedStore, StoreError};
 
@@ -132,8 +133,17 @@ impl Recorder {
     async fn write(&self, batch: Batch) -> Result<(), (Batch, StoreError)> {
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
+            if !part.changes.is_empty() {
+                failpoint::hit("before_result_commit");
+            }
             match self.store.record(&self.worker, &part.changes, &part.claims).await {
                 Ok(recorded) => {
+                    if !part.claims.is_empty() {
+                        failpoint::hit("after_claim_commit");
+                    }
+                    if !part.changes.is_empty() {
+                        failpoint::hit("after_result_commit");
+                    }
                     self.announce(&part, &recorded.changed);
                     self.answer_claims(&part, &recorded.claimed);
                 }
@@ -150,6 +160,9 @@ impl Recorder {
                     for rest in parts.into_iter().rev() {
                         part.changes.extend(rest.changes);
                         part.waiters.extend(rest.waiters);
+                    }
+                    if failpoint::defect("result_lost") {
+                        return Ok(());
                     }
                     return Err((part, error));
                 }

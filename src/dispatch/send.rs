@@ -10,6 +10,7 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use super::line::PlannedCall;
+use crate::failpoint;
 use crate::graph::{Call, GraphClient};
 use crate::message::{Lane, LineId, Medium, MessageId};
 use crate::policy::classify::{CallResult, Judgement, PauseDemand, classify};
@@ -80,6 +81,12 @@ impl Ticket {
             cdls_id = %self.id, line = %self.line, attempt = self.attempts, code = judgement.error.code,
             subcode = judgement.error.subcode, ?next, "call ended"
         );
+        let next = match (result, next) {
+            (CallResult::Cut { .. }, _) if failpoint::defect("timeout_retried_silently") => {
+                Next::Retry { after: policy.base, counted: false, ambiguous: false }
+            }
+            (_, next) => next,
+        };
         let sent = matches!(next, Next::Sent { .. });
         let change = change(self.id, self.fence, next, &judgement, http_status(result));
         Finished { change, waiter: self.waiter.clone(), pause: judgement.pause, sent, ticket: self }
@@ -97,10 +104,12 @@ pub async fn send(context: super::SharedSendContext, call: PlannedCall) -> Finis
         mdata: &row.mdata,
         page_token: &sender.page_token,
     };
+    failpoint::hit("before_call");
     let result = AssertUnwindSafe(context.graph.send(&request))
         .catch_unwind()
         .await
         .unwrap_or_else(|_| CallResult::Cut { reason: "the call failed inside this process".into() });
+    failpoint::hit("after_call");
     ticket.conclude(&result, &context.policy)
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::refusal::Refusal;
 use crate::broker::SharedBroker;
+use crate::failpoint;
 use crate::message::{Job, MessageId, Submission};
 use crate::store::{SharedStore, StoreError};
 
@@ -86,7 +87,10 @@ impl Acceptor {
         let mut parts = vec![(submissions, answers)];
         while let Some((mut submissions, mut answers)) = parts.pop() {
             match self.store.insert(&submissions).await {
-                Ok(ids) => self.announce(&submissions, answers, &ids),
+                Ok(ids) => {
+                    failpoint::hit("after_commit");
+                    self.announce(&submissions, answers, &ids);
+                }
                 // One row that the database refuses must not take the others down with it.
                 Err(StoreError::Rejected(_)) if submissions.len() > 1 => {
                     let half = submissions.len() / 2;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::{PgPool, Row};
 
 use super::{failed, milliseconds, rows};
+use crate::failpoint;
 use crate::message::{AccountId, CampaignState, MessageId, Submission};
 use crate::store::{StoreError, TokenRecord};
 
@@ -54,6 +55,14 @@ pub async fn insert(pool: &PgPool, submissions: &[Submission]) -> Result<Vec<Mes
         xid = rows::get(row, "xid")?;
     }
     ids.sort_unstable();
+    failpoint::hit("after_insert");
+    if failpoint::defect("answer_before_commit") {
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            transaction.commit().await
+        });
+        return Ok(ids);
+    }
     match transaction.commit().await {
         Ok(()) => Ok(ids),
         Err(error) => match commit_took_place(pool, &xid).await {

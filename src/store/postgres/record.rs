@@ -1,10 +1,12 @@
 //! The recorder's transaction: changes first, then claims.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use sqlx::{PgConnection, PgPool};
 
 use super::{failed, milliseconds};
+use crate::failpoint;
 use crate::message::Status;
 use crate::store::{Change, Claim, Recorded, RowChange, StoreError};
 
@@ -121,6 +123,20 @@ fn leaves(from: &[Status]) -> String {
     from.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(" ")
 }
 
+/// The claim; with a seeded defect, without the guard that the defect is about.
+fn claim_statement() -> Cow<'static, str> {
+    if failpoint::defect("no_guard_on_claim") {
+        return CLAIM.replace("c.fence = w.fence and c.status in ('PENDING', 'RETRY')", "true").into();
+    }
+    if failpoint::defect("lease_ignored") {
+        return CLAIM
+            .replace("l.owner = $1", "$1 is not null")
+            .replace("l.expires_at > now()", "true")
+            .into();
+    }
+    CLAIM.into()
+}
+
 async fn claim(
     connection: &mut PgConnection,
     worker: &str,
@@ -129,7 +145,8 @@ async fn claim(
     if claims.is_empty() {
         return Ok(Vec::new());
     }
-    let claimed: Vec<i64> = sqlx::query_scalar(CLAIM)
+    let statement = claim_statement();
+    let claimed: Vec<i64> = sqlx::query_scalar(&statement)
         .bind(worker)
         .bind(claims.iter().map(|c| c.id.0).collect::<Vec<_>>())
         .bind(claims.iter().map(|c| c.fence).collect::<Vec<_>>())
