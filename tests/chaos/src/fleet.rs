@@ -160,6 +160,7 @@ impl Fleet {
             .env("META_DISPATCH__DATABASE__MAX_CONNECTIONS", "6")
             .env("META_DISPATCH__BROKER__URL", &setup.amqp_url)
             .env("META_DISPATCH__GRAPH__BASE_URL", &setup.graph_url)
+            .env("META_DISPATCH__GRAPH__CONNECT_TIMEOUT", "500ms")
             .env("META_DISPATCH__GRAPH__TIMEOUT", "2s")
             .env("META_DISPATCH__DISPATCH__LEASE", "1s")
             .env("META_DISPATCH__DISPATCH__CONCURRENCY", "128")

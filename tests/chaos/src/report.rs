@@ -86,7 +86,9 @@ pub fn failpoints(record: &Record) {
 /// What the three ledgers say.
 pub fn ledgers(verdict: &Verdict) {
     let mut table = table(&["ledgers", "messages"]);
-    let mut add = |what: &str, count: usize| table.add_row([what.to_owned(), count.to_string()]);
+    let mut add = |what: &str, count: usize| {
+        table.add_row([what.to_owned(), count.to_string()]);
+    };
     add("sent by the client", verdict.intended);
     add("accepted", verdict.accepted);
     add("logged although the answer was lost or 503", verdict.recovered);
