@@ -123,16 +123,16 @@ fn leaves(from: &[Status]) -> String {
     from.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(" ")
 }
 
-/// The claim; with a seeded defect, without the guard that the defect is about.
+/// The claim; with a seeded defect, without the guards that the defect is about.
 fn claim_statement() -> Cow<'static, str> {
+    let without_lease =
+        || CLAIM.replace("l.owner = $1", "$1 is not null").replace("l.expires_at > now()", "true");
     if failpoint::defect("no_guard_on_claim") {
-        return CLAIM.replace("c.fence = w.fence and c.status in ('PENDING', 'RETRY')", "true").into();
+        let guard = "c.fence = w.fence and c.status in ('PENDING', 'RETRY')";
+        return without_lease().replace(guard, "true").into();
     }
     if failpoint::defect("lease_ignored") {
-        return CLAIM
-            .replace("l.owner = $1", "$1 is not null")
-            .replace("l.expires_at > now()", "true")
-            .into();
+        return without_lease().into();
     }
     CLAIM.into()
 }

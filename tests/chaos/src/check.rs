@@ -20,8 +20,14 @@ pub struct Row {
 }
 
 impl Row {
+    /// OK, ERROR and CANCELLED never change.
+    pub fn is_settled(&self) -> bool {
+        matches!(self.status.as_str(), "OK" | "ERROR" | "CANCELLED")
+    }
+
+    /// Nobody works on the row any more.
     pub fn is_final(&self) -> bool {
-        matches!(self.status.as_str(), "OK" | "ERROR" | "UNKNOWN" | "CANCELLED")
+        self.is_settled() || self.status == "UNKNOWN"
     }
 }
 
@@ -40,18 +46,21 @@ pub enum Invariant {
     Repeated,
     /// Two calls to one recipient at a time: two owners.
     Overlap,
+    /// A row that was OK, ERROR or CANCELLED became something else.
+    Changed,
     /// One request, two rows; or a row that nobody asked for.
     Stray,
 }
 
 impl Invariant {
-    pub const ALL: [Invariant; 7] = [
+    pub const ALL: [Invariant; 8] = [
         Invariant::Lost,
         Invariant::Stuck,
         Invariant::Phantom,
         Invariant::Unexplained,
         Invariant::Repeated,
         Invariant::Overlap,
+        Invariant::Changed,
         Invariant::Stray,
     ];
 
@@ -63,6 +72,7 @@ impl Invariant {
             Invariant::Unexplained => "unexplained duplicates",
             Invariant::Repeated => "repeated without leave",
             Invariant::Overlap => "overlapping calls",
+            Invariant::Changed => "final rows changed",
             Invariant::Stray => "stray rows",
         }
     }
@@ -100,6 +110,8 @@ pub struct Ledgers {
     pub messages: Vec<Sent>,
     pub calls: Vec<Call>,
     pub rows: Vec<Row>,
+    /// Rows that had been seen in a state that never changes, and what that was.
+    pub changed: HashMap<i64, String>,
 }
 
 /// When the ledgers were taken.
@@ -130,9 +142,10 @@ pub fn check(ledgers: &Ledgers, moment: Moment, hold: bool) -> Verdict {
     for (number, sent) in ledgers.messages.iter().enumerate() {
         let marker = format!("m{number}");
         let message = by_marker.remove(marker.as_str()).unwrap_or_else(none);
-        judge(&mut verdict, &marker, sent, &message, moment, hold);
+        judge(&mut verdict, &marker, sent, &message, &ledgers.changed, moment, hold);
     }
-    for (marker, message) in by_marker {
+    // While the load goes on, rows may be newer than the client's ledger.
+    for (marker, message) in by_marker.into_iter().filter(|_| moment == Moment::Quiet) {
         verdict.break_promise(Invariant::Stray, marker, None, &message);
     }
     overlaps(&mut verdict, &ledgers.calls);
@@ -156,13 +169,24 @@ fn count(ledgers: &Ledgers) -> Verdict {
     verdict
 }
 
-fn judge(verdict: &mut Verdict, marker: &str, sent: &Sent, message: &Message, moment: Moment, hold: bool) {
+fn judge(
+    verdict: &mut Verdict,
+    marker: &str,
+    sent: &Sent,
+    message: &Message,
+    changed: &HashMap<i64, String>,
+    moment: Moment,
+    hold: bool,
+) {
     let Message { rows, calls } = message;
     let deliveries = calls.iter().filter(|call| call.decision.is_accepted()).count();
     verdict.delivered += usize::from(deliveries > 0);
     verdict.duplicates += deliveries.saturating_sub(1);
     verdict.recovered += usize::from(sent.accepted.is_none() && !rows.is_empty());
     let mut broken = Vec::new();
+    if rows.iter().any(|row| changed.contains_key(&row.cdls_id)) {
+        broken.push(Invariant::Changed);
+    }
     if rows.len() > 1 {
         broken.push(Invariant::Stray);
     }
@@ -301,7 +325,7 @@ mod tests {
     }
 
     fn broken(rows: Vec<Row>, calls: Vec<Call>) -> Vec<Invariant> {
-        let ledgers = Ledgers { messages: vec![sent(7)], calls, rows };
+        let ledgers = Ledgers { messages: vec![sent(7)], calls, rows, changed: HashMap::new() };
         check(&ledgers, Moment::Quiet, true).violations.iter().map(|found| found.invariant).collect()
     }
 

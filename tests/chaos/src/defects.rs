@@ -13,7 +13,7 @@ use crate::plan::{Fault, Link, milliseconds};
 pub enum Defect {
     /// Ingest answers before its commit
     AnswerBeforeCommit,
-    /// A claim looks at neither fence nor status
+    /// A claim looks at neither fence, status nor lease
     NoGuardOnClaim,
     /// Ready rows that no job named are not looked for
     SweepOff,
@@ -53,9 +53,9 @@ impl Defect {
             Defect::AnswerBeforeCommit if coin => Fault::TerminateBackends,
             Defect::AnswerBeforeCommit => Fault::KillIngest(ingest),
             Defect::NoGuardOnClaim if coin => {
-                Fault::Delay(Link::Postgres, milliseconds(rng, 30, 80), Duration::from_secs(1))
+                Fault::Delay(Link::Postgres, milliseconds(rng, 20, 35), Duration::from_secs(4))
             }
-            Defect::NoGuardOnClaim => Fault::StopWorker(worker),
+            Defect::NoGuardOnClaim => Fault::FreezeWorker(worker, milliseconds(rng, 1_500, 2_500)),
             Defect::SweepOff if coin => Fault::DeleteQueues,
             Defect::SweepOff => Fault::KillWorker(worker),
             Defect::DueScanOff | Defect::DeadClaimsReleased => Fault::KillWorker(worker),

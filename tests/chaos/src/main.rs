@@ -84,7 +84,10 @@ async fn main() -> anyhow::Result<ExitCode> {
         ended = all(&arguments, &conditions) => ended,
         () = interrupted() => Ok(false),
     };
-    let is_good = ended?;
+    let is_good = ended.unwrap_or_else(|error| {
+        println!("{error:#}");
+        false
+    });
     if !is_good {
         println!("FAILED with seed {seed}; the logs are in {}", arguments.logs.display());
     }

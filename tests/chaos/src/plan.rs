@@ -112,11 +112,14 @@ impl Failpoints {
         let nth = match *name {
             "in_drain" => 1,
             "in_scan" | "in_promote" => self.rng.random_range(1..6),
-            _ => self.rng.random_range(1..40),
+            _ => self.rng.random_range(1..12),
         };
         self.rng.random_bool(self.share).then(|| format!("{name}:{nth}"))
     }
 }
+
+/// One kill in this many is the broker's: it takes longest to come back, and would be away most of the time.
+const KILLS_A_BROKER: usize = 20;
 
 /// The schedule of a tier: as many kills as asked for, and other faults between them.
 pub fn tier(seed: u64, kills: usize) -> Vec<Step> {
@@ -124,7 +127,11 @@ pub fn tier(seed: u64, kills: usize) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut killed = 0;
     while killed < kills {
-        let fault = if rng.random_bool(0.6) { kill(&mut rng) } else { other(&mut rng) };
+        let fault = match rng.random_bool(0.6) {
+            true if killed % KILLS_A_BROKER == KILLS_A_BROKER / 2 => Fault::KillBroker,
+            true => kill(&mut rng),
+            false => other(&mut rng),
+        };
         killed += usize::from(fault.is_kill());
         steps.push(Step { after: milliseconds(&mut rng, 50, 1_500), fault });
     }
@@ -148,9 +155,8 @@ pub fn for_defect(seed: u64, defect: Defect) -> Vec<Step> {
 fn kill(rng: &mut StdRng) -> Fault {
     match rng.random_range(0..100) {
         0..48 => Fault::KillWorker(rng.random_range(0..3)),
-        48..76 => Fault::KillIngest(rng.random_range(0..2)),
-        76..93 => Fault::KillPostgres,
-        _ => Fault::KillBroker,
+        48..80 => Fault::KillIngest(rng.random_range(0..2)),
+        _ => Fault::KillPostgres,
     }
 }
 

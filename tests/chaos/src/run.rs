@@ -1,7 +1,8 @@
 //! One run: a fresh database and virtual host, the product, load and faults; then quiet, and the ledgers compared.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -22,13 +23,17 @@ use crate::servers::Server;
 use crate::{Arguments, report};
 
 /// The share of processes started that get a failpoint.
-const WITH_FAILPOINT: f64 = 0.4;
+const WITH_FAILPOINT: f64 = 0.6;
 /// How long nothing may change before rows that are not final count as stuck. A claim of a dead worker takes up to 14 s
 /// (call deadline 4 s, looked for every 10 s), a line's pause a few seconds.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// The same for runs with a defect, where most end so; and where no claim is open.
 const DEFECT_PATIENCE: Duration = Duration::from_secs(20);
 const SETTLED_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the ledgers are compared while a run goes on; less often when that takes more than this share of the time.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_SHARE: u32 = 20;
 
 /// What all runs of a command share.
 pub struct Conditions {
@@ -96,6 +101,8 @@ struct Run {
     load: Option<Load>,
     messages: Messages,
     calls: Calls,
+    /// Rows seen in a state that never changes, with that state.
+    settled: std::sync::Mutex<HashMap<i64, String>>,
     hold: bool,
     has_defect: bool,
 }
@@ -149,6 +156,7 @@ impl Run {
             load: Some(load),
             messages,
             calls,
+            settled: std::sync::Mutex::default(),
             hold: conditions.on_ambiguous == "hold",
             has_defect: defect.is_some(),
         })
@@ -167,7 +175,7 @@ impl Run {
                 done?;
                 None
             }
-            found = self.first_violation(), if self.has_defect => Some(found),
+            found = self.first_violation() => Some(found),
         };
         stop.send_replace(true);
         load.await??;
@@ -192,8 +200,10 @@ impl Run {
 
     /// Looks at the ledgers while the system runs, until a promise is broken.
     async fn first_violation(&self) -> (Ledgers, Verdict) {
+        let mut pause = LOOK_EVERY;
         loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(pause).await;
+            let started = Instant::now();
             // The database may be away; the next look is soon.
             let Ok(Ok(ledgers)) = tokio::time::timeout(Duration::from_secs(5), self.ledgers()).await else {
                 continue;
@@ -202,6 +212,7 @@ impl Run {
             if !verdict.violations.is_empty() {
                 return (ledgers, verdict);
             }
+            pause = LOOK_EVERY.max(started.elapsed() * LOOK_SHARE);
         }
     }
 
@@ -214,7 +225,17 @@ impl Run {
         )
         .fetch_all(&self.ground.pool)
         .await?;
-        Ok(Ledgers { messages, calls, rows })
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = HashMap::new();
+        for row in &rows {
+            match settled.get(&row.cdls_id) {
+                Some(before) if *before != row.status => drop(changed.insert(row.cdls_id, before.clone())),
+                None if row.is_settled() => drop(settled.insert(row.cdls_id, row.status.clone())),
+                _ => {}
+            }
+        }
+        drop(settled);
+        Ok(Ledgers { messages, calls, rows, changed })
     }
 
     /// Until every row is final, or nothing has changed for `patience`.
