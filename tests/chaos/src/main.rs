@@ -16,7 +16,7 @@ mod servers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 
@@ -114,12 +114,13 @@ async fn all(arguments: &Arguments, conditions: &Conditions) -> anyhow::Result<b
     if arguments.defects {
         return defects(Defect::value_variants(), conditions).await;
     }
-    let kills = arguments.kills.unwrap_or(match arguments.tier {
-        Tier::Ci => 40,
-        Tier::Long => 500,
-        Tier::Release => 2_000,
-    });
-    let outcome = run::tier(conditions, kills).await?;
+    // The long tiers leave the system time to come back between faults, so that recovery can be measured.
+    let (kills, longest) = match arguments.tier {
+        Tier::Ci => (40, Duration::from_millis(1_500)),
+        Tier::Long => (500, Duration::from_secs(4)),
+        Tier::Release => (2_000, Duration::from_secs(4)),
+    };
+    let outcome = run::tier(conditions, arguments.kills.unwrap_or(kills), longest).await?;
     let mut is_good = outcome.report();
     if arguments.tier == Tier::Ci && is_good {
         is_good = defects(&CI_DEFECTS, conditions).await?;

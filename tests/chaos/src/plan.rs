@@ -121,8 +121,8 @@ impl Failpoints {
 /// One kill in this many is the broker's: it takes longest to come back, and would be away most of the time.
 const KILLS_A_BROKER: usize = 20;
 
-/// The schedule of a tier: as many kills as asked for, and other faults between them.
-pub fn tier(seed: u64, kills: usize) -> Vec<Step> {
+/// The schedule of a tier: as many kills as asked for, and other faults between them, with pauses of up to `longest`.
+pub fn tier(seed: u64, kills: usize, longest: Duration) -> Vec<Step> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut steps = Vec::new();
     let mut killed = 0;
@@ -133,7 +133,7 @@ pub fn tier(seed: u64, kills: usize) -> Vec<Step> {
             false => other(&mut rng),
         };
         killed += usize::from(fault.is_kill());
-        steps.push(Step { after: milliseconds(&mut rng, 50, 1_500), fault });
+        steps.push(Step { after: milliseconds(&mut rng, 50, longest.as_millis() as u64), fault });
     }
     steps
 }

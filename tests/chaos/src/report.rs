@@ -21,12 +21,20 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-/// For each kind of fault: from the moment it struck until every line had sent a message accepted after that moment.
+/// How long it took from the moment a fault struck until Graph saw a message accepted after that moment: the first such
+/// message, and one of every line. Other faults strike meanwhile.
+#[derive(Default)]
+pub struct Recovery {
+    first: Vec<Duration>,
+    every_line: Vec<Duration>,
+}
+
+/// Recovery by kind of fault.
 pub fn recovery(
     faults: &[(Fault, Instant)],
     messages: &[Sent],
     calls: &[Call],
-) -> BTreeMap<&'static str, Vec<Duration>> {
+) -> BTreeMap<&'static str, Recovery> {
     let mut first_call: BTreeMap<&str, Instant> = BTreeMap::new();
     for call in calls {
         first_call.entry(&call.marker).or_insert(call.at);
@@ -40,19 +48,24 @@ pub fn recovery(
             lines[sent.line as usize].push((accepted, *called));
         }
     }
-    let mut times: BTreeMap<_, Vec<Duration>> = BTreeMap::new();
+    let mut times: BTreeMap<_, Recovery> = BTreeMap::new();
     for (fault, struck) in faults {
         let resumed = lines[1..].iter().map(|line| {
             line.iter().filter(|(accepted, _)| accepted > struck).map(|(_, called)| *called).min()
         });
         // Without a message on each line afterwards the load had ended: nothing can be said.
         if let Some(resumed) = resumed.collect::<Option<Vec<_>>>()
-            && let Some(last) = resumed.into_iter().max()
+            && let (Some(first), Some(last)) = (resumed.iter().min(), resumed.iter().max())
         {
-            times.entry(fault.name()).or_default().push(last - *struck);
+            let recovery = times.entry(fault.name()).or_default();
+            recovery.first.push(*first - *struck);
+            recovery.every_line.push(*last - *struck);
         }
     }
-    times.values_mut().for_each(|times| times.sort_unstable());
+    for recovery in times.values_mut() {
+        recovery.first.sort_unstable();
+        recovery.every_line.sort_unstable();
+    }
     times
 }
 
@@ -62,11 +75,16 @@ fn quantile(sorted: &[Duration], share: f64) -> String {
 }
 
 /// Faults by kind, with recovery.
-pub fn faults(counts: &BTreeMap<&'static str, usize>, recovery: &BTreeMap<&'static str, Vec<Duration>>) {
-    let mut table = table(&["fault", "times", "recovery, median", "p99"]);
+pub fn faults(counts: &BTreeMap<&'static str, usize>, recovery: &BTreeMap<&'static str, Recovery>) {
+    let mut table = table(&["fault", "times", "first message: median", "p99", "every line: median", "p99"]);
+    let none = Recovery::default();
     for (name, count) in counts {
-        let times = recovery.get(name).map(Vec::as_slice).unwrap_or_default();
-        table.add_row([(*name).to_owned(), count.to_string(), quantile(times, 0.5), quantile(times, 0.99)]);
+        let Recovery { first, every_line } = recovery.get(name).unwrap_or(&none);
+        let mut row = vec![(*name).to_owned(), count.to_string()];
+        for times in [first, every_line] {
+            row.extend([quantile(times, 0.5), quantile(times, 0.99)]);
+        }
+        table.add_row(row);
     }
     println!("{table}\n");
 }

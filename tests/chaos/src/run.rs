@@ -79,8 +79,8 @@ impl Conditions {
 }
 
 /// The schedule of a tier.
-pub async fn tier(conditions: &Conditions, kills: usize) -> anyhow::Result<Outcome> {
-    let steps = plan::tier(conditions.seed, kills);
+pub async fn tier(conditions: &Conditions, kills: usize, longest: Duration) -> anyhow::Result<Outcome> {
+    let steps = plan::tier(conditions.seed, kills, longest);
     let failpoints = Failpoints::new(conditions.seed, WITH_FAILPOINT);
     Run::prepare(conditions, "tier", "/", None, failpoints).await?.carry_out(steps, PATIENCE).await
 }
