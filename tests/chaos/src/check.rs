@@ -248,7 +248,8 @@ fn overlaps(verdict: &mut Verdict, calls: &[Call]) {
     let mut last: HashMap<(u64, &str), &Call> = HashMap::new();
     for call in calls {
         if let Some(before) = last.insert((call.line, &call.dest), call)
-            && before.ended.is_none_or(|ended| call.at < ended)
+            // A call that is still open may have been given up already; a later look knows.
+            && before.ended.is_some_and(|ended| call.at < ended)
         {
             let both = Message { rows: Vec::new(), calls: vec![before, call] };
             verdict.break_promise(Invariant::Overlap, &call.dest, None, &both);
