@@ -11,6 +11,7 @@ pub mod app;
 pub mod broker;
 pub mod cli;
 pub mod dispatch;
+pub mod failpoint;
 pub mod feedback;
 pub mod graph;
 pub mod ingest;

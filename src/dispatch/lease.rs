@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Event;
 use crate::broker::SharedBroker;
+use crate::failpoint;
 use crate::message::{PARTITIONS, Partition};
 use crate::metrics::METRICS;
 use crate::store::{SchemaState, SharedStore, StoreError};
@@ -24,7 +25,10 @@ pub struct SendUntil(Arc<Mutex<Option<Instant>>>);
 
 impl SendUntil {
     pub fn allows(&self, now: Instant) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| now < until)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|until| now < until || failpoint::defect("lease_ignored"))
     }
 
     fn set(&self, until: Instant) {
@@ -80,7 +84,7 @@ impl LeaseKeeper {
         let held: BTreeSet<Partition> = report.held.iter().map(|lease| lease.partition).collect();
         let lost: Vec<Partition> =
             self.owned.borrow().iter().copied().filter(|partition| !held.contains(partition)).collect();
-        if !lost.is_empty() {
+        if !lost.is_empty() && !failpoint::defect("lease_ignored") {
             tracing::warn!(partitions = lost.len(), "leases ran out and were taken over");
             self.let_go(&lost).await;
         }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Event;
+use crate::failpoint;
 use crate::feedback::Feedback;
 use crate::message::{LineId, MessageId, Status};
 use crate::metrics::METRICS;
@@ -179,12 +180,21 @@ impl Recorder {
     async fn write(&self, batch: Batch, unwritten: &mut Unwritten) -> Result<(), (Batch, StoreError)> {
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
+            if !part.changes.is_empty() {
+                failpoint::hit("before_result_commit");
+            }
             let started = Instant::now();
             let recorded = self.store.record(&self.worker, &part.changes, &part.claims).await;
             METRICS.dispatch.batch_entries.record((part.changes.len() + part.claims.len()) as f64);
             METRICS.dispatch.batch_seconds.record(started.elapsed());
             match recorded {
                 Ok(recorded) => {
+                    if !part.claims.is_empty() {
+                        failpoint::hit("after_claim_commit");
+                    }
+                    if !part.changes.is_empty() {
+                        failpoint::hit("after_result_commit");
+                    }
                     count(&part, &recorded);
                     self.announce(&part, &recorded.changed);
                     let claims = part.claims.iter().zip(&recorded.claimed).filter(|(_, made)| **made);
@@ -204,6 +214,9 @@ impl Recorder {
                     for rest in parts.into_iter().rev() {
                         part.changes.extend(rest.changes);
                         part.waiters.extend(rest.waiters);
+                    }
+                    if failpoint::defect("result_lost") {
+                        return Ok(());
                     }
                     return Err((part, error));
                 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Event;
 use crate::broker::{BrokerState, SharedBroker};
+use crate::failpoint;
 use crate::message::Partition;
 use crate::store::{SharedStore, StoreError};
 
@@ -68,10 +69,11 @@ struct Scan {
 
 impl Scan {
     async fn once(&mut self, partitions: &[Partition]) -> Result<(), StoreError> {
-        loop {
+        while !failpoint::defect("due_scan_off") {
             let promoted = self.store.promote_due(partitions, PROMOTE_BATCH).await?;
             let count = promoted.len();
             if count > 0 {
+                failpoint::hit("in_promote");
                 self.tell(Event::Promoted(promoted));
             }
             if count < PROMOTE_BATCH as usize {
@@ -79,8 +81,11 @@ impl Scan {
             }
         }
         let now = Instant::now();
-        if now >= self.ready_at || self.broker.state() != BrokerState::Up {
-            self.tell(Event::Ready(self.store.ready_flows(partitions).await?));
+        let is_due = now >= self.ready_at || self.broker.state() != BrokerState::Up;
+        if is_due && !failpoint::defect("sweep_off") {
+            let ready = self.store.ready_flows(partitions).await?;
+            failpoint::hit("in_scan");
+            self.tell(Event::Ready(ready));
             self.ready_at = now + READY_EVERY;
         }
         if now >= self.claimed_at {

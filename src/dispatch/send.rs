@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::lease::SendUntil;
 use super::line::PlannedCall;
+use crate::failpoint;
 use crate::graph::{Call, GraphClient};
 use crate::message::{ErrorDetail, Lane, LineId, Medium, MessageId};
 use crate::metrics::METRICS;
@@ -106,6 +107,12 @@ impl Ticket {
             cdls_id = %self.id, line = %self.line, attempt = self.attempts, code = judgement.error.code,
             subcode = judgement.error.subcode, ?next, "call ended"
         );
+        let next = match (result, next) {
+            (CallResult::Cut { .. }, _) if failpoint::defect("timeout_retried_silently") => {
+                Next::Retry { after: policy.base, counted: false, ambiguous: false }
+            }
+            (_, next) => next,
+        };
         let change = change(self.id, self.fence, next, &judgement.error, http_status(result));
         (change, judgement.pause, Health::of(result, &judgement.verdict))
     }
@@ -131,6 +138,7 @@ pub async fn send(context: super::SharedSendContext, ticket: Ticket, call: Plann
         mdata: &row.mdata,
         page_token: &sender.page_token,
     };
+    failpoint::hit("before_call");
     METRICS.dispatch.begun.increment(1);
     let started = Instant::now();
     let result = AssertUnwindSafe(context.graph.send(&request))
@@ -138,6 +146,7 @@ pub async fn send(context: super::SharedSendContext, ticket: Ticket, call: Plann
         .await
         .unwrap_or_else(|_| CallResult::Cut { reason: "the call failed inside this process".into() });
     METRICS.dispatch.call_took(sender.class, started.elapsed());
+    failpoint::hit("after_call");
     ticket.conclude(&result, &context.policy)
 }
 

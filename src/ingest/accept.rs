@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::refusal::Refusal;
 use crate::broker::SharedBroker;
+use crate::failpoint;
 use crate::feedback::Feedback;
 use crate::message::{Job, Status};
 use crate::metrics::METRICS;
@@ -127,6 +128,7 @@ impl Acceptor {
             METRICS.ingest.commit_seconds.record(started.elapsed());
             match inserted {
                 Ok(inserted) => {
+                    failpoint::hit("after_commit");
                     for (answer, inserted) in answers.into_iter().zip(&inserted) {
                         // Its client may have gone away.
                         let _ = answer.send(Ok(*inserted));

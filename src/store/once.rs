@@ -99,12 +99,15 @@ impl NewMessage {
     }
 }
 
+/// A message with an `httpdup` window: its place, line, recipient and window.
+type Windowed<'a> = (usize, LineId, &'a str, Duration);
+
 /// Messages with a window that are still undecided, one for each recipient: the one with the shortest window, since
 /// where that is refused all are. Second, those that lose to it either way.
 pub(super) fn windows<'a>(
     messages: &'a [NewMessage],
     verdicts: &[Option<Inserted>],
-) -> (Vec<(usize, LineId, &'a str, Duration)>, Vec<usize>) {
+) -> (Vec<Windowed<'a>>, Vec<usize>) {
     let mut with: Vec<_> = messages
         .iter()
         .enumerate()

@@ -1,6 +1,5 @@
 //! What senders ask afterwards over HTTP (docs/contract.md, section 3): messages and campaigns.
 
-
 use meta_dispatch::message::{Class, MessageId, Status};
 use meta_dispatch::tokens;
 use rstest::rstest;

@@ -24,6 +24,7 @@ use super::connection::{Link, Session, SessionError};
 use super::outbox::{Outbox, Parcel};
 use super::outgoing::Outgoing;
 use super::{Health, read_job, topology};
+use crate::failpoint;
 use crate::message::Partition;
 
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -306,7 +307,10 @@ async fn publish(
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let queue = topology::work_queue(parcel.partition);
     let confirm = channel.basic_publish("".into(), queue.clone(), options, &body, properties).await?;
-    match confirm.await? {
+    failpoint::hit("after_publish");
+    let confirmation = confirm.await?;
+    failpoint::hit("after_confirm");
+    match confirmation {
         Confirmation::Ack(returned) => Ok(returned.map(Box::new)),
         Confirmation::Nack(_) | Confirmation::NotRequested => Err(SessionError::Refused(queue.to_string())),
     }

@@ -10,6 +10,7 @@ use crate::dispatch::Event;
 use crate::dispatch::line::{DEMANDED, Line, PlannedCall, Steps};
 use crate::dispatch::send::{Finished, Ticket, send};
 use crate::dispatch::upkeep::Order;
+use crate::failpoint;
 use crate::message::LineId;
 use crate::metrics::{CallOutcome, METRICS};
 use crate::policy::classify::{CallResult, PauseDemand, PauseTarget};
@@ -88,6 +89,7 @@ impl Dispatcher {
         let mut quiet = Some(quiet);
         self.abandon_all();
         loop {
+            failpoint::hit("in_drain");
             if self.reserved + self.abandoned.len() == 0 {
                 // Nobody listens if the hand-over has given up.
                 quiet.take().map(|quiet| quiet.send(()));

@@ -13,6 +13,7 @@ use crate::dispatch::line::Steps;
 use crate::dispatch::reader::Request;
 use crate::dispatch::send::orphaned;
 use crate::dispatch::upkeep::Order;
+use crate::failpoint;
 use crate::message::{JobLine, Lane, LineId, MessageId, Partition, Status};
 use crate::store::{Change, ClaimedRow, Flow, HeldRecipient, LineRecord, RangeRead, ReadyRow};
 
@@ -95,6 +96,7 @@ impl Dispatcher {
                     }
                 }
             }
+            failpoint::hit("before_job_ack");
             delivery.ack();
             next = self.channels.jobs.try_recv().ok();
         }
@@ -185,7 +187,8 @@ impl Dispatcher {
                 continue;
             }
             let (id, fence) = (row.id, row.fence);
-            let change = if ours {
+            let released = row.overdue && failpoint::defect("dead_claims_released");
+            let change = if ours || released {
                 Change::Release { id, fence }
             } else if row.overdue {
                 orphaned(&row, &self.options.retry)

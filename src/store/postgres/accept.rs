@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, PgPool};
 
 use super::{failed, milliseconds, once, rows};
+use crate::failpoint;
 use crate::message::{MessageId, Submission};
 use crate::store::{Inserted, NewMessage, StoreError};
 
@@ -43,7 +44,13 @@ pub async fn accept(pool: &PgPool, messages: &[NewMessage]) -> Result<Vec<Insert
     let submissions: Vec<&Submission> = left.iter().map(|place| &messages[*place].submission).collect();
     let allotted: Vec<Option<i64>> = left.iter().map(|place| allotted[*place]).collect();
     let (ids, xid) = insert(&mut transaction, &submissions, allotted).await?;
-    if let Err(error) = transaction.commit().await {
+    failpoint::hit("after_insert");
+    if failpoint::defect("answer_before_commit") {
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            transaction.commit().await
+        });
+    } else if let Err(error) = transaction.commit().await {
         match commit_took_place(pool, &xid).await {
             Some(true) => {}
             // Whatever was found out without writing was committed before.

@@ -1,10 +1,12 @@
 //! The recorder's transaction: changes first, then claims.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use sqlx::{PgConnection, PgPool};
 
 use super::{failed, milliseconds};
+use crate::failpoint;
 use crate::message::Status;
 use crate::store::{Change, Claim, Recorded, RowChange, StoreError};
 
@@ -127,6 +129,20 @@ fn leaves(from: &[Status]) -> String {
     from.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(" ")
 }
 
+/// The claim; with a seeded defect, without the guards that the defect is about.
+fn claim_statement() -> Cow<'static, str> {
+    let without_lease =
+        || CLAIM.replace("l.owner = $1", "$1 is not null").replace("l.expires_at > now()", "true");
+    if failpoint::defect("no_guard_on_claim") {
+        let guard = "c.fence = w.fence and c.status in ('PENDING', 'RETRY')";
+        return without_lease().replace(guard, "true").into();
+    }
+    if failpoint::defect("lease_ignored") {
+        return without_lease().into();
+    }
+    CLAIM.into()
+}
+
 async fn claim(
     connection: &mut PgConnection,
     worker: &str,
@@ -135,7 +151,8 @@ async fn claim(
     if claims.is_empty() {
         return Ok(Vec::new());
     }
-    let claimed: Vec<i64> = sqlx::query_scalar(CLAIM)
+    let statement = claim_statement();
+    let claimed: Vec<i64> = sqlx::query_scalar(&statement)
         .bind(worker)
         .bind(claims.iter().map(|c| c.id.0).collect::<Vec<_>>())
         .bind(claims.iter().map(|c| c.fence).collect::<Vec<_>>())

@@ -1,0 +1,68 @@
+//! Eight defects that a debug build of the product can be given, and the faults that bring each to light.
+
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use crate::plan::{Fault, Link, milliseconds};
+
+/// A seeded defect, by what the product then does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Defect {
+    /// Ingest answers before its commit
+    AnswerBeforeCommit,
+    /// A claim looks at neither fence, status nor lease
+    NoGuardOnClaim,
+    /// Ready rows that no job named are not looked for
+    SweepOff,
+    /// Rows that are due are not looked for
+    DueScanOff,
+    /// A call without an answer is repeated, and not counted
+    TimeoutRetriedSilently,
+    /// An owner goes on after its lease has ended, and claims do not ask for it
+    LeaseIgnored,
+    /// Claims of a dead worker go back to PENDING, uncounted
+    DeadClaimsReleased,
+    /// Results whose commit failed are dropped
+    ResultLost,
+}
+
+impl Defect {
+    /// As `META_DISPATCH_DEFECT` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Defect::AnswerBeforeCommit => "answer_before_commit",
+            Defect::NoGuardOnClaim => "no_guard_on_claim",
+            Defect::SweepOff => "sweep_off",
+            Defect::DueScanOff => "due_scan_off",
+            Defect::TimeoutRetriedSilently => "timeout_retried_silently",
+            Defect::LeaseIgnored => "lease_ignored",
+            Defect::DeadClaimsReleased => "dead_claims_released",
+            Defect::ResultLost => "result_lost",
+        }
+    }
+
+    /// A fault under which the defect shows.
+    pub fn provoke(self, rng: &mut StdRng) -> Fault {
+        let ingest = rng.random_range(0..2);
+        let worker = rng.random_range(0..3);
+        let coin = rng.random_bool(0.5);
+        match self {
+            Defect::AnswerBeforeCommit if coin => Fault::TerminateBackends,
+            Defect::AnswerBeforeCommit => Fault::KillIngest(ingest),
+            Defect::NoGuardOnClaim if coin => {
+                Fault::Delay(Link::Postgres, milliseconds(rng, 20, 35), Duration::from_secs(4))
+            }
+            Defect::NoGuardOnClaim => Fault::FreezeWorker(worker, milliseconds(rng, 1_500, 2_500)),
+            Defect::SweepOff if coin => Fault::DeleteQueues,
+            Defect::SweepOff => Fault::KillWorker(worker),
+            Defect::DueScanOff | Defect::DeadClaimsReleased => Fault::KillWorker(worker),
+            Defect::TimeoutRetriedSilently => Fault::Cut(Link::Graph),
+            Defect::LeaseIgnored => Fault::FreezeWorker(worker, milliseconds(rng, 1_500, 2_500)),
+            Defect::ResultLost if coin => Fault::Cut(Link::Postgres),
+            Defect::ResultLost => Fault::TerminateBackends,
+        }
+    }
+}

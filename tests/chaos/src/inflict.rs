@@ -1,0 +1,191 @@
+//! Carries out the schedule. Faults that last, and restarts, go on beside those that follow.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use lapin::options::{QueueDeleteOptions, QueuePurgeOptions};
+use sqlx::PgPool;
+use tokio::task::JoinSet;
+
+use crate::fleet::Fleet;
+use crate::plan::{Fault, Link, Step};
+use crate::proxy::Proxy;
+use crate::servers::{Server, signal};
+
+/// How long a process that was killed stays away.
+const AWAY: Duration = Duration::from_millis(200);
+const WORK_QUEUES: usize = 64;
+
+/// Everything that faults act upon.
+pub struct Ground {
+    pub fleet: Fleet,
+    pub postgres: Arc<tokio::sync::Mutex<Server>>,
+    pub rabbitmq: Arc<tokio::sync::Mutex<Server>>,
+    pub amqp: Proxy,
+    pub database: Proxy,
+    pub graph: Proxy,
+    /// Direct: around the proxies.
+    pub amqp_url: String,
+    pub pool: PgPool,
+    pub database_name: String,
+}
+
+/// What was done, and when.
+#[derive(Clone, Default)]
+pub struct Journal(Arc<Mutex<Vec<(Fault, Instant)>>>);
+
+impl Journal {
+    pub fn snapshot(&self) -> Vec<(Fault, Instant)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, fault: Fault) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((fault, Instant::now()));
+    }
+
+    /// Faults by name.
+    pub fn counts(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for (fault, _) in self.snapshot() {
+            *counts.entry(fault.name()).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// Inflicts one step after another, and waits until the last restart is done.
+pub async fn run(ground: Arc<Ground>, steps: Vec<Step>, journal: Journal) -> anyhow::Result<()> {
+    let mut under_way = JoinSet::new();
+    for step in steps {
+        tokio::time::sleep(step.after).await;
+        let (ground, journal) = (Arc::clone(&ground), journal.clone());
+        let fault = step.fault;
+        let inflict = async move {
+            inflict(&ground, fault, &journal).await.with_context(|| format!("inflicting: {}", fault.name()))
+        };
+        under_way.spawn(inflict);
+        while let Some(done) = under_way.try_join_next() {
+            done??;
+        }
+    }
+    while let Some(done) = under_way.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+async fn inflict(ground: &Ground, fault: Fault, journal: &Journal) -> anyhow::Result<()> {
+    let fleet = &ground.fleet;
+    match fault {
+        Fault::KillIngest(n) | Fault::KillWorker(n) => {
+            let is_ingest = matches!(fault, Fault::KillIngest(_));
+            if let Some(slot) = fleet.kill(is_ingest, n).await? {
+                journal.note(fault);
+                tokio::time::sleep(AWAY).await;
+                fleet.start(slot, true)?;
+            }
+        }
+        Fault::StopIngest(n) | Fault::StopWorker(n) => {
+            journal.note(fault);
+            if let Some(slot) = fleet.stop(matches!(fault, Fault::StopIngest(_)), n).await? {
+                fleet.start(slot, true)?;
+            }
+        }
+        Fault::FreezeWorker(n, length) => {
+            if let Some(pid) = fleet.freeze(n).await? {
+                journal.note(fault);
+                tokio::time::sleep(length).await;
+                signal("CONT", pid).await?;
+            }
+        }
+        Fault::KillBroker => restart(&ground.rabbitmq, fault, journal).await?,
+        Fault::KillPostgres => restart(&ground.postgres, fault, journal).await?,
+        Fault::PurgeQueues | Fault::DeleteQueues => {
+            journal.note(fault);
+            // The broker may be away: then there is nothing to purge.
+            let _ = spoil_queues(&ground.amqp_url, fault).await;
+        }
+        Fault::TerminateBackends => {
+            journal.note(fault);
+            let terminated = sqlx::query(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and pid <> pg_backend_pid() \
+                 and application_name <> 'chaos'",
+            )
+            .bind(&ground.database_name)
+            .execute(&ground.pool);
+            // As above.
+            let _ = tokio::time::timeout(Duration::from_secs(2), terminated).await;
+        }
+        Fault::Cut(link) => {
+            journal.note(fault);
+            ground.proxy(link).cut();
+        }
+        Fault::Delay(link, delay, length) => {
+            journal.note(fault);
+            ground.proxy(link).change(|weather| weather.delay = delay);
+            tokio::time::sleep(length).await;
+            ground.proxy(link).change(|weather| weather.delay = Duration::ZERO);
+        }
+        Fault::Blackhole(link, length) => {
+            journal.note(fault);
+            ground.proxy(link).change(|weather| weather.hold = true);
+            tokio::time::sleep(length).await;
+            ground.proxy(link).cut();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            ground.proxy(link).change(|weather| weather.hold = false);
+        }
+        Fault::DropAcks(length) => {
+            journal.note(fault);
+            ground.amqp.change(|weather| weather.drop_acks = true);
+            tokio::time::sleep(length).await;
+            ground.amqp.change(|weather| weather.drop_acks = false);
+        }
+    }
+    Ok(())
+}
+
+async fn restart(server: &tokio::sync::Mutex<Server>, fault: Fault, journal: &Journal) -> anyhow::Result<()> {
+    // One that is still starting is not killed before it is up.
+    let mut server = server.lock().await;
+    server.kill().await?;
+    journal.note(fault);
+    tokio::time::sleep(AWAY).await;
+    server.start().await
+}
+
+async fn spoil_queues(url: &str, fault: Fault) -> anyhow::Result<()> {
+    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default());
+    let connection = tokio::time::timeout(Duration::from_secs(3), connection).await??;
+    for partition in 0..WORK_QUEUES {
+        // A channel for each, because a queue that does not exist closes it.
+        let channel = connection.create_channel().await?;
+        let queue = format!("cdls.work.{partition:02}");
+        let _ = if fault == Fault::PurgeQueues {
+            channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await
+        } else {
+            channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await
+        };
+    }
+    connection.close(200, "done".into()).await?;
+    Ok(())
+}
+
+impl Ground {
+    fn proxy(&self, link: Link) -> &Proxy {
+        match link {
+            Link::Amqp => &self.amqp,
+            Link::Postgres => &self.database,
+            Link::Graph => &self.graph,
+        }
+    }
+
+    /// Fair weather on all links, and every process up.
+    pub async fn heal(&self) -> anyhow::Result<()> {
+        for proxy in [&self.amqp, &self.database, &self.graph] {
+            proxy.clear();
+        }
+        self.fleet.start_all().await
+    }
+}
