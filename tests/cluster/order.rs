@@ -6,12 +6,14 @@ use std::time::Duration;
 use crate::cluster::Cluster;
 
 const RECIPIENTS: i64 = 30;
-const EACH: i64 = 6;
+const EACH: i64 = 8;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_to_a_recipient_keep_their_order_through_retries_kills_and_hand_overs() {
     let mut cluster = Cluster::start(&[(1, 40), (33, 40)], &[("META_DISPATCH__GRAPH__TIMEOUT", "4s")]).await;
     cluster.simulator.set_latency(Duration::from_millis(30), Duration::from_millis(40));
+    // Before there is anything to send, so that most of it is left when the first worker is killed.
+    cluster.start_workers(3).await;
     // The first two calls to every third recipient are answered with a code that is retried.
     sqlx::query(
         "insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, priority, expires_at)
@@ -24,7 +26,6 @@ async fn messages_to_a_recipient_keep_their_order_through_retries_kills_and_hand
     .execute(&cluster.log)
     .await
     .unwrap();
-    cluster.start_workers(3).await;
     cluster.goes_on(1, 20).await;
     cluster.owner_of(1).await.kill();
     cluster.goes_on(1, 10).await;

@@ -46,9 +46,9 @@ const CHANGE: &str = "
     where c.cdls_id = w.id
     returning c.cdls_id, w.status = 'OK' and w.was <> 'SENDING' as late";
 
-/// A claim needs the lease of the row's partition at this moment, and a campaign that runs. Rows that others have locked are left to them. The
-/// `coalesce` keeps the planner from the ready index, which it would walk for each row: without it a claim of 200 rows
-/// beside a busy ingest took 42 ms.
+/// A claim needs the lease of the row's partition at this moment, and a campaign that runs. Rows that others have
+/// locked are left to them. The `coalesce` keeps the planner from the ready index, which it would walk for each row:
+/// without it a claim of 200 rows beside a busy ingest took 42 ms.
 const CLAIM: &str = "
     with locked as materialized (
         select w.* from (select * from unnest($2::bigint[], $3::integer[], $4::bigint[]) as u(id, fence, deadline_ms)
