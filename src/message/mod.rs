@@ -20,7 +20,7 @@ pub use envelope::Envelope;
 pub use id::{AccountId, LineId, MessageId, PARTITIONS, Partition};
 pub use job::{JOB_VERSION, Job, JobLine, Reply};
 pub use outcome::{ErrorDetail, Outcome};
-pub use redact::{MAX_ERROR_CHARS, redact};
+pub use redact::{MAX_ERROR_CHARS, printable_id, redact};
 pub use status::{CampaignState, ErrorKind, Status};
 pub use submission::{MAX_CP_ID_CHARS, MAX_DEST_CHARS, MAX_MSG_ID_CHARS, Submission};
 pub use timestamp::{time, time_or_null, timestamp};

@@ -34,6 +34,12 @@ pub fn redact(text: &str, max_chars: usize) -> String {
     bounded(safe.trim(), max_chars)
 }
 
+/// An id from outside without control characters, at most `max_chars` long. Ids are random letters, in which a token's
+/// prefix stands by chance: they are not searched for secrets, or one in some thousand would be maimed.
+pub fn printable_id(id: &str, max_chars: usize) -> String {
+    bounded(without_controls(id).trim(), max_chars)
+}
+
 /// NUL is dropped (PostgreSQL refuses it), other control characters become spaces.
 fn without_controls(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
@@ -79,6 +85,12 @@ mod tests {
     #[test]
     fn control_characters_never_get_through() {
         assert_eq!(redact("a\0b\r\n\u{1b}[31mred\u{7f}", 500), "ab   [31mred");
+    }
+
+    #[test]
+    fn an_id_keeps_what_looks_like_a_token() {
+        assert_eq!(printable_id(" m_x-EAAGm0PX4ZCpsBAKZCx9\0\n", 100), "m_x-EAAGm0PX4ZCpsBAKZCx9");
+        assert_eq!(printable_id("m_12345", 4), "m_1…");
     }
 
     #[test]

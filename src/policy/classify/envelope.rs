@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::message::redact;
+use crate::message::printable_id;
 
 /// Longer than any id Graph hands out; keeps one that is not an id out of the log.
 const MAX_ID_CHARS: usize = 500;
@@ -41,7 +41,7 @@ impl Envelope {
             return Envelope::default();
         };
         let message_id = text_of(object.remove("message_id"))
-            .map(|id| redact(&id, MAX_ID_CHARS))
+            .map(|id| printable_id(&id, MAX_ID_CHARS))
             .filter(|id| !id.is_empty());
         let error = match object.remove("error") {
             None | Some(Value::Null) => None,

@@ -10,7 +10,7 @@ mod table;
 
 use std::time::Duration;
 
-use crate::message::{ErrorDetail, MAX_ERROR_CHARS, redact};
+use crate::message::{ErrorDetail, MAX_ERROR_CHARS, printable_id, redact};
 use envelope::{Envelope, GraphError};
 use pause::Ladder;
 use table::Meaning;
@@ -208,7 +208,7 @@ fn detail(answer: &Answer, error: &GraphError) -> ErrorDetail {
         code: error.code.and_then(|code| i32::try_from(code).ok()),
         subcode: error.subcode.and_then(|subcode| i32::try_from(subcode).ok()),
         message,
-        fbtrace_id: error.fbtrace_id.as_deref().map(|id| redact(id, 100)).filter(|id| !id.is_empty()),
+        fbtrace_id: error.fbtrace_id.as_deref().map(|id| printable_id(id, 100)).filter(|id| !id.is_empty()),
     }
 }
 

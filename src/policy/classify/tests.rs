@@ -52,6 +52,13 @@ fn a_success_with_a_message_id_is_sent(#[case] status: u16) {
     assert_eq!(judgement.pause, None);
 }
 
+#[test]
+fn a_message_id_is_kept_to_the_letter_whatever_it_looks_like() {
+    let id = "m_AG5Hz2UqEAAGm0PX4ZCpsBAKZCx9IGQVJxyz12345";
+    let judgement = answer_json(200, json!({"recipient_id": "1", "message_id": id}));
+    assert_eq!(judgement.verdict, Verdict::Sent { message_id: id.into() });
+}
+
 #[rstest]
 #[case("")]
 #[case("<html>ok</html>")]
