@@ -1,4 +1,4 @@
--- What senders ask afterwards: GET /api/v2/messages and campaigns (docs/adr/README.md, 14).
+-- What senders ask afterwards: GET /api/v2/messages and campaigns (docs/adr, "Four indexes for what senders ask").
 -- Every index begins with the account, so that no statement of dispatch is ever tempted by one of them, and ends with
 -- cdls_id, so that the newest rows of each group are read from its end. (The row id ends every index of SQLite by itself.)
 
