@@ -8,7 +8,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::process::Command;
 
 use crate::RunArguments;
-use crate::measure::{Measured, System};
+use crate::measure::System;
 use crate::process::{self, Running};
 
 /// Where the processes of a run find each other.
@@ -17,13 +17,15 @@ pub struct Ground {
     pub database_url: String,
     pub amqp_url: String,
     pub servers: Vec<(&'static str, i32)>,
+    /// Run on the database when its tables stand.
+    pub sql: Option<String>,
 }
 
 /// Makes a database and a virtual host, runs, and drops both.
-pub async fn on_ground(
+pub async fn on_ground<Figures>(
     arguments: &RunArguments,
-    run: impl AsyncFnOnce(&Ground) -> anyhow::Result<(System, Measured)>,
-) -> anyhow::Result<Measured> {
+    run: impl AsyncFnOnce(&Ground) -> anyhow::Result<(System, Figures)>,
+) -> anyhow::Result<Figures> {
     let name = format!("bench_{}_{}", std::process::id(), time::OffsetDateTime::now_utc().unix_timestamp());
     let mut admin = PgConnection::connect(&arguments.database_url).await?;
     sqlx::raw_sql(&format!("create database {name}")).execute(&mut admin).await?;
@@ -42,9 +44,10 @@ pub async fn on_ground(
         ],
         database_url: database_url.into(),
         amqp_url: amqp_url.into(),
+        sql: arguments.sql.clone(),
     };
     let outcome = match run(&ground).await {
-        Ok((system, measured)) => system.stop().await.map(|()| measured),
+        Ok((system, figures)) => system.stop().await.map(|()| figures),
         Err(error) => Err(error),
     };
     sqlx::raw_sql(&format!("drop database {name} with (force)")).execute(&mut admin).await?;

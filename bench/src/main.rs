@@ -4,6 +4,7 @@
 //! `bench/run` starts it with servers of its own. It measures, and judges nothing.
 
 mod batch;
+mod enquiry;
 mod graph;
 mod ground;
 mod http;
@@ -68,6 +69,9 @@ pub struct RunArguments {
     /// Fewer messages by this factor, to try the benchmark itself
     #[arg(long, default_value_t = 1)]
     divide: u64,
+    /// SQL to run on each of the program's databases before the load: to see what an index or a setting costs
+    #[arg(long)]
+    sql: Option<String>,
     /// Write each run as a line of JSON to this file
     #[arg(long)]
     json: Option<PathBuf>,

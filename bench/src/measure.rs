@@ -243,11 +243,11 @@ impl System {
             .collect()
     }
 
-    fn alive(&mut self) -> anyhow::Result<()> {
+    pub fn alive(&mut self) -> anyhow::Result<()> {
         self.processes.iter_mut().chain([&mut self.graph]).try_for_each(Running::alive)
     }
 
-    async fn deliveries(&self) -> anyhow::Result<Deliveries> {
+    pub async fn deliveries(&self) -> anyhow::Result<Deliveries> {
         Ok(reqwest::get(format!("http://{}/count", self.graph_address)).await?.json().await?)
     }
 

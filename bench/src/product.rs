@@ -69,6 +69,9 @@ pub async fn start(ground: &Ground, setup: Setup) -> anyhow::Result<System> {
     .await?;
     let account: serde_json::Value = serde_json::from_str(&account)?;
     let database = PgPool::connect(&ground.database_url).await?;
+    if let Some(sql) = &ground.sql {
+        sqlx::raw_sql(sql).execute(&database).await?;
+    }
     add_lines(&database, setup).await?;
 
     let mut ingest = Running::start("ingest", &mut program(&["ingest"], &process::free_address()?))?;

@@ -10,6 +10,7 @@ use procfs::Current;
 use sqlx::{Connection, PgConnection};
 
 use crate::RunArguments;
+use crate::enquiry::Asked;
 use crate::measure::Measured;
 
 /// The machine and the servers, so that figures can be read.
@@ -32,17 +33,20 @@ pub async fn machine(arguments: &RunArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn record(arguments: &RunArguments, measured: &Measured) -> anyhow::Result<()> {
-    eprintln!("{}", serde_json::to_string(measured)?);
+pub fn record(arguments: &RunArguments, figures: &impl serde::Serialize) -> anyhow::Result<()> {
+    eprintln!("{}", serde_json::to_string(figures)?);
     if let Some(path) = &arguments.json {
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-        writeln!(file, "{}", serde_json::to_string(measured)?)?;
+        writeln!(file, "{}", serde_json::to_string(figures)?)?;
     }
     Ok(())
 }
 
 /// For each scenario and system, the run with the median rate.
 pub fn tables(runs: &[Measured]) {
+    if runs.is_empty() {
+        return;
+    }
     let medians = medians(runs);
     let mut speed = table(&[
         "scenario",
@@ -98,6 +102,27 @@ pub fn tables(runs: &[Measured]) {
         ]);
     }
     println!("{speed}\n\nCPU ms a message, by process:\n\n{costs}");
+}
+
+/// Every request of every round.
+pub fn asked(asked: &[Asked]) {
+    if asked.is_empty() {
+        return;
+    }
+    let mut table = table(&["scenario", "request", "times", "p50 ms", "p99 ms", "most ms", "answer"]);
+    for figures in asked {
+        let milliseconds = |value: f64| format!("{value:.1}");
+        table.add_row([
+            figures.scenario.clone(),
+            figures.request.clone(),
+            figures.times.to_string(),
+            milliseconds(figures.p50_ms),
+            milliseconds(figures.p99_ms),
+            milliseconds(figures.max_ms),
+            figures.answer.clone(),
+        ]);
+    }
+    println!("\n{table}");
 }
 
 fn medians(runs: &[Measured]) -> Vec<Measured> {

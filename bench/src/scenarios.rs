@@ -4,6 +4,7 @@
 
 use anyhow::Context;
 
+use crate::enquiry::{self, Asked};
 use crate::ground::on_ground;
 use crate::measure::{Measured, Work};
 use crate::peers::Peer;
@@ -32,6 +33,10 @@ pub enum Scenario {
     Fairness,
     /// 1,000,000 waiting rows sent as fast as possible
     Drain,
+    /// Pages of a log of 10,000,000 rows, by each filter
+    Status,
+    /// Pause, resume and cancel of a campaign of 1,000,000 rows that is being sent
+    Campaign,
 }
 
 const SINGLE: Work = Work { messages: 60_000, connections: 64, rate: 0, batch: 0, first_line: 1, lines: 8 };
@@ -44,7 +49,7 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         &arguments.scenarios
     };
     report::machine(&arguments).await?;
-    let mut runs = Vec::new();
+    let (mut runs, mut asked) = (Vec::new(), Vec::new());
     for round in 1..=arguments.rounds {
         for scenario in scenarios {
             eprintln!("round {round} of {}: {scenario:?}", arguments.rounds);
@@ -52,10 +57,41 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
                 report::record(&arguments, &measured)?;
                 runs.push(measured);
             }
+            for figures in ask(&arguments, *scenario).await? {
+                report::record(&arguments, &figures)?;
+                asked.push(figures);
+            }
         }
     }
     report::tables(&runs);
+    report::asked(&asked);
     Ok(())
+}
+
+/// The scenarios of what senders ask afterwards.
+async fn ask(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result<Vec<Asked>> {
+    match scenario {
+        Scenario::Status => {
+            let setup = Setup { workers: 0, lines: 16, ..Setup::default() };
+            on_ground(arguments, async |ground| {
+                let system = product::start(ground, setup).await?;
+                let asked = enquiry::pages(&system, 10_000_000 / arguments.divide).await?;
+                Ok((system, asked))
+            })
+            .await
+        }
+        Scenario::Campaign => {
+            let waiting_rows = 1_000_000 / arguments.divide;
+            let setup = Setup { waiting_lines: 8, waiting_rate: 300, waiting_rows, ..Setup::default() };
+            on_ground(arguments, async |ground| {
+                let mut system = product::start(ground, setup).await?;
+                let asked = enquiry::commands(&mut system, waiting_rows).await?;
+                Ok((system, asked))
+            })
+            .await
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 async fn measure(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result<Vec<Measured>> {
@@ -141,6 +177,7 @@ async fn measure(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result
                 );
             }
         }
+        Scenario::Status | Scenario::Campaign => {}
     }
     Ok(runs)
 }
