@@ -26,7 +26,7 @@ const BATCH: usize = 400;
 /// A small batch waits this long for more.
 const LINGER: Duration = Duration::from_millis(2);
 /// Batches of this size do not wait.
-const ENOUGH: usize = 64;
+const ENOUGH: usize = 128;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 

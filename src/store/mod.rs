@@ -169,7 +169,7 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- dispatch: the recorder's transaction ------------------------------------------------------------
 
-    /// Writes changes, then makes claims, in one transaction.
+    /// Writes changes, then makes claims, in one transaction. A row is named once in it.
     ///
     /// A change applies only if the row still has the fence and a status the change allows; a claim only if the
     /// row is PENDING or RETRY, has the fence given, has not expired, its campaign runs, and `worker` holds the lease of its
