@@ -141,7 +141,7 @@ impl App {
 
         let listener = listen(settings.admin.listen, "admin.listen").await?;
         let admin = listener.local_addr()?;
-        let router = ops::router(store.clone(), broker.clone(), leases, graph);
+        let router = ops::router(store.clone(), broker.clone(), leases, graph, api::document());
         let serving = server::serve(listener, router, per_address, ended.clone());
         tasks.spawn(async move {
             serving.await;

@@ -14,9 +14,11 @@ use axum::response::Response;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
+use super::documented::{self, Label, RefusedOne};
 use super::progress::{Progress, eta, lines_waiting, waits};
 use super::{Api, answer, in_time};
 use crate::ingest::Refusal;
+use crate::ingest::http::documented::Token;
 use crate::message::{AccountId, CampaignState, MAX_CP_ID_CHARS, MessageId, Status};
 use crate::store::{CampaignCount, MessageFilter};
 
@@ -64,6 +66,20 @@ impl Standings {
     }
 }
 
+/// How a campaign stands
+#[utoipa::path(
+    get,
+    path = "/api/v2/campaigns/{cp_id}",
+    operation_id = "showCampaign",
+    params(Token, Label),
+    responses(
+        (status = 200, description = "Progress", body = Progress, examples(
+            ("running" = (summary = "On its way", value = json!(documented::running()))),
+            ("finished" = (summary = "Nothing of it waits", value = json!(documented::finished()))),
+        )),
+        RefusedOne,
+    ),
+)]
 pub async fn show(
     State(api): State<Arc<Api>>,
     cp_id: Result<Path<String>, PathRejection>,
@@ -79,6 +95,19 @@ pub async fn show(
     answer(shown.await)
 }
 
+/// Send nothing of it until it is resumed
+#[utoipa::path(
+    post,
+    path = "/api/v2/campaigns/{cp_id}/pause",
+    operation_id = "pauseCampaign",
+    params(Token, Label),
+    responses(
+        (status = 200, description = "Progress, with the rows that were touched", body = Progress, examples(
+            ("paused" = (summary = "Paused", value = json!(documented::paused()))),
+        )),
+        RefusedOne,
+    ),
+)]
 pub async fn pause(
     State(api): State<Arc<Api>>,
     cp_id: Result<Path<String>, PathRejection>,
@@ -88,6 +117,19 @@ pub async fn pause(
     answer(api.command(CampaignState::Paused, cp_id, &uri, &headers).await)
 }
 
+/// Go on with a paused campaign
+#[utoipa::path(
+    post,
+    path = "/api/v2/campaigns/{cp_id}/resume",
+    operation_id = "resumeCampaign",
+    params(Token, Label),
+    responses(
+        (status = 200, description = "Progress, with the rows that were touched", body = Progress, examples(
+            ("running" = (summary = "On its way again", value = json!(documented::resumed()))),
+        )),
+        RefusedOne,
+    ),
+)]
 pub async fn resume(
     State(api): State<Arc<Api>>,
     cp_id: Result<Path<String>, PathRejection>,
@@ -97,6 +139,19 @@ pub async fn resume(
     answer(api.command(CampaignState::Running, cp_id, &uri, &headers).await)
 }
 
+/// End it for good
+#[utoipa::path(
+    post,
+    path = "/api/v2/campaigns/{cp_id}/cancel",
+    operation_id = "cancelCampaign",
+    params(Token, Label),
+    responses(
+        (status = 200, description = "Progress, with the rows that were touched", body = Progress, examples(
+            ("cancelled" = (summary = "Cancelled", value = json!(documented::cancelled()))),
+        )),
+        RefusedOne,
+    ),
+)]
 pub async fn cancel(
     State(api): State<Arc<Api>>,
     cp_id: Result<Path<String>, PathRejection>,

@@ -7,20 +7,38 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::documented::{self, Filters, RefusedList, RefusedOne};
 use super::parameters::{Page, cursor};
 use super::{Api, answer, in_time};
 use crate::ingest::Refusal;
+use crate::ingest::http::documented::Token;
 use crate::message::MessageId;
 use crate::store::{LogRow, Scope};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Messages {
     messages: Vec<LogRow>,
-    /// Goes into `after` for the rows that follow; null at the end.
+    /// Goes into `after` for the rows that follow; null at the end
+    #[schema(required)]
     next: Option<String>,
 }
 
+/// Messages, newest first
+#[utoipa::path(
+    get,
+    path = "/api/v2/messages",
+    operation_id = "listMessages",
+    params(Token, Filters),
+    responses(
+        (status = 200, description = "A page", body = Messages, examples(
+            ("page" = (summary = "The last one", value = json!(documented::page()))),
+            ("more" = (summary = "With a page after it", value = json!(documented::first_page()))),
+        )),
+        RefusedList,
+    ),
+)]
 pub async fn list(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Response {
     answer(listed(&api, &uri, &headers).await)
 }
@@ -37,6 +55,20 @@ async fn listed(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Messages, R
     Ok(Messages { messages, next })
 }
 
+/// One message
+#[utoipa::path(
+    get,
+    path = "/api/v2/messages/{cdls_id}",
+    operation_id = "showMessage",
+    params(Token, ("cdls_id" = i64, Path, description = "The row's id", example = 7)),
+    responses(
+        (status = 200, description = "The log row", body = LogRow, examples(
+            ("sent" = (summary = "Sent", value = json!(documented::sent()))),
+            ("refused" = (summary = "Refused by Graph", value = json!(documented::refused_by_graph()))),
+        )),
+        RefusedOne,
+    ),
+)]
 pub async fn show(
     State(api): State<Arc<Api>>,
     id: Result<Path<String>, PathRejection>,

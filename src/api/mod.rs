@@ -1,9 +1,11 @@
-//! What senders ask afterwards, over HTTP: their messages, and their campaigns (contract 3).
+//! What senders ask afterwards, over HTTP: their messages, and their campaigns (contract 3); and the document of all that
+//! senders can call.
 //!
 //! Authenticates as the send endpoints do, and refuses in the same envelope. Every look at the log carries the account.
 //! Never logs a query or a header: tokens stand there.
 
 mod campaigns;
+mod documented;
 mod messages;
 mod parameters;
 mod progress;
@@ -15,9 +17,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::Response;
-use axum::routing::{get, post};
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::ingest::{Ingest, Refusal, http};
 use crate::message::AccountId;
@@ -36,18 +39,30 @@ struct Api {
     standings: Standings,
 }
 
-/// The routes beside the send endpoints.
+/// The routes beside the send endpoints, each with what the document says of it.
+fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(messages::list))
+        .routes(routes!(messages::show))
+        .routes(routes!(campaigns::show))
+        .routes(routes!(campaigns::pause))
+        .routes(routes!(campaigns::resume))
+        .routes(routes!(campaigns::cancel))
+        .layer(CatchPanicLayer::custom(|_| http::refused(Refusal::Unavailable)))
+}
+
+/// The same, served.
 pub fn router(ingest: Arc<Ingest>, store: SharedStore, settings: &Settings) -> Router {
     let api = Api { ingest, store, limits: settings.limits.clone(), standings: Standings::default() };
-    Router::new()
-        .route("/api/v2/messages", get(messages::list))
-        .route("/api/v2/messages/{cdls_id}", get(messages::show))
-        .route("/api/v2/campaigns/{cp_id}", get(campaigns::show))
-        .route("/api/v2/campaigns/{cp_id}/pause", post(campaigns::pause))
-        .route("/api/v2/campaigns/{cp_id}/resume", post(campaigns::resume))
-        .route("/api/v2/campaigns/{cp_id}/cancel", post(campaigns::cancel))
-        .layer(CatchPanicLayer::custom(|_| http::refused(Refusal::Unavailable)))
-        .with_state(Arc::new(api))
+    routes().with_state(Arc::new(api)).into()
+}
+
+/// The whole HTTP interface as OpenAPI 3.1, written from the routes that serve it.
+pub fn document() -> String {
+    let document = http::routes().into_openapi().merge_from(routes().into_openapi());
+    let mut text = document.to_pretty_json().expect("what is documented is always JSON");
+    text.push('\n');
+    text
 }
 
 impl Api {

@@ -9,8 +9,8 @@ use crate::ingest::Refusal;
 use crate::message::{LineId, MAX_CP_ID_CHARS, MAX_DEST_CHARS, MAX_MSG_ID_CHARS, MessageId};
 use crate::store::MessageFilter;
 
-const DEFAULT_LIMIT: u32 = 100;
-const LARGEST_LIMIT: u32 = 1_000;
+pub const DEFAULT_LIMIT: u32 = 100;
+pub const LARGEST_LIMIT: u32 = 1_000;
 /// What a cursor begins with; one of another version is refused.
 const CURSOR_VERSION: u8 = 1;
 

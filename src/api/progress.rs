@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
+use super::documented;
 use crate::message::{CampaignState, LineId, Status};
 use crate::policy::pace::{Limits, Rates};
 use crate::settings::{ClassLimits, LimitSettings};
@@ -14,20 +16,30 @@ use crate::store::{CampaignCount, LineRecord};
 /// A pause that lasts longer has no end that could be told.
 const LONGEST_PAUSE: time::Duration = time::Duration::days(3_650);
 
-/// The answer of the campaign endpoints.
-#[derive(Debug, Serialize)]
+/// What `state` says of a campaign that runs, and of which nothing waits or is on its way.
+pub const FINISHED: &str = "finished";
+
+/// How a campaign stands
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Campaign)]
 pub struct Progress {
     pub cp_id: String,
-    /// `running`, `paused`, `cancelled`, or `finished`: it runs, and nothing of it waits or is on its way.
+    /// `finished`: it runs, and nothing of it waits or is on its way
+    #[schema(schema_with = documented::state)]
     pub state: &'static str,
+    /// Rows by status
+    #[schema(schema_with = documented::counts)]
     pub counts: BTreeMap<&'static str, i64>,
     pub total: i64,
-    /// Messages a second now.
+    /// Messages a second now
     pub rate: f64,
+    /// When the last waiting row can be on its way at the earliest; null where that cannot be told
     #[serde(serialize_with = "crate::message::time_or_null")]
+    #[schema(required)]
     pub eta: Option<OffsetDateTime>,
-    /// Rows that a command concerned: those that waited. Only in answers to commands.
+    /// Rows that a command concerned: those that waited. Only in answers to commands
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub touched: Option<i64>,
 }
 
@@ -51,7 +63,7 @@ impl Progress {
         }
         let going_on = counted.iter().any(|count| waits(count.status) || count.status == Status::Sending);
         let state = match state {
-            CampaignState::Running if !going_on => "finished",
+            CampaignState::Running if !going_on => FINISHED,
             state => state.as_str(),
         };
         Progress {

@@ -34,6 +34,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::{Parser, Subcommand};
 
+use crate::api;
 use crate::app::Role;
 use crate::settings::Settings;
 use crate::store::{self, SchemaState, Store};
@@ -96,6 +97,8 @@ enum Command {
     /// Send a file of messages; show, pause, resume and cancel campaigns
     #[command(subcommand)]
     Campaign(Box<campaign::CampaignCommand>),
+    /// Print the description of the HTTP interface (OpenAPI 3.1)
+    Openapi,
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -173,6 +176,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Health => health::run(&settings, &out).await,
         Command::Send(arguments) => send::run(*arguments, &out).await,
         Command::Campaign(command) => campaign::run(*command, &out).await,
+        Command::Openapi => out.text(&api::document()),
         Command::Completions { shell } => manual::completions(shell, &out),
         Command::Man { folder } => manual::man(&folder, &out),
         Command::Account(command) => {

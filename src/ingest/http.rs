@@ -1,8 +1,9 @@
-//! The two send endpoints (contract 2) over HTTP, and the routes.
+//! The two send endpoints (contract 2) over HTTP, and the routes. What serves a route documents it.
 //!
 //! Never logs a query, a body or a header: tokens and texts stand there.
 
 mod batch;
+pub mod documented;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +11,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use axum::routing::any;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 use super::parameters::{BodyType, Parameters};
 use super::refusal::Refusal;
@@ -23,6 +25,9 @@ use super::validate::MAX_WAIT;
 use super::{Accepted, FromHeaders, Ingest, LONGEST_BODY};
 use crate::message::{Class, Envelope, MessageId};
 use crate::metrics::METRICS;
+use documented::{
+    Answers, BesideBody, FORM, INSTAGRAM_BODY, InQuery, Instagram, JSON, MESSENGER_BODY, Messenger,
+};
 
 /// A body that is not complete by then is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -30,31 +35,95 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 const DRAINED: usize = 4 * 1024 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The routes of the send listener; any other path is 404.
-pub fn router(ingest: Arc<Ingest>) -> Router {
-    Router::new()
-        .route("/api/v2/MakeMessenger.php", any(messenger))
-        .route("/api/v2/MakeInstagram.php", any(instagram))
-        .route("/api/v2/messages/batch", any(batch::batch))
+/// The routes of submissions, each with what the document says of it.
+pub fn routes() -> OpenApiRouter<Arc<Ingest>> {
+    OpenApiRouter::with_openapi(documented::common())
+        .routes(only_get_and_post(routes!(send_messenger, send_messenger_by_query)))
+        .routes(only_get_and_post(routes!(send_instagram, send_instagram_by_query)))
+        .routes(routes!(batch::batch))
         .layer(CatchPanicLayer::custom(|_| refused(Refusal::Unavailable)))
-        .with_state(ingest)
 }
 
-async fn messenger(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
+/// The same, served; any other path is 404.
+pub fn router(ingest: Arc<Ingest>) -> Router {
+    routes().with_state(ingest).into()
+}
+
+/// `HEAD` is no way to send: axum would answer it as `GET`.
+fn only_get_and_post(documented: UtoipaMethodRouter<Arc<Ingest>>) -> UtoipaMethodRouter<Arc<Ingest>> {
+    let not_allowed = async || (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, POST")]);
+    documented.map(|methods| methods.head(not_allowed).fallback(not_allowed))
+}
+
+/// Send a Messenger message
+#[utoipa::path(
+    post,
+    path = "/api/v2/MakeMessenger.php",
+    operation_id = "sendMessenger",
+    params(BesideBody<Messenger>),
+    request_body(content(
+        (ref(MESSENGER_BODY) = JSON, examples(
+            ("text" = (summary = "A text", value = json!(documented::text::<Messenger>()))),
+            ("image" = (summary = "An image", value = json!(documented::image::<Messenger>()))),
+            ("campaign" = (summary = "One of a campaign, later", value = json!(documented::later::<Messenger>()))),
+        )),
+        (ref(MESSENGER_BODY) = FORM, examples(
+            ("text" = (summary = "A text", value = json!(documented::text::<Messenger>()))),
+        )),
+    )),
+    responses(Answers<Messenger>),
+)]
+async fn send_messenger(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
     answer(&ingest, Class::Messenger, request).await
 }
 
-async fn instagram(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
+/// Send a Messenger message, all parameters in the query
+#[utoipa::path(
+    get,
+    path = "/api/v2/MakeMessenger.php",
+    operation_id = "sendMessengerByQuery",
+    params(InQuery<Messenger>),
+    responses(Answers<Messenger>),
+)]
+async fn send_messenger_by_query(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
+    answer(&ingest, Class::Messenger, request).await
+}
+
+/// Send an Instagram message
+#[utoipa::path(
+    post,
+    path = "/api/v2/MakeInstagram.php",
+    operation_id = "sendInstagram",
+    params(BesideBody<Instagram>),
+    request_body(content(
+        (ref(INSTAGRAM_BODY) = JSON, examples(
+            ("text" = (summary = "A text", value = json!(documented::text::<Instagram>()))),
+            ("image" = (summary = "An image", value = json!(documented::image::<Instagram>()))),
+            ("campaign" = (summary = "One of a campaign, later", value = json!(documented::later::<Instagram>()))),
+        )),
+        (ref(INSTAGRAM_BODY) = FORM, examples(
+            ("text" = (summary = "A text", value = json!(documented::text::<Instagram>()))),
+        )),
+    )),
+    responses(Answers<Instagram>),
+)]
+async fn send_instagram(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
+    answer(&ingest, Class::Instagram, request).await
+}
+
+/// Send an Instagram message, all parameters in the query
+#[utoipa::path(
+    get,
+    path = "/api/v2/MakeInstagram.php",
+    operation_id = "sendInstagramByQuery",
+    params(InQuery<Instagram>),
+    responses(Answers<Instagram>),
+)]
+async fn send_instagram_by_query(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
     answer(&ingest, Class::Instagram, request).await
 }
 
 async fn answer(ingest: &Ingest, class: Class, request: Request) -> Response {
-    if request.method() != Method::GET && request.method() != Method::POST {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
-        return response;
-    }
     match submit(ingest, class, request).await {
         Ok(accepted) => answered(&accepted),
         Err(refusal) => refused(refusal),

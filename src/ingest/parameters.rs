@@ -12,7 +12,7 @@ use super::refusal::Refusal;
 use crate::message::Class;
 
 /// The names of contract 2, and `class`, which lines of a batch have.
-const LISTED: &[&str] = &[
+pub const LISTED: &[&str] = &[
     "tsid",
     "sid",
     "app_id",

@@ -17,7 +17,7 @@ const MESSENGER_TEXT_CHARS: usize = 2_000;
 const INSTAGRAM_TEXT_BYTES: usize = 1_000;
 pub const MAX_WAIT: Duration = Duration::from_secs(30);
 /// How far ahead a message may be scheduled, and how long it may be valid.
-const LONGEST_SECONDS: i64 = 366 * 86_400;
+pub const LONGEST_SECONDS: i64 = 366 * 86_400;
 
 /// A request whose parameters are all in order.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,21 +1,27 @@
 //! The documented answer to a submission, whichever way it came.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{MessageId, Outcome, Status};
 
 /// `{"return":{"status":…,"status_code":…,"messageId":…,"cdls_id":…}}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Envelope<'a> {
+    #[schema(inline)]
     r#return: Return<'a>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Return<'a> {
+    /// `OK`, or what is wrong
     status: &'a str,
+    /// 0 where Graph was not waited for, Graph's HTTP code where it was, the code of a refusal
     status_code: i32,
+    /// Graph's id of the message, where it was waited for; else empty
     #[serde(rename = "messageId")]
     message_id: &'a str,
+    /// The row of the log; 0 where nothing was logged
     cdls_id: i64,
 }
 

@@ -34,7 +34,7 @@ pub struct UnknownWord {
     pub value: String,
 }
 
-/// Gives an enum its words: how each value is written in SQL, JSON and on the command line.
+/// Gives an enum its words: how each value is written in SQL, JSON and on the command line, and described in OpenAPI.
 macro_rules! words {
     ($type:ident, $what:literal, { $($variant:ident => $word:literal),+ $(,)? }) => {
         impl $type {
@@ -76,6 +76,17 @@ macro_rules! words {
                 word.parse().map_err(serde::de::Error::custom)
             }
         }
+
+        impl utoipa::PartialSchema for $type {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::Type::String)
+                    .enum_values(Some([$($word),+]))
+                    .into()
+            }
+        }
+
+        impl utoipa::ToSchema for $type {}
     };
 }
 use words;

@@ -171,42 +171,74 @@ pub struct LeaseReport {
 }
 
 /// A row of the log as callers and dashboards see it (contract: "SQL: for dashboards"), names and order included.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = Message)]
 pub struct LogRow {
+    #[schema(value_type = i64)]
     pub cdls_id: MessageId,
+    #[schema(value_type = i64)]
     pub cdcs_id: AccountId,
+    #[schema(value_type = i64)]
     pub v8l_id: LineId,
+    #[schema(inline)]
     pub class: Class,
     pub dest: String,
+    #[schema(inline)]
     pub mtype: MessageKind,
     pub mdata: String,
+    #[schema(required)]
     pub mcaption: Option<String>,
+    #[schema(required)]
     pub msg_id: Option<String>,
+    #[schema(required)]
     pub cp_id: Option<String>,
+    #[schema(inline)]
     pub priority: Lane,
+    #[schema(inline)]
     pub status: Status,
+    /// Graph's HTTP code
     pub status_code: i32,
+    /// Graph's id of the message
+    #[schema(required)]
     pub message_id: Option<String>,
+    /// Graph's code
+    #[schema(required)]
     pub error_code: Option<i32>,
+    /// Graph's subcode
+    #[schema(required)]
     pub error_subcode: Option<i32>,
+    /// Why the row ended as `ERROR`
+    #[schema(inline, required)]
     pub error_kind: Option<ErrorKind>,
+    #[schema(required)]
     pub error_message: Option<String>,
+    #[schema(required)]
     pub fbtrace_id: Option<String>,
+    /// Calls begun
     pub attempts: i32,
+    /// Calls that Graph may have taken without saying so
     pub ambiguous_attempts: i32,
+    /// When a `RETRY` row is tried again
     #[serde(serialize_with = "crate::message::time_or_null")]
+    #[schema(required)]
     pub next_at: Option<OffsetDateTime>,
+    /// Not sent after this
     #[serde(serialize_with = "crate::message::time")]
     pub expires_at: OffsetDateTime,
     #[serde(serialize_with = "crate::message::time")]
     pub created_at: OffsetDateTime,
+    /// When the last call was begun
     #[serde(serialize_with = "crate::message::time_or_null")]
+    #[schema(required)]
     pub sent_at: Option<OffsetDateTime>,
     #[serde(serialize_with = "crate::message::time_or_null")]
+    #[schema(required)]
     pub done_at: Option<OffsetDateTime>,
     #[serde(serialize_with = "crate::message::time_or_null")]
+    #[schema(required)]
     pub delivered_at: Option<OffsetDateTime>,
     #[serde(serialize_with = "crate::message::time_or_null")]
+    #[schema(required)]
     pub read_at: Option<OffsetDateTime>,
 }
 

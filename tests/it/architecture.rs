@@ -40,6 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "api",
             "app",
             "broker",
             "graph",
@@ -146,6 +147,21 @@ fn crates_with_one_home_are_known_nowhere_else() {
             let used = code.contains(&format!("{name}::"));
             if used && !homes.iter().any(|home| place.starts_with(home)) {
                 wrong.push(format!("{place} uses {name}, which is known only to {homes:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// `OpenApiRouter::routes` takes what is documented; its other ways in take handlers of which the document says nothing.
+#[test]
+fn nothing_is_served_to_senders_that_the_document_does_not_say() {
+    let mut wrong = Vec::new();
+    for path in sources(Path::new("src/api")).into_iter().chain(sources(Path::new("src/ingest"))) {
+        let code = code(&path);
+        for way in [".route(", ".route_service(", ".nest_service("] {
+            if code.contains(way) {
+                wrong.push(format!("{}: `{way}`: annotate the handler and use `routes!`", path.display()));
             }
         }
     }

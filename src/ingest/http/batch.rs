@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use futures::stream::unfold;
 
@@ -13,10 +13,11 @@ use super::super::Ingest;
 use super::super::batch::{Batch, BatchRefusal, Format, Spool, Wanted};
 use super::super::parameters::{BodyType, Parameters};
 use super::super::refusal::Refusal;
+use super::documented::{self, CSV, NDJSON, OfBatch, RefusedBatch};
 use super::{bearer, drain, envelope, refused};
 
 /// Longest name of a batch, in characters.
-const LONGEST_BATCH_ID: usize = 64;
+pub const LONGEST_BATCH_ID: usize = 64;
 
 /// What the query says of the batch itself.
 struct Asked {
@@ -24,13 +25,39 @@ struct Asked {
     batch_id: Option<String>,
 }
 
+/// Many messages, a line each
+///
+/// The query holds defaults for every line. Answers begin when the whole body has been read, or with `stream=1` while
+/// it is read.
+#[utoipa::path(
+    post,
+    path = "/api/v2/messages/batch",
+    operation_id = "sendBatch",
+    params(OfBatch),
+    request_body(content(
+        (String = NDJSON, examples(
+            ("ndjson" = (summary = "An object a line", value = json!(documented::NDJSON_LINES))),
+        )),
+        (String = CSV, examples(
+            ("csv" = (summary = "A header row, then a message a row", value = json!(documented::CSV_LINES))),
+        )),
+    )),
+    responses(
+        (
+            status = 200,
+            description = "A line for each line, in order; blank ones are skipped and counted",
+            body = String,
+            content_type = NDJSON,
+            headers(("Batch-Id" = String, description = "Goes into `batch_id` where the batch is sent again")),
+            examples(
+                ("ndjson" = (summary = "Of the NDJSON example", value = json!(documented::NDJSON_ANSWERS))),
+                ("csv" = (summary = "Of the CSV example", value = json!(documented::CSV_ANSWERS))),
+            ),
+        ),
+        RefusedBatch,
+    ),
+)]
 pub async fn batch(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
-    if request.method() != Method::POST {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-        return response;
-    }
     let (head, body) = request.into_parts();
     match wanted(&ingest, &head).await {
         Ok((wanted, is_streamed)) => answer(ingest, wanted, is_streamed, body).await,
@@ -60,8 +87,8 @@ fn format(headers: &HeaderMap) -> Option<Format> {
     }
     let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     match content_type.split(';').next()?.trim().to_ascii_lowercase().as_str() {
-        "application/x-ndjson" => Some(Format::Ndjson),
-        "text/csv" => Some(Format::Csv),
+        NDJSON => Some(Format::Ndjson),
+        CSV => Some(Format::Csv),
         _ => None,
     }
 }
@@ -133,7 +160,7 @@ fn unspooled(error: std::io::Error) -> Refusal {
 fn answered(batch_id: &str, body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));
     if let Ok(batch_id) = HeaderValue::from_str(batch_id) {
         headers.insert("batch-id", batch_id);
     }

@@ -1,0 +1,138 @@
+//! What the OpenAPI document says of every call: how to authenticate, and how anything is refused.
+//!
+//! Codes and texts of refusals are taken from [`Refusal`] itself. Nothing here takes part in answering; that every
+//! example is what is answered is held by `tests/it/openapi`.
+
+mod sending;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use utoipa::openapi::example::{Example, ExampleBuilder};
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{
+    Components, ComponentsBuilder, ContentBuilder, HeaderBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref,
+    RefOr, Required, Response, ResponseBuilder, Schema, SecurityRequirement,
+};
+use utoipa::{IntoParams, PartialSchema};
+
+use super::super::refusal::Refusal;
+use crate::message::{Class, Envelope};
+pub use sending::*;
+
+pub const JSON: &str = "application/json";
+
+const UNAUTHENTICATED: &str = "Unauthenticated";
+const UNAVAILABLE: &str = "Unavailable";
+
+/// Answers by HTTP status, with those that any call may have.
+pub fn answers<const N: usize>(own: [(&str, RefOr<Response>); N]) -> BTreeMap<String, RefOr<Response>> {
+    let common = [("401", UNAUTHENTICATED), ("503", UNAVAILABLE)];
+    let common = common.map(|(status, name)| (status, Ref::from_response_name(name).into()));
+    own.into_iter().chain(common).map(|(status, answer)| (status.to_owned(), answer)).collect()
+}
+
+/// What is the same for all calls: how to authenticate, and how anything is refused.
+pub fn common() -> OpenApi {
+    let about = "Sends Facebook Messenger and Instagram Direct messages through a logged queue. \
+                 docs/contract.md says what each parameter and code means.";
+    let alone = |name: &str| SecurityRequirement::new::<_, [&str; 0], _>(name, []);
+    OpenApiBuilder::new()
+        .info(InfoBuilder::new().title("meta-dispatch").version("2").description(Some(about)).build())
+        .security(Some(["bearer", "tsid", "sid"].map(alone)))
+        .components(Some(components()))
+        .build()
+}
+
+fn components() -> Components {
+    let in_query = |name: &str| SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::new(name)));
+    let unauthenticated = [Refusal::NoToken, Refusal::UnknownToken, Refusal::AccountInactive];
+    let unauthenticated = enveloped("Not authenticated", refusals(&unauthenticated, 401));
+    let retry_after = HeaderBuilder::new().description(Some("Seconds")).schema(Some(i32::schema())).build();
+    let mut unavailable = enveloped(
+        "The database does not answer, or too much waits; repeat, a submission with its `Idempotency-Key`",
+        refusals(&[Refusal::Unavailable], 503),
+    );
+    unavailable.headers.insert("Retry-After".to_owned(), retry_after.into());
+    ComponentsBuilder::new()
+        .schema_from::<Envelope<'_>>()
+        .schema("MessengerMessage", sending::body(Class::Messenger))
+        .schema("InstagramMessage", sending::body(Class::Instagram))
+        .response(UNAUTHENTICATED, unauthenticated)
+        .response(UNAVAILABLE, unavailable)
+        .security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
+        .security_scheme("tsid", in_query("tsid"))
+        .security_scheme("sid", in_query("sid"))
+        .build()
+}
+
+/// A query parameter, which may be left out.
+pub fn in_query(name: &str, about: &str, schema: impl Into<RefOr<Schema>>) -> Parameter {
+    optional(ParameterIn::Query, name, about).schema(Some(schema)).build()
+}
+
+fn optional(place: ParameterIn, name: &str, about: &str) -> ParameterBuilder {
+    ParameterBuilder::new().name(name).parameter_in(place).required(Required::False).description(Some(about))
+}
+
+/// The token in the query.
+pub struct Token;
+
+impl IntoParams for Token {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let of_lines = sending::of_message(None);
+        let token = of_lines.iter().filter(|(name, ..)| matches!(*name, "tsid" | "sid"));
+        token.map(|(name, about, kind)| in_query(name, about, kind.in_query())).collect()
+    }
+}
+
+/// An answer in the envelope.
+pub fn enveloped(about: &str, examples: impl IntoIterator<Item = (String, Example)>) -> Response {
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("Envelope")))
+        .examples_from_iter(examples)
+        .build();
+    ResponseBuilder::new().description(about).content(JSON, content).build()
+}
+
+/// Examples of refusals that are answered with an HTTP status, named by their codes.
+pub fn refusals(refusals: &[Refusal], http_status: u16) -> Vec<(String, Example)> {
+    let answered = refusals.iter().filter(|refusal| refusal.http_status() == http_status);
+    let named = |refusal: &Refusal| {
+        let text = refusal.text();
+        let envelope = Envelope::refusal(&text, refusal.code());
+        (refusal.code().to_string(), example(cause(*refusal), json!(envelope)))
+    };
+    answered.map(named).collect()
+}
+
+pub fn example(about: &str, value: Value) -> Example {
+    ExampleBuilder::new().summary(about).value(Some(value)).build()
+}
+
+/// Why a request is refused so. A refusal that is added belongs into a list of answers, too.
+fn cause(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::TooLarge => "The body is over 64 KiB",
+        Refusal::Malformed => "The body is not readable as its Content-Type",
+        Refusal::NoToken => "No token",
+        Refusal::UnknownToken => "Unknown, malformed or revoked token",
+        Refusal::AccountInactive => "The account is disabled",
+        Refusal::KeyReused => "The same Idempotency-Key with other parameters",
+        Refusal::NoAppId => "app_id is missing, or not a positive integer",
+        Refusal::NoDest => "dest is missing or blank",
+        Refusal::NoMdata => "mdata is missing or blank",
+        Refusal::InvalidMtype => "mtype is not one that this class supports",
+        Refusal::InvalidMdata => "Media, and mdata is not an absolute http(s) URL",
+        Refusal::TextTooLong => "Messenger: over 2,000 characters; Instagram: over 1,000 bytes of UTF-8",
+        Refusal::InvalidParameter(_) => "A parameter out of its range; it is named",
+        Refusal::LineNotFound(_) => "The line is missing, inactive, of the other class, or another account's",
+        Refusal::NoPageToken => "The line has no page access token",
+        Refusal::NoPageId => "The line has no page id",
+        Refusal::Duplicate => "httpdup: the same line and dest a moment ago",
+        Refusal::CampaignCancelled => "The campaign of this cp_id is cancelled",
+        Refusal::NotFound => "Not this account's, or there is none",
+        Refusal::Unavailable => "Nothing was logged or changed, or that is not known",
+    }
+}
