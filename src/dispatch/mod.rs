@@ -71,8 +71,6 @@ enum Event {
         asked: Vec<MessageId>,
         held: Vec<MessageId>,
     },
-    /// Rows may have expired on lines that do not send.
-    ExpireWaiting,
     /// Results that waited for the log are written.
     LogIsBack,
 }
@@ -127,13 +125,12 @@ impl Dispatch {
         // Unbounded, so that nothing waits for anything here, and bounded by what they carry. `entries`: a permit's next
         // claim stands behind the result of its call before, so results are never more than permits, and while the log
         // cannot be written lines rest. `requests`: one a flow, and few a job; those that cannot be answered are
-        // dropped. `orders`, `expiries`: few a line. `events`: answers to these, and what scans find, a thousand rows
-        // at a time; they come from the log, and cost the dispatcher less than they cost the log.
+        // dropped. `orders`: few a line. `events`: answers to these, and what scans find, a thousand rows at a time; they
+        // come from the log, and cost the dispatcher less than they cost the log.
         let (events, inbox) = mpsc::unbounded_channel();
         let (entries, recorder_inbox) = mpsc::unbounded_channel();
         let (requests, reader_inbox) = mpsc::unbounded_channel();
         let (orders, upkeep_inbox) = mpsc::unbounded_channel();
-        let (expiries, expiry_inbox) = mpsc::unbounded_channel();
         let progress = Progress::default();
         let send_until = SendUntil::default();
         let owned = watch::Sender::new(Vec::new());
@@ -157,7 +154,7 @@ impl Dispatch {
         let expiry = tokio::spawn(expiry::run(
             self.store.clone(),
             self.feedback.clone(),
-            expiry_inbox,
+            owned.subscribe(),
             background.clone(),
         ));
         let canceller = tokio::spawn(cancel::run(self.store.clone(), self.feedback, background.clone()));
@@ -190,7 +187,7 @@ impl Dispatch {
                 send_until: send_until.clone(),
             },
             self.options,
-            dispatcher::Channels { inbox, jobs: self.jobs, entries, requests, orders, expiries },
+            dispatcher::Channels { inbox, jobs: self.jobs, entries, requests, orders },
             progress,
             send_until,
             self.breaker,

@@ -185,12 +185,15 @@ pub trait Store: Send + Sync + 'static {
     /// Claimed rows of these partitions, whoever holds them.
     async fn claimed_rows(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError>;
 
-    /// Ends at most `limit` ready rows of the line that have expired, as ERROR `expired`. Returns their ids and waiters.
-    async fn expire_waiting(
-        &self,
-        line: LineId,
-        limit: u32,
-    ) -> Result<Vec<(MessageId, Option<String>)>, StoreError>;
+    /// Every flow of these partitions that has ready rows, whatever the state of its campaign.
+    async fn waiting_flows(&self, partitions: &[Partition]) -> Result<Vec<Flow>, StoreError>;
+
+    /// Looks through the ready rows of flows, each from the id after the one given on, at most `limit` of each, for those
+    /// that have expired. An answer for each flow, in the order given.
+    async fn walk_waiting(&self, flows: &[(Flow, MessageId)], limit: u32) -> Result<Vec<Walked>, StoreError>;
+
+    /// Ends those of these rows that are ready and have expired, as ERROR `expired`. Returns their ids and waiters.
+    async fn expire(&self, ids: &[MessageId]) -> Result<Vec<(MessageId, Option<String>)>, StoreError>;
 
     /// Pauses until now + `length`; never shortens a pause.
     async fn pause(&self, scope: PauseScope, length: Duration, reason: &str) -> Result<(), StoreError>;

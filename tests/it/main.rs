@@ -10,6 +10,7 @@ mod broker_contract;
 mod broker_rabbitmq;
 mod cli;
 mod enquiry;
+mod expiry;
 mod faults;
 mod http_contract;
 mod once;

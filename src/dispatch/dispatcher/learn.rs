@@ -50,7 +50,6 @@ impl Dispatcher {
             Event::ClaimsAnswered(answers) => self.claims_answered(answers),
             Event::Claimed(rows) => self.settle_claimed(rows),
             Event::StillHeld { asked, held } => self.release_held(asked, held),
-            Event::ExpireWaiting => self.order_expiry(),
             // That it arrived has woken the loop.
             Event::LogIsBack => {}
         }
@@ -196,16 +195,6 @@ impl Dispatcher {
                 continue;
             };
             self.record_changes(vec![(change, row.waiter)]);
-        }
-    }
-
-    fn order_expiry(&mut self) {
-        let now = Instant::now();
-        for (id, line) in &self.lines {
-            if line.leaves_rows_waiting(now) {
-                // Gone only when the process ends.
-                let _ = self.channels.expiries.send(*id);
-            }
         }
     }
 }
