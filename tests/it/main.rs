@@ -19,6 +19,7 @@ mod operator;
 mod pipeline;
 mod process;
 mod producers;
+mod schedules;
 mod simulator;
 mod store_broker_users;
 mod store_contract;

@@ -107,7 +107,8 @@ impl Dispatcher {
         }
     }
 
-    /// Rows that have become ready: few of a line are fetched one by one, many by reading their flows again.
+    /// Rows that have become ready: few of a line are fetched one by one, in order, so that none overtakes another of
+    /// its recipient; many by reading their flows again.
     fn promoted(&mut self, rows: Vec<(LineId, Lane, MessageId)>) {
         let mut ids_of: BTreeMap<(LineId, Lane), Vec<MessageId>> = BTreeMap::new();
         for (line, lane, id) in rows {
@@ -115,8 +116,9 @@ impl Dispatcher {
                 ids_of.entry((line, lane)).or_default().push(id);
             }
         }
-        for ((line, lane), ids) in ids_of {
-            let lowest = ids.iter().min().copied();
+        for ((line, lane), mut ids) in ids_of {
+            ids.sort_unstable();
+            let lowest = ids.first().copied();
             let queue = &mut self.line_or_new(line).queue;
             match lowest.filter(|_| ids.len() > FETCHED_ONE_BY_ONE) {
                 Some(lowest) => queue.expect(lane, lowest),
