@@ -18,6 +18,7 @@ mod reader;
 mod recorder;
 mod scan;
 mod send;
+mod settled;
 mod upkeep;
 
 use std::sync::Arc;
@@ -157,7 +158,9 @@ impl Dispatch {
             owned.subscribe(),
             background.clone(),
         ));
-        let canceller = tokio::spawn(cancel::run(self.store.clone(), self.feedback, background.clone()));
+        let canceller =
+            tokio::spawn(cancel::run(self.store.clone(), self.feedback.clone(), background.clone()));
+        let teller = tokio::spawn(settled::run(self.store.clone(), self.feedback, background.clone()));
         let scanner = tokio::spawn(scan::run(
             self.store.clone(),
             self.broker.clone(),
@@ -212,7 +215,7 @@ impl Dispatch {
             );
         }
         background.cancel();
-        for task in [reader, upkeep, expiry, canceller, scanner] {
+        for task in [reader, upkeep, expiry, canceller, teller, scanner] {
             let _ = task.await;
         }
     }

@@ -253,7 +253,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Matching, StoreError>;
 
     /// Settles at most `limit` UNKNOWN rows, lowest ids first; which they were, in order of id. None: there are no
-    /// more. A row that is not UNKNOWN at that moment is left alone.
+    /// more. A row that is not UNKNOWN at that moment is left alone. They are noted for `take_settled`.
     async fn resolve(
         &self,
         range: IdRange,
@@ -261,6 +261,9 @@ pub trait Store: Send + Sync + 'static {
         resolution: &Resolution,
         limit: u32,
     ) -> Result<Vec<MessageId>, StoreError>;
+
+    /// At most `limit` rows that `resolve` settled, lowest ids first. Each is handed out once.
+    async fn take_settled(&self, limit: u32) -> Result<Vec<SettledRow>, StoreError>;
 
     /// Logs copies of at most `limit` ended rows, lowest ids first, as new PENDING rows without a waiter; in order of
     /// id. None: there are no more. A row is copied once, however often and by how many this is asked.

@@ -31,7 +31,7 @@ use super::{
     AccountRow, BrokerUser, BrokerUserRow, CampaignCount, CancelledRow, Change, Claim, ClaimedRow, Flow,
     FlowRead, HeldRecipient, IdRange, Inserted, Lease, LeaseReport, LineRecord, LogFilter, LogRow, Matching,
     MessageFilter, NewLine, NewMessage, OpenRows, Operation, PauseScope, RangeRead, ReadyRow, Recorded,
-    RememberedKey, Resend, Resent, Resolution, SchemaState, Scope, Selection, StatusCount, Store,
+    RememberedKey, Resend, Resent, Resolution, SchemaState, Scope, Selection, SettledRow, StatusCount, Store,
     StoreError, TokenRecord, TokenRow, Walked,
 };
 use crate::message::{AccountId, CampaignState, Lane, LineId, MessageId, Partition};
@@ -302,6 +302,10 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<Vec<MessageId>, StoreError> {
         settle::resolve(&self.calm, range, selection, resolution, limit).await
+    }
+
+    async fn take_settled(&self, limit: u32) -> Result<Vec<SettledRow>, StoreError> {
+        settle::take_settled(&self.dispatch, limit).await
     }
 
     async fn resend(

@@ -235,6 +235,10 @@ impl Store for SqliteStore {
         settle::resolve(&self.writer, range, selection, resolution, limit).await
     }
 
+    async fn take_settled(&self, limit: u32) -> Result<Vec<SettledRow>, StoreError> {
+        settle::take_settled(&self.reader, &self.writer, limit).await
+    }
+
     async fn resend(
         &self,
         range: IdRange,
