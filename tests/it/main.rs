@@ -16,6 +16,7 @@ mod http_contract;
 mod once;
 mod openapi;
 mod operator;
+mod permissions;
 mod pipeline;
 mod process;
 mod producers;
