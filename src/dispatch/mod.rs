@@ -18,6 +18,7 @@ mod reader;
 mod recorder;
 mod scan;
 mod send;
+mod settled;
 mod upkeep;
 
 use std::sync::Arc;
@@ -71,8 +72,6 @@ enum Event {
         asked: Vec<MessageId>,
         held: Vec<MessageId>,
     },
-    /// Rows may have expired on lines that do not send.
-    ExpireWaiting,
     /// Results that waited for the log are written.
     LogIsBack,
 }
@@ -127,13 +126,12 @@ impl Dispatch {
         // Unbounded, so that nothing waits for anything here, and bounded by what they carry. `entries`: a permit's next
         // claim stands behind the result of its call before, so results are never more than permits, and while the log
         // cannot be written lines rest. `requests`: one a flow, and few a job; those that cannot be answered are
-        // dropped. `orders`, `expiries`: few a line. `events`: answers to these, and what scans find, a thousand rows
-        // at a time; they come from the log, and cost the dispatcher less than they cost the log.
+        // dropped. `orders`: few a line. `events`: answers to these, and what scans find, a thousand rows at a time; they
+        // come from the log, and cost the dispatcher less than they cost the log.
         let (events, inbox) = mpsc::unbounded_channel();
         let (entries, recorder_inbox) = mpsc::unbounded_channel();
         let (requests, reader_inbox) = mpsc::unbounded_channel();
         let (orders, upkeep_inbox) = mpsc::unbounded_channel();
-        let (expiries, expiry_inbox) = mpsc::unbounded_channel();
         let progress = Progress::default();
         let send_until = SendUntil::default();
         let owned = watch::Sender::new(Vec::new());
@@ -157,10 +155,12 @@ impl Dispatch {
         let expiry = tokio::spawn(expiry::run(
             self.store.clone(),
             self.feedback.clone(),
-            expiry_inbox,
+            owned.subscribe(),
             background.clone(),
         ));
-        let canceller = tokio::spawn(cancel::run(self.store.clone(), self.feedback, background.clone()));
+        let canceller =
+            tokio::spawn(cancel::run(self.store.clone(), self.feedback.clone(), background.clone()));
+        let teller = tokio::spawn(settled::run(self.store.clone(), self.feedback, background.clone()));
         let scanner = tokio::spawn(scan::run(
             self.store.clone(),
             self.broker.clone(),
@@ -190,7 +190,7 @@ impl Dispatch {
                 send_until: send_until.clone(),
             },
             self.options,
-            dispatcher::Channels { inbox, jobs: self.jobs, entries, requests, orders, expiries },
+            dispatcher::Channels { inbox, jobs: self.jobs, entries, requests, orders },
             progress,
             send_until,
             self.breaker,
@@ -215,7 +215,7 @@ impl Dispatch {
             );
         }
         background.cancel();
-        for task in [reader, upkeep, expiry, canceller, scanner] {
+        for task in [reader, upkeep, expiry, canceller, teller, scanner] {
             let _ = task.await;
         }
     }

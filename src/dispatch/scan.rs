@@ -20,7 +20,6 @@ const TICK: Duration = Duration::from_millis(250);
 const PROMOTE_BATCH: u32 = 1_000;
 const READY_EVERY: Duration = Duration::from_secs(1);
 const CLAIMED_EVERY: Duration = Duration::from_secs(10);
-const EXPIRE_EVERY: Duration = Duration::from_secs(30);
 
 /// Scans the partitions in `owned` until `shutdown`.
 pub async fn run(
@@ -32,14 +31,7 @@ pub async fn run(
 ) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut scan = Scan {
-        store,
-        broker,
-        events,
-        ready_at: Instant::now(),
-        claimed_at: Instant::now(),
-        expire_at: Instant::now() + EXPIRE_EVERY,
-    };
+    let mut scan = Scan { store, broker, events, ready_at: Instant::now(), claimed_at: Instant::now() };
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -64,7 +56,6 @@ struct Scan {
     events: mpsc::UnboundedSender<Event>,
     ready_at: Instant,
     claimed_at: Instant,
-    expire_at: Instant,
 }
 
 impl Scan {
@@ -91,10 +82,6 @@ impl Scan {
         if now >= self.claimed_at {
             self.tell(Event::Claimed(self.store.claimed_rows(partitions).await?));
             self.claimed_at = now + CLAIMED_EVERY;
-        }
-        if now >= self.expire_at {
-            self.tell(Event::ExpireWaiting);
-            self.expire_at = now + EXPIRE_EVERY;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 pub use events::EventPublisher;
 
-use crate::broker::SharedBroker;
+use crate::broker::{BrokerState, SharedBroker};
 use crate::message::{Envelope, MessageId, Outcome, Reply, Status, Waiter};
 use crate::settings::EventScope;
 use crate::store::{Change, SharedStore};
@@ -95,13 +95,22 @@ impl Feedback {
         }
     }
 
-    /// A row was ended by other means than a call, with this waiter. UNKNOWN is told to requests only: a producer hears
-    /// of it when it is settled.
+    /// A row was ended by other means than a call, with this waiter.
     pub fn ended(&self, outcome: Outcome, waiter: Option<&str>) {
-        self.became([outcome.cdls_id], outcome.status);
+        self.happened(Happened {
+            status_code: outcome.status_code,
+            message_id: Some(outcome.message_id.clone()).filter(|id| !id.is_empty()),
+            ..Happened::now(outcome.cdls_id, outcome.status)
+        });
         self.tell(waiter, outcome);
     }
 
+    /// Whether what is told at this moment goes out.
+    pub fn is_heard(&self) -> bool {
+        self.broker.state() == BrokerState::Up
+    }
+
+    /// UNKNOWN is told to requests only: a producer hears of it when it is settled.
     fn tell(&self, waiter: Option<&str>, outcome: Outcome) {
         match waiter.and_then(Waiter::read) {
             Some(Waiter::Request { address, ticket }) => {

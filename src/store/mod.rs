@@ -185,12 +185,15 @@ pub trait Store: Send + Sync + 'static {
     /// Claimed rows of these partitions, whoever holds them.
     async fn claimed_rows(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError>;
 
-    /// Ends at most `limit` ready rows of the line that have expired, as ERROR `expired`. Returns their ids and waiters.
-    async fn expire_waiting(
-        &self,
-        line: LineId,
-        limit: u32,
-    ) -> Result<Vec<(MessageId, Option<String>)>, StoreError>;
+    /// Every flow of these partitions that has ready rows, whatever the state of its campaign.
+    async fn waiting_flows(&self, partitions: &[Partition]) -> Result<Vec<Flow>, StoreError>;
+
+    /// Looks through the ready rows of flows, each from the id after the one given on, at most `limit` of each, for those
+    /// that have expired. An answer for each flow, in the order given.
+    async fn walk_waiting(&self, flows: &[(Flow, MessageId)], limit: u32) -> Result<Vec<Walked>, StoreError>;
+
+    /// Ends those of these rows that are ready and have expired, as ERROR `expired`. Returns their ids and waiters.
+    async fn expire(&self, ids: &[MessageId]) -> Result<Vec<(MessageId, Option<String>)>, StoreError>;
 
     /// Pauses until now + `length`; never shortens a pause.
     async fn pause(&self, scope: PauseScope, length: Duration, reason: &str) -> Result<(), StoreError>;
@@ -250,7 +253,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Matching, StoreError>;
 
     /// Settles at most `limit` UNKNOWN rows, lowest ids first; which they were, in order of id. None: there are no
-    /// more. A row that is not UNKNOWN at that moment is left alone.
+    /// more. A row that is not UNKNOWN at that moment is left alone. They are noted for `take_settled`.
     async fn resolve(
         &self,
         range: IdRange,
@@ -258,6 +261,9 @@ pub trait Store: Send + Sync + 'static {
         resolution: &Resolution,
         limit: u32,
     ) -> Result<Vec<MessageId>, StoreError>;
+
+    /// At most `limit` rows that `resolve` settled, lowest ids first. Each is handed out once.
+    async fn take_settled(&self, limit: u32) -> Result<Vec<SettledRow>, StoreError>;
 
     /// Logs copies of at most `limit` ended rows, lowest ids first, as new PENDING rows without a waiter; in order of
     /// id. None: there are no more. A row is copied once, however often and by how many this is asked.

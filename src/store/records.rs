@@ -95,6 +95,17 @@ pub struct FlowRead {
     pub limit: u32,
 }
 
+/// What a look through the waiting rows of a flow found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Walked {
+    /// Rows looked at: fewer than the limit means that there are no more.
+    pub rows: u32,
+    /// The highest of their ids; 0 if there were none.
+    pub last: MessageId,
+    /// Those that have expired.
+    pub expired: Vec<MessageId>,
+}
+
 /// A wish for the ready rows that a job announced, at most `limit`, in id order.
 #[derive(Debug, Clone, Copy)]
 pub struct RangeRead {

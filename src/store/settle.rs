@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::message::{LineId, MessageId, Status};
+use crate::message::{LineId, MessageId, Outcome, Status};
 
 /// Rows that match all that is given.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +52,14 @@ impl Resolution {
             Resolution::Retry => Status::Retry,
         }
     }
+}
+
+/// A row that was settled, as those are told who wait for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettledRow {
+    /// The status is RETRY where it is tried again.
+    pub outcome: Outcome,
+    pub waiter: Option<String>,
 }
 
 /// How copies of ended rows are logged.

@@ -365,20 +365,41 @@ async fn campaigns_that_are_paused_or_cancelled_are_not_served(#[case] backend: 
 #[apply(on_both)]
 async fn waiting_rows_that_expired_are_ended_and_their_waiters_named(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
-    let short = Duration::from_millis(1);
+    let valid_for = Duration::ZERO;
     let ids = fixture
         .log(&[
-            Submission { valid_for: short, waiter: Some("q/7".into()), ..text("ann") },
+            Submission { valid_for, waiter: Some("q/7".into()), ..text("ann") },
             text("bob"),
-            Submission { valid_for: short, line: LineId(2), ..text("cleo") },
+            Submission { valid_for, ..text("cleo") },
+            Submission { valid_for, ..bulk("dan", "paused") },
+            Submission { valid_for, line: LineId(2), ..text("eve") },
+            Submission { valid_for, send_at: Some(OffsetDateTime::now_utc() + LEASE), ..text("fay") },
         ])
         .await;
-    let expired = fixture.store.expire_waiting(LineId(1), 10).await.expect("rows can be ended");
-    assert_eq!(expired, [(ids[0], Some("q/7".to_owned()))]);
+    fixture.execute("insert into campaign (cdcs_id, cp_id, state) values (1, 'paused', 'paused')").await;
+    let flows = fixture.store.waiting_flows(&[LineId(1).partition()]).await.expect("scans work");
+    let campaigns: Vec<&str> = flows.iter().map(|flow| flow.campaign.as_str()).collect();
+    assert_eq!(campaigns, ["paused", ""], "a campaign that is paused, too, and no line of another partition");
+    let mut from: Vec<(Flow, MessageId)> = flows.into_iter().map(|flow| (flow, MessageId(0))).collect();
+    let walk = async |from: &[(Flow, MessageId)], limit| -> Vec<(u32, MessageId, Vec<MessageId>)> {
+        let walked = fixture.store.walk_waiting(from, limit).await.expect("scans work");
+        walked.into_iter().map(|walked| (walked.rows, walked.last, walked.expired)).collect()
+    };
+    let found = walk(&from, 2).await;
+    assert_eq!(found, [(1, ids[3], vec![ids[3]]), (2, ids[1], vec![ids[0]])]);
+    from[0].1 = ids[3];
+    from[1].1 = ids[1];
+    assert_eq!(walk(&from, 2).await, [(0, MessageId(0), vec![]), (1, ids[2], vec![ids[2]])]);
+
+    let mut ended = fixture.store.expire(&ids).await.expect("rows can be ended");
+    ended.sort();
+    let waiter = Some("q/7".to_owned());
+    assert_eq!(ended, [(ids[0], waiter), (ids[2], None), (ids[3], None), (ids[4], None)]);
     let row = fixture.row(ids[0]).await;
     assert_eq!((row.status, row.error_kind), (Status::Error, Some(ErrorKind::Expired)));
     assert!(row.done_at.is_some());
-    assert_eq!(fixture.row(ids[2]).await.status, Status::Pending, "another line's");
+    assert_eq!(fixture.row(ids[1]).await.status, Status::Pending);
+    assert!(fixture.store.expire(&ids).await.expect("rows can be ended").is_empty());
 }
 
 #[apply(on_both)]

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use meta_dispatch::message::{
-    AccountId, Class, ErrorDetail, ErrorKind, Lane, LineId, MessageId, MessageKind, Partition, Status,
-    Submission,
+    AccountId, Class, ErrorDetail, ErrorKind, Lane, LineId, MessageId, MessageKind, Outcome, Partition,
+    Status, Submission,
 };
 use meta_dispatch::store::{
     Change, Claim, IdRange, LogRow, Matching, Operation, RangeRead, Resend, Resent, Resolution, Scope,
-    Selection,
+    Selection, SettledRow,
 };
 use rstest::rstest;
 use rstest_reuse::{apply, template};
@@ -326,6 +326,32 @@ async fn only_rows_in_the_state_asked_for_are_sent_again(#[case] backend: Backen
     assert_eq!(ids(&fixture.resend(&everything(), &copies_of(Status::Error)).await), [failed]);
     assert!(fixture.resend(&everything(), &copies_of(Status::Cancelled)).await.is_empty());
     assert_eq!(ids(&fixture.resend(&everything(), &copies_of(Status::Ok)).await), [sent]);
+}
+
+#[apply(on_both)]
+async fn what_was_settled_is_handed_out_once_to_be_told(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let take = async || fixture.store.take_settled(2).await.expect("the store answers");
+    assert_eq!(take().await, []);
+    let ok = fixture.unknown(Submission { waiter: Some("amqp:{}".into()), ..text("ann") }).await;
+    fixture.resolve(&everything(), &Resolution::Ok { message_id: Some("m_7".into()) }).await;
+    let retry = fixture.unknown(text("bob")).await;
+    fixture.resolve(&everything(), &Resolution::Retry).await;
+    let ended = fixture.unknown(text("cleo")).await;
+    fixture.resolve(&everything(), &Resolution::Error).await;
+    fixture.unknown(text("dan")).await;
+
+    let settled = |cdls_id, status, message_id: &str, waiter: Option<&str>| SettledRow {
+        outcome: Outcome { cdls_id, status, status_code: 0, message_id: message_id.into() },
+        waiter: waiter.map(str::to_owned),
+    };
+    let first = take().await;
+    assert_eq!(
+        first,
+        [settled(ok, Status::Ok, "m_7", Some("amqp:{}")), settled(retry, Status::Retry, "", None)]
+    );
+    assert_eq!(take().await, [settled(ended, Status::Error, "", None)]);
+    assert_eq!(take().await, []);
 }
 
 #[apply(on_both)]

@@ -50,7 +50,6 @@ impl Dispatcher {
             Event::ClaimsAnswered(answers) => self.claims_answered(answers),
             Event::Claimed(rows) => self.settle_claimed(rows),
             Event::StillHeld { asked, held } => self.release_held(asked, held),
-            Event::ExpireWaiting => self.order_expiry(),
             // That it arrived has woken the loop.
             Event::LogIsBack => {}
         }
@@ -108,7 +107,8 @@ impl Dispatcher {
         }
     }
 
-    /// Rows that have become ready: few of a line are fetched one by one, many by reading their flows again.
+    /// Rows that have become ready: few of a line are fetched one by one, in order, so that none overtakes another of
+    /// its recipient; many by reading their flows again.
     fn promoted(&mut self, rows: Vec<(LineId, Lane, MessageId)>) {
         let mut ids_of: BTreeMap<(LineId, Lane), Vec<MessageId>> = BTreeMap::new();
         for (line, lane, id) in rows {
@@ -116,8 +116,9 @@ impl Dispatcher {
                 ids_of.entry((line, lane)).or_default().push(id);
             }
         }
-        for ((line, lane), ids) in ids_of {
-            let lowest = ids.iter().min().copied();
+        for ((line, lane), mut ids) in ids_of {
+            ids.sort_unstable();
+            let lowest = ids.first().copied();
             let queue = &mut self.line_or_new(line).queue;
             match lowest.filter(|_| ids.len() > FETCHED_ONE_BY_ONE) {
                 Some(lowest) => queue.expect(lane, lowest),
@@ -196,16 +197,6 @@ impl Dispatcher {
                 continue;
             };
             self.record_changes(vec![(change, row.waiter)]);
-        }
-    }
-
-    fn order_expiry(&mut self) {
-        let now = Instant::now();
-        for (id, line) in &self.lines {
-            if line.leaves_rows_waiting(now) {
-                // Gone only when the process ends.
-                let _ = self.channels.expiries.send(*id);
-            }
         }
     }
 }

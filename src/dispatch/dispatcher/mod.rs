@@ -46,8 +46,6 @@ pub struct Channels {
     pub entries: mpsc::UnboundedSender<Entry>,
     pub requests: mpsc::UnboundedSender<Request>,
     pub orders: mpsc::UnboundedSender<Order>,
-    /// Lines whose expired rows are to be looked for.
-    pub expiries: mpsc::UnboundedSender<LineId>,
 }
 
 pub struct Dispatcher {

@@ -250,11 +250,6 @@ impl Line {
         self.config.as_ref().filter(|config| config.active).and_then(|config| config.sender.clone())
     }
 
-    /// Whether rows of this line wait without being sent, so that the expired ones have to be looked for.
-    pub fn leaves_rows_waiting(&self, now: Instant) -> bool {
-        self.queue.has_backlog() || self.sender().is_none() || self.paused_until(now).is_some()
-    }
-
     /// What is to be done now. `horizon`: how long a claim takes to commit, with a margin.
     pub fn pump(&mut self, now: Instant, horizon: Duration, mut allowance: Allowance, steps: &mut Steps) {
         let Some(sender) = self.sender() else {

@@ -272,11 +272,6 @@ impl Queue {
             && self.flows.values().all(|window| window.rows.is_empty() && !window.more && !window.reading)
     }
 
-    /// Whether rows wait, in hand or beyond.
-    pub fn has_backlog(&self) -> bool {
-        self.flows.values().any(|window| window.more || !window.rows.is_empty())
-    }
-
     /// Forgets flows that are empty and read to their end, such as those of finished campaigns.
     pub fn forget_empty_flows(&mut self) {
         self.flows.retain(|_, window| !window.rows.is_empty() || window.more || window.reading);

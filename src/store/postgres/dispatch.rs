@@ -102,14 +102,28 @@ const READY_FLOWS: &str = "
             order by v8l_id, priority, media, campaign, cdls_id limit 1) as next)
     select v8l_id, priority, media, campaign, cdls_id from flow
     where v8l_id % 64 = any($1::smallint[])
-      and (campaign = '' or not exists (select from campaign p where p.cdcs_id = flow.cdcs_id
+      and ($2 or campaign = '' or not exists (select from campaign p where p.cdcs_id = flow.cdcs_id
            and p.cp_id = flow.campaign and p.state <> 'running'))";
 
 pub async fn ready_flows(
     pool: &PgPool,
     partitions: &[Partition],
 ) -> Result<Vec<(Flow, MessageId)>, StoreError> {
-    let found = sqlx::query(READY_FLOWS).bind(numbers(partitions)).fetch_all(pool).await.map_err(failed)?;
+    flows(pool, partitions, false).await
+}
+
+pub async fn waiting_flows(pool: &PgPool, partitions: &[Partition]) -> Result<Vec<Flow>, StoreError> {
+    Ok(flows(pool, partitions, true).await?.into_iter().map(|(flow, _)| flow).collect())
+}
+
+/// `all`: those of campaigns that do not run, too.
+async fn flows(
+    pool: &PgPool,
+    partitions: &[Partition],
+    all: bool,
+) -> Result<Vec<(Flow, MessageId)>, StoreError> {
+    let found =
+        sqlx::query(READY_FLOWS).bind(numbers(partitions)).bind(all).fetch_all(pool).await.map_err(failed)?;
     found
         .iter()
         .map(|row| {
@@ -231,23 +245,4 @@ pub async fn claimed_rows(pool: &PgPool, partitions: &[Partition]) -> Result<Vec
             })
         })
         .collect()
-}
-
-const EXPIRE: &str = "
-    with expired as materialized (
-        select cdls_id from cdls
-        where v8l_id = $1 and status in ('PENDING', 'RETRY') and next_at is null and expires_at <= now()
-        order by cdls_id limit $2 for update skip locked)
-    update cdls set status = 'ERROR', error_kind = 'expired', done_at = now()
-    where cdls_id in (select cdls_id from expired)
-    returning cdls_id, waiter";
-
-pub async fn expire_waiting(
-    pool: &PgPool,
-    line: LineId,
-    limit: u32,
-) -> Result<Vec<(MessageId, Option<String>)>, StoreError> {
-    let expired =
-        sqlx::query(EXPIRE).bind(line.0).bind(i64::from(limit)).fetch_all(pool).await.map_err(failed)?;
-    expired.iter().map(|row| Ok((MessageId(rows::get(row, "cdls_id")?), rows::get(row, "waiter")?))).collect()
 }

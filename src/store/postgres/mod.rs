@@ -8,6 +8,7 @@ mod broker_user;
 mod campaign;
 mod dispatch;
 mod enquiry;
+mod expiry;
 mod ingest;
 mod lease;
 mod lines;
@@ -30,8 +31,8 @@ use super::{
     AccountRow, BrokerUser, BrokerUserRow, CampaignCount, CancelledRow, Change, Claim, ClaimedRow, Flow,
     FlowRead, HeldRecipient, IdRange, Inserted, Lease, LeaseReport, LineRecord, LogFilter, LogRow, Matching,
     MessageFilter, NewLine, NewMessage, OpenRows, Operation, PauseScope, RangeRead, ReadyRow, Recorded,
-    RememberedKey, Resend, Resent, Resolution, SchemaState, Scope, Selection, StatusCount, Store, StoreError,
-    TokenRecord, TokenRow,
+    RememberedKey, Resend, Resent, Resolution, SchemaState, Scope, Selection, SettledRow, StatusCount, Store,
+    StoreError, TokenRecord, TokenRow, Walked,
 };
 use crate::message::{AccountId, CampaignState, Lane, LineId, MessageId, Partition};
 
@@ -226,12 +227,16 @@ impl Store for PostgresStore {
         dispatch::claimed_rows(&self.dispatch, partitions).await
     }
 
-    async fn expire_waiting(
-        &self,
-        line: LineId,
-        limit: u32,
-    ) -> Result<Vec<(MessageId, Option<String>)>, StoreError> {
-        dispatch::expire_waiting(&self.dispatch, line, limit).await
+    async fn waiting_flows(&self, partitions: &[Partition]) -> Result<Vec<Flow>, StoreError> {
+        dispatch::waiting_flows(&self.dispatch, partitions).await
+    }
+
+    async fn walk_waiting(&self, flows: &[(Flow, MessageId)], limit: u32) -> Result<Vec<Walked>, StoreError> {
+        expiry::walk(&self.dispatch, flows, limit).await
+    }
+
+    async fn expire(&self, ids: &[MessageId]) -> Result<Vec<(MessageId, Option<String>)>, StoreError> {
+        expiry::expire(&self.dispatch, ids).await
     }
 
     async fn pause(&self, scope: PauseScope, length: Duration, reason: &str) -> Result<(), StoreError> {
@@ -301,6 +306,10 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<Vec<MessageId>, StoreError> {
         settle::resolve(&self.calm, range, selection, resolution, limit).await
+    }
+
+    async fn take_settled(&self, limit: u32) -> Result<Vec<SettledRow>, StoreError> {
+        settle::take_settled(&self.dispatch, limit).await
     }
 
     async fn resend(

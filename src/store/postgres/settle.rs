@@ -7,9 +7,9 @@ use sqlx::query::Query;
 use sqlx::{PgPool, Postgres};
 
 use super::{failed, milliseconds, rows};
-use crate::message::MessageId;
+use crate::message::{MessageId, Outcome};
 use crate::store::{
-    IdRange, Matching, OpenRows, Operation, Resend, Resent, Resolution, Selection, StoreError,
+    IdRange, Matching, OpenRows, Operation, Resend, Resent, Resolution, Selection, SettledRow, StoreError,
 };
 
 /// Range and selection, as [`select`] binds them.
@@ -110,7 +110,7 @@ const RESOLVE: &str = concat!(
          where c.status = 'UNKNOWN' and ($7 <> 'RETRY' or c.expires_at > now()) and ",
     selected!(),
     "    order by c.cdls_id limit $8 for update)
-     update cdls c set
+     resolved as (update cdls c set
          status = $7,
          message_id = coalesce($9, c.message_id),
          error_code = case when $7 <> 'OK' then c.error_code end,
@@ -122,7 +122,11 @@ const RESOLVE: &str = concat!(
          next_at = case when $7 = 'RETRY' then now() end,
          done_at = case when $7 <> 'RETRY' then now() end
      from picked p where c.cdls_id = p.cdls_id
-     returning c.cdls_id"
+     returning c.cdls_id),
+     noted as (
+         insert into settled (cdls_id, status) select cdls_id, $7 from resolved
+         on conflict (cdls_id) do update set status = excluded.status)
+     select cdls_id from resolved"
 );
 
 pub async fn resolve(
@@ -149,6 +153,31 @@ pub async fn resolve(
         .collect::<Result<Vec<_>, _>>()?;
     ids.sort_unstable();
     Ok(ids)
+}
+
+/// Of two processes each takes what the other has not locked.
+const TAKE_SETTLED: &str = "
+    with picked as materialized (
+        select cdls_id from settled order by cdls_id limit $1 for update skip locked),
+    taken as (
+        delete from settled s using picked p where s.cdls_id = p.cdls_id returning s.cdls_id, s.status)
+    select t.cdls_id, t.status, c.status_code, coalesce(c.message_id, '') as message_id, c.waiter
+    from taken t join cdls c on c.cdls_id = t.cdls_id order by t.cdls_id";
+
+pub async fn take_settled(pool: &PgPool, limit: u32) -> Result<Vec<SettledRow>, StoreError> {
+    let taken = sqlx::query(TAKE_SETTLED).bind(i64::from(limit)).fetch_all(pool).await.map_err(failed)?;
+    taken
+        .iter()
+        .map(|row| {
+            let outcome = Outcome {
+                cdls_id: MessageId(rows::get(row, "cdls_id")?),
+                status: rows::word(row, "status")?,
+                status_code: rows::get(row, "status_code")?,
+                message_id: rows::get(row, "message_id")?,
+            };
+            Ok(SettledRow { outcome, waiter: rows::get(row, "waiter")? })
+        })
+        .collect()
 }
 
 /// The primary key of `resend` is what keeps a row from being copied twice; the lock, that of two runs the second

@@ -82,6 +82,7 @@ pub(super) const FLOW_ROWS: &str = concat!(
 ///
 /// The plus signs take the columns' affinity away; columns compared with columns would use only the first part of the
 /// index. The seek is "at or after" and then walks over equals: the NUL, which no campaign holds, leaves no equals.
+/// ?6: whether the flows of campaigns that do not run are among them.
 pub(super) const FLOW_HEADS: &str = concat!(
     "with recursive head(id) as (
         select (
@@ -105,8 +106,9 @@ pub(super) const FLOW_HEADS: &str = concat!(
     from head join cdls c on c.cdls_id = head.id
     where (c.v8l_id, c.priority) <= (?3, ?4)
       and c.partition_no in (select value from json_each(?5))
-      and ",
-    campaign_runs!("c")
+      and (?6 or ",
+    campaign_runs!("c"),
+    ")"
 );
 
 /// Ready rows inside announced ranges, those of each range together and in id order.
@@ -131,7 +133,7 @@ async fn wide_range(
 ) -> Result<Vec<ReadyRow>, StoreError> {
     let lane = (range.line.0, range.lane.as_str());
     let before = MessageId(range.first.0.saturating_sub(1));
-    let reads = flow_heads(connection, lane, lane, &[range.line.partition()])
+    let reads = flow_heads(connection, lane, lane, &[range.line.partition()], false)
         .await?
         .iter()
         .map(|(flow, _)| flow_read(flow, before, range.last, range.limit))
@@ -203,7 +205,14 @@ pub async fn ready_flows(
     partitions: &[Partition],
 ) -> Result<Vec<(Flow, MessageId)>, StoreError> {
     let mut connection = reader.acquire().await.map_err(failed)?;
-    flow_heads(&mut connection, (0, ""), (i64::MAX, ""), partitions).await
+    flow_heads(&mut connection, (0, ""), (i64::MAX, ""), partitions, false).await
+}
+
+/// The same whatever the state of their campaigns.
+pub async fn waiting_flows(reader: &SqlitePool, partitions: &[Partition]) -> Result<Vec<Flow>, StoreError> {
+    let mut connection = reader.acquire().await.map_err(failed)?;
+    let heads = flow_heads(&mut connection, (0, ""), (i64::MAX, ""), partitions, true).await?;
+    Ok(heads.into_iter().map(|(flow, _)| flow).collect())
 }
 
 async fn flow_heads(
@@ -211,6 +220,7 @@ async fn flow_heads(
     from: (i64, &str),
     to: (i64, &str),
     partitions: &[Partition],
+    all: bool,
 ) -> Result<Vec<(Flow, MessageId)>, StoreError> {
     let rows = sqlx::query(FLOW_HEADS)
         .bind(from.0)
@@ -218,6 +228,7 @@ async fn flow_heads(
         .bind(to.0)
         .bind(to.1)
         .bind(list(partitions.iter().map(|partition| i64::from(partition.0))))
+        .bind(all)
         .fetch_all(connection)
         .await
         .map_err(failed)?;

@@ -1,8 +1,8 @@
-//! Rows that somebody must look at when a time comes: due schedules and retries, claims, and what has expired.
+//! Rows that somebody must look at when a time comes: due schedules and retries, and claims.
 //!
 //! Candidates are read first, on a reading connection; the writing one is taken only when there is something to
-//! change, and each change repeats the condition. Statements repeat the condition of the index `cdls_due` (of
-//! `cdls_ready` for expiry) word for word: SQLite uses a partial index only then.
+//! change, and each change repeats the condition. Statements repeat the condition of the index `cdls_due` word for
+//! word: SQLite uses a partial index only then.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use sqlx::{Row, SqlitePool};
 use super::clock::Now;
 use super::error::{begin, commit, failed};
 use super::row::{list, time, time_or_null, word};
-use crate::message::{ErrorKind, Lane, LineId, MessageId, Partition, Status};
+use crate::message::{Lane, LineId, MessageId, Partition, Status};
 use crate::store::{ClaimedRow, HeldRecipient, StoreError};
 
 macro_rules! timed {
@@ -46,12 +46,6 @@ pub(super) const CLAIMED: &str = concat!(
     where n.partition_no in (select value from json_each(?1)) and n.status = 'SENDING' and ",
     timed!()
 );
-
-/// Line ?1, now ?2, limit ?3.
-pub(super) const EXPIRED: &str = "
-select cdls_id from cdls indexed by cdls_ready
-where status in ('PENDING', 'RETRY') and next_at is null and v8l_id = ?1 and expires_at <= ?2
-limit ?3";
 
 /// Makes due rows ready; which they were, lowest due time and id first.
 pub async fn promote(
@@ -171,41 +165,6 @@ pub async fn claimed_rows(
             })
         })
         .collect()
-}
-
-/// Ends ready rows of the line that have expired; their ids and waiters, in id order.
-pub async fn expire_waiting(
-    reader: &SqlitePool,
-    writer: &SqlitePool,
-    line: LineId,
-    limit: u32,
-) -> Result<Vec<(MessageId, Option<String>)>, StoreError> {
-    let expired: Vec<i64> = sqlx::query_scalar(EXPIRED)
-        .bind(line.0)
-        .bind(Now::read().text())
-        .bind(limit)
-        .fetch_all(reader)
-        .await
-        .map_err(failed)?;
-    if expired.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (mut transaction, now) = begin(writer).await?;
-    let mut ended: Vec<(i64, Option<String>)> = sqlx::query_as(
-        "update cdls set status = 'ERROR', error_kind = ?3, done_at = ?2
-         where cdls_id in (select value from json_each(?1)) and status in ('PENDING', 'RETRY') and next_at is null
-           and expires_at <= ?2
-         returning cdls_id, waiter",
-    )
-    .bind(list(expired))
-    .bind(now.text())
-    .bind(ErrorKind::Expired.as_str())
-    .fetch_all(&mut *transaction)
-    .await
-    .map_err(failed)?;
-    commit(transaction).await?;
-    ended.sort();
-    Ok(ended.into_iter().map(|(id, waiter)| (MessageId(id), waiter)).collect())
 }
 
 fn id(row: &SqliteRow) -> Result<MessageId, StoreError> {

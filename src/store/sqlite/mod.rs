@@ -15,6 +15,7 @@ mod dispatch;
 mod due;
 mod enquiry;
 mod error;
+mod expiry;
 mod ingest;
 mod lease;
 mod line;
@@ -153,12 +154,16 @@ impl Store for SqliteStore {
         due::claimed_rows(&self.reader, partitions).await
     }
 
-    async fn expire_waiting(
-        &self,
-        line: LineId,
-        limit: u32,
-    ) -> Result<Vec<(MessageId, Option<String>)>, StoreError> {
-        due::expire_waiting(&self.reader, &self.writer, line, limit).await
+    async fn waiting_flows(&self, partitions: &[Partition]) -> Result<Vec<Flow>, StoreError> {
+        dispatch::waiting_flows(&self.reader, partitions).await
+    }
+
+    async fn walk_waiting(&self, flows: &[(Flow, MessageId)], limit: u32) -> Result<Vec<Walked>, StoreError> {
+        expiry::walk(&self.reader, flows, limit).await
+    }
+
+    async fn expire(&self, ids: &[MessageId]) -> Result<Vec<(MessageId, Option<String>)>, StoreError> {
+        expiry::expire(&self.writer, ids).await
     }
 
     async fn pause(&self, scope: PauseScope, length: Duration, reason: &str) -> Result<(), StoreError> {
@@ -228,6 +233,10 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<Vec<MessageId>, StoreError> {
         settle::resolve(&self.writer, range, selection, resolution, limit).await
+    }
+
+    async fn take_settled(&self, limit: u32) -> Result<Vec<SettledRow>, StoreError> {
+        settle::take_settled(&self.reader, &self.writer, limit).await
     }
 
     async fn resend(

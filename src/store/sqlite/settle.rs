@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use serde_json::json;
 use sqlx::query::Query;
-use sqlx::sqlite::SqliteArguments;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row, Sqlite, SqlitePool};
 
 use super::clock::Now;
 use super::error::{begin, commit, failed};
 use super::row::{list, time_or_null, word};
-use crate::message::{ErrorKind, MessageId};
+use crate::message::{ErrorKind, MessageId, Outcome};
 use crate::store::{
-    IdRange, Matching, OpenRows, Operation, Resend, Resent, Resolution, Selection, StoreError,
+    IdRange, Matching, OpenRows, Operation, Resend, Resent, Resolution, Selection, SettledRow, StoreError,
 };
 
 /// Range and selection, as [`select`] binds them.
@@ -132,6 +132,10 @@ update cdls set
     done_at = iif(?2 = 'RETRY', null, ?4)
 where cdls_id in (select value from json_each(?1)) and status = 'UNKNOWN'";
 
+const NOTE: &str = "
+insert into settled (cdls_id, status) select value, ?2 from json_each(?1) where true
+on conflict (cdls_id) do update set status = excluded.status";
+
 pub async fn resolve(
     writer: &SqlitePool,
     range: IdRange,
@@ -164,8 +168,49 @@ pub async fn resolve(
         .execute(&mut *transaction)
         .await
         .map_err(failed)?;
+    sqlx::query(NOTE)
+        .bind(list(ids.iter().copied()))
+        .bind(status)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
     commit(transaction).await?;
     Ok(ids.into_iter().map(MessageId).collect())
+}
+
+const SETTLED: &str = "
+select s.cdls_id, s.status, c.status_code, coalesce(c.message_id, '') as message_id, c.waiter
+from settled s cross join cdls c on c.cdls_id = s.cdls_id order by s.cdls_id limit ?1";
+
+/// Looked for on a reading connection first: mostly there is none, and no lock is taken.
+pub async fn take_settled(
+    reader: &SqlitePool,
+    writer: &SqlitePool,
+    limit: u32,
+) -> Result<Vec<SettledRow>, StoreError> {
+    if sqlx::query(SETTLED).bind(1).fetch_optional(reader).await.map_err(failed)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let (mut transaction, _) = begin(writer).await?;
+    let found = sqlx::query(SETTLED).bind(limit).fetch_all(&mut *transaction).await.map_err(failed)?;
+    let settled = found.iter().map(settled_row).collect::<Result<Vec<_>, _>>()?;
+    sqlx::query("delete from settled where cdls_id in (select value from json_each(?1))")
+        .bind(list(settled.iter().map(|row| row.outcome.cdls_id.0)))
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+    commit(transaction).await?;
+    Ok(settled)
+}
+
+fn settled_row(row: &SqliteRow) -> Result<SettledRow, StoreError> {
+    let outcome = Outcome {
+        cdls_id: MessageId(row.try_get("cdls_id").map_err(failed)?),
+        status: word(row, "status")?,
+        status_code: row.try_get("status_code").map_err(failed)?,
+        message_id: row.try_get("message_id").map_err(failed)?,
+    };
+    Ok(SettledRow { outcome, waiter: row.try_get("waiter").map_err(failed)? })
 }
 
 const ENDED: &str = concat!(

@@ -8,3 +8,4 @@ mod postgres;
 mod program;
 mod senders;
 mod settle;
+mod settle_answers;

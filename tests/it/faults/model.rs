@@ -12,7 +12,7 @@ use meta_dispatch::message::{
     AccountId, Class, ErrorDetail, ErrorKind, Lane, LineId, MessageId, MessageKind, Partition, Status,
     Submission,
 };
-use meta_dispatch::store::{Change, Claim, FlowRead, LogFilter, SharedStore};
+use meta_dispatch::store::{Change, Claim, Flow, FlowRead, LogFilter, SharedStore};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use rstest::rstest;
@@ -443,7 +443,11 @@ impl World {
     }
 
     async fn expire(&mut self) -> Result<(), TestCaseError> {
-        let ended = self.store.expire_waiting(LINE, 1_000).await.expect("scans work");
+        let flows = self.store.waiting_flows(&[LINE.partition()]).await.expect("scans work");
+        let from: Vec<(Flow, MessageId)> = flows.into_iter().map(|flow| (flow, MessageId(0))).collect();
+        let walked = self.store.walk_waiting(&from, 1_000).await.expect("scans work");
+        let expired: Vec<MessageId> = walked.into_iter().flat_map(|walked| walked.expired).collect();
+        let ended = self.store.expire(&expired).await.expect("rows can be ended");
         let ended: HashSet<MessageId> = ended.into_iter().map(|(id, _)| id).collect();
         for row in &mut self.rows {
             let ready = matches!(row.status, Status::Pending | Status::Retry) && row.next == Next::Now;

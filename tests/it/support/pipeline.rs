@@ -298,10 +298,22 @@ impl Pipeline {
         self.apps.pop().expect("one is running").stop().await;
     }
 
-    pub async fn stop(mut self) {
+    /// Stops every process; the servers, and what stands there, remain.
+    pub async fn stop_processes(&mut self) {
         while let Some(app) = self.apps.pop() {
             app.stop().await;
         }
+    }
+
+    /// Starts an ingest and a worker again (`Servers` only).
+    pub async fn start_processes(&mut self) {
+        self.http = self.start_ingest().await;
+        self.store = self.apps[0].store.clone();
+        self.start_worker().await;
+    }
+
+    pub async fn stop(mut self) {
+        self.stop_processes().await;
         self.simulator.shutdown().await;
     }
 }

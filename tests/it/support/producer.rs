@@ -33,7 +33,7 @@ impl Producer {
 
     pub async fn intake_is_up(&self) {
         eventually("an intake that consumes", || async {
-            let channel = self.connection.create_channel().await.expect("a channel");
+            let channel = self.channel().await;
             let options = QueueDeclareOptions { passive: true, ..Default::default() };
             let queue = channel.queue_declare("cdls.submit".into(), options, FieldTable::default()).await;
             match queue.map(|queue| queue.consumer_count()) {
@@ -45,9 +45,18 @@ impl Producer {
     }
 
     pub async fn connect_to(vhost: &Vhost, tsid: &str) -> Producer {
-        let (connection, channel) = vhost.connect().await;
+        Producer::over(vhost.connect().await.0, tsid).await
+    }
+
+    pub async fn over(connection: Connection, tsid: &str) -> Producer {
+        let channel = connection.create_channel().await.expect("a channel");
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
         Producer { channel, connection, tsid: tsid.to_owned() }
+    }
+
+    /// A channel of its own for what may be refused: a refusal closes it.
+    pub async fn channel(&self) -> Channel {
+        self.connection.create_channel().await.expect("a channel")
     }
 
     /// The properties of a submission: persistent, with the token as header.
@@ -79,7 +88,7 @@ impl Producer {
     pub async fn rejected(&self) -> BasicGetMessage {
         eventually("a refused submission", || async {
             let options = BasicGetOptions { no_ack: true };
-            let channel = self.connection.create_channel().await.expect("a channel");
+            let channel = self.channel().await;
             channel
                 .basic_get("cdls.rejected".into(), options)
                 .await
@@ -91,18 +100,28 @@ impl Producer {
 
     /// A queue of the producer's own, and what arrives there.
     pub async fn reply_queue(&self) -> Inbox {
-        self.inbox(None).await
+        self.inbox("", None).await
+    }
+
+    /// Answers to what is submitted over the same channel, without a queue.
+    pub async fn direct_replies(&self) -> Inbox {
+        self.consume("amq.rabbitmq.reply-to".to_owned()).await
     }
 
     /// A listener to events.
     pub async fn events(&self, pattern: &str) -> Inbox {
-        self.inbox(Some(pattern)).await
+        self.inbox("", Some(pattern)).await
     }
 
-    async fn inbox(&self, pattern: Option<&str>) -> Inbox {
+    /// A listener to events whose queue has this name.
+    pub async fn events_in(&self, queue: &str, pattern: &str) -> Inbox {
+        self.inbox(queue, Some(pattern)).await
+    }
+
+    async fn inbox(&self, name: &str, pattern: Option<&str>) -> Inbox {
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
         let queue =
-            self.channel.queue_declare("".into(), options, FieldTable::default()).await.expect("a queue");
+            self.channel.queue_declare(name.into(), options, FieldTable::default()).await.expect("a queue");
         let queue = queue.name().as_str().to_owned();
         if let Some(pattern) = pattern {
             self.channel
@@ -116,6 +135,10 @@ impl Producer {
                 .await
                 .expect("the exchange exists");
         }
+        self.consume(queue).await
+    }
+
+    async fn consume(&self, queue: String) -> Inbox {
         let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
         let consumer = self
             .channel

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fs2::FileExt;
 use futures::future::join_all;
-use lapin::options::QueueDeleteOptions;
+use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::{Channel, Connection, ConnectionProperties};
 use meta_dispatch::message::Partition;
 use secrecy::SecretString;
@@ -63,15 +63,38 @@ impl Vhost {
         self.control(&["clear_policy", name]);
     }
 
+    /// A further user, with these permissions on this virtual host and none elsewhere.
+    pub fn user(&self, permissions: &Permissions) -> User {
+        let name = format!("test-{}", uuid::Uuid::now_v7().simple());
+        control(&["add_user", &name, &name]);
+        // Made first, so that it is deleted whatever happens next.
+        let user = User { url: self.url_of(&name, &name), name };
+        let Permissions { configure, write, read } = permissions;
+        self.control(&["set_permissions", &user.name, configure, write, read]);
+        user
+    }
+
+    fn url_of(&self, name: &str, password: &str) -> Url {
+        let mut url = self.url.clone();
+        url.set_username(name).expect("an amqp URL has a user");
+        url.set_password(Some(password)).expect("and a password");
+        url
+    }
+
     fn control(&self, arguments: &[&str]) {
-        let program = variable("TEST_RABBITMQCTL").expect("TEST_RABBITMQCTL is not set: run tests/run");
         let vhost = self.url.path().trim_start_matches('/').replace("%2f", "/");
-        let done = std::process::Command::new(program)
-            .args(["--quiet", "-p", &vhost])
-            .args(arguments)
-            .output()
-            .expect("rabbitmqctl runs");
-        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        control(&[&["-p", &vhost], arguments].concat());
+    }
+
+    /// Takes away everything of ours that stands on this virtual host.
+    pub async fn wipe(&self) {
+        self.delete_queues().await;
+        let (connection, channel) = self.connect().await;
+        for exchange in ["cdls.submit", "cdls.unrouted", "cdls.events"] {
+            let options = ExchangeDeleteOptions::default();
+            channel.exchange_delete(exchange.into(), options).await.expect("an exchange may be absent");
+        }
+        connection.close(200, "OK".into()).await.expect("a clean close");
     }
 
     /// A plain connection beside those under test. The channel lives as long as the connection.
@@ -94,6 +117,39 @@ impl Vhost {
         }
         connection.close(200, "OK".into()).await.expect("a clean close");
     }
+}
+
+/// What a user of the broker may do, as RabbitMQ writes it.
+pub struct Permissions {
+    pub configure: &'static str,
+    pub write: &'static str,
+    pub read: &'static str,
+}
+
+/// A user of the broker, deleted at the end of the test.
+pub struct User {
+    pub name: String,
+    url: Url,
+}
+
+impl User {
+    pub async fn connect(&self) -> Connection {
+        let properties = ConnectionProperties::default();
+        Connection::connect(self.url.as_str(), properties).await.expect("the user may log in")
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        control(&["delete_user", &self.name]);
+    }
+}
+
+fn control(arguments: &[&str]) {
+    let program = variable("TEST_RABBITMQCTL").expect("TEST_RABBITMQCTL is not set: run tests/run");
+    let done = std::process::Command::new(program).arg("--quiet").args(arguments).output();
+    let done = done.expect("rabbitmqctl runs");
+    assert!(done.status.success(), "{}: {}", arguments[0], String::from_utf8_lossy(&done.stderr));
 }
 
 fn candidates() -> Vec<Url> {

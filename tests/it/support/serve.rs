@@ -90,9 +90,14 @@ impl Serve {
 
     /// The row's id, unless nothing can be logged.
     pub async fn try_submit(&self, dest: &str) -> Option<MessageId> {
+        self.post(json!({"app_id": 1, "dest": dest, "mdata": "a private text"})).await
+    }
+
+    /// Posts these parameters; the row's id, unless nothing can be logged.
+    pub async fn post(&self, parameters: Value) -> Option<MessageId> {
         let answer: Value = reqwest::Client::new()
             .post(format!("http://127.0.0.1:{}/api/v2/MakeMessenger.php?tsid={}", self.http, self.tsid))
-            .json(&json!({"app_id": 1, "dest": dest, "mdata": "a private text"}))
+            .json(&parameters)
             .send()
             .await
             .expect("ingest answers")

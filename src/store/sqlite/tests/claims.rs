@@ -247,24 +247,24 @@ async fn a_claimed_row_holds_its_recipient_until_its_deadline() {
 }
 
 #[tokio::test]
-async fn expiry_ends_ready_rows_of_the_line_and_names_their_waiters() {
+async fn expiry_ends_rows_that_wait_and_have_expired_and_names_their_waiters() {
     let fixture = Fixture::with_worker().await;
     let waiter = Some("replies.1/t".to_owned());
     let expired = |waiter| Submission { valid_for: Duration::ZERO, waiter, ..text_to("ana") };
-    let other = Submission { line: LineId(8), ..expired(None) };
     let ids = fixture
         .store
-        .insert(&[expired(waiter.clone()), text_to("ana"), expired(None), expired(None), other])
+        .insert(&[expired(waiter.clone()), text_to("ana"), expired(None), expired(None)])
         .await
         .unwrap();
-    let first = fixture.store.expire_waiting(LINE, 2).await.unwrap();
-    assert_eq!(first, [(ids[0], waiter), (ids[2], None)]);
-    assert_eq!(fixture.store.expire_waiting(LINE, 2).await.unwrap(), [(ids[3], None)]);
-    assert!(fixture.store.expire_waiting(LINE, 2).await.unwrap().is_empty());
+    assert!(fixture.claim(ids[1], 0).await);
+    let ended = fixture.store.expire(&[ids[2], ids[0], ids[1]]).await.unwrap();
+    assert_eq!(ended, [(ids[0], waiter), (ids[2], None)]);
+    assert!(fixture.store.expire(&ids[..3]).await.unwrap().is_empty());
     let row = fixture.row(ids[0]).await;
     assert_eq!((row.status, row.error_kind), (Status::Error, Some(ErrorKind::Expired)));
     assert!(row.done_at.is_some());
-    assert_eq!(fixture.row(ids[4]).await.status, Status::Pending);
+    assert_eq!(fixture.row(ids[1]).await.status, Status::Sending);
+    assert_eq!(fixture.row(ids[3]).await.status, Status::Pending);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use rstest::rstest;
 use sqlx::Row;
 
 use super::*;
-use crate::store::sqlite::{dispatch, due, ingest, record, settle};
+use crate::store::sqlite::{dispatch, due, expiry, ingest, record, settle};
 
 #[rstest]
 #[case(dispatch::FLOW_ROWS, &[
@@ -26,7 +26,9 @@ use crate::store::sqlite::{dispatch, due, ingest, record, settle};
 ])]
 #[case(due::HELD, &["SEARCH n USING INDEX cdls_due (partition_no=?)"])]
 #[case(due::CLAIMED, &["SEARCH n USING INDEX cdls_due (partition_no=?)"])]
-#[case(due::EXPIRED, &["SEARCH cdls USING INDEX cdls_ready (v8l_id=?)"])]
+#[case(expiry::WALK, &[
+    "SEARCH n USING INDEX cdls_ready (v8l_id=? AND priority=? AND media=? AND campaign=? AND cdls_id>?)",
+])]
 #[case(ingest::BACKLOG, &["SCAN cdls USING INDEX cdls_ready", "SCAN cdls USING INDEX cdls_due"])]
 #[case(record::CHANGE, &["SEARCH cdls USING INTEGER PRIMARY KEY (rowid=?)"])]
 #[case(record::LATE, &["SEARCH c USING INTEGER PRIMARY KEY (rowid=?)"])]
