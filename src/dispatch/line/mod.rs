@@ -67,13 +67,16 @@ struct Config {
     paused_until: Option<Instant>,
 }
 
-/// The process's permits that nobody holds.
+/// What a line may take of the process's permits.
 ///
-/// A line may hold up to four times what is left free, its media up to twice: one busy line takes four fifths of all
+/// A line may hold up to four times what is left to spare, its media up to twice: one busy line takes four fifths of all
 /// permits, eight take 97 %, and a line that wakes up always finds some, even beside lines whose calls hang.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowance {
-    pub free: usize,
+    /// Permits that nobody holds.
+    pub spare: usize,
+    /// Calls that may begin: fewer, while the breaker lets them out one by one.
+    pub room: usize,
 }
 
 impl Allowance {
@@ -83,9 +86,15 @@ impl Allowance {
             Medium::Text => 4,
             Medium::Media => 2,
         };
-        let granted = self.free > 0 && held < (share * self.free).max(8);
-        self.free -= usize::from(granted);
+        let granted = self.room.min(self.spare) > 0 && held < (share * self.spare).max(8);
+        self.spare -= usize::from(granted);
+        self.room -= usize::from(granted);
         granted
+    }
+
+    fn give_back(&mut self) {
+        self.spare += 1;
+        self.room += 1;
     }
 }
 
@@ -323,7 +332,7 @@ impl Line {
             }
             let Some(row) = self.queue.next(medium) else { return };
             let Some(left) = Duration::try_from(row.valid_for).ok().filter(|left| !left.is_zero()) else {
-                allowance.free += 1;
+                allowance.give_back();
                 self.queue.settle(row.lane, &row.dest, row.id);
                 steps.changes.push((Change::Expire { id: row.id, fence: row.fence }, row.waiter));
                 continue;

@@ -57,7 +57,7 @@ fn row(id: i64, kind: MessageKind) -> ReadyRow {
 
 fn pump(line: &mut Line, free: usize) -> Steps {
     let mut steps = Steps::default();
-    line.pump(Instant::now(), HORIZON, Allowance { free }, &mut steps);
+    line.pump(Instant::now(), HORIZON, Allowance { spare: free, room: free }, &mut steps);
     steps
 }
 
@@ -250,6 +250,22 @@ async fn a_line_leaves_permits_for_others() {
     assert!((15..=25).contains(&free), "{free} of 100 permits are left for others");
     assert!(pump(&mut line, free).wants_permits);
     assert!(!pump(&mut line, 100).claims.is_empty(), "it goes on when permits come free");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_one_call_that_the_breaker_lets_out_may_be_of_a_line_whose_calls_hang() {
+    let mut line = line(&record(Some(300)));
+    (1..=100).for_each(|id| line.queue.offer(row(id, MessageKind::Text)));
+    while line.permits() < 30 {
+        let spare = 1_000 - line.permits();
+        let steps = pump(&mut line, spare);
+        steps.claims.iter().for_each(|row| drop(line.claim_answered(row.id, true)));
+        tokio::time::sleep(Duration::from_millis(4)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut steps = Steps::default();
+    line.pump(Instant::now(), HORIZON, Allowance { spare: 970, room: 1 }, &mut steps);
+    assert_eq!((steps.claims.len(), steps.wants_permits), (1, true));
 }
 
 #[tokio::test(start_paused = true)]
