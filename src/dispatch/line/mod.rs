@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::queue::Queue;
@@ -150,7 +149,6 @@ impl Line {
         limits: &LimitSettings,
         pause_written: bool,
         now: Instant,
-        today: OffsetDateTime,
     ) -> bool {
         let ClassLimits { text, media } = limits.of(record.class);
         let limits = Limits::of(
@@ -178,10 +176,7 @@ impl Line {
                 .filter(|token| !token.expose_secret().trim().is_empty())
                 .map(|token| Sender { class: record.class, page_token: Arc::new(token.clone()) }),
             active: record.active && record.account_active,
-            paused_until: record
-                .paused_until
-                .and_then(|until| Duration::try_from(until - today).ok())
-                .map(|left| now + left.min(Duration::from_secs(365 * 86_400))),
+            paused_until: record.pause_left.map(|left| now + left.min(Duration::from_secs(365 * 86_400))),
         });
         let has = self.sender().map(|sender| sender.page_token.expose_secret().to_owned());
         let is_new = matches!((had, has), (Some(had), Some(has)) if had != has);

@@ -19,6 +19,7 @@ fn record(rate_text: Option<u32>) -> LineRecord {
         rate_text,
         rate_media: Some(10),
         paused_until: None,
+        pause_left: None,
         pause_reason: None,
     }
 }
@@ -34,7 +35,7 @@ fn line(record: &LineRecord) -> Line {
 }
 
 fn configure(line: &mut Line, record: &LineRecord) {
-    line.configure(record, &limits(), false, Instant::now(), OffsetDateTime::now_utc());
+    line.configure(record, &limits(), false, Instant::now());
 }
 
 fn row(id: i64, kind: MessageKind) -> ReadyRow {
@@ -191,6 +192,21 @@ async fn a_paused_line_claims_nothing_gives_claimed_rows_back_and_ends_its_pause
 
     line.queue.offer(row(1, MessageKind::Text));
     tokio::time::sleep_until(until).await;
+    assert_eq!(pump(&mut line, 10).claims.len(), 1);
+}
+
+#[rstest::rstest]
+#[case::and_that_of_this_machine_is_an_hour_behind(Some(time::Duration::hours(1)))]
+#[case::and_that_of_this_machine_is_an_hour_ahead(Some(time::Duration::hours(-1)))]
+#[tokio::test(start_paused = true)]
+async fn a_pause_lasts_as_long_as_the_databases_clock_says(#[case] off: Option<time::Duration>) {
+    let left = Duration::from_secs(5);
+    let paused_until = off.map(|off| time::OffsetDateTime::now_utc() + off + left);
+    let mut line = line(&LineRecord { paused_until, pause_left: Some(left), ..record(None) });
+    line.queue.offer(row(1, MessageKind::Text));
+    let steps = pump(&mut line, 10);
+    assert_eq!((steps.claims.len(), steps.wake), (0, Some(Instant::now() + left)));
+    tokio::time::sleep(left).await;
     assert_eq!(pump(&mut line, 10).claims.len(), 1);
 }
 
