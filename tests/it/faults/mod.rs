@@ -9,3 +9,5 @@ mod model;
 mod orphans;
 mod outage;
 mod results;
+#[cfg(debug_assertions)]
+mod steps;
