@@ -119,7 +119,9 @@ async fn inflict(ground: &Ground, fault: Fault, journal: &Journal) -> anyhow::Re
                 Alarm::Memory => {
                     (["set_vm_memory_high_watermark", "0"], ["set_vm_memory_high_watermark", "0.4"])
                 }
-                Alarm::Disk => (["set_disk_free_limit", "1000TB"], ["set_disk_free_limit", "50MB"]),
+                Alarm::Disk => {
+                    (["set_disk_free_limit", "1000000000000000"], ["set_disk_free_limit", "50000000"])
+                }
             };
             // The node is not killed between: commands wait until it is up again, and it comes back without an alarm.
             ground.rabbitmq.lock().await.control(&alarming).await?;
