@@ -1,6 +1,7 @@
 //! Named steps at which a debug build can be made to die, and defects it can be given, for the chaos harness.
 //!
-//! `META_DISPATCH_FAILPOINT=name:n` ends the process, without a last word, when it comes to the step for the nth time.
+//! `META_DISPATCH_FAILPOINT=name:n` ends the process, without a last word, when it comes to the step for the nth time;
+//! `name:n:panic` panics there instead.
 //! `META_DISPATCH_DEFECT=name` switches on one seeded defect: the harness shows that it would notice it. Never in a
 //! release build: there both are compiled out.
 
@@ -13,12 +14,15 @@ mod armed {
     struct Step {
         name: String,
         left: AtomicU64,
+        panics: bool,
     }
 
     static STEP: LazyLock<Option<Step>> = LazyLock::new(|| {
         let wish = std::env::var("META_DISPATCH_FAILPOINT").ok()?;
-        let (name, nth) = wish.split_once(':').unwrap_or((&wish, "1"));
-        Some(Step { name: name.to_owned(), left: AtomicU64::new(nth.parse().unwrap_or(1)) })
+        let mut parts = wish.split(':');
+        let name = parts.next()?.to_owned();
+        let nth = parts.next().and_then(|nth| nth.parse().ok()).unwrap_or(1);
+        Some(Step { name, left: AtomicU64::new(nth), panics: parts.next() == Some("panic") })
     });
     static DEFECT: LazyLock<Option<String>> =
         LazyLock::new(|| std::env::var("META_DISPATCH_DEFECT").ok().filter(|name| !name.is_empty()));
@@ -28,6 +32,7 @@ mod armed {
             && step.name == name
             && step.left.fetch_sub(1, Ordering::Relaxed) == 1
         {
+            assert!(!step.panics, "failpoint {name}");
             // No destructors, no flushing: as near to kill -9 as a process can do to itself at an exact step.
             std::process::abort();
         }

@@ -290,6 +290,7 @@ mod tests {
             rate_text: None,
             rate_media: Some(5),
             paused_until: None,
+            pause_left: None,
             pause_reason: None,
         }
     }

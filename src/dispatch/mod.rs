@@ -24,6 +24,8 @@ mod upkeep;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -120,8 +122,9 @@ impl DispatchOptions {
 }
 
 impl Dispatch {
-    /// Runs until `shutdown`, then drains: claimed rows whose calls have not begun are given back, the partitions are
-    /// handed over, calls in flight are awaited for the grace, and results are written.
+    /// Runs until `shutdown`, or until one of its tasks ends by itself, then drains: claimed rows whose calls have not
+    /// begun are given back, the partitions are handed over, calls in flight are awaited for the grace, and results are
+    /// written.
     pub async fn run(self, shutdown: CancellationToken) {
         // Unbounded, so that nothing waits for anything here, and bounded by what they carry. `entries`: a permit's next
         // claim stands behind the result of its call before, so results are never more than permits, and while the log
@@ -136,7 +139,16 @@ impl Dispatch {
         let send_until = SendUntil::default();
         let owned = watch::Sender::new(Vec::new());
 
-        let recorder = tokio::spawn(
+        // A task that is gone, after a panic, would leave the others waiting for it: then all stop.
+        let shutdown = shutdown.child_token();
+        let spawn = |task: BoxFuture<'static, ()>| {
+            let gone = shutdown.clone().drop_guard();
+            tokio::spawn(async move {
+                let _gone = gone;
+                task.await;
+            })
+        };
+        let recorder = spawn(
             Recorder {
                 worker: self.worker.clone(),
                 store: self.store.clone(),
@@ -145,30 +157,32 @@ impl Dispatch {
                 events: events.clone(),
                 progress: progress.clone(),
             }
-            .run(),
+            .run()
+            .boxed(),
         );
         let background = CancellationToken::new();
         let reader =
-            tokio::spawn(reader::run(self.store.clone(), reader_inbox, events.clone(), background.clone()));
+            spawn(reader::run(self.store.clone(), reader_inbox, events.clone(), background.clone()).boxed());
         let upkeep =
-            tokio::spawn(upkeep::run(self.store.clone(), upkeep_inbox, events.clone(), background.clone()));
-        let expiry = tokio::spawn(expiry::run(
-            self.store.clone(),
-            self.feedback.clone(),
-            owned.subscribe(),
-            background.clone(),
-        ));
+            spawn(upkeep::run(self.store.clone(), upkeep_inbox, events.clone(), background.clone()).boxed());
+        let expiry = spawn(
+            expiry::run(self.store.clone(), self.feedback.clone(), owned.subscribe(), background.clone())
+                .boxed(),
+        );
         let canceller =
-            tokio::spawn(cancel::run(self.store.clone(), self.feedback.clone(), background.clone()));
-        let teller = tokio::spawn(settled::run(self.store.clone(), self.feedback, background.clone()));
-        let scanner = tokio::spawn(scan::run(
-            self.store.clone(),
-            self.broker.clone(),
-            owned.subscribe(),
-            events.clone(),
-            shutdown.clone(),
-        ));
-        let keeper = tokio::spawn(
+            spawn(cancel::run(self.store.clone(), self.feedback.clone(), background.clone()).boxed());
+        let teller = spawn(settled::run(self.store.clone(), self.feedback, background.clone()).boxed());
+        let scanner = spawn(
+            scan::run(
+                self.store.clone(),
+                self.broker.clone(),
+                owned.subscribe(),
+                events.clone(),
+                shutdown.clone(),
+            )
+            .boxed(),
+        );
+        let keeper = spawn(
             LeaseKeeper {
                 worker: self.worker.clone(),
                 store: self.store.clone(),
@@ -179,7 +193,8 @@ impl Dispatch {
                 held: self.held,
                 send_until: send_until.clone(),
             }
-            .run(shutdown.clone()),
+            .run(shutdown.clone())
+            .boxed(),
         );
         let grace = self.options.grace;
         let dispatcher = dispatcher::Dispatcher::new(

@@ -117,7 +117,7 @@ impl Ticket {
         (change, judgement.pause, Health::of(result, &judgement.verdict))
     }
 
-    /// The call was not made: this process may not send any more.
+    /// The call was not made: this process may not send any more. Nothing of its request was written.
     fn withdraw(self) -> Finished {
         let change = Change::Release { id: self.id, fence: self.fence };
         Finished { change, waiter: None, pause: None, health: None, sent: false, ticket: self }
@@ -126,7 +126,8 @@ impl Ticket {
 
 /// Makes the call. A panic on the way leaves the outcome unknown; it never takes the worker down.
 pub async fn send(context: super::SharedSendContext, ticket: Ticket, call: PlannedCall) -> Finished {
-    // Asked again, because the process may have been frozen since the call was planned.
+    // Asked again, because the process may have been frozen since the call was planned; and once more when a connection
+    // is there and the request is about to be written.
     if !context.send_until.allows(Instant::now()) {
         return ticket.withdraw();
     }
@@ -141,10 +142,13 @@ pub async fn send(context: super::SharedSendContext, ticket: Ticket, call: Plann
     failpoint::hit("before_call");
     METRICS.dispatch.begun.increment(1);
     let started = Instant::now();
-    let result = AssertUnwindSafe(context.graph.send(&request))
+    let send_until = context.send_until.clone();
+    let may_begin = move || send_until.allows(Instant::now());
+    let result = AssertUnwindSafe(context.graph.send(&request, may_begin))
         .catch_unwind()
         .await
-        .unwrap_or_else(|_| CallResult::Cut { reason: "the call failed inside this process".into() });
+        .unwrap_or_else(|_| Ok(CallResult::Cut { reason: "the call failed inside this process".into() }));
+    let Ok(result) = result else { return ticket.withdraw() };
     METRICS.dispatch.call_took(sender.class, started.elapsed());
     failpoint::hit("after_call");
     ticket.conclude(&result, &context.policy)

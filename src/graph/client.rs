@@ -1,6 +1,6 @@
 //! The transport: one POST, one report of how it went. Shared by all lines of a process.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::request::{self, Call};
+use super::withheld::{GuardedBody, Withheld};
 use crate::message::{MAX_ERROR_CHARS, MessageKind, redact};
 use crate::policy::classify::{Answer, CallResult};
 use crate::settings::GraphSettings;
@@ -88,22 +89,27 @@ impl GraphClient {
         }
     }
 
-    /// Sends one message, once. Dropping the future leaves the outcome unknown.
-    pub async fn send(&self, call: &Call<'_>) -> CallResult {
+    /// Sends one message, once. Dropping the future leaves the outcome unknown. `may_begin` is asked when a connection is
+    /// there and the request is about to be written.
+    pub async fn send<F>(&self, call: &Call<'_>, may_begin: F) -> Result<CallResult, Withheld>
+    where
+        F: Fn() -> bool + Unpin + Send + Sync + 'static,
+    {
         let Some(authorization) = request::authorization(call.page_token) else {
             let reason = "the line's page access token is empty or fits no HTTP header; set it again";
-            return CallResult::Unsendable { reason: reason.to_owned() };
+            return Ok(CallResult::Unsendable { reason: reason.to_owned() });
         };
+        let bytes = Some(request::body(call, self.app_secret.as_ref()).into());
         let timeout = self.total_timeout(call.kind);
         let sent = self
             .http
             .post(self.messages.clone())
             .header(AUTHORIZATION, authorization)
-            .body(request::body(call, self.app_secret.as_ref()))
+            .body(reqwest::Body::wrap(GuardedBody { bytes, may_begin }))
             .timeout(timeout)
             .send()
             .await;
-        match sent {
+        let result = match sent {
             Ok(response) => match read(response).await {
                 Ok(mut answer) => {
                     conceal(&mut answer.body, call.page_token);
@@ -112,9 +118,11 @@ impl GraphClient {
                 Err(Unread::TooLong) => CallResult::Cut { reason: "the answer is over 64 KiB".to_owned() },
                 Err(Unread::Broken(error)) => CallResult::Cut { reason: reason(error, timeout) },
             },
+            Err(error) if causes(&error).any(|cause| cause.is::<Withheld>()) => return Err(Withheld),
             Err(error) if never_written(&error) => CallResult::NotSent { reason: reason(error, timeout) },
             Err(error) => CallResult::Cut { reason: reason(error, timeout) },
-        }
+        };
+        Ok(result)
     }
 }
 
@@ -160,17 +168,15 @@ async fn read(mut response: Response) -> Result<Answer, Unread> {
 /// Whether nothing of the request reached the connection: none could be made (refused, DNS, TLS, connect timeout),
 /// or hyper gave the request back unwritten. A request whose first byte may be out is never counted as such.
 fn never_written(error: &reqwest::Error) -> bool {
-    if error.is_builder() || error.is_connect() {
-        return true;
-    }
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    error.is_builder()
+        || error.is_connect()
+        || causes(error)
+            .any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled))
+}
+
+/// What lies behind an error, outermost first.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 /// What happened, in one line, without URL and secrets.
@@ -185,11 +191,9 @@ fn reason(error: reqwest::Error, timeout: Duration) -> String {
 fn chain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
+    for cause in causes(&error) {
         text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+        text.push_str(&cause.to_string());
     }
     text
 }

@@ -5,6 +5,8 @@
 
 mod client;
 mod request;
+mod withheld;
 
 pub use client::{GraphClient, GraphClientError};
 pub use request::Call;
+pub use withheld::Withheld;

@@ -8,9 +8,11 @@ pub enum BreakerState {
     /// Calls go out.
     #[default]
     Closed,
+    /// The host has answered nothing for a while: calls in flight wait, new ones go out one at a time.
+    Stalled,
     /// The host failed call after call: none goes out.
     Open,
     /// A few calls go out, more with each answer.
     HalfOpen,
 }
-words!(BreakerState, "breaker state", { Closed => "closed", Open => "open", HalfOpen => "half-open" });
+words!(BreakerState, "breaker state", { Closed => "closed", Stalled => "stalled", Open => "open", HalfOpen => "half-open" });

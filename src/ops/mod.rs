@@ -53,7 +53,7 @@ struct Readiness {
     database: Database,
     broker: BrokerState,
     leases: usize,
-    /// The breaker of Graph's host: `closed`, `open` or `half-open`.
+    /// The breaker of Graph's host: `closed`, `stalled`, `open` or `half-open`.
     graph: BreakerState,
 }
 

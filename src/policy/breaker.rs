@@ -4,6 +4,10 @@
 //! while. Then one call is tried; each answer lets one more be in flight, so that their number doubles with each round
 //! trip until nothing is held back any more. A failed trial opens it again, for twice as long.
 //!
+//! Before that comes suspicion. While calls are in flight and the host has answered none for a while, closed turns to
+//! stalled: of the new calls one goes out at a time, and then again one after each such while. Any answer ends it. So an
+//! outage that swallows requests costs what went out until the host was suspected, and not a call for every permit.
+//!
 //! What counts is the host, not a line or a message: any complete answer that is no server error is a sign of life,
 //! refusals included; a failure counts only if the host has not answered anybody since that call began, and once a
 //! message. So neither a hanging line among good ones nor one message that fails again and again opens it.
@@ -20,6 +24,10 @@ pub const TRIPS_AFTER: usize = 5;
 /// How long it is open at first, and at most; it doubles in between.
 pub const FIRST_REST: Duration = Duration::from_secs(1);
 pub const LONGEST_REST: Duration = Duration::from_secs(30);
+/// How long calls in flight may wait without any answer before new ones are held back: this many usual round trips,
+/// and not less than this. Too early a suspicion costs little, as the first answer ends it.
+const USUAL_ROUND_TRIPS: u32 = 8;
+pub const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 /// Rests differ by up to this share, so that processes do not try at the same moment.
 const SPREAD: f64 = 0.2;
 
@@ -58,6 +66,10 @@ pub struct Heard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Closed,
+    /// Calls in flight wait for any answer. One new call may go out now, or none before `next`.
+    Stalled {
+        next: Option<Instant>,
+    },
     Open {
         until: Instant,
     },
@@ -78,6 +90,10 @@ pub struct Breaker {
     /// Messages whose calls failed since the last sign of life.
     failed: Vec<MessageId>,
     alive_at: Option<Instant>,
+    /// Since when calls in flight have waited without a sign of life.
+    waiting_since: Option<Instant>,
+    /// How long calls take that are answered, smoothed.
+    round_trip: Duration,
     rest: Duration,
     /// Calls in flight at which nothing is held back any more.
     full: usize,
@@ -92,6 +108,8 @@ impl Breaker {
             in_flight: 0,
             failed: Vec::new(),
             alive_at: None,
+            waiting_since: None,
+            round_trip: Duration::ZERO,
             rest: FIRST_REST,
             full,
         }
@@ -100,6 +118,7 @@ impl Breaker {
     pub fn state(&self) -> BreakerState {
         match self.phase {
             Phase::Closed => BreakerState::Closed,
+            Phase::Stalled { .. } => BreakerState::Stalled,
             Phase::Open { .. } => BreakerState::Open,
             Phase::Trial { .. } => BreakerState::HalfOpen,
         }
@@ -109,32 +128,48 @@ impl Breaker {
     pub fn room(&self, reserved: usize) -> usize {
         match self.phase {
             Phase::Closed => usize::MAX,
-            Phase::Open { .. } => 0,
+            Phase::Stalled { next: None } => 1usize.saturating_sub(reserved),
+            Phase::Stalled { next: Some(_) } | Phase::Open { .. } => 0,
             Phase::Trial { window } => window.saturating_sub(self.in_flight + reserved),
         }
     }
 
-    /// When it lets the next call out, while it is open.
-    pub fn opens_until(&self) -> Option<Instant> {
+    /// When [`tick`](Breaker::tick) has something to do.
+    pub fn wakes_at(&self) -> Option<Instant> {
         match self.phase {
+            Phase::Closed => self.waiting_since.map(|since| since + self.patience()),
+            Phase::Stalled { next } => next,
             Phase::Open { until } => Some(until),
-            Phase::Closed | Phase::Trial { .. } => None,
+            Phase::Trial { .. } => None,
         }
     }
 
     /// A call begins; returns its period.
-    pub fn begun(&mut self) -> u64 {
+    pub fn begun(&mut self, now: Instant) -> u64 {
         self.in_flight += 1;
+        self.waiting_since.get_or_insert(now);
+        if let Phase::Stalled { .. } = self.phase {
+            self.phase = Phase::Stalled { next: Some(now + self.patience()) };
+        }
         self.period
     }
 
-    /// Ends a rest whose time has come; says whether the state changed.
+    /// Does what is due at [`wakes_at`](Breaker::wakes_at); says whether the state changed.
     pub fn tick(&mut self, now: Instant) -> bool {
-        let over = self.opens_until().is_some_and(|until| until <= now);
-        if over {
-            self.enter(Phase::Trial { window: 1 });
+        if self.wakes_at().is_none_or(|at| now < at) {
+            return false;
         }
-        over
+        match self.phase {
+            // Calls in flight are the ones that are waited for: the period goes on.
+            Phase::Closed => self.phase = Phase::Stalled { next: None },
+            Phase::Stalled { .. } => {
+                self.phase = Phase::Stalled { next: None };
+                return false;
+            }
+            Phase::Open { .. } => self.enter(Phase::Trial { window: 1 }),
+            Phase::Trial { .. } => return false,
+        }
+        true
     }
 
     /// A call ended; says whether the state changed. `jitter` is uniform in 0.0..1.0.
@@ -143,16 +178,25 @@ impl Breaker {
             return false;
         }
         self.in_flight = self.in_flight.saturating_sub(1);
+        if self.in_flight == 0 {
+            self.waiting_since = None;
+        }
         match heard.health {
             None => false,
-            Some(Health::Alive) => self.alive(now),
+            Some(Health::Alive) => self.alive(heard, now),
             Some(Health::Failing) => self.failing(heard, now, jitter),
         }
     }
 
-    fn alive(&mut self, now: Instant) -> bool {
+    fn alive(&mut self, heard: Heard, now: Instant) -> bool {
         self.alive_at = Some(now);
         self.failed.clear();
+        self.waiting_since = (self.in_flight > 0).then_some(now);
+        self.round_trip = (self.round_trip * 7 + now.saturating_duration_since(heard.begun)) / 8;
+        if matches!(self.phase, Phase::Stalled { .. }) {
+            self.phase = Phase::Closed;
+            return true;
+        }
         let Phase::Trial { window } = &mut self.phase else { return false };
         *window += 1;
         let closes = *window >= self.full;
@@ -172,7 +216,7 @@ impl Breaker {
         self.failed.push(heard.id);
         let patience = match self.phase {
             Phase::Trial { window } => window.min(TRIPS_AFTER),
-            Phase::Closed | Phase::Open { .. } => TRIPS_AFTER,
+            Phase::Closed | Phase::Stalled { .. } | Phase::Open { .. } => TRIPS_AFTER,
         };
         let opens = self.failed.len() >= patience;
         if opens {
@@ -184,214 +228,18 @@ impl Breaker {
         opens
     }
 
+    fn patience(&self) -> Duration {
+        (self.round_trip * USUAL_ROUND_TRIPS).max(SHORTEST_PATIENCE)
+    }
+
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.period += 1;
         self.in_flight = 0;
+        self.waiting_since = None;
         self.failed.clear();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::classify::Answer;
-    use rstest::rstest;
-
-    const MIDDLE: f64 = 0.5;
-
-    /// A breaker, and a clock that stands until it is moved.
-    struct Host {
-        breaker: Breaker,
-        now: Instant,
-        calls: i64,
-    }
-
-    impl Host {
-        fn new() -> Host {
-            Host { breaker: Breaker::new(64), now: Instant::now(), calls: 0 }
-        }
-
-        fn begin(&mut self) -> Heard {
-            self.calls += 1;
-            let period = self.breaker.begun();
-            Heard { id: MessageId(self.calls), begun: self.now, period, health: None }
-        }
-
-        fn end(&mut self, call: Heard, health: Health) {
-            self.breaker.heard(Heard { health: Some(health), ..call }, self.now, MIDDLE);
-        }
-
-        fn call(&mut self, health: Health) {
-            let call = self.begin();
-            self.wait(Duration::from_millis(80));
-            self.end(call, health);
-        }
-
-        fn wait(&mut self, time: Duration) {
-            self.now += time;
-            self.breaker.tick(self.now);
-        }
-
-        fn tripped() -> Host {
-            let mut host = Host::new();
-            for _ in 0..TRIPS_AFTER {
-                host.call(Health::Failing);
-            }
-            assert_eq!(host.breaker.state(), BreakerState::Open);
-            host
-        }
-    }
-
-    #[rstest]
-    #[case(CallResult::NotSent { reason: "refused".into() }, Verdict::TryAgain, Some(Health::Failing))]
-    #[case(CallResult::Cut { reason: "timeout".into() }, Verdict::Ambiguous, Some(Health::Failing))]
-    #[case(CallResult::Unsendable { reason: "token".into() }, Verdict::WaitForLine, None)]
-    #[case(CallResult::Answer(Answer::default()), Verdict::ServerFailed, Some(Health::Failing))]
-    #[case(CallResult::Answer(Answer::default()), Verdict::Ambiguous, Some(Health::Failing))]
-    #[case(CallResult::Answer(Answer::default()), Verdict::Refused, Some(Health::Alive))]
-    #[case(CallResult::Answer(Answer::default()), Verdict::WaitForLine, Some(Health::Alive))]
-    #[case(CallResult::Answer(Answer::default()), Verdict::TryAgain, Some(Health::Alive))]
-    #[case(CallResult::Answer(Answer::default()), Verdict::Hold, Some(Health::Alive))]
-    fn refusals_are_signs_of_life_and_silence_and_server_errors_are_not(
-        #[case] result: CallResult,
-        #[case] verdict: Verdict,
-        #[case] health: Option<Health>,
-    ) {
-        assert_eq!(Health::of(&result, &verdict), health);
-    }
-
-    #[test]
-    fn five_failures_in_a_row_open_it_and_four_do_not() {
-        let mut host = Host::new();
-        for _ in 0..TRIPS_AFTER - 1 {
-            host.call(Health::Failing);
-        }
-        host.call(Health::Alive);
-        for _ in 0..TRIPS_AFTER - 1 {
-            host.call(Health::Failing);
-        }
-        assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::Closed, usize::MAX));
-        host.call(Health::Failing);
-        assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::Open, 0));
-    }
-
-    #[test]
-    fn a_line_whose_calls_all_hang_does_not_open_it_while_another_is_answered() {
-        let mut host = Host::new();
-        let hanging: Vec<Heard> = (0..200).map(|_| host.begin()).collect();
-        // One answer to somebody else in the thirty seconds they hang.
-        host.wait(Duration::from_secs(15));
-        host.call(Health::Alive);
-        host.wait(Duration::from_secs(15));
-        for call in hanging {
-            host.end(call, Health::Failing);
-        }
-        assert_eq!(host.breaker.state(), BreakerState::Closed);
-    }
-
-    #[test]
-    fn one_message_that_fails_again_and_again_does_not_open_it() {
-        let mut host = Host::new();
-        for _ in 0..50 {
-            let call = Heard { id: MessageId(7), ..host.begin() };
-            host.wait(Duration::from_millis(80));
-            host.end(call, Health::Failing);
-        }
-        assert_eq!(host.breaker.state(), BreakerState::Closed);
-    }
-
-    #[test]
-    fn after_a_rest_one_call_is_tried_and_a_failure_doubles_the_rest_up_to_its_cap() {
-        let mut host = Host::tripped();
-        for rest in [1u64, 2, 4, 8, 16, 30, 30] {
-            host.wait(Duration::from_secs(rest) - Duration::from_millis(1));
-            assert_eq!(host.breaker.room(0), 0, "before {rest} s");
-            host.wait(Duration::from_millis(1));
-            assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::HalfOpen, 1));
-            assert_eq!(host.breaker.room(1), 0, "a claim on its way is the call to come");
-            host.call(Health::Failing);
-            assert_eq!(host.breaker.state(), BreakerState::Open);
-        }
-    }
-
-    #[test]
-    fn an_outage_of_ten_minutes_of_timeouts_costs_few_calls() {
-        let mut host = Host::tripped();
-        let (end, before) = (host.now + Duration::from_secs(600), host.calls);
-        while host.now < end {
-            if host.breaker.room(0) > 0 {
-                let call = host.begin();
-                host.wait(Duration::from_secs(30));
-                host.end(call, Health::Failing);
-            } else {
-                host.wait(Duration::from_millis(250));
-            }
-        }
-        assert!(host.calls - before <= 15, "{} calls", host.calls - before);
-    }
-
-    #[test]
-    fn when_the_outage_ends_calls_in_flight_at_most_double_with_each_round_trip() {
-        let mut host = Host::tripped();
-        host.wait(FIRST_REST);
-        let mut rounds = Vec::new();
-        while host.breaker.state() == BreakerState::HalfOpen {
-            let round: Vec<Heard> = (0..host.breaker.room(0)).map(|_| host.begin()).collect();
-            rounds.push(round.len());
-            assert_eq!(host.breaker.room(0), 0);
-            host.wait(Duration::from_millis(80));
-            round.into_iter().for_each(|call| host.end(call, Health::Alive));
-        }
-        assert_eq!(rounds, [1, 2, 4, 8, 16, 32]);
-        assert_eq!(host.breaker.room(0), usize::MAX);
-        // The next outage begins with a short rest again.
-        for _ in 0..TRIPS_AFTER {
-            host.call(Health::Failing);
-        }
-        assert_eq!(host.breaker.opens_until(), Some(host.now + FIRST_REST));
-    }
-
-    #[test]
-    fn a_single_failure_among_answers_does_not_end_the_way_back() {
-        let mut host = Host::tripped();
-        host.wait(FIRST_REST);
-        (0..10).for_each(|_| host.call(Health::Alive));
-        host.call(Health::Failing);
-        assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::HalfOpen, 11));
-        (0..TRIPS_AFTER).for_each(|_| host.call(Health::Failing));
-        assert_eq!(host.breaker.state(), BreakerState::Open);
-    }
-
-    #[test]
-    fn calls_that_were_in_flight_when_it_opened_neither_fill_the_trial_nor_end_it() {
-        let mut host = Host::new();
-        let old: Vec<Heard> = (0..40).map(|_| host.begin()).collect();
-        (0..TRIPS_AFTER).for_each(|_| host.call(Health::Failing));
-        host.wait(FIRST_REST);
-        assert_eq!(host.breaker.room(0), 1);
-        old.into_iter().for_each(|call| host.end(call, Health::Failing));
-        assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::HalfOpen, 1));
-    }
-
-    #[test]
-    fn a_trial_that_was_not_made_makes_room_for_another() {
-        let mut host = Host::tripped();
-        host.wait(FIRST_REST);
-        let trial = host.begin();
-        assert_eq!(host.breaker.room(0), 0);
-        host.breaker.heard(trial, host.now, MIDDLE);
-        assert_eq!(host.breaker.room(0), 1);
-    }
-
-    #[rstest]
-    fn rests_differ_by_a_fifth_at_most(#[values(0.0, 0.5, 1.0, -3.0, 9.0, f64::NAN)] jitter: f64) {
-        let mut host = Host::new();
-        for _ in 0..TRIPS_AFTER {
-            let call = host.begin();
-            host.breaker.heard(Heard { health: Some(Health::Failing), ..call }, host.now, jitter);
-        }
-        let rest = host.breaker.opens_until().expect("it is open") - host.now;
-        assert!((0.799..=1.201).contains(&rest.as_secs_f64()), "{rest:?}");
-    }
-}
+mod tests;

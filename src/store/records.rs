@@ -41,6 +41,8 @@ pub struct LineRecord {
     pub rate_text: Option<u32>,
     pub rate_media: Option<u32>,
     pub paused_until: Option<OffsetDateTime>,
+    /// How long its pause still lasts by the database's clock.
+    pub pause_left: Option<Duration>,
     pub pause_reason: Option<String>,
 }
 

@@ -69,6 +69,10 @@ const KNOWN_ONLY_BY: &[(&str, &[&str])] = &[
     ("metrics_exporter_prometheus", &["src/metrics/"]),
 ];
 
+/// Modules whose decisions hang on no machine's wall clock: times come from the database, durations from the monotonic
+/// clock.
+const WITHOUT_WALL_CLOCK: &[&str] = &["dispatch", "policy", "graph", "broker"];
+
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("the folder is part of the repository") {
@@ -166,6 +170,19 @@ fn nothing_is_served_to_senders_that_the_document_does_not_say() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_decides_about_calls_reads_no_wall_clock() {
+    for path in sources(Path::new("src")) {
+        if !WITHOUT_WALL_CLOCK.contains(&module_of(&path).as_str()) || is_test(&path) {
+            continue;
+        }
+        let code = code(&path);
+        for clock in ["now_utc", "now_local", "SystemTime", "UtcDateTime", "UNIX_EPOCH"] {
+            assert!(!code.contains(clock), "{} reads a wall clock: {clock}", path.display());
+        }
+    }
 }
 
 #[test]

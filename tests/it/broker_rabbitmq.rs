@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
 use meta_dispatch::broker::rabbitmq::RabbitBroker;
@@ -347,6 +347,8 @@ async fn a_poisoned_job_is_dropped_and_the_next_one_is_delivered(#[case] body: &
     process.consume([5]);
     process.publish(5, 50);
     process.row(5, 50).await;
+    // Confirmed, so that they lie in the queue before the job, which travels on a connection of its own.
+    channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms are switched on");
     for _ in 0..20 {
         publish_raw(&channel, 5, body).await;
     }
@@ -376,5 +378,6 @@ async fn wait_for_queue(vhost: &Vhost, queue: &str) {
 async fn publish_raw(channel: &Channel, partition: i16, body: &[u8]) {
     let queue = format!("cdls.work.{}", Partition(partition));
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
-    channel.basic_publish("".into(), queue.into(), options, body, properties).await.expect("published");
+    let written = channel.basic_publish("".into(), queue.into(), options, body, properties).await;
+    written.expect("written").await.expect("published");
 }

@@ -541,10 +541,10 @@ async fn pauses_of_policy_only_grow_and_an_operators_replaces_any(#[case] backen
     let store = &fixture.store;
     let paused = async |line: i64| {
         let line = store.lines(&[LineId(line)]).await.expect("the store answers").remove(0);
-        (
-            line.paused_until.map(|until| (until - OffsetDateTime::now_utc()).whole_minutes()),
-            line.pause_reason,
-        )
+        let until = line.paused_until.map(|until| until - OffsetDateTime::now_utc());
+        let off = until.zip(line.pause_left).map(|(until, left)| (until - left).abs());
+        assert_eq!(until.is_some(), off.is_some_and(|off| off.whole_seconds() <= 1), "{line:?}");
+        (until.map(|until| until.whole_minutes()), line.pause_reason)
     };
     let hour = Duration::from_secs(3_600);
     store.pause(PauseScope::Line(LineId(1)), hour, "first").await.expect("lines can be paused");

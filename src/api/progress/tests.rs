@@ -23,6 +23,7 @@ fn line(id: i64) -> LineRecord {
         rate_text: None,
         rate_media: None,
         paused_until: None,
+        pause_left: None,
         pause_reason: None,
     }
 }

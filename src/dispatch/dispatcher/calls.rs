@@ -76,7 +76,7 @@ impl Dispatcher {
     }
 
     pub(super) fn begin(&mut self, call: PlannedCall) {
-        let ticket = Ticket::of(&call, self.breaker.begun());
+        let ticket = Ticket::of(&call, self.breaker.begun(call.begun.into_std()));
         self.tickets.insert(ticket.id, ticket.clone());
         METRICS.dispatch.in_flight.set(self.tickets.len() as f64);
         self.calls.spawn(send(self.send_context.clone(), ticket, call));

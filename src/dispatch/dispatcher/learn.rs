@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::Dispatcher;
@@ -138,12 +137,12 @@ impl Dispatcher {
     }
 
     fn configure(&mut self, asked: Vec<LineId>, records: Vec<LineRecord>, pause_written: bool) {
-        let (now, today) = (Instant::now(), OffsetDateTime::now_utc());
+        let now = Instant::now();
         let mut missing: HashSet<LineId> = asked.into_iter().collect();
         for record in records {
             missing.remove(&record.id);
             if let Some(line) = self.lines.get_mut(&record.id) {
-                if line.configure(&record, &self.options.limits, pause_written, now, today) {
+                if line.configure(&record, &self.options.limits, pause_written, now) {
                     // Gone only when the process ends.
                     let _ = self.channels.orders.send(Order::Resume(record.id));
                 }

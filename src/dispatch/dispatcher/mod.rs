@@ -157,7 +157,7 @@ impl Dispatcher {
 
     fn pump_line(&mut self, id: LineId, now: Instant) {
         let horizon = (self.progress.latency() * 2).clamp(SHORTEST_HORIZON, LONGEST_HORIZON);
-        let allowance = Allowance { free: self.free_permits() };
+        let allowance = Allowance { spare: self.spare_permits(), room: self.free_permits() };
         let Some(line) = self.lines.get_mut(&id).filter(|line| line.is_configured()) else { return };
         let mut steps = Steps::default();
         self.reserved -= line.reserved();
@@ -183,9 +183,14 @@ impl Dispatcher {
         steps.calls.into_iter().for_each(|call| self.begin(call));
     }
 
+    /// Permits that nobody holds.
+    fn spare_permits(&self) -> usize {
+        self.options.concurrency.saturating_sub(self.reserved + self.tickets.len())
+    }
+
+    /// Those of them that the breaker lets be used.
     fn free_permits(&self) -> usize {
-        let free = self.options.concurrency.saturating_sub(self.reserved + self.tickets.len());
-        free.min(self.breaker.room(self.reserved))
+        self.spare_permits().min(self.breaker.room(self.reserved))
     }
 
     fn tick(&mut self) {
@@ -213,7 +218,7 @@ impl Dispatcher {
     fn next_wake(&self) -> Instant {
         let line = self.wakes.first().map(|(at, _)| *at);
         let held = self.held.first_key_value().map(|((at, _), _)| *at);
-        let breaker = self.breaker.opens_until().map(Instant::from_std);
+        let breaker = self.breaker.wakes_at().map(Instant::from_std);
         [line, held, breaker].into_iter().flatten().fold(self.refresh_at, Instant::min)
     }
 

@@ -20,7 +20,7 @@ impl Dispatcher {
         }
     }
 
-    /// Tries a call again when the breaker has been open for long enough.
+    /// Suspects a host that answers nothing, and tries a call again when the breaker has been open for long enough.
     pub(super) fn tick_breaker(&mut self, now: Instant) {
         if self.breaker.tick(now.into_std()) {
             self.breaker_changed(now);
@@ -31,8 +31,11 @@ impl Dispatcher {
         let state = self.breaker.state();
         match state {
             BreakerState::Open => {
-                let rest = self.breaker.opens_until().map(|until| until.duration_since(now.into_std()));
+                let rest = self.breaker.wakes_at().map(|until| until.duration_since(now.into_std()));
                 tracing::warn!(?rest, "Graph fails call after call: the breaker is open, nothing is sent");
+            }
+            BreakerState::Stalled => {
+                tracing::info!("Graph answers none of the calls in flight: new ones are tried one at a time");
             }
             BreakerState::HalfOpen => tracing::info!("the breaker is half-open: a call is tried"),
             BreakerState::Closed => tracing::info!("Graph answers again: the breaker is closed"),

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::queue::Queue;
@@ -67,13 +66,16 @@ struct Config {
     paused_until: Option<Instant>,
 }
 
-/// The process's permits that nobody holds.
+/// What a line may take of the process's permits.
 ///
-/// A line may hold up to four times what is left free, its media up to twice: one busy line takes four fifths of all
+/// A line may hold up to four times what is left to spare, its media up to twice: one busy line takes four fifths of all
 /// permits, eight take 97 %, and a line that wakes up always finds some, even beside lines whose calls hang.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowance {
-    pub free: usize,
+    /// Permits that nobody holds.
+    pub spare: usize,
+    /// Calls that may begin: fewer, while the breaker lets them out one by one.
+    pub room: usize,
 }
 
 impl Allowance {
@@ -83,9 +85,15 @@ impl Allowance {
             Medium::Text => 4,
             Medium::Media => 2,
         };
-        let granted = self.free > 0 && held < (share * self.free).max(8);
-        self.free -= usize::from(granted);
+        let granted = self.room.min(self.spare) > 0 && held < (share * self.spare).max(8);
+        self.spare -= usize::from(granted);
+        self.room -= usize::from(granted);
         granted
+    }
+
+    fn give_back(&mut self) {
+        self.spare += 1;
+        self.room += 1;
     }
 }
 
@@ -141,7 +149,6 @@ impl Line {
         limits: &LimitSettings,
         pause_written: bool,
         now: Instant,
-        today: OffsetDateTime,
     ) -> bool {
         let ClassLimits { text, media } = limits.of(record.class);
         let limits = Limits::of(
@@ -169,10 +176,7 @@ impl Line {
                 .filter(|token| !token.expose_secret().trim().is_empty())
                 .map(|token| Sender { class: record.class, page_token: Arc::new(token.clone()) }),
             active: record.active && record.account_active,
-            paused_until: record
-                .paused_until
-                .and_then(|until| Duration::try_from(until - today).ok())
-                .map(|left| now + left.min(Duration::from_secs(365 * 86_400))),
+            paused_until: record.pause_left.map(|left| now + left.min(Duration::from_secs(365 * 86_400))),
         });
         let has = self.sender().map(|sender| sender.page_token.expose_secret().to_owned());
         let is_new = matches!((had, has), (Some(had), Some(has)) if had != has);
@@ -318,7 +322,7 @@ impl Line {
             }
             let Some(row) = self.queue.next(medium) else { return };
             let Some(left) = Duration::try_from(row.valid_for).ok().filter(|left| !left.is_zero()) else {
-                allowance.free += 1;
+                allowance.give_back();
                 self.queue.settle(row.lane, &row.dest, row.id);
                 steps.changes.push((Change::Expire { id: row.id, fence: row.fence }, row.waiter));
                 continue;

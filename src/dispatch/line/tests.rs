@@ -19,6 +19,7 @@ fn record(rate_text: Option<u32>) -> LineRecord {
         rate_text,
         rate_media: Some(10),
         paused_until: None,
+        pause_left: None,
         pause_reason: None,
     }
 }
@@ -34,7 +35,7 @@ fn line(record: &LineRecord) -> Line {
 }
 
 fn configure(line: &mut Line, record: &LineRecord) {
-    line.configure(record, &limits(), false, Instant::now(), OffsetDateTime::now_utc());
+    line.configure(record, &limits(), false, Instant::now());
 }
 
 fn row(id: i64, kind: MessageKind) -> ReadyRow {
@@ -57,7 +58,7 @@ fn row(id: i64, kind: MessageKind) -> ReadyRow {
 
 fn pump(line: &mut Line, free: usize) -> Steps {
     let mut steps = Steps::default();
-    line.pump(Instant::now(), HORIZON, Allowance { free }, &mut steps);
+    line.pump(Instant::now(), HORIZON, Allowance { spare: free, room: free }, &mut steps);
     steps
 }
 
@@ -194,6 +195,21 @@ async fn a_paused_line_claims_nothing_gives_claimed_rows_back_and_ends_its_pause
     assert_eq!(pump(&mut line, 10).claims.len(), 1);
 }
 
+#[rstest::rstest]
+#[case::and_that_of_this_machine_is_an_hour_behind(Some(time::Duration::hours(1)))]
+#[case::and_that_of_this_machine_is_an_hour_ahead(Some(time::Duration::hours(-1)))]
+#[tokio::test(start_paused = true)]
+async fn a_pause_lasts_as_long_as_the_databases_clock_says(#[case] off: Option<time::Duration>) {
+    let left = Duration::from_secs(5);
+    let paused_until = off.map(|off| time::OffsetDateTime::now_utc() + off + left);
+    let mut line = line(&LineRecord { paused_until, pause_left: Some(left), ..record(None) });
+    line.queue.offer(row(1, MessageKind::Text));
+    let steps = pump(&mut line, 10);
+    assert_eq!((steps.claims.len(), steps.wake), (0, Some(Instant::now() + left)));
+    tokio::time::sleep(left).await;
+    assert_eq!(pump(&mut line, 10).claims.len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_was_answered_too_late_is_given_back() {
     let mut line = line(&record(None));
@@ -249,6 +265,22 @@ async fn a_line_leaves_permits_for_others() {
     assert!((15..=25).contains(&free), "{free} of 100 permits are left for others");
     assert!(pump(&mut line, free).wants_permits);
     assert!(!pump(&mut line, 100).claims.is_empty(), "it goes on when permits come free");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_one_call_that_the_breaker_lets_out_may_be_of_a_line_whose_calls_hang() {
+    let mut line = line(&record(Some(300)));
+    (1..=100).for_each(|id| line.queue.offer(row(id, MessageKind::Text)));
+    while line.permits() < 30 {
+        let spare = 1_000 - line.permits();
+        let steps = pump(&mut line, spare);
+        steps.claims.iter().for_each(|row| drop(line.claim_answered(row.id, true)));
+        tokio::time::sleep(Duration::from_millis(4)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut steps = Steps::default();
+    line.pump(Instant::now(), HORIZON, Allowance { spare: 970, room: 1 }, &mut steps);
+    assert_eq!((steps.claims.len(), steps.wants_permits), (1, true));
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,6 +29,14 @@ fn client(base_url: &str) -> GraphClient {
 }
 
 async fn send_with(client: &GraphClient, token: &str) -> CallResult {
+    send_while(client, token, || true).await.expect("it may be written")
+}
+
+async fn send_while(
+    client: &GraphClient,
+    token: &str,
+    may_begin: fn() -> bool,
+) -> Result<CallResult, Withheld> {
     let page_token = SecretString::from(token);
     let call = Call {
         class: Class::Messenger,
@@ -37,7 +45,9 @@ async fn send_with(client: &GraphClient, token: &str) -> CallResult {
         mdata: "the private text",
         page_token: &page_token,
     };
-    tokio::time::timeout(DEADLINE, client.send(&call)).await.expect("a call ends within its own timeout")
+    tokio::time::timeout(DEADLINE, client.send(&call, may_begin))
+        .await
+        .expect("a call ends within its own timeout")
 }
 
 async fn send(client: &GraphClient) -> CallResult {
@@ -450,4 +460,32 @@ async fn a_reused_connection_that_breaks_under_a_call_is_a_cut_and_the_call_is_n
     cut(send(&client).await);
     assert_eq!(requests.load(Ordering::SeqCst), 2);
     answer(send(&client).await);
+}
+
+#[tokio::test]
+async fn a_call_that_may_not_begin_any_more_writes_nothing_and_its_connection_is_not_used_again() {
+    let (report, mut reports) = mpsc::unbounded_channel();
+    let base = serve(move |mut stream| {
+        let report = report.clone();
+        async move {
+            let mut requests = 0;
+            while read_request(&mut stream).await.is_some() {
+                requests += 1;
+                stream.write_all(ok("{}").as_bytes()).await.expect("the client reads");
+            }
+            report.send(requests).expect("the test listens");
+        }
+    })
+    .await;
+    let client = client(&base);
+    // On a fresh connection, and on one that was used before.
+    assert_eq!(send_while(&client, TOKEN, || false).await.expect_err("withheld"), Withheld);
+    answer(send(&client).await);
+    assert_eq!(send_while(&client, TOKEN, || false).await.expect_err("withheld"), Withheld);
+    let mut connections = Vec::new();
+    for _ in 0..2 {
+        let requests = tokio::time::timeout(DEADLINE, reports.recv()).await.expect("it is closed");
+        connections.push(requests.expect("the server runs"));
+    }
+    assert_eq!(connections, [0, 1], "not a byte of the calls that were withheld");
 }

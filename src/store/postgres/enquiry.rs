@@ -1,8 +1,7 @@
 //! An account's messages by filter, newest first. Each way to find them walks one index backwards.
 //!
 //! Rows of one account (or of one campaign) stand in the index in groups, by line and status. The few groups are found
-//! by probing; the newest id of each says below which id no group can contribute to the page, so that a page costs
-//! about as many index entries as it has rows, however the groups are mixed.
+//! by probing; only those with the newest rows, as many as the page is long, can contribute to it, each at most a page.
 
 use sqlx::PgPool;
 
@@ -32,44 +31,89 @@ macro_rules! by_column {
 const BY_MSG_ID: &str = by_column!("msg_id", "dest");
 const BY_DEST: &str = by_column!("dest", "msg_id");
 
-/// Account $1, below id $2, at most $3 rows, lines $4 to $5, status $6 (NULL is any). `offset 0` makes each row a look-up
-/// by its id, whatever the planner expects of the list.
+/// Account $1, below id $2, at most $3 rows, lines $4 to $5, status $6 (NULL is any), campaign $7. `$where` and `$group`,
+/// whose values for a group are `$of_pair`, are the columns of the index before the status; `$newest_first` is its order
+/// from the end.
+///
+/// The status is compared twice, because a planner that is told that it is constant takes the order of the primary key,
+/// and walks over the newer rows of all other groups. `offset 0` makes each row a look-up by its id, whatever the planner
+/// expects of the list.
 macro_rules! by_group {
-    ($where:literal, $group:literal, $pair:literal) => {
+    ($where:literal, $group:literal, $of_pair:literal, $newest_first:literal) => {
         concat!(
             "with recursive pair as (
-                (select ", $group, " from cdls where cdcs_id = $1 and ", $where, " v8l_id between $4 and $5
-                 order by ", $group, " limit 1)
+                (select ",
+            $group,
+            ", status from cdls where cdcs_id = $1 and ",
+            $where,
+            " v8l_id between $4 and $5
+                 order by ",
+            $group,
+            ", status limit 1)
                 union all
                 select next.* from pair cross join lateral (
-                    select ", $group, " from cdls
-                    where cdcs_id = $1 and ", $where, " v8l_id <= $5 and (", $group, ") > (", $pair, ")
-                    order by ", $group, " limit 1) as next),
+                    select ",
+            $group,
+            ", status from cdls
+                    where cdcs_id = $1 and ",
+            $where,
+            " v8l_id <= $5
+                      and (",
+            $group,
+            ", status) > (",
+            $of_pair,
+            ", pair.status)
+                    order by ",
+            $group,
+            ", status limit 1) as next),
             newest as materialized (
                 select pair.*, top.cdls_id from pair cross join lateral (
                     select cdls_id from cdls
-                    where cdcs_id = $1 and ", $where, " (", $group, ") = (", $pair, ") and cdls_id < $2
-                    order by cdls_id desc limit 1) as top
+                    where cdcs_id = $1 and ",
+            $where,
+            " (",
+            $group,
+            ") = (",
+            $of_pair,
+            ")
+                      and (status, cdls_id) < (pair.status, $2) and status >= pair.status
+                    order by ",
+            $newest_first,
+            " limit 1) as top
                 where $6::text is null or pair.status = $6),
-            lowest as materialized (
-                select coalesce((select cdls_id from newest order by cdls_id desc offset $3 - 1 limit 1), 0) as cdls_id),
+            newer as materialized (select * from newest order by cdls_id desc limit $3),
             listed as materialized (
-                select id.cdls_id from newest as pair cross join lowest cross join lateral (
+                select id.cdls_id from newer as pair cross join lateral (
                     select cdls_id from cdls
-                    where cdcs_id = $1 and ", $where, " (", $group, ") = (", $pair, ")
-                      and cdls_id between lowest.cdls_id and pair.cdls_id
-                    order by cdls_id desc limit $3) as id
+                    where cdcs_id = $1 and ",
+            $where,
+            " (",
+            $group,
+            ") = (",
+            $of_pair,
+            ")
+                      and (status, cdls_id) <= (pair.status, pair.cdls_id) and status >= pair.status
+                    order by ",
+            $newest_first,
+            " limit $3) as id
                 order by id.cdls_id desc limit $3)
             select c.* from listed cross join lateral (
-                select ", log_columns!(), " from cdls where cdls_id = listed.cdls_id offset 0) as c
+                select ",
+            log_columns!(),
+            " from cdls where cdls_id = listed.cdls_id offset 0) as c
             order by c.cdls_id desc"
         )
     };
 }
 
-const BY_ACCOUNT: &str = by_group!("", "v8l_id, status", "pair.v8l_id, pair.status");
-const BY_CAMPAIGN: &str =
-    by_group!("cp_id = $7 and", "v8l_id, media, status", "pair.v8l_id, pair.media, pair.status");
+const BY_ACCOUNT: &str =
+    by_group!("", "v8l_id", "pair.v8l_id", "cdcs_id desc, v8l_id desc, status desc, cdls_id desc");
+const BY_CAMPAIGN: &str = by_group!(
+    "cp_id = $7 and",
+    "v8l_id, media",
+    "pair.v8l_id, pair.media",
+    "cdcs_id desc, cp_id desc, v8l_id desc, media desc, status desc, cdls_id desc"
+);
 
 pub async fn messages(
     pool: &PgPool,

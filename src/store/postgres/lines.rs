@@ -38,6 +38,10 @@ fn line(row: &PgRow) -> Result<LineRecord, StoreError> {
         rate_text: rate("v8l_rate_text")?,
         rate_media: rate("v8l_rate_media")?,
         paused_until: rows::get(row, "paused_until")?,
+        pause_left: rows::get::<Option<i64>>(row, "pause_left")?
+            .and_then(|left| u64::try_from(left).ok())
+            .filter(|left| *left > 0)
+            .map(Duration::from_millis),
         pause_reason: rows::get(row, "v8l_pause_reason")?,
     })
 }
@@ -47,9 +51,10 @@ pub async fn lines(pool: &PgPool, ids: Option<&[LineId]>) -> Result<Vec<LineReco
     let found = sqlx::query(
         "select l.v8l_id, l.cdcs_id, l.v8l_name, l.v8l_class, l.v8l_active, a.cdcs_active, l.v8l_wa_api_key,
                 l.v8l_fb_page_id, l.v8l_ig_account_id, l.v8l_rate_text, l.v8l_rate_media,
-                case when l.v8l_paused_until > '-infinity' then least(l.v8l_paused_until, $2::text::timestamptz) end as paused_until,
-                l.v8l_pause_reason
-         from cd_v8_line l join account a using (cdcs_id)
+                p.paused_until, (extract(epoch from p.paused_until - now()) * 1000)::bigint as pause_left, l.v8l_pause_reason
+         from cd_v8_line l join account a using (cdcs_id), lateral (
+             select case when l.v8l_paused_until > '-infinity' then least(l.v8l_paused_until, $2::text::timestamptz) end
+             as paused_until) p
          where $1::bigint[] is null or l.v8l_id = any($1) order by l.v8l_id",
     )
     .bind(ids.map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>()))

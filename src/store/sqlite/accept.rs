@@ -10,6 +10,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 use super::clock::{self, Now};
 use super::error::{begin, commit, failed};
 use super::once;
+use crate::failpoint;
 use crate::message::{MessageId, Submission};
 use crate::store::{Inserted, NewMessage, StoreError};
 
@@ -45,6 +46,7 @@ pub async fn accept(writer: &SqlitePool, messages: &[NewMessage]) -> Result<Vec<
         });
     }
     once::remember(&mut transaction, now, messages, &inserted).await?;
+    failpoint::hit("after_insert");
     commit(transaction).await?;
     Ok(inserted)
 }

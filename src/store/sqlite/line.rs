@@ -136,10 +136,11 @@ pub async fn set_page_token(
 
 /// A line of a class that this version does not know is left out.
 fn records(rows: &[SqliteRow]) -> Result<Vec<LineRecord>, StoreError> {
-    rows.iter().filter_map(|row| record(row).map_err(failed).transpose()).collect()
+    let now = Now::read();
+    rows.iter().filter_map(|row| record(row, now).map_err(failed).transpose()).collect()
 }
 
-fn record(row: &SqliteRow) -> Result<Option<LineRecord>, sqlx::Error> {
+fn record(row: &SqliteRow, now: Now) -> Result<Option<LineRecord>, sqlx::Error> {
     let id = LineId(row.try_get("v8l_id")?);
     let class = match text(row, "class")?.unwrap_or_default().parse() {
         Ok(class) => class,
@@ -148,6 +149,7 @@ fn record(row: &SqliteRow) -> Result<Option<LineRecord>, sqlx::Error> {
             return Ok(None);
         }
     };
+    let paused_until = pause_end(row, id)?;
     Ok(Some(LineRecord {
         id,
         account: AccountId(row.try_get("cdcs_id")?),
@@ -160,7 +162,10 @@ fn record(row: &SqliteRow) -> Result<Option<LineRecord>, sqlx::Error> {
         instagram_account_id: text(row, "instagram_account_id")?,
         rate_text: rate(row, id, "rate_text")?,
         rate_media: rate(row, id, "rate_media")?,
-        paused_until: pause_end(row, id)?,
+        paused_until,
+        pause_left: paused_until
+            .and_then(|until| Duration::try_from(now.until(until)).ok())
+            .filter(|left| !left.is_zero()),
         pause_reason: text(row, "pause_reason")?,
     }))
 }

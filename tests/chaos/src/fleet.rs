@@ -18,6 +18,8 @@ pub const INGESTS: usize = 2;
 pub const WORKERS: usize = 3;
 const STOPS_WITHIN: Duration = Duration::from_secs(40);
 const SIGABRT: i32 = 6;
+/// The product's exit code when a second signal cut its orderly stop short.
+const TOLD_TWICE: i32 = 130;
 
 /// How the product is set up, beside what is the same in every run.
 pub struct Setup {
@@ -189,17 +191,30 @@ impl Fleet {
         Ok(Some(slot))
     }
 
-    /// SIGTERM, and waits for the end; the slot, to be started again.
-    pub async fn stop(&self, is_ingest: bool, nth: usize) -> anyhow::Result<Option<usize>> {
+    /// SIGTERM, perhaps another a while later, and waits for the end; the slot, to be started again.
+    pub async fn stop(
+        &self,
+        is_ingest: bool,
+        nth: usize,
+        again: Option<Duration>,
+    ) -> anyhow::Result<Option<usize>> {
         let Some(slot) = self.up(is_ingest, nth) else { return Ok(None) };
         let (child, failpoint) = {
             let mut slots = lock(&self.0.slots);
             (slots[slot].child.take(), slots[slot].failpoint.take())
         };
         if let Some(mut child) = child {
+            let mut good: &[i32] = &[0];
             signal("TERM", child.id().unwrap_or_default()).await?;
+            if let Some(again) = again {
+                good = &[0, TOLD_TWICE];
+                // It may have ended meanwhile.
+                if tokio::time::timeout(again, child.wait()).await.is_err() {
+                    signal("TERM", child.id().unwrap_or_default()).await?;
+                }
+            }
             match tokio::time::timeout(STOPS_WITHIN, child.wait()).await {
-                Ok(status) => self.ended(slot, status?, failpoint, true),
+                Ok(status) => self.ended(slot, status?, failpoint, good),
                 Err(_) => {
                     lock(&self.0.record).unexpected.push(format!("{} does not stop", name(slot)));
                     child.kill().await?;
@@ -234,21 +249,22 @@ impl Fleet {
                     })
                 };
                 if let Some((status, failpoint)) = ended {
-                    self.ended(slot, status, failpoint, false);
+                    self.ended(slot, status, failpoint, &[]);
                     self.start(slot, may_fail)?;
                 }
             }
         }
     }
 
-    fn ended(&self, slot: usize, status: ExitStatus, failpoint: Option<String>, asked: bool) {
+    /// `good`: the exit codes of a process that was asked to end.
+    fn ended(&self, slot: usize, status: ExitStatus, failpoint: Option<String>, good: &[i32]) {
         let mut record = lock(&self.0.record);
         match failpoint {
             Some(step) if status.signal() == Some(SIGABRT) => {
                 let step = step.split(':').next().unwrap_or_default().to_owned();
                 *record.died_at.entry(step).or_default() += 1;
             }
-            _ if asked && status.success() => {}
+            _ if status.code().is_some_and(|code| good.contains(&code)) => {}
             _ => record.unexpected.push(format!("{} ended by itself: {status}", name(slot))),
         }
     }

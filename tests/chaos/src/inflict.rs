@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use tokio::task::JoinSet;
 
 use crate::fleet::Fleet;
-use crate::plan::{Fault, Link, Step};
+use crate::plan::{Alarm, Fault, Link, Step};
 use crate::proxy::Proxy;
 use crate::servers::{Server, signal};
 
@@ -89,7 +89,14 @@ async fn inflict(ground: &Ground, fault: Fault, journal: &Journal) -> anyhow::Re
         }
         Fault::StopIngest(n) | Fault::StopWorker(n) => {
             journal.note(fault);
-            if let Some(slot) = fleet.stop(matches!(fault, Fault::StopIngest(_)), n).await? {
+            if let Some(slot) = fleet.stop(matches!(fault, Fault::StopIngest(_)), n, None).await? {
+                fleet.start(slot, true)?;
+            }
+        }
+        Fault::StopIngestTwice(n, again) | Fault::StopWorkerTwice(n, again) => {
+            journal.note(fault);
+            let is_ingest = matches!(fault, Fault::StopIngestTwice(..));
+            if let Some(slot) = fleet.stop(is_ingest, n, Some(again)).await? {
                 fleet.start(slot, true)?;
             }
         }
@@ -106,6 +113,21 @@ async fn inflict(ground: &Ground, fault: Fault, journal: &Journal) -> anyhow::Re
             journal.note(fault);
             // The broker may be away: then there is nothing to purge.
             let _ = spoil_queues(&ground.amqp_url, fault).await;
+        }
+        Fault::Alarm(alarm, length) => {
+            let (alarming, usual) = match alarm {
+                Alarm::Memory => {
+                    (["set_vm_memory_high_watermark", "0"], ["set_vm_memory_high_watermark", "0.4"])
+                }
+                Alarm::Disk => {
+                    (["set_disk_free_limit", "1000000000000000"], ["set_disk_free_limit", "50000000"])
+                }
+            };
+            // The node is not killed between: commands wait until it is up again, and it comes back without an alarm.
+            ground.rabbitmq.lock().await.control(&alarming).await?;
+            journal.note(fault);
+            tokio::time::sleep(length).await;
+            ground.rabbitmq.lock().await.control(&usual).await?;
         }
         Fault::TerminateBackends => {
             journal.note(fault);

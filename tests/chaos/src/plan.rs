@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 
 use crate::defects::Defect;
@@ -18,10 +18,15 @@ pub enum Fault {
     KillPostgres,
     StopIngest(usize),
     StopWorker(usize),
+    /// SIGTERM, and another this much later, which ends the process at once.
+    StopIngestTwice(usize, Duration),
+    StopWorkerTwice(usize, Duration),
     /// SIGSTOP, and SIGCONT after this long, which is past the lease.
     FreezeWorker(usize, Duration),
     PurgeQueues,
     DeleteQueues,
+    /// The broker's node takes no messages for this long: a limit is set so that it alarms at once.
+    Alarm(Alarm, Duration),
     /// `pg_terminate_backend` for every connection of the product.
     TerminateBackends,
     Cut(Link),
@@ -40,6 +45,13 @@ pub enum Link {
     Graph,
 }
 
+/// What the broker's node is made to run out of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alarm {
+    Memory,
+    Disk,
+}
+
 impl Fault {
     /// What the report calls it.
     pub fn name(self) -> &'static str {
@@ -50,9 +62,13 @@ impl Fault {
             Fault::KillPostgres => "kill -9 postmaster",
             Fault::StopIngest(_) => "SIGTERM ingest",
             Fault::StopWorker(_) => "SIGTERM worker",
+            Fault::StopIngestTwice(..) => "SIGTERM twice ingest",
+            Fault::StopWorkerTwice(..) => "SIGTERM twice worker",
             Fault::FreezeWorker(..) => "SIGSTOP worker past its lease",
             Fault::PurgeQueues => "work queues purged",
             Fault::DeleteQueues => "work queues deleted",
+            Fault::Alarm(Alarm::Memory, _) => "broker memory alarm",
+            Fault::Alarm(Alarm::Disk, _) => "broker disk alarm",
             Fault::TerminateBackends => "pg_terminate_backend",
             Fault::Cut(Link::Amqp) => "AMQP cut",
             Fault::Cut(Link::Postgres) => "PostgreSQL cut",
@@ -125,12 +141,12 @@ const KILLS_A_BROKER: usize = 20;
 pub fn tier(seed: u64, kills: usize, longest: Duration) -> Vec<Step> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut steps = Vec::new();
-    let mut killed = 0;
+    let (mut killed, mut others) = (0, Vec::new());
     while killed < kills {
         let fault = match rng.random_bool(0.6) {
             true if killed % KILLS_A_BROKER == KILLS_A_BROKER / 2 => Fault::KillBroker,
             true => kill(&mut rng),
-            false => other(&mut rng),
+            false => other(&mut rng, &mut others),
         };
         killed += usize::from(fault.is_kill());
         steps.push(Step { after: milliseconds(&mut rng, 50, longest.as_millis() as u64), fault });
@@ -160,20 +176,61 @@ fn kill(rng: &mut StdRng) -> Fault {
     }
 }
 
-fn other(rng: &mut StdRng) -> Fault {
-    let link = *[Link::Amqp, Link::Postgres, Link::Graph].choose(rng).unwrap_or(&Link::Amqp);
-    match rng.random_range(0..100) {
-        0..12 => Fault::StopWorker(rng.random_range(0..3)),
-        12..18 => Fault::StopIngest(rng.random_range(0..2)),
-        18..34 => Fault::FreezeWorker(rng.random_range(0..3), milliseconds(rng, 1_200, 3_000)),
-        34..41 => Fault::PurgeQueues,
-        41..48 => Fault::DeleteQueues,
-        48..58 => Fault::TerminateBackends,
-        58..70 => Fault::Cut(link),
-        70..78 => Fault::Delay(link, milliseconds(rng, 20, 300), milliseconds(rng, 500, 2_000)),
-        78..90 => Fault::Blackhole(link, milliseconds(rng, 300, 2_500)),
-        _ => Fault::DropAcks(milliseconds(rng, 500, 4_000)),
+/// Makes a fault of one kind.
+type Kind = fn(&mut StdRng) -> Fault;
+
+/// The faults that kill nothing from outside, the more frequent ones more than once. They come in rounds, each shuffled,
+/// so that a short run too meets nearly all of them.
+const OTHERS: [Kind; 21] = [
+    stop_worker,
+    stop_worker,
+    |rng| Fault::StopIngest(rng.random_range(0..2)),
+    |rng| Fault::StopWorkerTwice(rng.random_range(0..3), milliseconds(rng, 5, 300)),
+    |rng| Fault::StopIngestTwice(rng.random_range(0..2), milliseconds(rng, 5, 300)),
+    freeze,
+    freeze,
+    freeze,
+    |_| Fault::PurgeQueues,
+    |_| Fault::DeleteQueues,
+    |rng| Fault::Alarm(Alarm::Memory, milliseconds(rng, 500, 4_000)),
+    |rng| Fault::Alarm(Alarm::Disk, milliseconds(rng, 500, 4_000)),
+    |_| Fault::TerminateBackends,
+    |_| Fault::TerminateBackends,
+    |rng| Fault::Cut(link(rng)),
+    |rng| Fault::Cut(link(rng)),
+    |rng| Fault::Delay(link(rng), milliseconds(rng, 20, 300), milliseconds(rng, 500, 2_000)),
+    blackhole,
+    blackhole,
+    drop_acks,
+    drop_acks,
+];
+
+fn other(rng: &mut StdRng, round: &mut Vec<Kind>) -> Fault {
+    if round.is_empty() {
+        round.extend(OTHERS);
+        round.shuffle(rng);
     }
+    round.pop().map_or(Fault::PurgeQueues, |kind| kind(rng))
+}
+
+fn stop_worker(rng: &mut StdRng) -> Fault {
+    Fault::StopWorker(rng.random_range(0..3))
+}
+
+fn freeze(rng: &mut StdRng) -> Fault {
+    Fault::FreezeWorker(rng.random_range(0..3), milliseconds(rng, 1_200, 3_000))
+}
+
+fn blackhole(rng: &mut StdRng) -> Fault {
+    Fault::Blackhole(link(rng), milliseconds(rng, 300, 2_500))
+}
+
+fn drop_acks(rng: &mut StdRng) -> Fault {
+    Fault::DropAcks(milliseconds(rng, 500, 4_000))
+}
+
+fn link(rng: &mut StdRng) -> Link {
+    *[Link::Amqp, Link::Postgres, Link::Graph].choose(rng).unwrap_or(&Link::Amqp)
 }
 
 pub fn milliseconds(rng: &mut StdRng, from: u64, to: u64) -> Duration {

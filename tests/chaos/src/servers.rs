@@ -61,6 +61,21 @@ impl Server {
         Ok(())
     }
 
+    /// Runs a command of `rabbitmqctl` on the broker's node.
+    pub async fn control(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let output = Command::new(self.folder.join("rabbitmqctl"))
+            .arg("--quiet")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        if !output.status.success() {
+            bail!("rabbitmqctl {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
     fn spawn(&self) -> anyhow::Result<Child> {
         let log = std::fs::File::options()
             .create(true)

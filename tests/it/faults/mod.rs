@@ -1,6 +1,7 @@
 //! Faults, one kind a file: what each does to the promise that nothing is lost and nothing is sent twice unaccounted.
 
 mod broker;
+mod clock;
 mod database;
 mod full_disk;
 mod lifecycle;
@@ -8,3 +9,5 @@ mod model;
 mod orphans;
 mod outage;
 mod results;
+#[cfg(debug_assertions)]
+mod steps;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use meta_dispatch::message::{Class, MessageId, Status};
 use meta_dispatch::store::LogRow;
 use rstest::rstest;
@@ -79,6 +80,35 @@ async fn an_outage_of_timeouts_costs_few_unknown_outcomes_and_the_rest_is_sent_w
         assert_eq!(row.attempts, 1, "waiting spends no attempts: {row:?}");
         let delivered = pipeline.simulator.delivered_to(&row.dest);
         assert_eq!(delivered, usize::from(row.status == Status::Ok), "{row:?}");
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_that_swallows_requests_costs_what_went_out_before_it_was_suspected() {
+    let host = GraphHost::start(Mood::Silent).await;
+    let base_url = host.base_url();
+    let settings = [("graph.base_url", base_url.as_str()), ("graph.timeout", "4s")];
+    let pipeline = Pipeline::start_with(Backend::Embedded, &settings).await;
+    host.stands_for(pipeline.simulator.address());
+    // Fast enough to have 400 calls in flight until the first of them is given up.
+    let line = pipeline.add_limited_line(Class::Messenger, "EAAswallowed", Some(100)).await;
+    let recipients: Vec<String> = (0..450).map(|n| format!("r{n}")).collect();
+    let ids = join_all(recipients.iter().map(|dest| pipeline.submit_on(line, dest, "hello"))).await;
+    graph_is(&pipeline, "stalled").await;
+    graph_is(&pipeline, "open").await;
+    host.turn(Mood::Forwarding);
+    let rows = outcomes(&pipeline, ids).await;
+    let unknown = rows.iter().filter(|row| row.status == Status::Unknown).count();
+    assert!(unknown <= 200, "{unknown} messages with an unknown outcome");
+    for row in rows {
+        assert!(matches!(row.status, Status::Ok | Status::Unknown), "{row:?}");
+        assert_eq!(row.attempts, 1, "waiting spends no attempts: {row:?}");
+        assert_eq!(
+            pipeline.simulator.delivered_to(&row.dest),
+            usize::from(row.status == Status::Ok),
+            "{row:?}"
+        );
     }
     pipeline.stop().await;
 }

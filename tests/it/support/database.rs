@@ -38,7 +38,7 @@ impl Database {
     }
 
     /// Runs a statement in this database.
-    pub async fn execute(&self, statement: &'static str) {
+    pub async fn execute(&self, statement: &str) {
         let mut connection = PgConnection::connect(self.url.as_str()).await.expect("PostgreSQL answers");
         sqlx::raw_sql(statement).execute(&mut connection).await.expect("the statement works");
     }

@@ -183,7 +183,7 @@ impl Pipeline {
     }
 
     /// Runs a statement as another program would.
-    pub async fn execute(&self, statement: &'static str) {
+    pub async fn execute(&self, statement: &str) {
         match &self.database {
             Some(database) => database.execute(statement).await,
             None => {

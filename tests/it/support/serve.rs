@@ -58,18 +58,26 @@ impl Serve {
     }
 
     pub fn restart(&mut self) {
-        self.child = spawn(&self.folder, &self.simulator, self.http, self.admin);
+        self.start_again(&[]);
+    }
+
+    /// Starts the process again, with these in its environment.
+    pub fn start_again(&mut self, variables: &[(&str, &str)]) {
+        let mut command = command(&self.folder, &self.simulator, self.http, self.admin);
+        self.child = command.envs(variables.iter().copied()).spawn().expect("the program runs");
+    }
+
+    /// Ends the process and starts it again, with these in its environment.
+    pub async fn restart_with(&mut self, variables: &[(&str, &str)]) {
+        self.signal("TERM");
+        self.ended().await;
+        self.start_again(variables);
+        self.is_up().await;
     }
 
     /// Ends the process and starts it again on RabbitMQ.
     pub async fn restart_on(&mut self, vhost: &Vhost) {
-        self.signal("TERM");
-        self.ended().await;
-        let url = vhost.url();
-        let mut command = command(&self.folder, &self.simulator, self.http, self.admin);
-        command.env("META_DISPATCH__BROKER__URL", url.expose_secret());
-        self.child = command.spawn().expect("the program runs");
-        self.is_up().await;
+        self.restart_with(&[("META_DISPATCH__BROKER__URL", vhost.url().expose_secret())]).await;
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -105,6 +113,19 @@ impl Serve {
             .await
             .expect("answers are JSON");
         Some(MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"))).filter(|id| id.0 > 0)
+    }
+
+    /// Submits with an idempotency key; the row's id, unless no answer comes that names one.
+    pub async fn submit_with_key(&self, key: &str, parameters: &Value) -> Option<MessageId> {
+        let answer = reqwest::Client::new()
+            .post(format!("http://127.0.0.1:{}/api/v2/MakeMessenger.php?tsid={}", self.http, self.tsid))
+            .header("Idempotency-Key", key)
+            .json(parameters)
+            .send()
+            .await
+            .ok()?;
+        let answer: Value = answer.json().await.ok()?;
+        answer["return"]["cdls_id"].as_i64().filter(|id| *id > 0).map(MessageId)
     }
 
     pub fn pid(&self) -> u32 {
@@ -161,13 +182,13 @@ pub fn spawn(folder: &tempfile::TempDir, simulator: &Simulator, http: u16, admin
     command(folder, simulator, http, admin).spawn().expect("the program runs")
 }
 
-/// The shell makes the program see a write beyond a file size limit as an error, and not die of it.
+/// No core dumps: some tests end the program with an abort. The shell makes the program see a write beyond a file size limit as an error, and not die of it.
 fn command(folder: &tempfile::TempDir, simulator: &Simulator, http: u16, admin: u16) -> Command {
     let printed = std::fs::File::options().create(true).append(true).open(folder.path().join(PRINTED));
     let printed = printed.expect("a file in a folder of ours");
     let mut command = Command::new("sh");
     command
-        .args(["-c", r#"trap '' XFSZ; exec "$0" serve"#, env!("CARGO_BIN_EXE_meta-dispatch")])
+        .args(["-c", r#"trap '' XFSZ; ulimit -c 0; exec "$0" serve"#, env!("CARGO_BIN_EXE_meta-dispatch")])
         .current_dir(folder.path())
         .env("META_DISPATCH__DATABASE__URL", database(folder))
         .env("META_DISPATCH__GRAPH__BASE_URL", simulator.base_url())

@@ -1,0 +1,88 @@
+//! Steps of the database's clock, forward and back by an hour. As nobody can step the clock of a machine that others use,
+//! every time in the database is moved the other way, which is the same to whoever compares.
+
+use std::time::Duration;
+
+use meta_dispatch::message::{Class, Status};
+use rstest::rstest;
+use serde_json::json;
+
+use crate::support::pipeline::{Backend, Pipeline, eventually};
+
+/// All that the store compares with its clock.
+const TIMES: &[(&str, &str)] = &[
+    ("worker_presence", "expires_at"),
+    ("partition_lease", "expires_at"),
+    ("cdls", "next_at"),
+    ("cdls", "expires_at"),
+    ("cdls", "call_deadline"),
+    ("cd_v8_line", "v8l_paused_until"),
+];
+
+/// What has the effect of a step of the database's clock.
+async fn step(pipeline: &Pipeline, backend: Backend, hours: i32) {
+    for (table, column) in TIMES {
+        let moved = match backend {
+            Backend::Embedded => format!("strftime('%Y-%m-%dT%H:%M:%fZ', {column}, '{} hours')", -hours),
+            Backend::Servers => format!("{column} - {hours} * interval '1 hour'"),
+        };
+        pipeline.execute(&format!("update {table} set {column} = {moved} where {column} is not null")).await;
+    }
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_of_the_databases_clock_loses_no_call_in_flight_and_stops_nobody(
+    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
+    #[values(1, -1)] hours: i32,
+) {
+    let pipeline = Pipeline::start(backend).await;
+    pipeline.simulator.set_latency(Duration::from_secs(1), Duration::ZERO);
+    let mut ids = Vec::new();
+    for n in 0..10 {
+        ids.push(pipeline.submit(&format!("r{n}"), "hello").await);
+    }
+    eventually("the calls", || async {
+        let calls = pipeline.simulator.counts().calls;
+        if calls == 10 { Ok(()) } else { Err(format!("{calls} calls")) }
+    })
+    .await;
+    step(&pipeline, backend, hours).await;
+    for n in 0..10 {
+        // To the same recipients, behind the calls in flight, and to others.
+        ids.push(pipeline.submit(&format!("r{n}"), "again").await);
+        ids.push(pipeline.submit(&format!("s{n}"), "hello").await);
+    }
+    for id in ids {
+        let row = pipeline.expect_ok(id).await;
+        assert_eq!((row.attempts, row.ambiguous_attempts), (1, 0), "{row:?}");
+    }
+    assert_eq!(pipeline.simulator.counts().calls, 30);
+    pipeline.stop().await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_scheduled_and_a_pause_end_by_the_databases_clock(
+    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
+) {
+    let pipeline = Pipeline::start(backend).await;
+    let in_half_an_hour = time::OffsetDateTime::now_utc() + time::Duration::minutes(30);
+    let scheduled = json!({
+        "app_id": pipeline.messenger.0, "dest": "ann", "mdata": "hi", "send_at": in_half_an_hour.unix_timestamp(),
+    });
+    let (_, answer) = pipeline.post(Class::Messenger, scheduled).await;
+    let scheduled = meta_dispatch::message::MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"));
+    let paused = pipeline.add_line(Class::Messenger, "EAApaused").await;
+    let half_an_hour = Some(Duration::from_secs(1_800));
+    assert!(pipeline.store.pause_line(paused, half_an_hour, "for a test").await.expect("the store answers"));
+    let waits = pipeline.submit_on(paused, "bob", "hi").await;
+    pipeline.expect_ok(pipeline.submit("eve", "hi").await).await;
+    for id in [scheduled, waits] {
+        assert_eq!(pipeline.row(id).await.status, Status::Pending);
+    }
+    step(&pipeline, backend, 1).await;
+    pipeline.expect_ok(scheduled).await;
+    pipeline.expect_ok(waits).await;
+    pipeline.stop().await;
+}
