@@ -24,8 +24,8 @@ use crate::{Arguments, report};
 
 /// The share of processes started that get a failpoint.
 const WITH_FAILPOINT: f64 = 0.6;
-/// How long nothing may change before rows that are not final count as stuck. A claim of a dead worker takes up to 14 s
-/// (call deadline 4 s, looked for every 10 s), a line's pause a few seconds.
+/// How long nothing may change before rows that are not final count as stuck. A claim of a dead worker takes up to 6 s
+/// (call deadline 4 s, looked for every 2 s), a line's pause a few seconds.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// The same for runs with a defect, where most end so; and where no claim is open.
 const DEFECT_PATIENCE: Duration = Duration::from_secs(20);
