@@ -109,7 +109,7 @@ const RESOLVE: &str = concat!(
          select c.cdls_id from cdls c
          where c.status = 'UNKNOWN' and ($7 <> 'RETRY' or c.expires_at > now()) and ",
     selected!(),
-    "    order by c.cdls_id limit $8 for update)
+    "    order by c.cdls_id limit $8 for update),
      resolved as (update cdls c set
          status = $7,
          message_id = coalesce($9, c.message_id),
