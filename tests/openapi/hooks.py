@@ -16,8 +16,8 @@ def completed(ctx, parameters, may_be_all):
     path = ctx.operation.path
     if not path.endswith(".php") or not isinstance(parameters, dict) or len(parameters) % 2:
         return parameters
-    # A token and a time are never hit upon, and nothing is sent that could be waited for.
-    for name in ("tsid", "sid", "app_id", "v8l_id", "send_at", "wait"):
+    # A token, a time or a URL is never hit upon, and nothing is sent that could be waited for.
+    for name in ("tsid", "sid", "app_id", "v8l_id", "mtype", "httpdup", "send_at", "wait"):
         parameters.pop(name, None)
     if may_be_all:
         parameters["app_id"] = 2 if "Instagram" in path else 1
