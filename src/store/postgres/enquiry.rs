@@ -11,19 +11,25 @@ use crate::message::{AccountId, MessageId, Status};
 use crate::store::{LogRow, MessageFilter, StoreError, Way};
 
 /// Account $1, below id $2, at most $3 rows, lines $4 to $5, status $6, campaign $7, and the other of `msg_id` and `dest`
-/// $9; NULL is any. The column that finds the rows is $8.
+/// $9; NULL is any. The column that finds the rows is $8; it is compared twice for the reason told at [`by_group`].
 macro_rules! by_column {
     ($column:literal, $other:literal) => {
         concat!(
             "select ",
             log_columns!(),
-            " from cdls where cdcs_id = $1 and ",
+            " from cdls
+             where cdcs_id = $1 and (",
             $column,
-            " = $8 and cdls_id < $2 and v8l_id between $4 and $5 and ($6::text is null or status = $6)
-              and ($7::text is null or cp_id = $7) and ($9::text is null or ",
+            ", cdls_id) < ($8, $2) and ",
+            $column,
+            " >= $8
+               and v8l_id between $4 and $5 and ($6::text is null or status = $6)
+               and ($7::text is null or cp_id = $7) and ($9::text is null or ",
             $other,
             " = $9)
-            order by cdls_id desc limit $3"
+             order by cdcs_id desc, ",
+            $column,
+            " desc, cdls_id desc limit $3"
         )
     };
 }
