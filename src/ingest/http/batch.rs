@@ -10,14 +10,11 @@ use axum::response::Response;
 use futures::stream::unfold;
 
 use super::super::Ingest;
-use super::super::batch::{Batch, BatchRefusal, Format, Spool, Wanted};
+use super::super::batch::{Batch, BatchRefusal, Format, LONGEST_BATCH_ID, Spool, Wanted};
 use super::super::parameters::{BodyType, Parameters};
 use super::super::refusal::Refusal;
 use super::documented::{self, CSV, NDJSON, OfBatch, RefusedBatch};
 use super::{bearer, drain, envelope, refused};
-
-/// Longest name of a batch, in characters.
-pub const LONGEST_BATCH_ID: usize = 64;
 
 /// What the query says of the batch itself.
 struct Asked {

@@ -11,9 +11,9 @@ use utoipa::openapi::schema::SchemaType;
 use utoipa::openapi::{Object, ObjectBuilder, RefOr, Response, Type};
 use utoipa::{IntoParams, IntoResponses, PartialSchema};
 
+use super::super::super::batch::LONGEST_BATCH_ID;
 use super::super::super::refusal::Refusal;
 use super::super::super::validate::{LONGEST_SECONDS, MAX_WAIT};
-use super::super::batch::LONGEST_BATCH_ID;
 use super::{answers, enveloped, example, in_query, optional, refusals};
 use crate::message::{
     Class, Envelope, Lane, MAX_CP_ID_CHARS, MAX_DEST_CHARS, MAX_MSG_ID_CHARS, MessageId, MessageKind,
