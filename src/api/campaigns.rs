@@ -189,12 +189,14 @@ impl Api {
         headers: &HeaderMap,
     ) -> Result<Progress, Refusal> {
         let key = self.campaign(cp_id, uri, headers).await?;
+        let before = in_time(self.store.campaign_state(key.0, &key.1)).await?;
         let state = in_time(self.store.set_campaign(key.0, &key.1, wanted)).await?;
         let standing = self.count(&key).await?;
         let mut progress = self.progress(&key, state, &standing).await?;
-        // A cancelled campaign stays so. Its rows may be ended already by those who send.
+        // A cancelled campaign stays so. Rows of one that is cancelled now may be ended already by those who send.
+        let is_cancelled_now = state == CampaignState::Cancelled && before != CampaignState::Cancelled;
         let concerned = |count: &&CampaignCount| {
-            waits(count.status) || (state == CampaignState::Cancelled && count.status == Status::Cancelled)
+            waits(count.status) || (is_cancelled_now && count.status == Status::Cancelled)
         };
         let rows = standing.counts.iter().filter(concerned).map(|count| count.rows).sum();
         progress.touched = Some(if state == wanted { rows } else { 0 });

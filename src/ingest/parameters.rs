@@ -85,7 +85,8 @@ impl Parameters {
     ) -> Parameters {
         let mut parameters = defaults.clone();
         let given = columns.iter().zip(fields).filter(|(_, field)| !field.is_empty());
-        parameters.0.extend(given.map(|(column, field)| (*column, Given::Text(field))));
+        let given = given.map(|(column, field)| (*column, Given::Text(field))).collect();
+        parameters.0.extend(without_alias(given));
         parameters
     }
 
@@ -121,9 +122,7 @@ pub fn request_hash(class: Class, parameters: &Parameters) -> Vec<u8> {
         .0
         .iter()
         .filter(|(name, _)| !matches!(**name, "tsid" | "sid" | "wait" | "class"))
-        // The alias means the same, and counts only where the name is not given.
-        .filter(|(name, _)| **name != "v8l_id" || !parameters.0.contains_key("app_id"))
-        .map(|(name, given)| (if *name == "v8l_id" { "app_id" } else { *name }, given))
+        .map(|(name, given)| (*name, given))
         .collect();
     given.sort_unstable_by_key(|(name, _)| *name);
     let mut context = digest::Context::new(&digest::SHA256);
@@ -141,6 +140,21 @@ pub fn request_hash(class: Class, parameters: &Parameters) -> Vec<u8> {
         }
     }
     context.finish().as_ref().to_vec()
+}
+
+/// What was given in one place, its alias under the name it stands for; the name counts where both are given.
+fn without_alias(mut given: HashMap<&'static str, Given>) -> HashMap<&'static str, Given> {
+    if let Some(line) = given.remove("v8l_id") {
+        let is_blank = match given.get("app_id") {
+            Some(Given::Text(text)) => text.trim().is_empty(),
+            Some(Given::WrongType) => false,
+            None => true,
+        };
+        if is_blank {
+            given.insert("app_id", line);
+        }
+    }
+    given
 }
 
 fn listed(name: &str) -> Option<&'static str> {
@@ -165,10 +179,11 @@ fn form(bytes: &[u8]) -> HashMap<&'static str, Given> {
         Ok(text) => text.into_bytes().into_iter().map(char::from).collect(),
         Err(error) => error.into_bytes().into_iter().map(char::from).collect(),
     };
-    pairs
+    let given = pairs
         .into_iter()
         .filter_map(|(name, value)| Some((listed(&text(name))?, Given::Text(text(value)))))
-        .collect()
+        .collect();
+    without_alias(given)
 }
 
 /// `+` is a blank, `%XX` a byte; a broken escape stands for itself.
@@ -190,7 +205,7 @@ fn json(body: &[u8]) -> Result<HashMap<&'static str, Given>, Refusal> {
             given.insert(name, value);
         }
     }
-    Ok(given)
+    Ok(without_alias(given))
 }
 
 fn json_value(raw: &str) -> Result<Option<Given>, Refusal> {
@@ -230,6 +245,19 @@ mod tests {
         let parameters = read("dest=q", BodyType::Json, br#"{"dest":"j","app_id":7,"app_id":8}"#);
         assert_eq!(text(&parameters, "dest"), "q");
         assert_eq!(text(&parameters, "app_id"), "8");
+    }
+
+    #[test]
+    fn the_alias_of_a_name_means_that_name_wherever_it_is_given() {
+        let app_id = |parameters: &Parameters| text(parameters, "app_id");
+        assert_eq!(app_id(&read("v8l_id=4", BodyType::Json, br#"{"app_id":1}"#)), "4");
+        assert_eq!(app_id(&read("app_id=1", BodyType::Form, b"v8l_id=4")), "1");
+        assert_eq!(app_id(&read("v8l_id=4&app_id=1", BodyType::Form, b"")), "1", "of both the name counts");
+        assert_eq!(app_id(&read("v8l_id=4&app_id=", BodyType::Form, b"")), "4");
+        let defaults = read("app_id=1", BodyType::Form, b"");
+        let line = Parameters::line_of_json(br#"{"v8l_id":4}"#, &defaults).expect("an object");
+        assert_eq!(app_id(&line), "4", "a line of a batch wins over the batch's default");
+        assert_eq!(app_id(&Parameters::line_of_fields(&["v8l_id"], vec!["4".into()], &defaults)), "4");
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub fn wait(parameters: &Parameters) -> Option<Duration> {
 }
 
 pub fn app_id(parameters: &Parameters) -> Result<LineId, Refusal> {
-    let given = parameters.get("app_id").or_else(|| parameters.get("v8l_id"));
+    let given = parameters.get("app_id");
     let Some(Given::Text(text)) = given else { return Err(Refusal::NoAppId) };
     match integer(text) {
         Some(id) if id > 0 => Ok(LineId(id)),

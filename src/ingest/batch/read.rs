@@ -219,14 +219,24 @@ impl Csv {
         Ok(at)
     }
 
+    /// The last record ends with its line, like every other. A quote that is still open takes the end of the line for
+    /// a part of its field: the record is refused, as it may have swallowed those behind it.
     fn finish(&mut self, defaults: &Parameters, out: &mut Vec<Input>) -> Result<(), WrongColumn> {
-        while self.began.is_some() {
-            self.read(&[], defaults, out)?;
+        let mut end: &[u8] = b"\n";
+        while self.began.is_some() && !end.is_empty() {
+            end = &end[self.read(end, defaults, out)?..];
         }
-        Ok(())
+        match self.began.take() {
+            None => Ok(()),
+            Some(_) if self.columns.is_none() => Err(WrongColumn("header".into())),
+            Some(line) => {
+                out.push(Input { line, given: Err(Refusal::Malformed) });
+                Ok(())
+            }
+        }
     }
 
-    /// One step of the parser; an empty input is the end.
+    /// One step of the parser.
     fn read(
         &mut self,
         input: &[u8],
@@ -372,6 +382,17 @@ mod tests {
         assert_eq!(read(Format::Csv, b"mdata\rone\rtwo", 4), Ok(lines(&[(2, "one"), (3, "two")])));
         assert_eq!(read(Format::Csv, b"mdata\nol\xe1\nol\xc3\xa1", 4), Ok(lines(&[(2, "olá"), (3, "olá")])));
         assert_eq!(read(Format::Csv, b"", 1), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_record_whose_quote_is_never_closed_is_refused_and_swallows_no_message() {
+        let body = "dest,mdata\n1,\"Hi Ana\n2,Hi Bob\n3,Hi Cid\n";
+        for piece in [1, 5, 1_000] {
+            assert_eq!(read(Format::Csv, body.as_bytes(), piece), Ok(lines(&[(2, "400")])), "{piece}");
+        }
+        assert_eq!(read(Format::Csv, b"dest,mdata\n1,5\" nail", 7), Ok(lines(&[(2, "5\" nail")])));
+        assert_eq!(read(Format::Csv, b"dest,mdata\n1,\"a\"", 7), Ok(lines(&[(2, "a")])));
+        assert_eq!(read(Format::Csv, b"\"dest,mdata", 7).expect_err("an open header").0, "header");
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool};
+use time::OffsetDateTime;
 
 use super::{failed, milliseconds, once, rows};
 use crate::failpoint;
@@ -26,7 +28,7 @@ const INSERT: &str = "
                 $9::text[], $10::text[], $11::timestamptz[], $12::bigint[], $13::text[], $14::bigint[]) with ordinality
          as s(cdcs_id, v8l_id, class, dest, mtype, mdata, mcaption, msg_id, cp_id, priority, send_at, valid_ms, waiter, cdls_id, place)
     order by s.place
-    returning cdls_id, pg_current_xact_id()::text as xid";
+    returning cdls_id, created_at, pg_current_xact_id()::text as xid";
 
 pub async fn accept(pool: &PgPool, messages: &[NewMessage]) -> Result<Vec<Inserted>, StoreError> {
     if messages.is_empty() {
@@ -43,7 +45,7 @@ pub async fn accept(pool: &PgPool, messages: &[NewMessage]) -> Result<Vec<Insert
     let left: Vec<usize> = (0..messages.len()).filter(|place| verdicts[*place].is_none()).collect();
     let submissions: Vec<&Submission> = left.iter().map(|place| &messages[*place].submission).collect();
     let allotted: Vec<Option<i64>> = left.iter().map(|place| allotted[*place]).collect();
-    let (ids, xid) = insert(&mut transaction, &submissions, allotted).await?;
+    let (ids, stamp) = insert(&mut transaction, &submissions, allotted).await?;
     failpoint::hit("after_insert");
     if failpoint::defect("answer_before_commit") {
         tokio::spawn(async move {
@@ -51,12 +53,13 @@ pub async fn accept(pool: &PgPool, messages: &[NewMessage]) -> Result<Vec<Insert
             transaction.commit().await
         });
     } else if let Err(error) = transaction.commit().await {
-        match commit_took_place(pool, &xid).await {
-            Some(true) => {}
-            // Whatever was found out without writing was committed before.
-            _ if ids.is_empty() => {}
-            Some(false) => return Err(failed(error)),
-            None => return Err(StoreError::CommitUnknown(error.to_string())),
+        // Whatever was found out without writing was committed before.
+        if let Some(stamp) = stamp {
+            match commit_took_place(pool, &stamp).await {
+                Some(true) => {}
+                Some(false) => return Err(failed(error)),
+                None => return Err(StoreError::CommitUnknown(error.to_string())),
+            }
         }
     }
     for (place, id) in left.into_iter().zip(ids) {
@@ -83,9 +86,9 @@ async fn insert(
     connection: &mut PgConnection,
     submissions: &[&Submission],
     ids: Vec<Option<i64>>,
-) -> Result<(Vec<MessageId>, String), StoreError> {
+) -> Result<(Vec<MessageId>, Option<Stamp>), StoreError> {
     if submissions.is_empty() {
-        return Ok((Vec::new(), String::new()));
+        return Ok((Vec::new(), None));
     }
     let list = |of: fn(&Submission) -> &str| submissions.iter().map(|s| of(s)).collect::<Vec<_>>();
     let optional =
@@ -109,33 +112,88 @@ async fn insert(
         .await
         .map_err(failed)?;
     let mut ids = Vec::with_capacity(inserted.len());
-    let mut xid = String::new();
     for row in &inserted {
         ids.push(MessageId(rows::get(row, "cdls_id")?));
-        xid = rows::get(row, "xid")?;
     }
     ids.sort_unstable();
-    Ok((ids, xid))
+    let stamp = inserted.first().map(Stamp::of).transpose()?;
+    Ok((ids, stamp))
+}
+
+/// By what a transaction is known again after its connection was lost.
+struct Stamp {
+    xid: String,
+    /// One of its rows, and when that was logged.
+    row: i64,
+    created_at: OffsetDateTime,
+}
+
+impl Stamp {
+    fn of(row: &PgRow) -> Result<Stamp, StoreError> {
+        Ok(Stamp {
+            xid: rows::get(row, "xid")?,
+            row: rows::get(row, "cdls_id")?,
+            created_at: rows::get(row, "created_at")?,
+        })
+    }
 }
 
 /// Asks the server about a transaction whose commit was not answered (PostgreSQL, "System Information Functions":
 /// `pg_xact_status`). `None`: it cannot tell.
-async fn commit_took_place(pool: &PgPool, xid: &str) -> Option<bool> {
-    if xid.is_empty() {
-        return None;
-    }
+async fn commit_took_place(pool: &PgPool, stamp: &Stamp) -> Option<bool> {
     let asking = async {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         loop {
             tick.tick().await;
-            let status: Result<Option<String>, sqlx::Error> =
-                sqlx::query_scalar("select pg_xact_status($1::text::xid8)").bind(xid).fetch_one(pool).await;
-            match status.ok().flatten().as_deref() {
-                Some("committed") => return Some(true),
-                Some("aborted") => return Some(false),
-                _ => {}
+            let found: Result<(Option<String>, bool), sqlx::Error> = sqlx::query_as(
+                "select pg_xact_status($1::text::xid8), exists (select from cdls where cdls_id = $2 and created_at = $3)",
+            )
+            .bind(&stamp.xid)
+            .bind(stamp.row)
+            .bind(stamp.created_at)
+            .fetch_one(pool)
+            .await;
+            let Ok((status, is_logged)) = found else { continue };
+            if let Some(answer) = took_place(status.as_deref(), is_logged) {
+                return answer;
             }
         }
     };
-    tokio::time::timeout(SETTLES_WITHIN, asking).await.ok().flatten()
+    tokio::time::timeout(SETTLES_WITHIN, asking).await.unwrap_or(None)
+}
+
+/// What status and row say of the commit; nothing yet while the transaction goes on.
+///
+/// The row alone proves a commit. A server that crashed before the transaction reached its disk forgets that its number
+/// was given out, and the same for the row's id: both may belong to another transaction by now, which was committed.
+fn took_place(status: Option<&str>, is_logged: bool) -> Option<Option<bool>> {
+    match status {
+        _ if is_logged => Some(Some(true)),
+        Some("in progress") => None,
+        Some("committed" | "aborted") => Some(Some(false)),
+        _ => Some(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[rstest::rstest]
+    #[case::committed(Some("committed"), true, Some(Some(true)))]
+    #[case::aborted(Some("aborted"), false, Some(Some(false)))]
+    #[case::still_going_on(Some("in progress"), false, None)]
+    #[case::too_old_to_tell(None, false, Some(None))]
+    #[case::a_number_given_out_again_after_a_crash_does_not_vouch_for_rows_that_are_gone(
+        Some("committed"),
+        false,
+        Some(Some(false))
+    )]
+    fn a_commit_without_an_answer(
+        #[case] status: Option<&str>,
+        #[case] is_logged: bool,
+        #[case] answer: Option<Option<bool>>,
+    ) {
+        assert_eq!(took_place(status, is_logged), answer);
+    }
 }
