@@ -59,9 +59,10 @@ macro_rules! groups {
 }
 
 /// A flow ends its rows about in the order of their ids, so those that ended last stand at the end of their group. A
-/// sample that lies wholly inside the window is as long as it reaches back. Rows that expired were not sent. The status is compared twice, here and below,
-/// because a planner that is told that it is constant takes the order of the primary key, and walks over the rows of all
-/// other groups: five seconds with a million of them.
+/// sample that lies wholly inside the window is as long as it reaches back. Rows that expired were not sent.
+///
+/// The status is compared twice, here and below, because a planner that is told that it is constant takes the order of
+/// the primary key, and walks over the rows of all other groups: five seconds with a million of them.
 const RATE: &str = concat!(
     "with ",
     groups!(),
