@@ -234,8 +234,10 @@ async fn a_cancelled_campaign_ends_and_takes_no_further_messages(#[case] backend
     .await;
     assert_eq!(ended["total"], 41);
     assert_eq!(ended["counts"]["OK"].as_i64(), Some(pipeline.simulator.calls().len() as i64));
-    let again = pipeline.command("campaigns/spring/resume").await;
-    assert_eq!((&again["state"], &again["touched"]), (&json!("cancelled"), &json!(0)));
+    for command in ["resume", "cancel"] {
+        let again = pipeline.command(&format!("campaigns/spring/{command}")).await;
+        assert_eq!((&again["state"], &again["touched"]), (&json!("cancelled"), &json!(0)), "{command}");
+    }
     let (_, rows) = pipeline.get("messages?cp_id=spring&status=CANCELLED&limit=1").await;
     assert_eq!(rows["messages"][0]["status"], Status::Cancelled.as_str());
     pipeline.stop().await;

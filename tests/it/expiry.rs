@@ -117,6 +117,8 @@ async fn a_row_that_is_kept_expires_soon_after_its_time(
     let id = kept.row(&pipeline).await;
     pipeline.expires_soon(id).await;
     assert_eq!(pipeline.simulator.calls().len(), 0);
+    let rate = pipeline.store.campaign_rate(pipeline.account, "spring", Duration::from_secs(60)).await;
+    assert_eq!(rate.expect("the log answers"), 0.0, "nothing was sent");
     pipeline.stop().await;
 }
 
