@@ -1,6 +1,8 @@
 //! The load generator: as many connections as asked for, each with one request in flight, until the count is
 //! reached; every message to a recipient of its own. Prints one JSON object. Batches are sent by `batch`.
 
+mod batch;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -8,7 +10,6 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::batch;
 use crate::http::Connection;
 
 /// What a request looks like.

@@ -3,7 +3,6 @@
 //!
 //! `bench/run` starts it with servers of its own. It measures, and judges nothing.
 
-mod batch;
 mod enquiry;
 mod graph;
 mod ground;

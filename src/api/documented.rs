@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::{Object, ObjectBuilder, RefOr, Required, Response, ResponseBuilder, Schema, Type};
+use utoipa::openapi::{Object, ObjectBuilder, RefOr, Required, Response, ResponseBuilder, Type};
 use utoipa::{IntoParams, IntoResponses, PartialSchema};
 
 use super::parameters::{DEFAULT_LIMIT, LARGEST_LIMIT};
@@ -92,21 +92,6 @@ impl IntoResponses for RefusedOne {
             enveloped("Not this account's, or there is none", refusals(&[Refusal::NotFound], 404));
         answers([("400", unreadable.build().into()), ("404", not_found.into())])
     }
-}
-
-/// The schema of a campaign's state.
-pub fn state() -> RefOr<Schema> {
-    let states = CampaignState::ALL.iter().map(|state| state.as_str()).chain([FINISHED]);
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(states)).into()
-}
-
-/// The schema of rows by status: each status stands there.
-pub fn counts() -> RefOr<Schema> {
-    let counts = ObjectBuilder::new().schema_type(Type::Object).description(Some("Rows by status"));
-    let count = |object: ObjectBuilder, status: &Status| {
-        object.property(status.as_str(), i64::schema()).required(status.as_str())
-    };
-    Status::ALL.iter().fold(counts, count).into()
 }
 
 pub fn sent() -> Value {

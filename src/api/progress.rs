@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
-use utoipa::ToSchema;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
-use super::documented;
 use crate::message::{CampaignState, LineId, Status};
 use crate::policy::pace::{Limits, Rates};
 use crate::settings::{ClassLimits, LimitSettings};
@@ -25,10 +25,10 @@ pub const FINISHED: &str = "finished";
 pub struct Progress {
     pub cp_id: String,
     /// `finished`: it runs, and nothing of it waits or is on its way
-    #[schema(schema_with = documented::state)]
+    #[schema(schema_with = state)]
     pub state: &'static str,
     /// Rows by status
-    #[schema(schema_with = documented::counts)]
+    #[schema(schema_with = counts)]
     pub counts: BTreeMap<&'static str, i64>,
     pub total: i64,
     /// Messages a second now
@@ -41,6 +41,21 @@ pub struct Progress {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub touched: Option<i64>,
+}
+
+/// What the OpenAPI document says of `state`.
+fn state() -> RefOr<Schema> {
+    let states = CampaignState::ALL.iter().map(|state| state.as_str()).chain([FINISHED]);
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(states)).into()
+}
+
+/// What it says of `counts`: each status stands there.
+fn counts() -> RefOr<Schema> {
+    let counts = ObjectBuilder::new().schema_type(Type::Object).description(Some("Rows by status"));
+    let count = |object: ObjectBuilder, status: &Status| {
+        object.property(status.as_str(), i64::schema()).required(status.as_str())
+    };
+    Status::ALL.iter().fold(counts, count).into()
 }
 
 /// Whether rows of this status wait for their next call.

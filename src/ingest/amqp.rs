@@ -5,7 +5,7 @@
 //! logged is, and nothing is acknowledged. What is refused goes to `cdls.rejected` without its token, and is
 //! acknowledged when the broker has it there. Never here: a submission given back to the queue because of what it is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use futures::FutureExt;
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use secrecy::ExposeSecret;
-use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::parameters::{BodyType, Parameters};
 use super::refusal::Refusal;
+use super::rejected::rejected;
 use super::{Ingest, LONGEST_BODY, outcome_of};
-use crate::broker::{IntakeBatch, Rejected, Submitted, TokenHeader, public};
+use crate::broker::{IntakeBatch, Submitted, TokenHeader, public};
 use crate::message::{AccountId, Class, Envelope, MessageId, ReplyTo, Waiter};
 use crate::store::{Inserted, NewMessage, Once, Scope};
 
@@ -244,55 +244,5 @@ fn reply_to(submitted: &Submitted) -> Result<Option<ReplyTo>, Refusal> {
             Ok(Some(ReplyTo { queue: queue.clone(), correlation_id: submitted.correlation_id.clone() }))
         }
         None => Ok(None),
-    }
-}
-
-fn rejected(submitted: Submitted, refusal: Refusal) -> Rejected {
-    Rejected {
-        status_code: refusal.code(),
-        status: refusal.text(),
-        body: without_token(&submitted.body),
-        body_bytes: submitted.body_bytes,
-        routing_key: submitted.routing_key,
-        message_id: submitted.message_id,
-        correlation_id: submitted.correlation_id,
-        user_id: submitted.user_id,
-    }
-}
-
-/// The body without `tsid` and `sid`. One that cannot be read is kept only if no token can stand in it.
-fn without_token(body: &[u8]) -> Vec<u8> {
-    let Ok(text) = str::from_utf8(body) else { return Vec::new() };
-    match serde_json::from_str::<BTreeMap<String, &RawValue>>(text) {
-        Ok(mut fields) => {
-            fields.remove("tsid");
-            fields.remove("sid");
-            serde_json::to_vec(&fields).unwrap_or_default()
-        }
-        Err(_) if text.to_ascii_lowercase().contains("sid") || text.contains('\\') => Vec::new(),
-        Err(_) => body.to_vec(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refused_body_is_kept_without_its_token() {
-        let kept = |body: &[u8]| String::from_utf8(without_token(body)).expect("UTF-8");
-        assert_eq!(
-            kept(br#"{"tsid":"secret1234","sid":"secret1234","dest":25319273918273981273987129837}"#),
-            r#"{"dest":25319273918273981273987129837}"#
-        );
-        assert_eq!(kept(br#"{"\u0074sid":"secret1234"}"#), "{}");
-        assert_eq!(kept(br#"{"tsid":"a","tsid":"secret1234"}"#), "{}");
-        assert_eq!(kept(b"hello"), "hello");
-        for unreadable in
-            [&b"tsid=secret1234&dest=1"[..], br#"{"TSID":"secret1234""#, br#"{"\u0074s\u0069d":"s""#]
-        {
-            assert_eq!(kept(unreadable), "", "{}", String::from_utf8_lossy(unreadable));
-        }
-        assert_eq!(kept(b"\xff\xfesecret1234"), "");
     }
 }

@@ -9,6 +9,7 @@ mod directory;
 pub mod http;
 mod parameters;
 mod refusal;
+mod rejected;
 mod validate;
 mod waiters;
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use meta_dispatch::message::{Class, Lane, MessageId};
+use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
 use rstest::rstest;
 use secrecy::ExposeSecret;
@@ -304,5 +305,60 @@ async fn while_the_database_is_away_lines_are_answered_503_and_logged_when_sent_
     assert_eq!(again.lines[..10], opened.lines[..]);
     assert_eq!(again.lines.iter().map(id).collect::<HashSet<_>>().len(), 1_200);
     assert_eq!(pipeline.rows().await.len(), 1_200);
+    pipeline.stop().await;
+}
+
+/// It would seem to keep the batch from being logged twice, which `batch_id` does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idempotency_key_is_no_name_of_a_batch_and_is_refused() {
+    let pipeline = Pipeline::start(Backend::Embedded).await;
+    let answer = reqwest::Client::new()
+        .post(format!("http://{}/api/v2/messages/batch", pipeline.http))
+        .bearer_auth(pipeline.tsid.expose_secret())
+        .header(CONTENT_TYPE, NDJSON)
+        .header("Idempotency-Key", "spring-1")
+        .body(pipeline.line("ann"))
+        .send()
+        .await
+        .expect("ingest answers");
+    assert_eq!(answer.status(), 400);
+    let answer: Value = answer.json().await.expect("answers are JSON");
+    assert_eq!(answer["return"]["status"], "Invalid parameter: Idempotency-Key");
+    assert_eq!(answer["return"]["status_code"], 229);
+    assert!(pipeline.rows().await.is_empty());
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_backlog_bound_lines_are_answered_503_and_logged_when_sent_again() {
+    let pipeline = Pipeline::start_with(Backend::Embedded, &[("ingest.max_backlog", "10")]).await;
+    assert!(pipeline.store.pause_line(pipeline.messenger, None, "for a test").await.expect("it answers"));
+    let lines: Vec<String> = (0..20).map(|n| pipeline.line(&format!("d{n}"))).collect();
+    let send = |lines: &[String]| pipeline.batch("batch_id=spring", NDJSON, lines.join("\n"));
+    let first = send(&lines[..10]).await;
+    eventually("the bound to be seen", || async {
+        let other = json!({"app_id": pipeline.messenger.0, "dest": "other", "mdata": "hi"});
+        match pipeline.post(Class::Messenger, other).await {
+            (StatusCode::SERVICE_UNAVAILABLE, _) => Ok(()),
+            (status, _) => Err(status.to_string()),
+        }
+    })
+    .await;
+    let refused = send(&lines[..11]).await;
+    assert_eq!(refused.lines[..10], first.lines[..], "what was logged is answered so");
+    let full = json!({"line": 11, "status": "temporarily unavailable", "status_code": 503});
+    assert_eq!(refused.lines[10], full);
+    assert!(pipeline.store.resume_line(pipeline.messenger).await.expect("it answers"));
+    let again = eventually("room again", || async {
+        let answered = send(&lines).await;
+        match answered.lines.iter().find(|line| line["cdls_id"].is_null()) {
+            None => Ok(answered),
+            Some(refused) => Err(refused.to_string()),
+        }
+    })
+    .await;
+    assert_eq!(again.lines.iter().map(id).collect::<HashSet<_>>().len(), 20);
+    let rows = pipeline.rows().await;
+    assert_eq!(rows.iter().filter(|row| row.dest != "other").count(), 20);
     pipeline.stop().await;
 }

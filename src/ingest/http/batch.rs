@@ -71,6 +71,10 @@ async fn wanted(ingest: &Ingest, head: &Parts) -> Result<(Wanted, bool), Refusal
     let mut defaults = Parameters::read(query, BodyType::Form, b"")?;
     let account = ingest.authenticate(&defaults, bearer(&head.headers).as_deref()).await?;
     let format = format.ok_or(Refusal::Malformed)?;
+    if head.headers.contains_key("idempotency-key") {
+        // It would seem to count: a batch is sent again under its `batch_id`.
+        return Err(Refusal::InvalidParameter("Idempotency-Key"));
+    }
     let asked = asked(query)?;
     defaults.forget_token();
     let is_named = asked.batch_id.is_some();

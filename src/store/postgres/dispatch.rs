@@ -10,16 +10,9 @@ use super::{failed, numbers};
 use crate::message::{Lane, LineId, Medium, MessageId, Partition};
 use crate::store::{ClaimedRow, Flow, FlowRead, HeldRecipient, RangeRead, ReadyRow, StoreError};
 
-/// Rows of paused and cancelled campaigns wait; most rows have no campaign and cost no look-up.
-macro_rules! campaign_runs {
-    () => {
-        "(c.cp_id is null or not exists (select from campaign p where p.cdcs_id = c.cdcs_id and p.cp_id = c.cp_id \
-          and p.state <> 'running'))"
-    };
-}
-
 /// By the primary key: ranges are short. The `coalesce` keeps the planner from the ready index, in which it would walk
-/// over the line's whole backlog.
+/// over the line's whole backlog. Rows of paused and cancelled campaigns wait; most rows have no campaign and cost no
+/// look-up.
 const READ_RANGES: &str = concat!(
     "select ",
     ready_columns!(),
@@ -27,9 +20,10 @@ const READ_RANGES: &str = concat!(
      cross join lateral (
          select * from cdls c
          where c.cdls_id between w.first and w.last and c.v8l_id = w.line and c.priority = w.lane
-           and c.status in ('PENDING', 'RETRY') and coalesce(c.next_at, 'infinity') = 'infinity' and ",
-    campaign_runs!(),
-    "    order by c.cdls_id limit w.rows) as c"
+           and c.status in ('PENDING', 'RETRY') and coalesce(c.next_at, 'infinity') = 'infinity'
+           and (c.cp_id is null or not exists (select from campaign p where p.cdcs_id = c.cdcs_id
+                and p.cp_id = c.cp_id and p.state <> 'running'))
+         order by c.cdls_id limit w.rows) as c"
 );
 
 pub async fn read_ranges(pool: &PgPool, ranges: &[RangeRead]) -> Result<Vec<ReadyRow>, StoreError> {

@@ -1,5 +1,6 @@
 //! Faults of the broker that the whole program has to live with; those of its connections are in `broker_rabbitmq`.
 
+use lapin::{Connection, ConnectionProperties};
 use meta_dispatch::message::Class;
 use reqwest::StatusCode;
 use secrecy::ExposeSecret;
@@ -7,7 +8,8 @@ use serde_json::json;
 
 use crate::support::amqp_forwarder::{Fault, Forwarder};
 use crate::support::pipeline::{Backend, Pipeline, eventually};
-use crate::support::rabbitmq::Vhost;
+use crate::support::producer::Producer;
+use crate::support::rabbitmq::{OwnVhost, Vhost};
 
 /// An address at which no broker is.
 const NOWHERE: &str = "amqp://guest:guest@127.0.0.1:1/%2f";
@@ -104,4 +106,38 @@ async fn jobs_refused_by_a_full_queue_stop_no_message() {
     }
     pipeline.stop().await;
     vhost.clear_policy("full");
+}
+
+/// As after a broker whose data is lost: queues, exchanges, bindings and what they held are gone, and for a while there
+/// is nothing to connect to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_virtual_host_that_was_deleted_and_made_again_loses_no_message_and_takes_submissions_in() {
+    let vhost = OwnVhost::make();
+    let url = vhost.url();
+    let pipeline = Pipeline::start_with(Backend::Servers, &[("broker.url", url.expose_secret())]).await;
+    pipeline.expect_ok(pipeline.submit("before", "hello").await).await;
+
+    vhost.delete();
+    let meanwhile = pipeline.submit("meanwhile", "hello").await;
+    pipeline.expect_ok(meanwhile).await;
+    vhost.make_again();
+
+    let properties = ConnectionProperties::default();
+    let connection = Connection::connect(url.expose_secret(), properties).await.expect("it is there again");
+    let producer = Producer::over(connection, pipeline.tsid.expose_secret()).await;
+    producer.intake_is_up().await;
+    let body = json!({"app_id": pipeline.messenger.0, "dest": "after", "mdata": "hello"}).to_string();
+    producer.submit("messenger", body.as_bytes(), producer.properties()).await;
+    pipeline.expect_ok(pipeline.submit("and by HTTP", "hello").await).await;
+    eventually("the submission to be sent", || async {
+        match pipeline.simulator.delivered_to("after") {
+            1 => Ok(()),
+            other => Err(format!("{other} times")),
+        }
+    })
+    .await;
+    for dest in ["before", "meanwhile", "and by HTTP"] {
+        assert_eq!(pipeline.simulator.delivered_to(dest), 1, "{dest}");
+    }
+    pipeline.stop().await;
 }

@@ -119,6 +119,43 @@ impl Vhost {
     }
 }
 
+/// A virtual host of one test, which may be deleted with all that stands on it. Gone at the end of the test.
+pub struct OwnVhost {
+    name: String,
+    url: Url,
+}
+
+impl OwnVhost {
+    pub fn make() -> OwnVhost {
+        let name = format!("test-{}", uuid::Uuid::now_v7().simple());
+        let mut url = candidates().swap_remove(0);
+        url.set_path(&name);
+        let vhost = OwnVhost { name, url };
+        vhost.make_again();
+        vhost
+    }
+
+    pub fn url(&self) -> SecretString {
+        self.url.as_str().into()
+    }
+
+    pub fn delete(&self) {
+        control(&["delete_vhost", &self.name]);
+    }
+
+    pub fn make_again(&self) {
+        let user = Some(self.url.username()).filter(|user| !user.is_empty()).unwrap_or("guest");
+        control(&["add_vhost", &self.name]);
+        control(&["-p", &self.name, "set_permissions", user, ".*", ".*", ".*"]);
+    }
+}
+
+impl Drop for OwnVhost {
+    fn drop(&mut self) {
+        self.delete();
+    }
+}
+
 /// What a user of the broker may do, as RabbitMQ writes it.
 pub struct Permissions {
     pub configure: &'static str,

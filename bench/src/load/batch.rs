@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::ensure;
 
-use crate::load::{LoadArguments, Part, text};
+use super::{LoadArguments, Part, text};
 
 /// Sends batches, one after the other, until the count is reached.
 pub async fn send(arguments: &LoadArguments, next: &Cell<u64>, part: &mut Part) -> anyhow::Result<()> {
