@@ -42,6 +42,9 @@ pub struct LeaseKeeper {
     pub store: SharedStore,
     pub broker: SharedBroker,
     pub lease: Duration,
+    /// Recipients are held back whose claim ends, or whose retry is due, within this long; those of a retry that Graph
+    /// itself put off for longer are not.
+    pub held_within: Duration,
     pub events: mpsc::UnboundedSender<Event>,
     /// The partitions owned, for scans.
     pub owned: watch::Sender<Vec<Partition>>,
@@ -114,7 +117,7 @@ impl LeaseKeeper {
         if partitions.is_empty() {
             return Ok(());
         }
-        let held = self.store.held_recipients(&partitions).await?;
+        let held = self.store.held_recipients(&partitions, self.held_within).await?;
         tracing::info!(partitions = partitions.len(), "took over partitions");
         let mut owned: BTreeSet<Partition> = self.owned.borrow().iter().copied().collect();
         owned.extend(&partitions);

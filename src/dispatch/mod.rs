@@ -38,6 +38,7 @@ use crate::settings::{LimitSettings, On5xx, OnAmbiguous, Settings};
 use crate::store::{ClaimedRow, Flow, FlowRead, HeldRecipient, LineRecord, ReadyRow, SharedStore};
 use lease::{LeaseKeeper, SendUntil};
 use recorder::{Progress, Recorder};
+use scan::Scanner;
 
 /// What the dispatcher learns.
 enum Event {
@@ -98,6 +99,8 @@ pub struct Dispatch {
 pub struct DispatchOptions {
     pub concurrency: usize,
     pub lease: Duration,
+    /// The longest time for which a row is claimed.
+    pub call_deadline: Duration,
     pub retry: RetryPolicy,
     pub limits: LimitSettings,
     pub grace: Duration,
@@ -108,6 +111,7 @@ impl DispatchOptions {
         DispatchOptions {
             concurrency: settings.dispatch.concurrency,
             lease: settings.dispatch.lease,
+            call_deadline: send::call_deadline(settings.graph.timeout.max(settings.graph.media_timeout)),
             retry: RetryPolicy {
                 base: settings.retry.base,
                 cap: settings.retry.cap,
@@ -127,8 +131,8 @@ impl Dispatch {
     /// written.
     pub async fn run(self, shutdown: CancellationToken) {
         // Unbounded, so that nothing waits for anything here, and bounded by what they carry. `entries`: a permit's next
-        // claim stands behind the result of its call before, so results are never more than permits, and while the log
-        // cannot be written lines rest. `requests`: one a flow, and few a job; those that cannot be answered are
+        // claim stands behind the result of its call before, so results are never more than permits; rows that end
+        // without a call are few while many entries wait; and while the log cannot be written lines rest. `requests`: one a flow, and few a job; those that cannot be answered are
         // dropped. `orders`: few a line. `events`: answers to these, and what scans find, a thousand rows at a time; they
         // come from the log, and cost the dispatcher less than they cost the log.
         let (events, inbox) = mpsc::unbounded_channel();
@@ -173,13 +177,14 @@ impl Dispatch {
             spawn(cancel::run(self.store.clone(), self.feedback.clone(), background.clone()).boxed());
         let teller = spawn(settled::run(self.store.clone(), self.feedback, background.clone()).boxed());
         let scanner = spawn(
-            scan::run(
-                self.store.clone(),
-                self.broker.clone(),
-                owned.subscribe(),
-                events.clone(),
-                shutdown.clone(),
-            )
+            Scanner {
+                store: self.store.clone(),
+                broker: self.broker.clone(),
+                owned: owned.subscribe(),
+                events: events.clone(),
+                call_deadline: self.options.call_deadline,
+            }
+            .run(shutdown.clone())
             .boxed(),
         );
         let keeper = spawn(
@@ -188,6 +193,7 @@ impl Dispatch {
                 store: self.store.clone(),
                 broker: self.broker.clone(),
                 lease: self.options.lease,
+                held_within: self.options.call_deadline.max(self.options.retry.cap),
                 events,
                 owned,
                 held: self.held,

@@ -105,10 +105,14 @@ impl Round {
                 Err(error) => result = Err(error),
             }
         }
+        let mut are_ranges_read = true;
         if !self.ranges.is_empty() {
             match store.read_ranges(&self.ranges).await {
                 Ok(rows) => tell(Event::Rows(rows)),
-                Err(error) => result = Err(error),
+                Err(error) => {
+                    are_ranges_read = false;
+                    result = Err(error);
+                }
             }
         }
         if !self.flows.is_empty() {
@@ -121,8 +125,13 @@ impl Round {
             }
         }
         if !self.held.is_empty() {
+            let asked = match are_ranges_read {
+                true => store.still_held(&self.held).await,
+                // A recipient is let go only when its row was read and is not ready.
+                false => Ok(self.held.clone()),
+            };
             // What cannot be asked is asked again later, as if nothing had changed.
-            let held = store.still_held(&self.held).await.unwrap_or_else(|error| {
+            let held = asked.unwrap_or_else(|error| {
                 result = Err(error);
                 self.held.clone()
             });

@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -54,6 +54,8 @@ struct ProgressState {
     /// How long a claim takes from being asked for to its answer, smoothed; in microseconds.
     latency: AtomicU64,
     stalled: AtomicBool,
+    /// Entries that wait to be written.
+    waiting: AtomicUsize,
 }
 
 impl Progress {
@@ -65,6 +67,11 @@ impl Progress {
     /// Whether results wait because the log cannot be written. What is handed in meanwhile would wait behind them.
     pub fn is_stalled(&self) -> bool {
         self.0.stalled.load(Ordering::Relaxed)
+    }
+
+    /// Entries that wait to be written, when the last batch was begun.
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.load(Ordering::Relaxed)
     }
 
     fn observe(&self, sample: Duration) {
@@ -130,6 +137,7 @@ impl Recorder {
             self.gather(&mut backlog).await;
             let started = Instant::now();
             let mut batch = take_batch(&mut backlog);
+            self.progress.0.waiting.store(backlog.len() + self.entries.len(), Ordering::Relaxed);
             batch.changes.iter_mut().for_each(|change| unwritten.guard(change));
             match self.write(batch, &mut unwritten).await {
                 Ok(()) => {

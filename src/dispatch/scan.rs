@@ -21,31 +21,48 @@ const PROMOTE_BATCH: u32 = 1_000;
 const READY_EVERY: Duration = Duration::from_secs(1);
 const CLAIMED_EVERY: Duration = Duration::from_secs(2);
 
-/// Scans the partitions in `owned` until `shutdown`.
-pub async fn run(
-    store: SharedStore,
-    broker: SharedBroker,
-    mut owned: watch::Receiver<Vec<Partition>>,
-    events: mpsc::UnboundedSender<Event>,
-    shutdown: CancellationToken,
-) {
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut scan = Scan { store, broker, events, ready_at: Instant::now(), claimed_at: Instant::now() };
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            // What was taken over may have waited for a while: its rows are looked for at once.
-            Ok(()) = owned.changed() => scan.ready_at = Instant::now(),
-            () = shutdown.cancelled() => return,
-        }
-        let partitions = owned.borrow_and_update().clone();
-        if partitions.is_empty() {
-            continue;
-        }
-        if let Err(error) = scan.once(&partitions).await {
-            tracing::warn!(%error, "the log cannot be scanned; trying again");
-            tokio::time::sleep(READY_EVERY).await;
+/// What scans are made from.
+pub struct Scanner {
+    pub store: SharedStore,
+    pub broker: SharedBroker,
+    /// The partitions scanned.
+    pub owned: watch::Receiver<Vec<Partition>>,
+    pub events: mpsc::UnboundedSender<Event>,
+    /// A claim's deadline is never farther away.
+    pub call_deadline: Duration,
+}
+
+impl Scanner {
+    /// Scans until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Scanner { store, broker, mut owned, events, call_deadline } = self;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let now = Instant::now();
+        let mut scan = Scan { store, broker, events, call_deadline, ready_at: now, claimed_at: now };
+        let mut more_is_due = false;
+        while !shutdown.is_cancelled() {
+            if !more_is_due {
+                tokio::select! {
+                    _ = tick.tick() => {}
+                    Ok(()) = owned.changed() => owned.mark_changed(),
+                    () = shutdown.cancelled() => return,
+                }
+            }
+            if owned.has_changed().unwrap_or(false) {
+                // What was taken over may have waited for a while: its rows are looked for at once.
+                scan.ready_at = Instant::now();
+            }
+            let partitions = owned.borrow_and_update().clone();
+            more_is_due = !partitions.is_empty()
+                && match scan.once(&partitions).await {
+                    Ok(more_is_due) => more_is_due,
+                    Err(error) => {
+                        tracing::warn!(%error, "the log cannot be scanned; trying again");
+                        tokio::time::sleep(READY_EVERY).await;
+                        false
+                    }
+                };
         }
     }
 }
@@ -54,21 +71,21 @@ struct Scan {
     store: SharedStore,
     broker: SharedBroker,
     events: mpsc::UnboundedSender<Event>,
+    call_deadline: Duration,
     ready_at: Instant,
     claimed_at: Instant,
 }
 
 impl Scan {
-    async fn once(&mut self, partitions: &[Partition]) -> Result<(), StoreError> {
-        while !failpoint::defect("due_scan_off") {
+    /// One look at everything whose time has come; says whether more rows are due than were made ready.
+    async fn once(&mut self, partitions: &[Partition]) -> Result<bool, StoreError> {
+        let mut more_is_due = false;
+        if !failpoint::defect("due_scan_off") {
             let promoted = self.store.promote_due(partitions, PROMOTE_BATCH).await?;
-            let count = promoted.len();
-            if count > 0 {
+            more_is_due = promoted.len() >= PROMOTE_BATCH as usize;
+            if !promoted.is_empty() {
                 failpoint::hit("in_promote");
                 self.tell(Event::Promoted(promoted));
-            }
-            if count < PROMOTE_BATCH as usize {
-                break;
             }
         }
         let now = Instant::now();
@@ -80,10 +97,10 @@ impl Scan {
             self.ready_at = now + READY_EVERY;
         }
         if now >= self.claimed_at {
-            self.tell(Event::Claimed(self.store.claimed_rows(partitions).await?));
+            self.tell(Event::Claimed(self.store.claimed_rows(partitions, self.call_deadline).await?));
             self.claimed_at = now + CLAIMED_EVERY;
         }
-        Ok(())
+        Ok(more_is_due)
     }
 
     fn tell(&self, event: Event) {

@@ -18,7 +18,7 @@ use crate::metrics::METRICS;
 use crate::policy::breaker::Health;
 use crate::policy::classify::{CallResult, PauseDemand, classify};
 use crate::policy::retry::{Next, RetryPolicy, Tried, decide, decide_orphan};
-use crate::store::{Change, ClaimedRow, ReadyRow};
+use crate::store::{Change, ClaimedRow};
 
 /// What every call needs.
 pub struct SendContext {
@@ -170,7 +170,7 @@ fn change(id: MessageId, fence: i32, next: Next, error: &ErrorDetail, http_statu
             Change::Retry { id, fence, after, error, counted, ambiguous }
         }
         Next::Unknown => Change::Unknown { id, fence, error },
-        Next::WaitForLine => Change::WaitForLine { id, fence, error },
+        Next::WaitForLine { ambiguous } => Change::WaitForLine { id, fence, error, ambiguous },
     }
 }
 
@@ -188,7 +188,7 @@ pub fn orphaned(row: &ClaimedRow, policy: &RetryPolicy) -> Change {
     Change::Crashed { then: Box::new(change(row.id, row.fence, next, &error, 0)) }
 }
 
-/// How long a row stays claimed before others may settle it: its call's total timeout and two seconds.
-pub fn call_deadline(graph: &GraphClient, row: &ReadyRow) -> Duration {
-    graph.total_timeout(row.kind) + Duration::from_secs(2)
+/// How long a row stays claimed before others may settle it: its call's total `timeout` and two seconds.
+pub fn call_deadline(timeout: Duration) -> Duration {
+    timeout + Duration::from_secs(2)
 }

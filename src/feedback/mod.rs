@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 pub use events::EventPublisher;
 
 use crate::broker::{BrokerState, SharedBroker};
-use crate::message::{Envelope, MessageId, Outcome, Reply, Status, Waiter};
+use crate::message::{Envelope, ErrorKind, MessageId, Outcome, Reply, Status, Waiter};
 use crate::settings::EventScope;
 use crate::store::{Change, SharedStore};
 
@@ -66,9 +66,9 @@ impl Feedback {
     /// A change was committed, of a row with this waiter.
     pub fn changed(&self, change: &Change, waiter: Option<&str>) {
         let row = change.row();
-        // An expired row was not ended by an answer of Graph.
-        let status_code =
-            if matches!(change, Change::Expire { .. }) { 0 } else { row.status_code.unwrap_or(0) };
+        let kind = row.error_kind.and_then(|kind| kind.parse::<ErrorKind>().ok());
+        let without_answer = kind.is_some_and(ErrorKind::is_without_answer);
+        let status_code = if without_answer { 0 } else { row.status_code.unwrap_or(0) };
         if row.to.is_outcome() && waiter.is_some() {
             let message_id = row.message_id.clone().unwrap_or_default();
             let outcome = Outcome { cdls_id: change.id(), status: row.to, status_code, message_id };

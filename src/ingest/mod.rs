@@ -16,6 +16,7 @@ mod waiters;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -192,24 +193,13 @@ impl Ingest {
         self.authenticate(&Parameters::read(query, BodyType::Form, &[])?, bearer).await
     }
 
-    /// The account a request's token belongs to: of several tokens `tsid` counts, then `sid`, then Bearer.
+    /// The account a request's token belongs to.
     async fn authenticate(
         &self,
         parameters: &Parameters,
         bearer: Option<&str>,
     ) -> Result<AccountId, Refusal> {
-        for name in ["tsid", "sid"] {
-            if parameters.get(name) == Some(&parameters::Given::WrongType) {
-                return Err(Refusal::UnknownToken);
-            }
-            if let Some(token) = parameters.text(name) {
-                return self.directory.account(token).await;
-            }
-        }
-        match bearer {
-            Some(token) => self.directory.account(token).await,
-            None => Err(Refusal::NoToken),
-        }
+        self.directory.account(token(parameters, bearer)?.expose_secret()).await
     }
 
     /// Whether the account may send this: line and campaign.
@@ -307,6 +297,19 @@ impl Ingest {
     }
 }
 
+/// The token of a request: of several `tsid` counts, then `sid`, then Bearer.
+fn token(parameters: &Parameters, bearer: Option<&str>) -> Result<SecretString, Refusal> {
+    for name in ["tsid", "sid"] {
+        if parameters.get(name) == Some(&parameters::Given::WrongType) {
+            return Err(Refusal::UnknownToken);
+        }
+        if let Some(token) = parameters.text(name) {
+            return Ok(token.into());
+        }
+    }
+    bearer.map(SecretString::from).ok_or(Refusal::NoToken)
+}
+
 fn unavailable(error: StoreError) -> Refusal {
     tracing::warn!(%error, "a request is refused: the database does not answer");
     Refusal::Unavailable
@@ -326,9 +329,10 @@ fn accepted_row(row: LogRow) -> Accepted {
     accepted(cdls_id, status, status_code, message_id)
 }
 
-/// How a row stands. One that expired was not ended by the answer it had before.
+/// How a row stands. One that expired was not ended by the answer it had before; nor was one whose line cannot send it.
 fn outcome_of(row: LogRow) -> Outcome {
-    let status_code = if row.error_kind == Some(ErrorKind::Expired) { 0 } else { row.status_code };
+    let status_code =
+        if row.error_kind.is_some_and(ErrorKind::is_without_answer) { 0 } else { row.status_code };
     let message_id = row.message_id.unwrap_or_default();
     Outcome { cdls_id: row.cdls_id, status: row.status, status_code, message_id }
 }

@@ -63,6 +63,13 @@ words!(ErrorKind, "error_kind", {
     Resolved => "resolved",
 });
 
+impl ErrorKind {
+    /// Whether such a row ended without an answer from Graph to its last call: `status_code` is told as 0.
+    pub fn is_without_answer(self) -> bool {
+        matches!(self, ErrorKind::Expired | ErrorKind::Line)
+    }
+}
+
 /// State of a campaign; a campaign without a row is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CampaignState {

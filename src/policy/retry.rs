@@ -48,7 +48,7 @@ pub enum Next {
     Fail { kind: ErrorKind, ambiguous: bool },
     Retry { after: Duration, counted: bool, ambiguous: bool },
     Unknown,
-    WaitForLine,
+    WaitForLine { ambiguous: bool },
 }
 
 /// Decides what becomes of a message after a judged call. `jitter` is uniform in 0.0..1.0.
@@ -61,14 +61,19 @@ pub fn decide(judgement: &Judgement, tried: Tried, policy: &RetryPolicy, jitter:
         let after = delay(policy, tried.tries, jitter).max(not_before.unwrap_or_default());
         retry(after, tried.valid_for, true, ambiguous)
     };
+    // Whatever code stands in it: Graph may have taken a message that it answers with a 5xx.
+    let server_failed = judgement.error.http_status.is_some_and(|status| status >= 500);
     match &judgement.verdict {
+        Verdict::TryAgain | Verdict::RetryCounted { .. } if server_failed && !policy.retry_5xx => {
+            Next::Unknown
+        }
         Verdict::Sent { message_id } => Next::Sent { message_id: message_id.clone() },
         Verdict::Refused => Next::Fail { kind: ErrorKind::Refused, ambiguous: false },
         Verdict::TryAgain => {
             let after = delay(policy, tried.attempts.saturating_sub(1), jitter);
-            retry(after, tried.valid_for, false, false)
+            retry(after, tried.valid_for, false, server_failed)
         }
-        Verdict::RetryCounted { at_most, not_before } => counted(*at_most, *not_before, false),
+        Verdict::RetryCounted { at_most, not_before } => counted(*at_most, *not_before, server_failed),
         Verdict::ServerFailed if policy.retry_5xx => counted(None, None, true),
         // Bounded like the others; but a call whose outcome is not known does not make an ERROR of the message.
         Verdict::Ambiguous if policy.retry_ambiguous => match counted(None, None, true) {
@@ -76,7 +81,7 @@ pub fn decide(judgement: &Judgement, tried: Tried, policy: &RetryPolicy, jitter:
             next => next,
         },
         Verdict::ServerFailed | Verdict::Ambiguous | Verdict::Hold => Next::Unknown,
-        Verdict::WaitForLine => Next::WaitForLine,
+        Verdict::WaitForLine => Next::WaitForLine { ambiguous: server_failed },
     }
 }
 
@@ -178,7 +183,29 @@ mod tests {
 
     #[test]
     fn a_message_of_a_refused_line_waits_with_it() {
-        assert_eq!(after(Verdict::WaitForLine, 40, 11), Next::WaitForLine);
+        assert_eq!(after(Verdict::WaitForLine, 40, 11), Next::WaitForLine { ambiguous: false });
+    }
+
+    #[test]
+    fn a_5xx_is_counted_whatever_code_stands_in_it() {
+        let tried = Tried { attempts: 1, tries: 0, valid_for: DAY };
+        let decided = |verdict: &Verdict, http_status, policy: &RetryPolicy| {
+            let error = ErrorDetail { http_status: Some(http_status), ..ErrorDetail::default() };
+            decide(&Judgement { verdict: verdict.clone(), error, pause: None }, tried, policy, MIDDLE)
+        };
+        let holding = RetryPolicy { retry_5xx: false, ..policy() };
+        for verdict in [Verdict::TryAgain, COUNTED] {
+            for (http_status, counts) in [(400, false), (429, false), (500, true), (503, true)] {
+                let next = decided(&verdict, http_status, &policy());
+                assert!(
+                    matches!(next, Next::Retry { ambiguous, .. } if ambiguous == counts),
+                    "{http_status}: {next:?}"
+                );
+            }
+            assert_eq!(decided(&verdict, 500, &holding), Next::Unknown);
+            assert!(matches!(decided(&verdict, 400, &holding), Next::Retry { .. }));
+        }
+        assert_eq!(decided(&Verdict::WaitForLine, 500, &policy()), Next::WaitForLine { ambiguous: true });
     }
 
     #[test]

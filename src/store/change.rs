@@ -20,11 +20,13 @@ pub enum Change {
     /// The claimed row's worker died inside the call: what `then` says, and one crash more.
     Crashed { then: Box<Change> },
     /// Back to PENDING: its line may not send for now; the call was answered.
-    WaitForLine { id: MessageId, fence: i32, error: ErrorDetail },
+    WaitForLine { id: MessageId, fence: i32, error: ErrorDetail, ambiguous: bool },
     /// Back to PENDING: claimed, and the call was never begun.
     Release { id: MessageId, fence: i32 },
     /// A waiting row whose time has passed.
     Expire { id: MessageId, fence: i32 },
+    /// A waiting row that its line can never send.
+    Unsendable { id: MessageId, fence: i32, reason: &'static str },
 }
 
 /// What a change binds. `None` keeps the column as it is, except where said otherwise.
@@ -69,7 +71,8 @@ impl Change {
             | Change::Unknown { id, .. }
             | Change::WaitForLine { id, .. }
             | Change::Release { id, .. }
-            | Change::Expire { id, .. } => *id,
+            | Change::Expire { id, .. }
+            | Change::Unsendable { id, .. } => *id,
             Change::Crashed { then } => then.id(),
         }
     }
@@ -77,20 +80,22 @@ impl Change {
     /// Whether Graph may have taken the message in this attempt without saying so: `ambiguous_attempts` grows.
     pub fn is_ambiguous(&self) -> bool {
         match self {
-            Change::Failed { ambiguous, .. } | Change::Retry { ambiguous, .. } => *ambiguous,
+            Change::Failed { ambiguous, .. }
+            | Change::Retry { ambiguous, .. }
+            | Change::WaitForLine { ambiguous, .. } => *ambiguous,
             Change::Unknown { .. } => true,
             Change::Crashed { then } => then.is_ambiguous(),
             Change::Sent { .. }
-            | Change::WaitForLine { .. }
             | Change::Release { .. }
-            | Change::Expire { .. } => false,
+            | Change::Expire { .. }
+            | Change::Unsendable { .. } => false,
         }
     }
 
     /// The row and the fence of the call this is the result of; nothing for changes without a call.
     pub fn call(&self) -> Option<(MessageId, i32)> {
         match self {
-            Change::Release { .. } | Change::Expire { .. } => None,
+            Change::Release { .. } | Change::Expire { .. } | Change::Unsendable { .. } => None,
             _ => Some((self.id(), self.row().fence)),
         }
     }
@@ -124,8 +129,8 @@ impl Change {
                 let (after, counted, ambiguous) = (*after, *counted, *ambiguous);
                 Change::Retry { id, fence, after, error: bare(error), counted, ambiguous }
             }
-            Change::WaitForLine { error, .. } if !bare_is_tried => {
-                Change::WaitForLine { id, fence, error: bare(error) }
+            Change::WaitForLine { error, ambiguous, .. } if !bare_is_tried => {
+                Change::WaitForLine { id, fence, error: bare(error), ambiguous: *ambiguous }
             }
             _ => Change::lost(id, fence),
         })
@@ -158,9 +163,10 @@ impl Change {
                 ..RowChange::of(*id, *fence, CLAIMED, Status::Unknown).with_error(error)
             },
             Change::Crashed { then } => RowChange { add_crashes: 1, ..then.row() },
-            Change::WaitForLine { id, fence, error } => {
-                RowChange { ..RowChange::of(*id, *fence, CLAIMED, Status::Pending).with_error(error) }
-            }
+            Change::WaitForLine { id, fence, error, ambiguous } => RowChange {
+                add_ambiguous: i32::from(*ambiguous),
+                ..RowChange::of(*id, *fence, CLAIMED, Status::Pending).with_error(error)
+            },
             Change::Release { id, fence } => {
                 RowChange { add_attempts: -1, ..RowChange::of(*id, *fence, CLAIMED, Status::Pending) }
             }
@@ -169,6 +175,14 @@ impl Change {
                 done: true,
                 ..RowChange::of(*id, *fence, WAITING, Status::Error)
             },
+            Change::Unsendable { id, fence, reason } => {
+                let error = ErrorDetail { message: (*reason).to_owned(), ..ErrorDetail::default() };
+                RowChange {
+                    error_kind: Some(ErrorKind::Line.as_str()),
+                    done: true,
+                    ..RowChange::of(*id, *fence, WAITING, Status::Error).with_error(&error)
+                }
+            }
         }
     }
 }

@@ -153,16 +153,21 @@ pub trait Store: Send + Sync + 'static {
     /// cancelled are left out.
     async fn ready_flows(&self, partitions: &[Partition]) -> Result<Vec<(Flow, MessageId)>, StoreError>;
 
-    /// Makes at most `limit` rows that are due (lowest due time and id first) ready: PENDING without a `next_at`. Says
-    /// which rows they were.
+    /// Makes at most `limit` rows that are due ready: PENDING without a `next_at`. Of each partition the lowest due time and
+    /// id first; partitions take turns. Says which rows they were.
     async fn promote_due(
         &self,
         partitions: &[Partition],
         limit: u32,
     ) -> Result<Vec<(LineId, Lane, MessageId)>, StoreError>;
 
-    /// Recipients with a claimed row or one that waits for its next try, in these partitions.
-    async fn held_recipients(&self, partitions: &[Partition]) -> Result<Vec<HeldRecipient>, StoreError>;
+    /// Recipients with a claimed row or one that waits for its next try, in these partitions: those whose call's deadline,
+    /// or next try, comes `within` so long.
+    async fn held_recipients(
+        &self,
+        partitions: &[Partition],
+        within: Duration,
+    ) -> Result<Vec<HeldRecipient>, StoreError>;
 
     /// Of these rows, those that are still SENDING, or RETRY and not yet due.
     async fn still_held(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError>;
@@ -182,8 +187,12 @@ pub trait Store: Send + Sync + 'static {
         claims: &[Claim],
     ) -> Result<Recorded, StoreError>;
 
-    /// Claimed rows of these partitions, whoever holds them.
-    async fn claimed_rows(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError>;
+    /// Claimed rows of these partitions, whoever holds them, whose deadline comes `within` so long.
+    async fn claimed_rows(
+        &self,
+        partitions: &[Partition],
+        within: Duration,
+    ) -> Result<Vec<ClaimedRow>, StoreError>;
 
     /// Every flow of these partitions that has ready rows, whatever the state of its campaign.
     async fn waiting_flows(&self, partitions: &[Partition]) -> Result<Vec<Flow>, StoreError>;

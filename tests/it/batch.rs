@@ -362,3 +362,38 @@ async fn beyond_the_backlog_bound_lines_are_answered_503_and_logged_when_sent_ag
     assert_eq!(rows.iter().filter(|row| row.dest != "other").count(), 20);
     pipeline.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_revoked_while_its_batch_is_read_refuses_what_follows() {
+    let pipeline = Pipeline::start(Backend::Embedded).await;
+    let mut stream = pipeline.chunked("stream=1").await;
+    let (reading, mut writing) = stream.split();
+    let mut answers = BufReader::new(reading).lines();
+    let mut answer = async || loop {
+        let line = answers.next_line().await.expect("it can be read").expect("an answer");
+        if line.starts_with("{\"line\"") {
+            return serde_json::from_str::<Value>(&line).expect("answers are JSON");
+        }
+    };
+    let mut send_line = async || {
+        let line = format!("{}\n", pipeline.line("ann"));
+        let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+        writing.write_all(chunk.as_bytes()).await.expect("it can be written");
+    };
+    send_line().await;
+    id(&answer().await);
+    let token = meta_dispatch::tokens::identifier(pipeline.tsid.expose_secret()).expect("long enough");
+    assert!(pipeline.store.revoke_token(token).await.expect("it answers"));
+    let begun = std::time::Instant::now();
+    let refused = loop {
+        send_line().await;
+        let answer = answer().await;
+        if answer["cdls_id"].is_null() {
+            break answer;
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10), "a revoked token goes on sending");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    assert_eq!((&refused["status"], &refused["status_code"]), (&json!("SID not found"), &json!(102)));
+    pipeline.stop().await;
+}

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{Class, ErrorKind, Status};
+use meta_dispatch::message::{Class, ErrorKind, Lane, MessageId, MessageKind, Status, Submission};
 use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::json;
 
-use crate::support::pipeline::{Backend, Pipeline, eventually};
+use crate::support::pipeline::{Backend, PAGE_TOKEN, Pipeline, eventually};
 
 const EMBEDDED: Backend = Backend::Embedded;
 const SERVERS: Backend = Backend::Servers;
@@ -26,7 +26,7 @@ async fn a_message_is_accepted_logged_queued_and_sent_and_its_row_says_so(#[case
     let id = answer["return"]["cdls_id"].as_i64().expect("an id");
     assert_eq!(answer, json!({"return": {"status": "OK", "status_code": 0, "messageId": "", "cdls_id": id}}));
 
-    let row = pipeline.expect_ok(meta_dispatch::message::MessageId(id)).await;
+    let row = pipeline.expect_ok(MessageId(id)).await;
     assert_eq!(row.status_code, 200);
     assert_eq!((row.attempts, row.ambiguous_attempts), (1, 0));
     assert_eq!(row.msg_id.as_deref(), Some("order-7"));
@@ -331,6 +331,87 @@ async fn many_messages_over_two_workers_are_each_sent_once() {
     assert_eq!(pipeline.simulator.calls().len(), 480);
     for n in 0..480 {
         assert_eq!(pipeline.simulator.delivered_to(&format!("r{n}")), 1);
+    }
+    pipeline.stop().await;
+}
+
+/// What expired was not ended by the answer it had before, and whoever waits is told so.
+#[rstest]
+#[case::sqlite_with_the_embedded_queue(EMBEDDED)]
+#[case::postgres_with_rabbitmq(SERVERS)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_expires_between_its_tries_is_answered_without_graphs_code(#[case] backend: Backend) {
+    let pipeline = Pipeline::start(backend).await;
+    let parameters = json!({"app_id": pipeline.messenger.0, "dest": "code1200-ann", "mdata": "hi", "valid_for": 1, "wait": 20});
+    let (status, answer) = pipeline.post(Class::Messenger, parameters).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!((&answer["return"]["status"], &answer["return"]["status_code"]), (&json!("ERROR"), &json!(0)));
+    let row = pipeline.row(MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"))).await;
+    assert_eq!(row.error_kind, Some(ErrorKind::Expired));
+    assert!(row.attempts > 1);
+    pipeline.stop().await;
+}
+
+#[rstest]
+#[case::sqlite_with_the_embedded_queue(EMBEDDED)]
+#[case::postgres_with_rabbitmq(SERVERS)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_logged_for_a_line_that_has_another_owner_by_now_is_never_sent(#[case] backend: Backend) {
+    let pipeline = Pipeline::start(backend).await;
+    assert!(pipeline.store.pause_line(pipeline.messenger, None, "for a test").await.expect("it answers"));
+    let id = pipeline.submit("ann", "hello").await;
+    pipeline.store.add_account("Other").await.expect("accounts can be added");
+    pipeline
+        .execute("update cd_v8_line set cdcs_id = 2, v8l_wa_api_key = 'EAAother', v8l_paused_until = null")
+        .await;
+    let row = pipeline.until(id, "its end", |row| row.status == Status::Error).await;
+    assert_eq!((row.error_kind, row.attempts), (Some(ErrorKind::Line), 0));
+    assert_eq!(row.error_message.as_deref(), Some("its line belongs to another account"));
+    assert!(pipeline.simulator.calls().is_empty());
+    pipeline.stop().await;
+}
+
+/// Ann's first message waits for its next try, so her second is the oldest that is ready, and in hand.
+#[rstest]
+#[case::sqlite_with_the_embedded_queue(EMBEDDED)]
+#[case::postgres_with_rabbitmq(SERVERS)]
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_given_back_in_a_pause_do_not_wait_for_the_end_of_a_backlog(#[case] backend: Backend) {
+    const ROWS: usize = 2_000;
+    let settings = [("retry.base", "120s"), ("retry.cap", "120s")];
+    let pipeline = Pipeline::start_with(backend, &settings).await;
+    let line = pipeline.add_limited_line(Class::Messenger, PAGE_TOKEN, Some(200)).await;
+    let row = |dest: String| Submission {
+        account: pipeline.account,
+        line,
+        class: Class::Messenger,
+        dest,
+        kind: MessageKind::Text,
+        mdata: "hello".into(),
+        mcaption: None,
+        msg_id: None,
+        cp_id: None,
+        lane: Lane::High,
+        send_at: None,
+        valid_for: Duration::from_secs(3_600),
+        waiter: None,
+    };
+    let ann = pipeline.submit_on(line, "http500x1-ann", "first").await;
+    pipeline.until(ann, "its next try", |row| row.status == Status::Retry).await;
+    let mut rows = vec![row("http500x1-ann".into())];
+    // Each pauses the line when some rows are claimed and not sent.
+    rows.extend((0..ROWS).map(|n| if n == 100 { row("code613x1-bob".into()) } else { row(format!("r{n}")) }));
+    pipeline.store.insert(&rows).await.expect("rows can be logged");
+    let sent = |dest: &str| pipeline.simulator.calls().iter().filter(|call| call.dest == dest).count();
+    eventually("the backlog to be sent", || async {
+        let calls = pipeline.simulator.calls().len();
+        if sent(&format!("r{}", ROWS - 1)) == 1 { Ok(()) } else { Err(format!("{calls} calls")) }
+    })
+    .await;
+    let order: Vec<String> = pipeline.simulator.calls().iter().map(|call| call.dest.clone()).collect();
+    for n in (0..300).filter(|n| *n != 100) {
+        let place = order.iter().position(|dest| *dest == format!("r{n}")).expect("it was sent");
+        assert!(place < ROWS / 2 + 300, "r{n} was sent as number {place}");
     }
     pipeline.stop().await;
 }

@@ -1,20 +1,26 @@
 //! What every store has to do, run on PostgreSQL and on SQLite.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use meta_dispatch::message::{
     AccountId, CampaignState, Class, ErrorDetail, ErrorKind, Lane, LineId, Medium, MessageId, MessageKind,
     Partition, Status, Submission,
 };
+use meta_dispatch::store::postgres::PostgresStore;
 use meta_dispatch::store::{
     Change, Claim, Flow, FlowRead, LogFilter, LogRow, NewLine, PauseScope, RangeRead, ReadyRow, SchemaState,
-    Scope, StoreError,
+    Scope, Store, StoreError,
 };
 use rstest::rstest;
 use rstest_reuse::{apply, template};
+use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
 use crate::support::store::{Backend, Fixture};
+
+/// Longer than any claim of these tests lasts.
+const AN_HOUR: Duration = Duration::from_secs(3_600);
 
 #[template]
 #[rstest]
@@ -187,7 +193,7 @@ async fn a_claim_needs_lease_fence_and_validity_and_is_made_once(#[case] backend
     let row = fixture.row(ann.id).await;
     assert_eq!((row.status, row.attempts), (Status::Sending, 1));
     assert!(row.sent_at.is_some());
-    let claimed = fixture.store.claimed_rows(&[LineId(1).partition()]).await.expect("scans work");
+    let claimed = fixture.store.claimed_rows(&[LineId(1).partition()], AN_HOUR).await.expect("scans work");
     assert_eq!(claimed.len(), 1);
     assert_eq!((claimed[0].id, claimed[0].fence, claimed[0].worker.as_str()), (ann.id, 1, "w"));
     assert!(!claimed[0].overdue);
@@ -217,7 +223,11 @@ async fn each_change_leaves_only_the_states_it_may(#[case] backend: Backend) {
             Status::Retry,
         ),
         ("unknown", |id, _| Change::Unknown { id, fence: 1, error: error() }, Status::Unknown),
-        ("wait for line", |id, _| Change::WaitForLine { id, fence: 1, error: error() }, Status::Pending),
+        (
+            "wait for line",
+            |id, _| Change::WaitForLine { id, fence: 1, error: error(), ambiguous: false },
+            Status::Pending,
+        ),
         ("release", |id, _| Change::Release { id, fence: 1 }, Status::Pending),
     ];
     for (name, first, reached) in &changes {
@@ -309,7 +319,8 @@ async fn recipients_are_held_by_claims_and_retries(#[case] backend: Backend) {
         .change(Change::Retry { id: retry, fence: 1, after, error: error(), counted: true, ambiguous: false })
         .await;
     fixture.change(Change::Unknown { id: unknown, fence: 1, error: error() }).await;
-    let mut held = fixture.store.held_recipients(&[LineId(1).partition()]).await.expect("scans work");
+    let mut held =
+        fixture.store.held_recipients(&[LineId(1).partition()], AN_HOUR).await.expect("scans work");
     held.sort_by_key(|held| held.by);
     let shown: Vec<(MessageId, &str, Status)> =
         held.iter().map(|held| (held.by, held.dest.as_str(), held.status)).collect();
@@ -318,7 +329,53 @@ async fn recipients_are_held_by_claims_and_retries(#[case] backend: Backend) {
     let mut still = fixture.store.still_held(&[sending, retry, unknown]).await.expect("scans work");
     still.sort();
     assert_eq!(still, [sending, retry]);
-    assert!(fixture.store.held_recipients(&[Partition(2)]).await.expect("scans work").is_empty());
+    assert!(fixture.store.held_recipients(&[Partition(2)], AN_HOUR).await.expect("scans work").is_empty());
+}
+
+/// A campaign of millions may be scheduled; looking for claims and retries must not walk over it.
+#[apply(on_both)]
+async fn what_is_scheduled_or_due_much_later_is_not_looked_at_for_claims_and_retries(
+    #[case] backend: Backend,
+) {
+    let fixture = Fixture::create(backend).await;
+    fixture.own_all().await;
+    let tomorrow = OffsetDateTime::now_utc() + Duration::from_secs(86_400);
+    fixture.log(&[Submission { send_at: Some(tomorrow), ..text("scheduled") }]).await;
+    let sending = fixture.claimed("ann").await;
+    let later = fixture.claimed("bob").await;
+    let after = AN_HOUR * 2;
+    fixture
+        .change(Change::Retry { id: later, fence: 1, after, error: error(), counted: true, ambiguous: false })
+        .await;
+    let partition = [LineId(1).partition()];
+    let held = fixture.store.held_recipients(&partition, AN_HOUR).await.expect("scans work");
+    assert_eq!(held.iter().map(|held| held.by).collect::<Vec<_>>(), [sending]);
+    assert_eq!(fixture.store.held_recipients(&partition, AN_HOUR * 3).await.expect("scans work").len(), 2);
+    let ids = |rows: Vec<meta_dispatch::store::ClaimedRow>| rows.iter().map(|row| row.id).collect::<Vec<_>>();
+    let claimed = fixture.store.claimed_rows(&partition, AN_HOUR).await.expect("scans work");
+    assert_eq!(ids(claimed), [sending]);
+    assert!(fixture.store.claimed_rows(&partition, Duration::ZERO).await.expect("scans work").is_empty());
+}
+
+#[apply(on_both)]
+async fn many_due_rows_of_one_line_do_not_hold_up_those_of_another(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let tomorrow = OffsetDateTime::now_utc() + Duration::from_secs(86_400);
+    let row = |line, n: usize| Submission {
+        line: LineId(line),
+        send_at: Some(tomorrow),
+        ..text(&format!("{line} {n}"))
+    };
+    fixture.log(&(0..30).map(|n| row(1, n)).collect::<Vec<_>>()).await;
+    let others = fixture.log(&[row(2, 0), row(2, 1)]).await;
+    fixture.execute("update cdls set next_at = '2020-01-01T00:00:00.000Z' where v8l_id = 1").await;
+    fixture.execute("update cdls set next_at = '2020-01-01T00:00:01.000Z' where v8l_id = 2").await;
+    let all: Vec<Partition> = Partition::all().collect();
+    let promoted = fixture.store.promote_due(&all, 10).await.expect("scans work");
+    assert_eq!(promoted.len(), 10);
+    let of_the_other: Vec<MessageId> =
+        promoted.iter().filter(|(line, ..)| *line == LineId(2)).map(|(.., id)| *id).collect();
+    assert_eq!(of_the_other.iter().collect::<BTreeSet<_>>(), others.iter().collect::<BTreeSet<_>>());
 }
 
 #[apply(on_both)]
@@ -593,4 +650,59 @@ async fn postgres_makes_room_before_the_ids_run_out() {
     assert_eq!(fixture.store.ensure_room().await.expect("room can be made"), 1);
     assert_eq!(fixture.store.ensure_room().await.expect("room can be made"), 0);
     assert_eq!(fixture.ready().await.len(), 2, "rows are read over the ranges' border");
+}
+
+/// A dump or a report may read the log for hours while the next range of ids is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_makes_room_beside_one_who_reads_the_log_and_writers_do_not_wait() {
+    let fixture = Fixture::create(Backend::Postgres).await;
+    let mut reader = PgConnection::connect(fixture.database().url()).await.expect("the server answers");
+    sqlx::raw_sql("begin; lock table cdls in access share mode")
+        .execute(&mut reader)
+        .await
+        .expect("it is locked");
+    fixture.execute("select setval('cdls_id_seq', 10000000)").await;
+    assert_eq!(fixture.store.ensure_room().await.expect("room is made"), 1);
+    let ids = fixture.log(&[text("ann")]).await;
+    assert_eq!(ids, [MessageId(10_000_001)]);
+    sqlx::raw_sql("commit").execute(&mut reader).await.expect("the reader is done");
+    fixture.execute("select setval('cdls_id_seq', 20000000)").await;
+    fixture.log(&[text("bob")]).await;
+    assert_eq!(fixture.ready().await.len(), 2, "the new range has the indexes of the others");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_for_which_postgres_has_no_room_yet_is_not_refused_but_waits() {
+    let fixture = Fixture::create(Backend::Postgres).await;
+    fixture.execute("select setval('cdls_id_seq', 50000000)").await;
+    let refused = fixture.store.insert(&[text("ann")]).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+}
+
+/// A server may be set up to answer commits before they are on disk.
+#[rstest]
+#[case::commits_wait_for_the_disk("off", "on")]
+#[case::what_is_stricter_stays("remote_apply", "remote_apply")]
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_has_commits_on_disk_before_it_answers(#[case] server: &'static str, #[case] ours: &str) {
+    let fixture = Fixture::create(Backend::Postgres).await;
+    fixture
+        .execute(
+            "create table seen (setting text);
+             create function look() returns trigger language plpgsql as
+                 'begin insert into seen values (current_setting(''synchronous_commit'')); return new; end';
+             create trigger look before insert on cdls for each row execute function look()",
+        )
+        .await;
+    let url = fixture.database().url();
+    let mut other = PgConnection::connect(url).await.expect("the server answers");
+    let set = format!(
+        "do $$ begin execute format('alter database %I set synchronous_commit = {server}', current_database()); end $$"
+    );
+    sqlx::raw_sql(&set).execute(&mut other).await.expect("it is set");
+    let store = PostgresStore::open(&url.into(), 8).expect("the URL is right");
+    store.insert(&[text("ann")]).await.expect("rows can be logged");
+    let seen: String =
+        sqlx::query_scalar("select setting from seen").fetch_one(&mut other).await.expect("it was seen");
+    assert_eq!(seen, ours);
 }

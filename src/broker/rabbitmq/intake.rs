@@ -3,7 +3,9 @@
 //! A connection of its own, so that a submission that lapin cannot read (a short text that is no UTF-8 ends the whole
 //! connection) interrupts nothing else. After such an end, submissions are taken one by one for a while: each delivery
 //! that is not settled counts against its message, and after `x-delivery-limit` of them the broker puts it aside. So
-//! the one that cannot be read is put aside, and not its neighbours. Never here: whether a submission is accepted.
+//! the one that cannot be read is put aside, and not its neighbours. For the same reason a session begins with one
+//! submission: while the database is away nothing is settled, and what is held then counts a delivery each time a
+//! connection or a process ends. Never here: whether a submission is accepted.
 
 use std::time::Duration;
 
@@ -55,6 +57,7 @@ impl Session for Intake {
 
     async fn run(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), SessionError> {
         self.consumed = false;
+        self.careful = self.careful.max(1);
         // Cancelled with the session: its unsettled batches are delivered again.
         let gone = CancellationToken::new();
         let _gone_with_us = gone.clone().drop_guard();

@@ -120,9 +120,8 @@ impl Dispatcher {
     }
 
     fn abandon_all(&mut self) {
-        let now = Instant::now();
         let mut steps = Steps::default();
-        self.lines.values_mut().for_each(|line| line.abandon(now, &mut steps));
+        self.lines.values_mut().for_each(|line| line.abandon(&mut steps));
         self.record_changes(steps.changes);
         self.reserved = self.lines.values().map(Line::reserved).sum();
     }
@@ -132,7 +131,7 @@ impl Dispatcher {
 fn count_ended(change: &Change, in_flight: usize) {
     let outcome = match change {
         Change::Sent { .. } => CallOutcome::Ok,
-        Change::Failed { .. } | Change::Expire { .. } => CallOutcome::Error,
+        Change::Failed { .. } | Change::Expire { .. } | Change::Unsendable { .. } => CallOutcome::Error,
         Change::Retry { .. } => CallOutcome::Retry,
         Change::Unknown { .. } => CallOutcome::Unknown,
         Change::WaitForLine { .. } | Change::Release { .. } | Change::Crashed { .. } => CallOutcome::Line,

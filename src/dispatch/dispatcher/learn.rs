@@ -67,7 +67,6 @@ impl Dispatcher {
 
     fn lose(&mut self, partitions: &[Partition]) {
         self.owned.retain(|partition| !partitions.contains(partition));
-        let now = Instant::now();
         let gone: Vec<LineId> =
             self.lines.keys().copied().filter(|line| partitions.contains(&line.partition())).collect();
         for id in gone {
@@ -75,7 +74,7 @@ impl Dispatcher {
                 self.reserved -= line.reserved();
                 self.abandoned.extend(line.open_claims());
                 let mut steps = Steps::default();
-                line.abandon(now, &mut steps);
+                line.abandon(&mut steps);
                 self.record_changes(steps.changes);
             }
             self.forget_wake(id);

@@ -28,6 +28,7 @@ use crate::broker::JobDelivery;
 use crate::message::{BreakerState, Lane, LineId, MessageId, Partition};
 use crate::policy::breaker::Breaker;
 use crate::store::{Change, Claim};
+use held::AskedHeld;
 
 /// The shortest time ahead of its call that a row is claimed; slow commits lengthen it.
 const SHORTEST_HORIZON: Duration = Duration::from_millis(15);
@@ -36,6 +37,10 @@ const LONGEST_HORIZON: Duration = Duration::from_secs(1);
 const REFRESH_EVERY: Duration = Duration::from_secs(3);
 /// How long after its time a held recipient is looked up in the log.
 const HELD_SLACK: Duration = Duration::from_secs(2);
+/// Rows a line may end at once that will not be sent; only one while this many entries wait for the log, so that claims
+/// and results do not wait behind a campaign that has expired.
+const ENDED_AT_ONCE: usize = 64;
+const MANY_ENTRIES: usize = 1_000;
 /// Events handled before lines are pumped.
 const EVENTS_AT_ONCE: usize = 256;
 
@@ -68,7 +73,7 @@ pub struct Dispatcher {
     wake_of: HashMap<LineId, Instant>,
     /// Recipients whose held row is looked up when its time has passed.
     held: BTreeMap<(Instant, MessageId), (LineId, Lane, String)>,
-    asked_held: HashMap<MessageId, (LineId, Lane, String)>,
+    asked_held: HashMap<MessageId, AskedHeld>,
     calls: JoinSet<Finished>,
     /// Calls in flight, for those that outlast the grace.
     tickets: HashMap<MessageId, Ticket>,
@@ -157,12 +162,16 @@ impl Dispatcher {
 
     fn pump_line(&mut self, id: LineId, now: Instant) {
         let horizon = (self.progress.latency() * 2).clamp(SHORTEST_HORIZON, LONGEST_HORIZON);
-        let allowance = Allowance { spare: self.spare_permits(), room: self.free_permits() };
+        let allowance = Allowance {
+            spare: self.spare_permits(),
+            room: self.free_permits(),
+            ends: if self.progress.waiting() < MANY_ENTRIES { ENDED_AT_ONCE } else { 1 },
+        };
         let Some(line) = self.lines.get_mut(&id).filter(|line| line.is_configured()) else { return };
         let mut steps = Steps::default();
         self.reserved -= line.reserved();
         if self.breaker.state() == BreakerState::Open {
-            line.abandon(now, &mut steps);
+            line.abandon(&mut steps);
         }
         line.pump(now, horizon, allowance, &mut steps);
         self.reserved += line.reserved();
@@ -171,7 +180,7 @@ impl Dispatcher {
         }
         self.set_wake(id, steps.wake);
         for row in steps.claims {
-            let call_deadline = call_deadline(&self.send_context.graph, &row);
+            let call_deadline = call_deadline(self.send_context.graph.total_timeout(row.kind));
             let claim = Claim { id: row.id, fence: row.fence, call_deadline };
             self.entry(Entry::Claim { line: id, claim });
         }

@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use super::queue::Queue;
-use crate::message::{Class, Lane, LineId, Medium, MessageId};
+use crate::message::{AccountId, Class, Lane, LineId, Medium, MessageId};
 use crate::policy::classify::PauseDemand;
 use crate::policy::pace::{Limits, PauseLadder, Rates};
 use crate::settings::{ClassLimits, LimitSettings};
@@ -30,6 +30,9 @@ const REMEMBERED: Duration = Duration::from_secs(120);
 
 /// How the reason of a pause begins that an answer of Graph demanded, and no operator.
 pub const DEMANDED: &str = "Graph: ";
+
+/// How long a line that has ended as many rows as it may looks for no more.
+const REST: Duration = Duration::from_millis(10);
 
 /// Announced rows are read at once, even while their lane has a backlog, if they are this few.
 const SMALL_JOB: u32 = 8;
@@ -56,6 +59,8 @@ pub struct Line {
 /// What the calls of a line need to know.
 #[derive(Debug, Clone)]
 pub struct Sender {
+    /// Whose line it is. Rows of another account, logged before it changed hands, are never sent from it.
+    pub account: AccountId,
     pub class: Class,
     pub page_token: Arc<SecretString>,
 }
@@ -76,6 +81,8 @@ pub struct Allowance {
     pub spare: usize,
     /// Calls that may begin: fewer, while the breaker lets them out one by one.
     pub room: usize,
+    /// Rows that may be ended without a call, before the log has written what waits.
+    pub ends: usize,
 }
 
 impl Allowance {
@@ -170,11 +177,13 @@ impl Line {
         }
         let had = self.sender().map(|sender| sender.page_token.expose_secret().to_owned());
         self.config = Some(Config {
-            sender: record
-                .page_token
-                .as_ref()
-                .filter(|token| !token.expose_secret().trim().is_empty())
-                .map(|token| Sender { class: record.class, page_token: Arc::new(token.clone()) }),
+            sender: record.page_token.as_ref().filter(|token| !token.expose_secret().trim().is_empty()).map(
+                |token| Sender {
+                    account: record.account,
+                    class: record.class,
+                    page_token: Arc::new(token.clone()),
+                },
+            ),
             active: record.active && record.account_active,
             paused_until: record.pause_left.map(|left| now + left.min(Duration::from_secs(365 * 86_400))),
         });
@@ -257,19 +266,20 @@ impl Line {
     /// What is to be done now. `horizon`: how long a claim takes to commit, with a margin.
     pub fn pump(&mut self, now: Instant, horizon: Duration, mut allowance: Allowance, steps: &mut Steps) {
         let Some(sender) = self.sender() else {
-            self.give_back(now, false, steps);
+            self.give_back(|_| true, steps);
             return;
         };
         if let Some(until) = self.paused_until(now) {
-            self.give_back(now, false, steps);
+            self.give_back(|_| true, steps);
             steps.wake = Some(until);
             steps.reads = self.queue.reads(self.id, |_| 16);
             return;
         }
-        self.give_back(now, true, steps);
+        let is_stale = |due: &Due| now >= due.asked + CLAIM_STALE_AFTER;
+        self.give_back(|due| is_stale(due) || due.row.account != sender.account, steps);
         for medium in [Medium::Text, Medium::Media] {
             self.begin_calls(medium, now, &sender, steps);
-            self.ask_claims(medium, now, horizon, &mut allowance, steps);
+            self.ask_claims(medium, now, horizon, sender.account, &mut allowance, steps);
         }
         let (text, media) = (self.window(Medium::Text), self.window(Medium::Media));
         steps.reads = self.queue.reads(self.id, |medium| if medium == Medium::Text { text } else { media });
@@ -303,6 +313,7 @@ impl Line {
         medium: Medium,
         now: Instant,
         horizon: Duration,
+        account: AccountId,
         allowance: &mut Allowance,
         steps: &mut Steps,
     ) {
@@ -321,25 +332,39 @@ impl Line {
                 return;
             }
             let Some(row) = self.queue.next(medium) else { return };
-            let Some(left) = Duration::try_from(row.valid_for).ok().filter(|left| !left.is_zero()) else {
+            let left = Duration::try_from(row.valid_for).unwrap_or_default();
+            if left.is_zero() || row.account != account {
                 allowance.give_back();
-                self.queue.settle(row.lane, &row.dest, row.id);
-                steps.changes.push((Change::Expire { id: row.id, fence: row.fence }, row.waiter));
+                self.end_unsent(row, left.is_zero(), steps);
+                allowance.ends = allowance.ends.saturating_sub(1);
+                if allowance.ends == 0 {
+                    sooner(&mut steps.wake, now + REST);
+                    return;
+                }
                 continue;
-            };
+            }
             self.track_mut(medium).claiming += 1;
             steps.claims.push(row.clone());
             self.claiming.insert(row.id, Due { expires: now + left, asked: now, row });
         }
     }
 
-    /// Gives claimed rows back whose call cannot begin: all of them, or the stale ones.
-    fn give_back(&mut self, now: Instant, only_stale: bool, steps: &mut Steps) {
+    /// Ends a row without a call: it has expired, or its line has another owner by now.
+    fn end_unsent(&mut self, row: ReadyRow, is_expired: bool, steps: &mut Steps) {
+        let ReadyRow { id, fence, lane, dest, waiter, .. } = row;
+        self.queue.settle(lane, &dest, id);
+        let change = match is_expired {
+            true => Change::Expire { id, fence },
+            false => Change::Unsendable { id, fence, reason: "its line belongs to another account" },
+        };
+        steps.changes.push((change, waiter));
+    }
+
+    /// Gives claimed rows back whose call cannot begin.
+    fn give_back(&mut self, cannot_begin: impl Fn(&Due) -> bool, steps: &mut Steps) {
         for medium in [Medium::Text, Medium::Media] {
             let (back, kept): (VecDeque<Due>, VecDeque<Due>) =
-                std::mem::take(&mut self.track_mut(medium).claimed)
-                    .into_iter()
-                    .partition(|due| !only_stale || now >= due.asked + CLAIM_STALE_AFTER);
+                std::mem::take(&mut self.track_mut(medium).claimed).into_iter().partition(&cannot_begin);
             self.track_mut(medium).claimed = kept;
             for due in back {
                 let ReadyRow { id, lane, dest, fence, .. } = due.row;
@@ -415,8 +440,8 @@ impl Line {
 
     /// Rows claimed whose calls have not begun, given back because this process stops or no longer owns the line.
     /// Claims that are not committed yet are given back when they are answered.
-    pub fn abandon(&mut self, now: Instant, steps: &mut Steps) {
-        self.give_back(now, false, steps);
+    pub fn abandon(&mut self, steps: &mut Steps) {
+        self.give_back(|_| true, steps);
     }
 
     /// Whether nothing of this line is in hand or in flight, and nothing about it has to be remembered.

@@ -58,7 +58,7 @@ fn row(id: i64, kind: MessageKind) -> ReadyRow {
 
 fn pump(line: &mut Line, free: usize) -> Steps {
     let mut steps = Steps::default();
-    line.pump(Instant::now(), HORIZON, Allowance { spare: free, room: free }, &mut steps);
+    line.pump(Instant::now(), HORIZON, Allowance { spare: free, room: free, ends: 64 }, &mut steps);
     steps
 }
 
@@ -233,6 +233,47 @@ async fn an_expired_row_is_ended_and_not_claimed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_expired_rows_are_ended_a_few_at_a_time() {
+    let mut line = line(&record(None));
+    for id in 1..=200 {
+        line.queue.offer(ReadyRow { valid_for: time::Duration::ZERO, ..row(id, MessageKind::Text) });
+    }
+    let mut ended = 0;
+    while line.queue.has_next(Medium::Text) {
+        let steps = pump(&mut line, 10);
+        assert!((1..=64).contains(&steps.changes.len()), "{}", steps.changes.len());
+        ended += steps.changes.len();
+        assert_eq!(steps.wake.is_some(), steps.changes.len() == 64, "it looks again for what is left");
+        tokio::time::sleep_until(steps.wake.unwrap_or_else(Instant::now)).await;
+    }
+    assert_eq!(ended, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_of_the_account_that_had_the_line_before_are_never_sent_from_it() {
+    let mut line = line(&record(None));
+    line.queue.offer(row(1, MessageKind::Text));
+    assert_eq!(pump(&mut line, 10).claims.len(), 1);
+    assert!(line.claim_answered(MessageId(1), true).is_none());
+    configure(
+        &mut line,
+        &LineRecord { account: AccountId(2), page_token: Some("EAAother".into()), ..record(None) },
+    );
+    line.queue.offer(row(2, MessageKind::Text));
+    line.queue.offer(ReadyRow { account: AccountId(2), ..row(3, MessageKind::Text) });
+    let steps = pump(&mut line, 10);
+    assert!(steps.calls.is_empty(), "not even one that was claimed before");
+    assert!(matches!(
+        steps.changes[..],
+        [
+            (Change::Release { id: MessageId(1), .. }, None),
+            (Change::Unsendable { id: MessageId(2), .. }, None),
+        ]
+    ));
+    assert_eq!(steps.claims.iter().map(|row| row.id).collect::<Vec<_>>(), [MessageId(3)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_line_without_token_account_or_activity_sends_nothing() {
     for blocked in [
         LineRecord { page_token: None, ..record(None) },
@@ -279,7 +320,7 @@ async fn the_one_call_that_the_breaker_lets_out_may_be_of_a_line_whose_calls_han
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut steps = Steps::default();
-    line.pump(Instant::now(), HORIZON, Allowance { spare: 970, room: 1 }, &mut steps);
+    line.pump(Instant::now(), HORIZON, Allowance { spare: 970, room: 1, ends: 64 }, &mut steps);
     assert_eq!((steps.claims.len(), steps.wants_permits), (1, true));
 }
 

@@ -242,6 +242,12 @@ impl Queue {
         self.calls.contains(&id)
     }
 
+    /// Whether this recipient's later rows wait behind this row, which is not in hand.
+    pub fn is_held_by(&self, lane: Lane, dest: &str, id: MessageId) -> bool {
+        let recipient = self.recipients.get(&(lane, Arc::from(dest)));
+        recipient.is_some_and(|recipient| recipient.active == Some(Active::Held(id)))
+    }
+
     /// Whether every ready row of the lane has been read, as far as is known.
     pub fn caught_up(&self, lane: Lane) -> bool {
         !self.flows.iter().any(|(key, window)| key.0 == lane && window.more)

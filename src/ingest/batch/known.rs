@@ -1,8 +1,9 @@
-//! What a batch found out a moment ago about lines and campaigns, so that its lines need no look-up each.
+//! What a batch found out a moment ago about its account, lines and campaigns, so that its lines need no look-up each.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use super::super::Ingest;
@@ -13,6 +14,7 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 const MOST: usize = 10_000;
 
 pub struct Known {
+    account: Option<Result<(), Refusal>>,
     classes: HashMap<LineId, Result<Class, Refusal>>,
     lines: HashMap<(LineId, Class), Result<(), Refusal>>,
     campaigns: HashMap<String, Result<(), Refusal>>,
@@ -22,11 +24,32 @@ pub struct Known {
 impl Known {
     pub fn new() -> Known {
         Known {
+            account: None,
             classes: HashMap::new(),
             lines: HashMap::new(),
             campaigns: HashMap::new(),
             since: Instant::now(),
         }
+    }
+
+    /// Whether the token still is the account's, and the account active.
+    pub async fn account(
+        &mut self,
+        ingest: &Ingest,
+        account: AccountId,
+        token: &SecretString,
+    ) -> Result<(), Refusal> {
+        self.refresh();
+        if let Some(known) = self.account {
+            return known;
+        }
+        let found = match ingest.directory.account(token.expose_secret()).await {
+            Ok(found) if found == account => Ok(()),
+            Ok(_) => Err(Refusal::UnknownToken),
+            Err(refusal) => Err(refusal),
+        };
+        self.account = Some(found);
+        found
     }
 
     /// The class of a line.

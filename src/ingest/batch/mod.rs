@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures::{Stream, StreamExt};
+use secrecy::SecretString;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -64,6 +65,8 @@ pub struct Cut;
 
 /// What is asked of a batch as a whole.
 pub struct Wanted {
+    /// Looked at again while the batch is read: it may be revoked meanwhile.
+    pub token: SecretString,
     pub account: AccountId,
     pub format: Format,
     /// Values for what a line does not give.
@@ -91,6 +94,7 @@ pub struct Batch<S> {
 /// Whose batch it is.
 struct Account {
     id: AccountId,
+    token: SecretString,
     may_be_repeated: bool,
 }
 
@@ -113,7 +117,7 @@ where
         let mut batch = Batch {
             number: opened.map_err(unavailable)?,
             ingest,
-            wanted: Account { id: wanted.account, may_be_repeated: wanted.is_named },
+            wanted: Account { id: wanted.account, token: wanted.token, may_be_repeated: wanted.is_named },
             body,
             has_ended: false,
             is_finished: false,
@@ -246,6 +250,7 @@ where
     /// The checks of a single request, in their order; what has to be looked up is remembered.
     async fn check(&mut self, parameters: &Parameters) -> Result<NewMessage, Refusal> {
         let account = self.wanted.id;
+        self.known.account(&self.ingest, account, &self.wanted.token).await?;
         let class = match parameters.get("class") {
             Some(Given::WrongType) => Err(Refusal::InvalidParameter("class")),
             _ => match parameters.text("class") {

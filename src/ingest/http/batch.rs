@@ -8,11 +8,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use futures::stream::unfold;
+use secrecy::ExposeSecret;
 
-use super::super::Ingest;
 use super::super::batch::{Batch, BatchRefusal, Format, LONGEST_BATCH_ID, Spool, Wanted};
 use super::super::parameters::{BodyType, Parameters};
 use super::super::refusal::Refusal;
+use super::super::{Ingest, token};
 use super::documented::{self, CSV, NDJSON, OfBatch, RefusedBatch};
 use super::{bearer, drain, envelope, refused};
 
@@ -69,7 +70,8 @@ async fn wanted(ingest: &Ingest, head: &Parts) -> Result<(Wanted, bool), Refusal
     let query = head.uri.query().unwrap_or_default();
     let format = format(&head.headers);
     let mut defaults = Parameters::read(query, BodyType::Form, b"")?;
-    let account = ingest.authenticate(&defaults, bearer(&head.headers).as_deref()).await?;
+    let token = token(&defaults, bearer(&head.headers).as_deref())?;
+    let account = ingest.directory.account(token.expose_secret()).await?;
     let format = format.ok_or(Refusal::Malformed)?;
     if head.headers.contains_key("idempotency-key") {
         // It would seem to count: a batch is sent again under its `batch_id`.
@@ -79,7 +81,7 @@ async fn wanted(ingest: &Ingest, head: &Parts) -> Result<(Wanted, bool), Refusal
     defaults.forget_token();
     let is_named = asked.batch_id.is_some();
     let batch_id = asked.batch_id.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
-    Ok((Wanted { account, format, defaults, batch_id, is_named }, asked.is_streamed))
+    Ok((Wanted { token, account, format, defaults, batch_id, is_named }, asked.is_streamed))
 }
 
 fn format(headers: &HeaderMap) -> Option<Format> {

@@ -143,6 +143,7 @@ impl Stamp {
 async fn commit_took_place(pool: &PgPool, stamp: &Stamp) -> Option<bool> {
     let asking = async {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
+        let mut was_denied = false;
         loop {
             tick.tick().await;
             let found: Result<(Option<String>, bool), sqlx::Error> = sqlx::query_as(
@@ -154,8 +155,12 @@ async fn commit_took_place(pool: &PgPool, stamp: &Stamp) -> Option<bool> {
             .fetch_one(pool)
             .await;
             let Ok((status, is_logged)) = found else { continue };
-            if let Some(answer) = took_place(status.as_deref(), is_logged) {
-                return answer;
+            match took_place(status.as_deref(), is_logged) {
+                // The row is looked for as of the statement's begin, its transaction as of now: one that ended between
+                // the two is asked about once more.
+                Some(Some(false)) if !was_denied => was_denied = true,
+                Some(answer) => return answer,
+                None => {}
             }
         }
     };

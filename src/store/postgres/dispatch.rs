@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 
 use super::rows::{self, ready_columns};
-use super::{failed, numbers};
+use super::{failed, milliseconds, numbers};
 use crate::message::{Lane, LineId, Medium, MessageId, Partition};
 use crate::store::{ClaimedRow, Flow, FlowRead, HeldRecipient, RangeRead, ReadyRow, StoreError};
 
@@ -137,17 +137,19 @@ async fn flows(
         .collect()
 }
 
-/// One probe of the due index a partition.
+/// One probe of the due index a partition. Partitions take turns: a million rows that are due at once hold up their own
+/// line's only.
 const PROMOTE_DUE: &str = "
     with due as materialized (
         select c.cdls_id from unnest($1::smallint[]) as w(partition_no)
         cross join lateral (
-            select cdls_id, coalesce(call_deadline, next_at) as due from cdls
-            where partition_no = w.partition_no and coalesce(call_deadline, next_at) <= now()
-              and status in ('PENDING', 'RETRY', 'SENDING') and (next_at is not null or call_deadline is not null)
-              and status in ('PENDING', 'RETRY')
-            order by coalesce(call_deadline, next_at), cdls_id limit $2) as c
-        order by c.due, c.cdls_id limit $2),
+            select cdls_id, due, row_number() over (order by due, cdls_id) as place from (
+                select cdls_id, coalesce(call_deadline, next_at) as due from cdls
+                where partition_no = w.partition_no and coalesce(call_deadline, next_at) <= now()
+                  and status in ('PENDING', 'RETRY', 'SENDING') and (next_at is not null or call_deadline is not null)
+                  and status in ('PENDING', 'RETRY')
+                order by coalesce(call_deadline, next_at), cdls_id limit $2) as first) as c
+        order by c.place, c.due, c.cdls_id limit $2),
     locked as materialized (
         select cdls_id from cdls where cdls_id in (select cdls_id from due)
           and status in ('PENDING', 'RETRY') and next_at <= now()
@@ -178,18 +180,21 @@ pub async fn promote_due(
         .collect()
 }
 
+/// The due index holds schedules too, a campaign of millions perhaps: only what its time makes a retry or a claim is read.
 const HELD: &str = "
     select v8l_id, priority, dest, cdls_id, status,
            greatest(0, (extract(epoch from coalesce(call_deadline, next_at) - now()) * 1000)::bigint) as wait_ms
     from cdls
     where partition_no = any($1::smallint[]) and status in ('PENDING', 'RETRY', 'SENDING')
-      and (next_at is not null or call_deadline is not null) and status in ('RETRY', 'SENDING')";
+      and (next_at is not null or call_deadline is not null) and status in ('RETRY', 'SENDING')
+      and coalesce(call_deadline, next_at) <= now() + $2::bigint * interval '1 millisecond'";
 
 pub async fn held_recipients(
     pool: &PgPool,
     partitions: &[Partition],
+    within: Duration,
 ) -> Result<Vec<HeldRecipient>, StoreError> {
-    let held = sqlx::query(HELD).bind(numbers(partitions)).fetch_all(pool).await.map_err(failed)?;
+    let held = timed(HELD, pool, partitions, within).await?;
     held.iter()
         .map(|row| {
             let wait_ms: i64 = rows::get(row, "wait_ms")?;
@@ -203,6 +208,17 @@ pub async fn held_recipients(
             })
         })
         .collect()
+}
+
+/// Rows of the due index whose time comes `within` so long.
+async fn timed(
+    statement: &'static str,
+    pool: &PgPool,
+    partitions: &[Partition],
+    within: Duration,
+) -> Result<Vec<PgRow>, StoreError> {
+    let query = sqlx::query(statement).bind(numbers(partitions)).bind(milliseconds(within));
+    query.fetch_all(pool).await.map_err(failed)
 }
 
 pub async fn still_held(pool: &PgPool, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
@@ -222,10 +238,15 @@ const CLAIMED: &str = "
            (extract(epoch from expires_at - now()) * 1000)::bigint as valid_ms
     from cdls
     where partition_no = any($1::smallint[]) and status in ('PENDING', 'RETRY', 'SENDING')
-      and (next_at is not null or call_deadline is not null) and status = 'SENDING'";
+      and (next_at is not null or call_deadline is not null) and status = 'SENDING'
+      and coalesce(call_deadline, next_at) <= now() + $2::bigint * interval '1 millisecond'";
 
-pub async fn claimed_rows(pool: &PgPool, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError> {
-    let claimed = sqlx::query(CLAIMED).bind(numbers(partitions)).fetch_all(pool).await.map_err(failed)?;
+pub async fn claimed_rows(
+    pool: &PgPool,
+    partitions: &[Partition],
+    within: Duration,
+) -> Result<Vec<ClaimedRow>, StoreError> {
+    let claimed = timed(CLAIMED, pool, partitions, within).await?;
     claimed
         .iter()
         .map(|row| {

@@ -89,6 +89,12 @@ fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .max_lifetime(Duration::from_secs(30 * 60))
         .test_before_acquire(false)
+        .after_connect(|connection, _| {
+            // A commit that is answered is on disk, however the server is set up; stricter settings stay.
+            let sync = "select set_config('synchronous_commit', 'on', false)
+                        where current_setting('synchronous_commit') = 'off'";
+            Box::pin(async move { sqlx::query(sync).execute(connection).await.map(drop) })
+        })
         .connect_lazy_with(options)
 }
 
@@ -99,6 +105,12 @@ fn failed(error: sqlx::Error) -> StoreError {
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
             match code.get(..2) {
+                // No partition has room for the row: the next one is not made yet. What a trigger raises names no table.
+                Some("23")
+                    if code == "23514" && database.constraint().is_none() && database.table().is_some() =>
+                {
+                    StoreError::Unavailable(format!("{} ({code})", database.message()))
+                }
                 // Data exception, integrity constraint violation.
                 Some("22" | "23") => StoreError::Rejected(format!("{} ({code})", database.message())),
                 // Undefined table or column.
@@ -206,8 +218,12 @@ impl Store for PostgresStore {
         dispatch::promote_due(&self.dispatch, partitions, limit).await
     }
 
-    async fn held_recipients(&self, partitions: &[Partition]) -> Result<Vec<HeldRecipient>, StoreError> {
-        dispatch::held_recipients(&self.dispatch, partitions).await
+    async fn held_recipients(
+        &self,
+        partitions: &[Partition],
+        within: Duration,
+    ) -> Result<Vec<HeldRecipient>, StoreError> {
+        dispatch::held_recipients(&self.dispatch, partitions, within).await
     }
 
     async fn still_held(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
@@ -223,8 +239,12 @@ impl Store for PostgresStore {
         record::record(&self.dispatch, worker, changes, claims).await
     }
 
-    async fn claimed_rows(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError> {
-        dispatch::claimed_rows(&self.dispatch, partitions).await
+    async fn claimed_rows(
+        &self,
+        partitions: &[Partition],
+        within: Duration,
+    ) -> Result<Vec<ClaimedRow>, StoreError> {
+        dispatch::claimed_rows(&self.dispatch, partitions, within).await
     }
 
     async fn waiting_flows(&self, partitions: &[Partition]) -> Result<Vec<Flow>, StoreError> {

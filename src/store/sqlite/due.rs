@@ -4,7 +4,8 @@
 //! change, and each change repeats the condition. Statements repeat the condition of the index `cdls_due` word for
 //! word: SQLite uses a partial index only then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqlitePool};
@@ -21,7 +22,7 @@ macro_rules! timed {
     };
 }
 
-/// Partitions ?1, now ?2, at most ?3 rows of each. One partition at a time, so that the index gives the order and a
+/// Partitions ?1, now ?2, at most ?3 rows of each; partitions take turns. One partition at a time, so that the index gives the order and a
 /// million due rows are not sorted for the first thousand.
 pub(super) const DUE: &str = concat!(
     "select c.cdls_id, c.v8l_id, c.priority, c.next_at from json_each(?1) p cross join cdls c
@@ -32,10 +33,12 @@ pub(super) const DUE: &str = concat!(
     " order by coalesce(n.call_deadline, n.next_at), n.cdls_id limit ?3)"
 );
 
+/// The due index holds schedules too, a campaign of millions perhaps: only what its time makes a retry or a claim is read.
 pub(super) const HELD: &str = concat!(
     "select v8l_id, priority, dest, cdls_id, status, coalesce(call_deadline, next_at) as until
     from cdls n indexed by cdls_due
-    where n.partition_no in (select value from json_each(?1)) and n.status in ('SENDING', 'RETRY') and ",
+    where n.partition_no in (select value from json_each(?1)) and n.status in ('SENDING', 'RETRY')
+      and coalesce(n.call_deadline, n.next_at) <= ?2 and ",
     timed!()
 );
 
@@ -43,7 +46,8 @@ pub(super) const CLAIMED: &str = concat!(
     "select cdls_id, v8l_id, fence, coalesce(worker, '') as worker, call_deadline, waiter,
            attempts, tries, crashes, expires_at
     from cdls n indexed by cdls_due
-    where n.partition_no in (select value from json_each(?1)) and n.status = 'SENDING' and ",
+    where n.partition_no in (select value from json_each(?1)) and n.status = 'SENDING'
+      and coalesce(n.call_deadline, n.next_at) <= ?2 and ",
     timed!()
 );
 
@@ -92,20 +96,41 @@ async fn due_rows(
         due.push((at, id(row)?, line(row)?, word(row, "priority")?));
     }
     due.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-    due.truncate(limit as usize);
-    Ok(due.into_iter().map(|(_, id, line, lane)| (line, lane, id)).collect())
+    let mut places: HashMap<Partition, u32> = HashMap::new();
+    let mut in_turn: Vec<(u32, (LineId, Lane, MessageId))> = due
+        .into_iter()
+        .map(|(_, id, line, lane)| {
+            let place = places.entry(line.partition()).or_default();
+            *place += 1;
+            (*place, (line, lane, id))
+        })
+        .collect();
+    in_turn.sort_by_key(|(place, _)| *place);
+    Ok(in_turn.into_iter().map(|(_, row)| row).take(limit as usize).collect())
+}
+
+/// Rows of the due index whose time comes `within` so long.
+async fn timed_rows(
+    statement: &'static str,
+    reader: &SqlitePool,
+    partitions: &[Partition],
+    within: Duration,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    sqlx::query(statement)
+        .bind(list(partitions.iter().map(|partition| i64::from(partition.0))))
+        .bind(Now::read().after(within))
+        .fetch_all(reader)
+        .await
+        .map_err(failed)
 }
 
 /// Recipients with a claimed row or one that waits for its next try.
 pub async fn held_recipients(
     reader: &SqlitePool,
     partitions: &[Partition],
+    within: Duration,
 ) -> Result<Vec<HeldRecipient>, StoreError> {
-    let rows = sqlx::query(HELD)
-        .bind(list(partitions.iter().map(|partition| i64::from(partition.0))))
-        .fetch_all(reader)
-        .await
-        .map_err(failed)?;
+    let rows = timed_rows(HELD, reader, partitions, within).await?;
     let now = Now::read();
     rows.iter()
         .map(|row| {
@@ -142,12 +167,9 @@ pub async fn still_held(reader: &SqlitePool, ids: &[MessageId]) -> Result<Vec<Me
 pub async fn claimed_rows(
     reader: &SqlitePool,
     partitions: &[Partition],
+    within: Duration,
 ) -> Result<Vec<ClaimedRow>, StoreError> {
-    let rows = sqlx::query(CLAIMED)
-        .bind(list(partitions.iter().map(|partition| i64::from(partition.0))))
-        .fetch_all(reader)
-        .await
-        .map_err(failed)?;
+    let rows = timed_rows(CLAIMED, reader, partitions, within).await?;
     let now = Now::read();
     rows.iter()
         .map(|row| {

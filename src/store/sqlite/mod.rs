@@ -133,8 +133,12 @@ impl Store for SqliteStore {
         due::promote(&self.reader, &self.writer, partitions, limit).await
     }
 
-    async fn held_recipients(&self, partitions: &[Partition]) -> Result<Vec<HeldRecipient>, StoreError> {
-        due::held_recipients(&self.reader, partitions).await
+    async fn held_recipients(
+        &self,
+        partitions: &[Partition],
+        within: Duration,
+    ) -> Result<Vec<HeldRecipient>, StoreError> {
+        due::held_recipients(&self.reader, partitions, within).await
     }
 
     async fn still_held(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
@@ -150,8 +154,12 @@ impl Store for SqliteStore {
         record::record(&self.writer, worker, changes, claims).await
     }
 
-    async fn claimed_rows(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError> {
-        due::claimed_rows(&self.reader, partitions).await
+    async fn claimed_rows(
+        &self,
+        partitions: &[Partition],
+        within: Duration,
+    ) -> Result<Vec<ClaimedRow>, StoreError> {
+        due::claimed_rows(&self.reader, partitions, within).await
     }
 
     async fn waiting_flows(&self, partitions: &[Partition]) -> Result<Vec<Flow>, StoreError> {

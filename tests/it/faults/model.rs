@@ -66,9 +66,10 @@ enum Step {
     },
     Promote,
     Expire,
-    /// A row found waiting too long.
-    ExpireOne {
+    /// A row found waiting too long, or one that its line can never send.
+    EndOne {
         row: usize,
+        expired: bool,
     },
 }
 
@@ -81,7 +82,7 @@ enum Told {
     ServerFailed { due: bool },
     Unknown,
     Exhausted,
-    WaitForLine,
+    WaitForLine { ambiguous: bool },
     Release,
 }
 
@@ -101,7 +102,7 @@ fn told() -> impl Strategy<Value = Told> {
         2 => any::<bool>().prop_map(|due| Told::ServerFailed { due }),
         2 => Just(Told::Unknown),
         1 => Just(Told::Exhausted),
-        1 => Just(Told::WaitForLine),
+        1 => any::<bool>().prop_map(|ambiguous| Told::WaitForLine { ambiguous }),
         1 => Just(Told::Release),
     ]
 }
@@ -122,7 +123,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => settled.prop_map(|how| Step::Settle { how }),
         3 => Just(Step::Promote),
         1 => Just(Step::Expire),
-        1 => any::<usize>().prop_map(|row| Step::ExpireOne { row }),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(row, expired)| Step::EndOne { row, expired }),
     ]
 }
 
@@ -200,9 +201,13 @@ impl World {
             Step::Settle { how } => self.settle(*how).await?,
             Step::Promote => self.promote().await?,
             Step::Expire => self.expire().await?,
-            Step::ExpireOne { row } => {
+            Step::EndOne { row, expired } => {
                 let Some(row) = pick(&self.rows, *row) else { return Ok(()) };
-                let change = Change::Expire { id: self.rows[row].id, fence: self.rows[row].fence };
+                let Row { id, fence, .. } = self.rows[row];
+                let change = match expired {
+                    true => Change::Expire { id, fence },
+                    false => Change::Unsendable { id, fence, reason: "for a test" },
+                };
                 self.record(0, vec![(row, change)], vec![]).await?;
             }
         }
@@ -281,8 +286,10 @@ impl World {
             | Told::Counted { .. }
             | Told::Uncounted { .. }
             | Told::Exhausted
-            | Told::WaitForLine => held.call == Some(false),
-            Told::ServerFailed { .. } | Told::Unknown => held.call.is_some(),
+            | Told::WaitForLine { ambiguous: false } => held.call == Some(false),
+            Told::ServerFailed { .. } | Told::WaitForLine { ambiguous: true } | Told::Unknown => {
+                held.call.is_some()
+            }
             Told::Release => held.call.is_none(),
         };
         // What was given back is not called any more.
@@ -303,14 +310,14 @@ impl World {
             Told::Uncounted { due } => retry(due, false, false),
             Told::ServerFailed { due } => retry(due, true, true),
             Told::Unknown => Change::Unknown { id, fence, error },
-            Told::WaitForLine => Change::WaitForLine { id, fence, error },
+            Told::WaitForLine { ambiguous } => Change::WaitForLine { id, fence, error, ambiguous },
             Told::Release => Change::Release { id, fence },
         };
         possible.then_some((held.row, change))
     }
 
     async fn settle(&mut self, how: Settled) -> Result<(), TestCaseError> {
-        let claimed = self.store.claimed_rows(&[LINE.partition()]).await.expect("scans work");
+        let claimed = self.store.claimed_rows(&[LINE.partition()], HOUR * 2).await.expect("scans work");
         let overdue: HashMap<MessageId, i32> =
             claimed.iter().filter(|row| row.overdue).map(|row| (row.id, row.crashes)).collect();
         for index in 0..self.rows.len() {
@@ -370,7 +377,7 @@ impl World {
         };
         let (fence, allowed) = match change {
             Change::Sent { fence, .. } => (fence, claimed || waits || row.status == Status::Unknown),
-            Change::Expire { fence, .. } => (fence, waits),
+            Change::Expire { fence, .. } | Change::Unsendable { fence, .. } => (fence, waits),
             Change::Failed { fence, .. }
             | Change::Retry { fence, .. }
             | Change::Unknown { fence, .. }
@@ -400,13 +407,17 @@ impl World {
                 row.ambiguous += 1;
                 Status::Unknown
             }
-            Change::WaitForLine { .. } => Status::Pending,
+            Change::WaitForLine { ambiguous, .. } => {
+                row.ambiguous += i32::from(*ambiguous);
+                Status::Pending
+            }
             Change::Release { .. } => {
                 row.attempts -= 1;
                 Status::Pending
             }
-            Change::Expire { .. } => {
-                row.kind = Some(ErrorKind::Expired);
+            Change::Expire { .. } | Change::Unsendable { .. } => {
+                let is_expired = matches!(change, Change::Expire { .. });
+                row.kind = Some(if is_expired { ErrorKind::Expired } else { ErrorKind::Line });
                 Status::Error
             }
             Change::Crashed { .. } => unreachable!("a crash of a crash"),
@@ -471,10 +482,10 @@ impl World {
         let ready = self.store.read_flows(&reads).await.expect("scans work");
         let ready: HashMap<MessageId, (i32, i32)> =
             ready.into_iter().map(|row| (row.id, (row.fence, row.tries))).collect();
-        let claimed = self.store.claimed_rows(&partition).await.expect("scans work");
+        let claimed = self.store.claimed_rows(&partition, HOUR * 2).await.expect("scans work");
         let claimed: HashMap<MessageId, (i32, i32)> =
             claimed.into_iter().map(|row| (row.id, (row.fence, row.tries))).collect();
-        let held = self.store.held_recipients(&partition).await.expect("scans work");
+        let held = self.store.held_recipients(&partition, HOUR * 2).await.expect("scans work");
         let held: HashSet<MessageId> = held.into_iter().map(|held| held.by).collect();
         let Some(first) = self.rows.first().map(|row| MessageId(row.id.0 - 1)) else { return Ok(()) };
         let log = self.store.log_after(&LogFilter::default(), first, 1_000).await.expect("the log answers");

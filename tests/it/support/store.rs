@@ -50,6 +50,14 @@ impl Fixture {
         fixture
     }
 
+    /// The database (PostgreSQL only).
+    pub fn database(&self) -> &Database {
+        match &self.place {
+            Place::Postgres(database) => database,
+            Place::Sqlite(_) => panic!("this test is about PostgreSQL"),
+        }
+    }
+
     /// Runs a statement as another program would.
     pub async fn execute(&self, statement: &'static str) {
         match &self.place {

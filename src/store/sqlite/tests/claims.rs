@@ -18,12 +18,16 @@ fn change(name: &str, id: MessageId, fence: i32) -> Change {
         "failed" => Change::Failed { id, fence, kind: ErrorKind::Refused, error, ambiguous: false },
         "retry" => Change::Retry { id, fence, after, error, counted: true, ambiguous: true },
         "unknown" => Change::Unknown { id, fence, error },
-        "wait for line" => Change::WaitForLine { id, fence, error },
+        "wait for line" => Change::WaitForLine { id, fence, error, ambiguous: false },
         "release" => Change::Release { id, fence },
         "expire" => Change::Expire { id, fence },
+        "unsendable" => Change::Unsendable { id, fence, reason: "for a test" },
         other => panic!("no change is called {other}"),
     }
 }
+
+/// Longer than any claim lasts.
+const AN_HOUR: Duration = Duration::from_secs(3_600);
 
 #[rstest]
 #[case("sent", &["SENDING", "RETRY", "UNKNOWN", "PENDING"], "OK")]
@@ -33,6 +37,7 @@ fn change(name: &str, id: MessageId, fence: i32) -> Change {
 #[case("wait for line", &["SENDING"], "PENDING")]
 #[case("release", &["SENDING"], "PENDING")]
 #[case("expire", &["PENDING", "RETRY"], "ERROR")]
+#[case("unsendable", &["PENDING", "RETRY"], "ERROR")]
 #[tokio::test]
 async fn a_change_leaves_only_the_states_it_may(#[case] name: &str, #[case] from: &[&str], #[case] to: &str) {
     let fixture = Fixture::with_worker().await;
@@ -66,14 +71,14 @@ async fn a_claim_begins_a_call_and_its_repetition_matches_nothing() {
     let row = fixture.row(id).await;
     assert_eq!((row.status, row.attempts), (Status::Sending, 1));
     assert!(row.sent_at.is_some());
-    let claimed = fixture.store.claimed_rows(&every_partition()).await.unwrap();
+    let claimed = fixture.store.claimed_rows(&every_partition(), AN_HOUR).await.unwrap();
     assert_eq!(claimed.len(), 1);
     assert_eq!((claimed[0].id, claimed[0].fence, claimed[0].worker.as_str()), (id, 1, WORKER));
     assert!(!claimed[0].overdue);
-    assert!(fixture.store.claimed_rows(&[Partition(8)]).await.unwrap().is_empty());
+    assert!(fixture.store.claimed_rows(&[Partition(8)], AN_HOUR).await.unwrap().is_empty());
 
     fixture.sql("update cdls set call_deadline = '2020-01-01T00:00:00.000Z'").await;
-    assert!(fixture.store.claimed_rows(&[LINE.partition()]).await.unwrap()[0].overdue);
+    assert!(fixture.store.claimed_rows(&[LINE.partition()], AN_HOUR).await.unwrap()[0].overdue);
 }
 
 #[tokio::test]
@@ -173,7 +178,7 @@ async fn texts_from_outside_are_stored_as_they_came() {
     let id = fixture.insert(Submission { mdata: odd.into(), ..text_to("0042") }).await;
     assert!(fixture.claim(id, 0).await);
     let error = ErrorDetail { message: format!("{odd}\0!"), fbtrace_id: Some("1e5".into()), ..refusal() };
-    assert!(fixture.change(Change::WaitForLine { id, fence: 1, error }).await);
+    assert!(fixture.change(Change::WaitForLine { id, fence: 1, error, ambiguous: false }).await);
     let row = fixture.row(id).await;
     assert_eq!((row.mdata.as_str(), row.dest.as_str()), (odd, "0042"));
     assert_eq!(row.error_message, Some(format!("{odd}!")));
@@ -203,7 +208,7 @@ async fn a_release_gives_the_attempt_back_and_the_row_is_ready_again() {
     let row = fixture.row(id).await;
     assert_eq!((row.status, row.attempts, row.ambiguous_attempts), (Status::Pending, 0, 0));
     assert_eq!(fixture.ready(&flow()).await, [id]);
-    assert!(fixture.store.claimed_rows(&every_partition()).await.unwrap().is_empty());
+    assert!(fixture.store.claimed_rows(&every_partition(), AN_HOUR).await.unwrap().is_empty());
     assert!(!fixture.claim(id, 0).await, "the fence stays raised");
     assert!(fixture.claim(id, 1).await);
 }
@@ -221,7 +226,7 @@ async fn a_retry_counts_its_try_and_waits_for_its_time() {
     assert!(fixture.ready(&flow()).await.is_empty());
     assert!(!fixture.claim(id, 1).await, "not due yet");
 
-    let held = fixture.store.held_recipients(&[LINE.partition()]).await.unwrap();
+    let held = fixture.store.held_recipients(&[LINE.partition()], AN_HOUR).await.unwrap();
     assert_eq!((held[0].dest.as_str(), held[0].by, held[0].status), ("ana", id, Status::Retry));
     assert!(held[0].wait > Duration::from_secs(50));
     assert_eq!(fixture.store.still_held(&[id, MessageId(99)]).await.unwrap(), [id]);
@@ -232,7 +237,7 @@ async fn a_retry_counts_its_try_and_waits_for_its_time() {
     let read = FlowRead { flow: flow(), after: MessageId(0), limit: 1 };
     let ready = fixture.store.read_flows(&[read]).await.unwrap();
     assert_eq!((ready[0].tries, ready[0].attempts, ready[0].fence), (1, 1, 1));
-    assert!(fixture.store.held_recipients(&every_partition()).await.unwrap().is_empty());
+    assert!(fixture.store.held_recipients(&every_partition(), AN_HOUR).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -240,7 +245,7 @@ async fn a_claimed_row_holds_its_recipient_until_its_deadline() {
     let fixture = Fixture::with_worker().await;
     let id = fixture.insert(text_to("ana")).await;
     assert!(fixture.claim(id, 0).await);
-    let held = fixture.store.held_recipients(&every_partition()).await.unwrap();
+    let held = fixture.store.held_recipients(&every_partition(), AN_HOUR).await.unwrap();
     assert_eq!((held[0].by, held[0].status), (id, Status::Sending));
     assert!(held[0].wait > Duration::from_secs(25) && held[0].wait <= Duration::from_secs(32));
     assert_eq!(fixture.store.still_held(&[id]).await.unwrap(), [id]);

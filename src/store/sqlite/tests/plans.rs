@@ -24,8 +24,8 @@ use crate::store::sqlite::{dispatch, due, expiry, ingest, record, settle};
     "SEARCH n USING INDEX cdls_due (partition_no=? AND <expr><?)",
     "SEARCH c USING INTEGER PRIMARY KEY (rowid=?)",
 ])]
-#[case(due::HELD, &["SEARCH n USING INDEX cdls_due (partition_no=?)"])]
-#[case(due::CLAIMED, &["SEARCH n USING INDEX cdls_due (partition_no=?)"])]
+#[case(due::HELD, &["SEARCH n USING INDEX cdls_due (partition_no=? AND <expr><?)"])]
+#[case(due::CLAIMED, &["SEARCH n USING INDEX cdls_due (partition_no=? AND <expr><?)"])]
 #[case(expiry::WALK, &[
     "SEARCH n USING INDEX cdls_ready (v8l_id=? AND priority=? AND media=? AND campaign=? AND cdls_id>?)",
 ])]
