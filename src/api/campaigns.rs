@@ -12,7 +12,6 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
 
 use super::documented::{self, Label, RefusedOne};
 use super::progress::{Progress, eta, lines_waiting, waits};
@@ -26,31 +25,20 @@ use crate::store::{CampaignCount, MessageFilter};
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 /// Counts are remembered this long, and twice as long as they took.
 const REMEMBERED: Duration = Duration::from_secs(1);
-/// Campaigns counted at the same time: counting a million rows keeps a core of the database busy.
-const COUNTED_AT_ONCE: usize = 2;
-
 type Key = (AccountId, String);
 
 /// Counts that were taken a moment ago.
-pub struct Standings {
-    known: Mutex<HashMap<Key, (Instant, Arc<Standing>)>>,
-    counting: Semaphore,
-}
+#[derive(Default)]
+pub struct Standings(Mutex<HashMap<Key, (Instant, Arc<Standing>)>>);
 
 struct Standing {
     counts: Vec<CampaignCount>,
     rate: f64,
 }
 
-impl Default for Standings {
-    fn default() -> Standings {
-        Standings { known: Mutex::default(), counting: Semaphore::new(COUNTED_AT_ONCE) }
-    }
-}
-
 impl Standings {
     fn known(&self) -> MutexGuard<'_, HashMap<Key, (Instant, Arc<Standing>)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, key: &Key) -> Option<Arc<Standing>> {
@@ -191,6 +179,7 @@ impl Api {
         let key = self.campaign(cp_id, uri, headers).await?;
         let before = in_time(self.store.campaign_state(key.0, &key.1)).await?;
         let state = in_time(self.store.set_campaign(key.0, &key.1, wanted)).await?;
+        let _command = self.commands.acquire().await.map_err(|_| Refusal::Unavailable)?;
         let standing = self.count(&key).await?;
         let mut progress = self.progress(&key, state, &standing).await?;
         // A cancelled campaign stays so. Rows of one that is cancelled now may be ended already by those who send.
@@ -207,8 +196,7 @@ impl Api {
         if let Some(standing) = self.standings.get(key) {
             return Ok(standing);
         }
-        // Not closed as long as this exists.
-        let _counting = self.standings.counting.acquire().await.map_err(|_| Refusal::Unavailable)?;
+        let _turn = self.turn().await?;
         // Whoever counted before may have counted the same.
         match self.standings.get(key) {
             Some(standing) => Ok(standing),
@@ -219,10 +207,8 @@ impl Api {
     async fn count(&self, key: &Key) -> Result<Arc<Standing>, Refusal> {
         let started = Instant::now();
         let (account, cp_id) = key;
-        let (counts, rate) = tokio::try_join!(
-            in_time(self.store.campaign_counts(*account, cp_id)),
-            in_time(self.store.campaign_rate(*account, cp_id, RATE_WINDOW))
-        )?;
+        let counts = in_time(self.store.campaign_counts(*account, cp_id)).await?;
+        let rate = in_time(self.store.campaign_rate(*account, cp_id, RATE_WINDOW)).await?;
         let standing = Arc::new(Standing { counts, rate });
         self.standings.put(key.clone(), standing.clone(), started.elapsed());
         Ok(standing)

@@ -48,6 +48,7 @@ async fn listed(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Messages, R
     let page = Page::read(uri.query().unwrap_or_default())?;
     // One more than asked for says whether there is a next page.
     let look = api.store.messages(account, &page.filter, page.before, page.limit + 1);
+    let _turn = api.turn().await?;
     let mut messages = in_time(look).await?;
     let more = messages.len() > page.limit as usize;
     messages.truncate(page.limit as usize);

@@ -18,6 +18,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::Response;
 use serde::Serialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -31,12 +32,19 @@ use campaigns::Standings;
 /// A look at the log that takes longer is given up.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// Lists and counts at the same time, and commands that count: a look at a million rows keeps a core of the database
+/// busy. Fewer than the store has connections for questions, so that a look at one row finds one.
+const TURNS: usize = 2;
+const COMMANDS: usize = 1;
+
 /// What the handlers share.
 struct Api {
     ingest: Arc<Ingest>,
     store: SharedStore,
     limits: LimitSettings,
     standings: Standings,
+    turns: Semaphore,
+    commands: Semaphore,
 }
 
 /// The routes beside the send endpoints, each with what the document says of it.
@@ -53,7 +61,14 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
 
 /// The same, served.
 pub fn router(ingest: Arc<Ingest>, store: SharedStore, settings: &Settings) -> Router {
-    let api = Api { ingest, store, limits: settings.limits.clone(), standings: Standings::default() };
+    let api = Api {
+        ingest,
+        store,
+        limits: settings.limits.clone(),
+        standings: Standings::default(),
+        turns: Semaphore::new(TURNS),
+        commands: Semaphore::new(COMMANDS),
+    };
     routes().with_state(Arc::new(api)).into()
 }
 
@@ -69,6 +84,13 @@ impl Api {
     /// Who asks.
     async fn account(&self, uri: &Uri, headers: &HeaderMap) -> Result<AccountId, Refusal> {
         self.ingest.account(uri.query().unwrap_or_default(), http::bearer(headers).as_deref()).await
+    }
+
+    /// Waits for its turn to look at many rows.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        let turn = tokio::time::timeout(PATIENCE, self.turns.acquire()).await;
+        // Not closed as long as this exists.
+        turn.ok().and_then(Result::ok).ok_or(Refusal::Unavailable)
     }
 }
 

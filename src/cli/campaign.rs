@@ -34,10 +34,11 @@ const PART_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Subcommand)]
 pub enum CampaignCommand {
-    /// Send a file of messages; the same command again after a cut sends none twice
+    /// Send a file of messages; the same command again within a day of a cut sends none twice
     #[command(
         after_help = "A CSV file has a header row with the names of the parameters (dest, mdata, …); an NDJSON file has \
-                            an object of them a line. The options below are defaults for every line."
+                            an object of them a line. The options below are defaults for every line. The server \
+                            remembers what it has for as long as its ingest.idempotency_ttl says: a day."
     )]
     Send(SendFileArgs),
     /// Show how a campaign stands
@@ -250,13 +251,13 @@ async fn send_part(
             Ok(answers) => return Ok(answers),
             Err(Failed::ForGood(error)) => return Err(error),
             Err(Failed::ForNow(error)) if tries_left == 0 => {
-                return Err(error.context("given up; the same command again goes on from here"));
+                return Err(error.context("given up; the same command again goes on from here, within a day"));
             }
             Err(Failed::ForNow(_)) => tokio::time::sleep(pause).await,
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    bail!("given up; the same command again goes on from here")
+    bail!("given up; the same command again goes on from here, within a day")
 }
 
 enum Failed {

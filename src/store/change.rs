@@ -25,7 +25,7 @@ pub enum Change {
     Release { id: MessageId, fence: i32 },
     /// A waiting row whose time has passed.
     Expire { id: MessageId, fence: i32 },
-    /// A waiting row that its line can never send.
+    /// A waiting row that its line can never send, as it is another account's. Applies only if the log says so too.
     Unsendable { id: MessageId, fence: i32, reason: &'static str },
 }
 

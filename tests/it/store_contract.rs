@@ -357,6 +357,22 @@ async fn what_is_scheduled_or_due_much_later_is_not_looked_at_for_claims_and_ret
     assert!(fixture.store.claimed_rows(&partition, Duration::ZERO).await.expect("scans work").is_empty());
 }
 
+/// A worker may know an old record of the line; what it says of it is true only if the log agrees.
+#[apply(on_both)]
+async fn a_row_is_unsendable_only_where_its_line_is_another_accounts(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let ids = fixture.log(&[text("ann"), text("bob")]).await;
+    let unsendable = |id| Change::Unsendable { id, fence: 0, reason: "its line belongs to another account" };
+    assert!(!fixture.change(unsendable(ids[0])).await);
+    assert_eq!(fixture.row(ids[0]).await.status, Status::Pending);
+    fixture.execute("update cd_v8_line set cdcs_id = 2 where v8l_id = 1").await;
+    assert!(fixture.change(unsendable(ids[0])).await);
+    let row = fixture.row(ids[0]).await;
+    assert_eq!((row.status, row.error_kind), (Status::Error, Some(ErrorKind::Line)));
+    fixture.execute("delete from cd_v8_line where v8l_id = 1").await;
+    assert!(fixture.change(unsendable(ids[1])).await, "a line that is gone is nobody's");
+}
+
 #[apply(on_both)]
 async fn many_due_rows_of_one_line_do_not_hold_up_those_of_another(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;

@@ -5,6 +5,7 @@
 //! does not find while an older row of their flow is in hand: they are read again before their recipient is let go.
 
 use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 
 use tokio::time::Instant;
 
@@ -24,6 +25,8 @@ pub(super) struct AskedHeld {
 
 impl Dispatcher {
     pub(super) fn watch_held(&mut self, due: Instant, by: MessageId, line: LineId, lane: Lane, dest: String) {
+        // What was asked about before is of the past.
+        self.asked_held.remove(&by);
         self.held.insert((due + HELD_SLACK, by), (line, lane, dest));
     }
 
@@ -36,8 +39,10 @@ impl Dispatcher {
         }
         let mut asked = Vec::with_capacity(due.len());
         for ((_, by), (line, lane, dest)) in due {
-            asked.push(by);
-            self.asked_held.insert(by, AskedHeld { line, lane, dest, is_read: false });
+            if let Entry::Vacant(vacant) = self.asked_held.entry(by) {
+                vacant.insert(AskedHeld { line, lane, dest, is_read: false });
+                asked.push(by);
+            }
         }
         self.request(Request::StillHeld(asked));
     }

@@ -167,7 +167,7 @@ impl Dispatcher {
             room: self.free_permits(),
             ends: if self.progress.waiting() < MANY_ENTRIES { ENDED_AT_ONCE } else { 1 },
         };
-        let Some(line) = self.lines.get_mut(&id).filter(|line| line.is_configured()) else { return };
+        let Some(line) = self.lines.get_mut(&id) else { return };
         let mut steps = Steps::default();
         self.reserved -= line.reserved();
         if self.breaker.state() == BreakerState::Open {

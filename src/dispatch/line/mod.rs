@@ -142,11 +142,6 @@ impl Line {
         }
     }
 
-    /// Whether the line's record has been read.
-    pub fn is_configured(&self) -> bool {
-        self.config.is_some()
-    }
-
     /// Takes over the line's record. A changed limit starts with a drained limiter, so it cannot burst. Returns whether
     /// its pause is to be ended: Graph demanded it of a page token that has been replaced since.
     /// `pause_written`: the record was read after a pause demanded here was written to it.

@@ -68,10 +68,14 @@ enum Active {
 }
 
 impl Queue {
-    /// Adds a row that was announced or promoted. Rows already in hand are ignored, and so are rows that their flow
-    /// reaches later, in order.
+    /// Adds a row that was announced, promoted or asked for. Rows already in hand are ignored, and so are rows that their
+    /// flow reaches later, in order; but not one behind which its recipient waits, or a later one would go first.
     pub fn offer(&mut self, row: ReadyRow) {
         let key = flow_key(&row);
+        if self.is_held_by(row.lane, &row.dest, row.id) {
+            self.insert(row);
+            return;
+        }
         let window = self.flows.entry(key).or_default();
         window.more |= window.rows.len() >= MAX_OFFERED;
         if window.more && window.read_to < Some(row.id) {

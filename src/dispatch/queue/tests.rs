@@ -49,6 +49,26 @@ fn a_recipients_second_message_waits_until_the_first_is_settled() {
     assert_eq!(take(&mut queue, 9), [2]);
 }
 
+/// A row that was given back may lie above what is read again in order, behind a window that is full.
+#[test]
+fn a_row_behind_which_its_recipient_waits_comes_back_though_its_flow_is_read_from_below_it() {
+    let rows =
+        (1..=40).map(|id| row(id, &if [3, 20].contains(&id) { "ann".into() } else { format!("d{id}") }));
+    let mut queue = queue(rows);
+    assert_eq!(take(&mut queue, 3), [1, 2, 3]);
+    for (id, dest) in [(1, "d1"), (3, "ann")] {
+        queue.hold(Lane::High, dest, MessageId(id));
+    }
+    let flow = row(1, "d1").flow();
+    queue.found(&flow, MessageId(1));
+    assert!(queue.is_held_by(Lane::High, "ann", MessageId(3)));
+    queue.offer(row(3, "ann"));
+    assert!(!queue.is_held_by(Lane::High, "ann", MessageId(3)));
+    let order = take(&mut queue, 99);
+    assert_eq!(order[..2], [3, 4]);
+    assert!(!order.contains(&20), "it waits for the first one's end");
+}
+
 #[test]
 fn a_held_recipient_waits_for_its_row_to_come_back() {
     let mut queue = queue([row(1, "ann"), row(2, "ann")]);

@@ -59,7 +59,8 @@ macro_rules! groups {
 }
 
 /// A flow ends its rows about in the order of their ids, so those that ended last stand at the end of their group. A
-/// sample that lies wholly inside the window is as long as it reaches back. Rows that expired were not sent.
+/// sample that lies wholly inside the window is as long as it reaches back. Rows that expired were not sent, nor were
+/// those of another account's line.
 ///
 /// The status is compared twice, here and below, because a planner that is told that it is constant takes the order of
 /// the primary key, and walks over the rows of all other groups: five seconds with a million of them.
@@ -71,7 +72,7 @@ const RATE: &str = concat!(
                               else ended.within * 1000.0 / $3 end), 0)::double precision as rate
      from part cross join unnest(array['OK', 'ERROR']) as s(status) cross join lateral (
          select count(*) as of_all, count(*) filter (where d.age_s * 1000 <= $3) as within, max(d.age_s) as reaches
-         from (select case when c.error_kind is distinct from 'expired'
+         from (select case when coalesce(c.error_kind, '') not in ('expired', 'line')
                            then extract(epoch from now() - coalesce(c.done_at, c.created_at)) end as age_s from cdls c
                where c.cdcs_id = $1 and c.cp_id = $2 and c.v8l_id = part.v8l_id and c.media = part.media
                  and c.status >= s.status and c.status <= s.status

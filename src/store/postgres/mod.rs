@@ -40,14 +40,19 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Statements of requests and dispatch take milliseconds; one that takes this long is stuck.
 const HOT_STATEMENT_TIMEOUT: &str = "5s";
 
+/// A question that takes longer has nobody who waits for its answer any more.
+const QUESTION_TIMEOUT: &str = "15s";
+
 /// The store of `database.url = "postgres://…"`.
 pub struct PostgresStore {
     /// Inserts of ingest, and its look-ups.
     ingest: PgPool,
     /// The recorder and dispatch's reads.
     dispatch: PgPool,
-    /// Commands, statistics, migrations: statements that may take long.
+    /// Commands, health, statistics, migrations: statements that may take long, and nobody asks for often.
     calm: PgPool,
+    /// What senders ask about their messages and campaigns, as often as they like.
+    questions: PgPool,
 }
 
 impl PostgresStore {
@@ -73,12 +78,14 @@ impl PostgresStore {
         // reading the whole table once for each of its groups.
         let indexed =
             options.options([("enable_seqscan", "off"), ("enable_bitmapscan", "off"), ("jit", "off")]);
-        let calm = max_connections / 4;
-        let half = (max_connections - calm) / 2;
+        let asked = indexed.clone().options([("statement_timeout", QUESTION_TIMEOUT)]);
+        let (questions, calm) = ((max_connections / 4).clamp(1, 4), (max_connections / 6).max(1));
+        let hot_connections = max_connections - questions - calm;
         Ok(PostgresStore {
-            ingest: pool(hot.clone(), half),
-            dispatch: pool(hot, max_connections - calm - half),
+            ingest: pool(hot.clone(), hot_connections / 2),
+            dispatch: pool(hot, hot_connections - hot_connections / 2),
             calm: pool(indexed, calm),
+            questions: pool(asked, questions),
         })
     }
 }
@@ -90,9 +97,9 @@ fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
         .max_lifetime(Duration::from_secs(30 * 60))
         .test_before_acquire(false)
         .after_connect(|connection, _| {
-            // A commit that is answered is on disk, however the server is set up; stricter settings stay.
+            // A commit that is answered is on disk, however the server is or will be set up; stricter settings stay.
             let sync = "select set_config('synchronous_commit', 'on', false)
-                        where current_setting('synchronous_commit') = 'off'";
+                        where current_setting('synchronous_commit') in ('off', 'on')";
             Box::pin(async move { sqlx::query(sync).execute(connection).await.map(drop) })
         })
         .connect_lazy_with(options)
@@ -353,7 +360,7 @@ impl Store for PostgresStore {
         before: MessageId,
         limit: u32,
     ) -> Result<Vec<LogRow>, StoreError> {
-        enquiry::messages(&self.calm, account, filter, before, limit).await
+        enquiry::messages(&self.questions, account, filter, before, limit).await
     }
 
     async fn campaign_counts(
@@ -361,7 +368,7 @@ impl Store for PostgresStore {
         account: AccountId,
         cp_id: &str,
     ) -> Result<Vec<CampaignCount>, StoreError> {
-        campaign::counts(&self.calm, account, cp_id).await
+        campaign::counts(&self.questions, account, cp_id).await
     }
 
     async fn campaign_rate(
@@ -370,7 +377,7 @@ impl Store for PostgresStore {
         cp_id: &str,
         window: Duration,
     ) -> Result<f64, StoreError> {
-        campaign::rate(&self.calm, account, cp_id, window).await
+        campaign::rate(&self.questions, account, cp_id, window).await
     }
 
     async fn set_campaign(
@@ -466,6 +473,6 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) {
-        tokio::join!(self.ingest.close(), self.dispatch.close(), self.calm.close());
+        tokio::join!(self.ingest.close(), self.dispatch.close(), self.calm.close(), self.questions.close());
     }
 }

@@ -14,7 +14,8 @@ use crate::store::{Change, Claim, Recorded, RowChange, StoreError};
 /// tenth of what a batch cost.
 ///
 /// A change finds its row by the primary key, and rows are changed in order of id; the guard (`fence` and the statuses
-/// a change may leave) is looked at again if the row is changed meanwhile, so that such a row matches nothing.
+/// a change may leave) is looked at again if the row is changed meanwhile, so that such a row matches nothing. That a line
+/// cannot send a row because it is another account's is asked of the line itself: who says so may know an old record.
 ///
 /// A claim needs the lease of the row's partition at this moment, and a campaign that runs. Rows that others have
 /// locked are left to them. The `coalesce` keeps the planner from the ready index, which it would walk for each row:
@@ -48,6 +49,8 @@ const RECORD: &str = "
                      error_message, fbtrace_id, add_attempts, add_tries, add_ambiguous, next_ms, done, add_crashes)
               order by id) as w
         where c.cdls_id = w.id and c.fence = w.fence and strpos(w.leaves, c.status) > 0
+          and (w.error_kind is distinct from 'line' or not exists (
+              select from cd_v8_line l where l.v8l_id = c.v8l_id and l.cdcs_id = c.cdcs_id))
         returning c.cdls_id, coalesce(w.was <> 'SENDING', false) as late),
     locked as materialized (
         select w.* from (select * from unnest($20::bigint[], $21::integer[], $22::bigint[]) as u(id, fence, deadline_ms)

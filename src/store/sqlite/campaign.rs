@@ -41,7 +41,7 @@ pub async fn counts(
 /// there are, and the earliest end. A flow ends its rows about in the order of their ids.
 pub(super) const ENDED: &str = "
 select count(*) as of_all, count(iif(d.done_at >= ?5, 1, null)) as within, min(d.done_at) as earliest
-from (select iif(n.error_kind is 'expired', null, n.done_at) as done_at from cdls n indexed by cdls_campaign
+from (select iif(coalesce(n.error_kind, '') in ('expired', 'line'), null, n.done_at) as done_at from cdls n indexed by cdls_campaign
       where n.cdcs_id = ?1 and n.cp_id = ?2 and n.v8l_id = ?3 and n.media = ?4 and n.status = ?7
       order by n.cdls_id desc limit ?6) d";
 

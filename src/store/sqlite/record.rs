@@ -13,7 +13,7 @@ use super::error::{begin, commit, failed};
 use crate::store::{Change, Claim, Recorded, StoreError};
 
 /// An array for each change: id, fence, and what [`change_values`] lists. No change leaves a row claimed, so each one
-/// ends the claim.
+/// ends the claim. That a line cannot send a row because it is another account's is asked of the line itself.
 pub(super) const CHANGE: &str = "
 update cdls set
     status = j.value->>3,
@@ -34,6 +34,8 @@ update cdls set
     call_deadline = null
 from json_each(?1) j
 where cdls_id = j.value->>0 and fence = j.value->>1 and instr(j.value->>2, ',' || status || ',') > 0
+  and (j.value->>9 is not 'line' or not exists (
+    select 1 from cd_v8_line l where l.v8l_id = cdls.v8l_id and l.cdcs_id = cdls.cdcs_id))
 returning cdls_id";
 
 /// An array for each success: id, fence.

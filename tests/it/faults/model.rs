@@ -377,7 +377,9 @@ impl World {
         };
         let (fence, allowed) = match change {
             Change::Sent { fence, .. } => (fence, claimed || waits || row.status == Status::Unknown),
-            Change::Expire { fence, .. } | Change::Unsendable { fence, .. } => (fence, waits),
+            Change::Expire { fence, .. } => (fence, waits),
+            // The line is its account's, whatever the owner believed.
+            Change::Unsendable { fence, .. } => (fence, false),
             Change::Failed { fence, .. }
             | Change::Retry { fence, .. }
             | Change::Unknown { fence, .. }
@@ -415,11 +417,11 @@ impl World {
                 row.attempts -= 1;
                 Status::Pending
             }
-            Change::Expire { .. } | Change::Unsendable { .. } => {
-                let is_expired = matches!(change, Change::Expire { .. });
-                row.kind = Some(if is_expired { ErrorKind::Expired } else { ErrorKind::Line });
+            Change::Expire { .. } => {
+                row.kind = Some(ErrorKind::Expired);
                 Status::Error
             }
+            Change::Unsendable { .. } => unreachable!("it is never allowed"),
             Change::Crashed { .. } => unreachable!("a crash of a crash"),
         };
         true

@@ -21,7 +21,6 @@ fn change(name: &str, id: MessageId, fence: i32) -> Change {
         "wait for line" => Change::WaitForLine { id, fence, error, ambiguous: false },
         "release" => Change::Release { id, fence },
         "expire" => Change::Expire { id, fence },
-        "unsendable" => Change::Unsendable { id, fence, reason: "for a test" },
         other => panic!("no change is called {other}"),
     }
 }
@@ -37,7 +36,6 @@ const AN_HOUR: Duration = Duration::from_secs(3_600);
 #[case("wait for line", &["SENDING"], "PENDING")]
 #[case("release", &["SENDING"], "PENDING")]
 #[case("expire", &["PENDING", "RETRY"], "ERROR")]
-#[case("unsendable", &["PENDING", "RETRY"], "ERROR")]
 #[tokio::test]
 async fn a_change_leaves_only_the_states_it_may(#[case] name: &str, #[case] from: &[&str], #[case] to: &str) {
     let fixture = Fixture::with_worker().await;
