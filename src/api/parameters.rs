@@ -37,7 +37,8 @@ impl Page {
             text => Ok(text.map(str::to_owned)),
         };
         let status = value("status").map(str::parse).transpose();
-        let line = match value("app_id").map(str::parse::<i64>) {
+        // The alias of the send endpoints: ignored, it would show the messages of all lines.
+        let line = match value("app_id").or_else(|| value("v8l_id")).map(str::parse::<i64>) {
             None => None,
             Some(Ok(id)) if id > 0 => Some(LineId(id)),
             Some(_) => return Err(Refusal::InvalidParameter("app_id")),

@@ -1,14 +1,14 @@
 //! `campaign`: sends a file of messages, and looks at and steers a campaign; over HTTP.
 //!
-//! A file goes in parts, each named after the file's content, the options and its place. Sent again under the same name,
-//! what was logged already is not logged twice: the same command again goes on after a cut.
+//! A file goes in parts, each named after the file's content and the options (or as the user says) and its place. Sent
+//! again under the same name, what was logged already is not logged twice: the same command again goes on after a cut.
 
 use std::fs::File;
 use std::io::{BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use aws_lc_rs::digest;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -18,10 +18,11 @@ use serde_json::Value;
 use url::form_urlencoded;
 
 use super::check::explain;
-use super::output::{Output, printable, tell_note};
+use super::output::{Answered, Output, printable, tell_note};
 use super::parse;
 use super::parts::{Format, Part, Parts};
 use super::remote::{Remote, RemoteArgs, accepted};
+use crate::ingest::LONGEST_BATCH_ID;
 use crate::message::{Class, LineId};
 
 /// Refused lines that are told one by one.
@@ -31,6 +32,8 @@ const TRIES: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const PART_TIMEOUT: Duration = Duration::from_secs(120);
+/// Characters that `-` and the number of a part take of a batch's name.
+const PART_DIGITS: usize = 10;
 
 #[derive(Debug, Subcommand)]
 pub enum CampaignCommand {
@@ -38,7 +41,9 @@ pub enum CampaignCommand {
     #[command(
         after_help = "A CSV file has a header row with the names of the parameters (dest, mdata, …); an NDJSON file has \
                             an object of them a line. The options below are defaults for every line. The server \
-                            remembers what it has for as long as its ingest.idempotency_ttl says: a day."
+                            remembers what it has for as long as its ingest.idempotency_ttl says: a day. A changed file, or other \
+                            options, are another batch and are sent whole: after repairing refused lines, send these in a \
+                            file of their own, or name the batch with --batch-id from the beginning."
     )]
     Send(SendFileArgs),
     /// Show how a campaign stands
@@ -93,6 +98,20 @@ pub struct SendFileArgs {
     /// Not later than this many seconds after
     #[arg(long, value_name = "SECONDS")]
     valid_for: Option<u64>,
+    /// Names the batch, instead of the file's content and the options: of a changed file only lines not logged yet are sent
+    #[arg(long, value_name = "NAME", value_parser = batch_id)]
+    batch_id: Option<String>,
+}
+
+/// A name to which the numbers of parts can be added.
+fn batch_id(text: &str) -> Result<String, String> {
+    let fits = (1..=LONGEST_BATCH_ID - PART_DIGITS).contains(&text.len());
+    match fits && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err(format!("1 to {} printable ASCII characters without blanks", LONGEST_BATCH_ID - PART_DIGITS))
+        }
+    }
 }
 
 pub async fn run(command: CampaignCommand, out: &Output) -> anyhow::Result<()> {
@@ -139,7 +158,15 @@ fn human(progress: &Value) -> String {
 struct Sent {
     lines: u64,
     logged: u64,
+    /// Of these, what an earlier sending had logged.
+    logged_before: u64,
     refused: u64,
+}
+
+/// What was answered to a part.
+struct PartAnswer {
+    lines: Vec<LineAnswer>,
+    logged_before: u64,
 }
 
 /// The answer to one line of a part.
@@ -159,16 +186,21 @@ async fn send(arguments: &SendFileArgs, out: &Output) -> anyhow::Result<()> {
     let format = format_of(path)?;
     let options = options(arguments);
     let open = || File::open(path).with_context(|| format!("{}: cannot be read", path.display()));
-    let (name, length) = name(open()?, &options)?;
+    let (content, length) = name(open()?, &options)?;
+    let name = arguments.batch_id.as_ref().unwrap_or(&content);
     let mut parts = Parts::new(BufReader::new(open()?), format);
     let shown = Shown::new(length);
     let mut sent = Sent::default();
     let mut number = 0;
     while let Some(part) = parts.next().with_context(|| path.display().to_string())? {
         number += 1;
-        let query = format!("{options}&batch_id={name}-{number}");
-        let answers = send_part(&remote, format, query.trim_start_matches('&'), &part).await?;
-        for answer in answers {
+        let part_name = form_urlencoded::Serializer::new(String::new())
+            .append_pair("batch_id", &format!("{name}-{number}"))
+            .finish();
+        let query = format!("{options}&{part_name}");
+        let answered = send_part(&remote, format, query.trim_start_matches('&'), &part).await?;
+        sent.logged_before += answered.logged_before;
+        for answer in answered.lines {
             sent.lines += 1;
             if answer.cdls_id.is_some() {
                 sent.logged += 1;
@@ -184,9 +216,25 @@ async fn send(arguments: &SendFileArgs, out: &Output) -> anyhow::Result<()> {
         shown.advance(part.bytes, &sent);
     }
     shown.finish(&sent);
-    out.answer(&sent, |sent| format!("{} messages logged, {} lines refused", sent.logged, sent.refused))?;
-    ensure!(sent.refused == 0, "{} of {} lines were refused", sent.refused, sent.lines);
+    out.answer(&sent, told)?;
+    if sent.refused > 0 {
+        let refused = format!(
+            "{} of {} lines were refused; send them, repaired, in a file of their own: the changed file is another \
+             batch, unless --batch-id names it",
+            sent.refused, sent.lines
+        );
+        return Err(Answered(refused).into());
+    }
     Ok(())
+}
+
+fn told(sent: &Sent) -> String {
+    let new = sent.logged.saturating_sub(sent.logged_before);
+    let before = match sent.logged_before {
+        0 => String::new(),
+        before => format!(", {before} were logged before"),
+    };
+    format!("{new} messages logged{before}, {} lines refused", sent.refused)
 }
 
 fn format_of(path: &Path) -> anyhow::Result<Format> {
@@ -239,16 +287,11 @@ fn name(mut file: File, options: &str) -> anyhow::Result<(String, u64)> {
 }
 
 /// Sends a part until it is answered whole; its name makes that safe.
-async fn send_part(
-    remote: &Remote,
-    format: Format,
-    query: &str,
-    part: &Part,
-) -> anyhow::Result<Vec<LineAnswer>> {
+async fn send_part(remote: &Remote, format: Format, query: &str, part: &Part) -> anyhow::Result<PartAnswer> {
     let mut pause = FIRST_PAUSE;
     for tries_left in (0..TRIES).rev() {
         match try_part(remote, format, query, part).await {
-            Ok(answers) => return Ok(answers),
+            Ok(answered) => return Ok(answered),
             Err(Failed::ForGood(error)) => return Err(error),
             Err(Failed::ForNow(error)) if tries_left == 0 => {
                 return Err(error.context("given up; the same command again goes on from here, within a day"));
@@ -265,12 +308,7 @@ enum Failed {
     ForGood(anyhow::Error),
 }
 
-async fn try_part(
-    remote: &Remote,
-    format: Format,
-    query: &str,
-    part: &Part,
-) -> Result<Vec<LineAnswer>, Failed> {
+async fn try_part(remote: &Remote, format: Format, query: &str, part: &Part) -> Result<PartAnswer, Failed> {
     let content_type = match format {
         Format::Csv => "text/csv",
         Format::Ndjson => "application/x-ndjson",
@@ -288,15 +326,17 @@ async fn try_part(
         true => Failed::ForNow(error),
         false => Failed::ForGood(error),
     })?;
+    let logged_before = answer.headers().get("batch-logged-before");
+    let logged_before = logged_before.and_then(|rows| rows.to_str().ok()?.parse().ok()).unwrap_or(0);
     let text = answer.text().await.map_err(|error| Failed::ForNow(explain(error)))?;
-    let answers: Result<Vec<LineAnswer>, _> =
+    let lines: Result<Vec<LineAnswer>, _> =
         text.lines().filter(|line| !line.is_empty()).map(serde_json::from_str).collect();
-    let answers =
-        answers.map_err(|error| Failed::ForNow(anyhow::Error::from(error).context("an answer was cut")))?;
-    if answers.iter().any(|answer| answer.cdls_id.is_none() && answer.status_code == 503) {
+    let lines =
+        lines.map_err(|error| Failed::ForNow(anyhow::Error::from(error).context("an answer was cut")))?;
+    if lines.iter().any(|answer| answer.cdls_id.is_none() && answer.status_code == 503) {
         return Err(Failed::ForNow(anyhow::anyhow!("temporarily unavailable (status_code 503)")));
     }
-    Ok(answers)
+    Ok(PartAnswer { lines, logged_before })
 }
 
 /// A bar on a terminal; elsewhere a line a second.

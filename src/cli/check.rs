@@ -4,13 +4,12 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use super::fields::fields;
 use super::migrate::schema_word;
-use super::output::{Output, printable};
+use super::output::{Answered, Output, printable};
 use super::table::{add, table};
 use crate::broker::rabbitmq::reach::reach;
 use crate::settings::{BrokerSettings, DatabaseSettings, GraphSettings, Settings};
@@ -70,12 +69,13 @@ pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
     } else {
         out.text(&human(&report, out.width)?)?;
     }
-    match (report.database.ok, report.broker.ok) {
-        (true, true) => Ok(()),
-        (false, true) => bail!("the database failed the check"),
-        (true, false) => bail!("the broker failed the check"),
-        (false, false) => bail!("database and broker failed the check"),
-    }
+    let failed = match (report.database.ok, report.broker.ok) {
+        (true, true) => return Ok(()),
+        (false, true) => "the database failed the check",
+        (true, false) => "the broker failed the check",
+        (false, false) => "database and broker failed the check",
+    };
+    Err(Answered(failed.to_owned()).into())
 }
 
 /// The database's state, and its rows that are not final.

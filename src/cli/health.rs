@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde::Serialize;
 
-use super::output::Output;
+use super::output::{Answered, Output};
 use crate::settings::Settings;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,8 +23,10 @@ pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
     let answer = client.get(&url).send().await.map_err(super::check::explain).with_context(|| url.clone())?;
     let health = Health { ready: answer.status().is_success(), http_status: answer.status().as_u16() };
     out.answer(&health, |health| if health.ready { "ready".into() } else { "not ready".into() })?;
-    ensure!(health.ready, "{url}: not ready (HTTP {})", health.http_status);
-    Ok(())
+    match health.ready {
+        true => Ok(()),
+        false => Err(Answered(format!("{url}: not ready (HTTP {})", health.http_status)).into()),
+    }
 }
 
 /// The address under which this machine reaches a listener; one that listens everywhere is on loopback too.

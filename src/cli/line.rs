@@ -10,11 +10,12 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::output::Output;
+use super::output::{Output, tell_note};
 use super::page_token::PageTokenSource;
 use super::parse;
 use super::table::{add, align_right, keep_whole, or_dash, short_time, table, yes_no};
 use crate::message::{AccountId, Class, LineId, timestamp};
+use crate::policy::pace::{Limits, Rates};
 use crate::settings::LimitSettings;
 use crate::store::{LineRecord, NewLine, Store};
 
@@ -123,7 +124,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     match command {
         LineCommand::Add(args) => {
-            let added = Added { v8l_id: add_line(*args, store).await? };
+            let added = Added { v8l_id: add_line(*args, limits, store).await? };
             out.answer(&added, |added| format!("line {} added", added.v8l_id))
         }
         LineCommand::List => {
@@ -146,7 +147,7 @@ pub async fn run(
     }
 }
 
-async fn add_line(args: AddArgs, store: &dyn Store) -> anyhow::Result<LineId> {
+async fn add_line(args: AddArgs, limits: &LimitSettings, store: &dyn Store) -> anyhow::Result<LineId> {
     let line = NewLine {
         id: args.id,
         account: args.account,
@@ -158,6 +159,16 @@ async fn add_line(args: AddArgs, store: &dyn Store) -> anyhow::Result<LineId> {
         rate_text: args.rate_text,
         rate_media: args.rate_media,
     };
+    let wanted = Rates { text: args.rate_text.unwrap_or(1), media: args.rate_media.unwrap_or(1) };
+    let in_force = Limits::of(args.class, wanted, limits.enforce_ceilings, None, None);
+    for (medium, limit) in [("text", in_force.text), ("media", in_force.media)] {
+        if let Some(asked) = limit.clamped_from {
+            tell_note(&format!(
+                "{asked} {medium} a second is above Meta's ceiling: {} is in force",
+                limit.per_second
+            ));
+        }
+    }
     Ok(store.add_line(&line).await?)
 }
 

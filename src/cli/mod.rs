@@ -151,11 +151,12 @@ pub struct SimulateArgs {
 
 /// Runs one command. Exit code 0, or 1 after one line on standard error; wrong usage never gets here (clap, 2).
 pub async fn run(cli: Cli) -> ExitCode {
+    let json = cli.json;
     match dispatch(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::reader_is_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::tell_error(&error);
+            output::tell_error(&error, json);
             ExitCode::FAILURE
         }
     }

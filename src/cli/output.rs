@@ -8,6 +8,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::remote::Refused;
+
 /// How this invocation answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
@@ -48,13 +50,26 @@ fn write(bytes: &[u8]) -> anyhow::Result<()> {
     Ok(stdout.flush()?)
 }
 
+/// A failure that the command's answer has shown already; what is left is the exit code, and a line for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Answered(pub String);
+
 /// Whether the command ended because nobody reads its output any more.
 pub fn reader_is_gone(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Tells an error on standard error, as one line.
-pub fn tell_error(error: &anyhow::Error) {
+/// Tells an error: on standard error, as one line; for programs (`json`) as the answer too, if there was none.
+pub fn tell_error(error: &anyhow::Error, json: bool) {
+    if json && error.downcast_ref::<Answered>().is_none() {
+        let answer = match error.downcast_ref::<Refused>() {
+            Some(Refused(answer)) => answer.clone(),
+            None => serde_json::json!({"error": format!("{error:#}")}),
+        };
+        // Nobody reads it: the exit code remains.
+        let _ = write(format!("{answer}\n").as_bytes());
+    }
     // With standard error closed there is nobody to tell; the exit code remains.
     let _ = writeln!(io::stderr(), "error: {}", printable(&format!("{error:#}").replace('\n', " ")));
 }

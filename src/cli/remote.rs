@@ -76,6 +76,20 @@ impl Remote {
     }
 }
 
+/// A refusal, or a message that has ended as ERROR: the envelope's `return`.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", refusal(.0))]
+pub struct Refused(pub Value);
+
+fn refusal(answer: &Value) -> String {
+    let status = answer["status"].as_str().unwrap_or_default();
+    let row = match answer["cdls_id"].as_i64() {
+        None | Some(0) => String::new(),
+        Some(id) => format!("; it is message {id}"),
+    };
+    format!("refused: {status} (status_code {}){row}", answer["status_code"])
+}
+
 /// The answer, unless it is a refusal.
 pub async fn accepted(answer: Response) -> anyhow::Result<Response> {
     if answer.status().is_success() {
@@ -83,8 +97,7 @@ pub async fn accepted(answer: Response) -> anyhow::Result<Response> {
     }
     let http_status = answer.status().as_u16();
     let said: Value = answer.json().await.unwrap_or_default();
-    match (said["return"]["status"].as_str(), said["return"]["status_code"].as_i64()) {
-        (Some(status), Some(code)) => bail!("refused: {status} (status_code {code})"),
-        _ => bail!("refused with HTTP {http_status}"),
-    }
+    let said = &said["return"];
+    ensure!(said["status"].is_string() && said["status_code"].is_i64(), "refused with HTTP {http_status}");
+    Err(Refused(said.clone()).into())
 }

@@ -167,7 +167,7 @@ pub async fn resolve(args: ResolveArgs, store: &dyn Store, out: &Output) -> anyh
         match answer.expired {
             0 => done,
             expired => format!(
-                "{done}\n{} not tried again, as they have expired: resolve them as error, then `log resend`.",
+                "{done}\n{} not tried again, as they have expired or their campaign is cancelled: resolve them as error, then `log resend`.",
                 messages(expired)
             ),
         }
@@ -180,7 +180,7 @@ fn may_be_resolved(row: &LogRow, found: Matching) -> anyhow::Result<()> {
     ensure!(*status == Status::Unknown, "message {id} is {status}: only UNKNOWN messages can be resolved");
     ensure!(
         found.left_out == 0,
-        "message {id} was valid until {}: it can be resolved as ok or error, and then be sent again with `log resend {id}`",
+        "message {id} was valid until {}, or its campaign is cancelled: it can be resolved as ok or error, and then be sent again with `log resend {id}`",
         crate::message::timestamp(*expires_at)
     );
     Ok(())

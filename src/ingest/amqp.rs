@@ -22,6 +22,7 @@ use super::rejected::rejected;
 use super::{Ingest, LONGEST_BODY, outcome_of};
 use crate::broker::{IntakeBatch, Submitted, TokenHeader, public};
 use crate::message::{AccountId, Class, Envelope, MessageId, ReplyTo, Waiter};
+use crate::metrics::METRICS;
 use crate::store::{Inserted, NewMessage, Once, Scope};
 
 /// The version of submissions that this program reads (header `v`).
@@ -126,7 +127,8 @@ impl Ingest {
         if submitted.body.is_empty() || !is_json(submitted) {
             return Err(Refusal::Malformed);
         }
-        let parameters = Parameters::read("", BodyType::Json, &submitted.body)?;
+        let mut parameters = Parameters::read("", BodyType::Json, &submitted.body)?;
+        parameters.forget_wait();
         let account = self.account_of(submitted, &parameters).await?;
         if submitted.version != VERSION {
             return Err(Refusal::InvalidParameter("v"));
@@ -200,6 +202,8 @@ impl Ingest {
     }
 
     async fn reject_one(&self, submitted: Submitted, refusal: Refusal, gone: &CancellationToken) -> bool {
+        METRICS.ingest.refused(refusal.code());
+        tracing::debug!(status_code = refusal.code(), "a submission is refused");
         let answer = reply_to(&submitted).ok().flatten();
         let rejected = rejected(submitted, refusal);
         let mut pause = FIRST_PAUSE;

@@ -29,6 +29,7 @@ use crate::message::{
 use crate::settings::Settings;
 use crate::store::{IdempotencyKey, Inserted, LogRow, NewMessage, Once, Scope, SharedStore, StoreError};
 use accept::{Acceptor, Waiting};
+pub use batch::LONGEST_BATCH_ID;
 use directory::Directory;
 use parameters::{BodyType, Parameters};
 pub use refusal::Refusal;
@@ -329,7 +330,8 @@ fn accepted_row(row: LogRow) -> Accepted {
     accepted(cdls_id, status, status_code, message_id)
 }
 
-/// How a row stands. One that expired was not ended by the answer it had before; nor was one whose line cannot send it.
+/// How a row stands. One that expired, whose line cannot send it, or which an operator settled was not ended by the
+/// answer it had before.
 fn outcome_of(row: LogRow) -> Outcome {
     let status_code =
         if row.error_kind.is_some_and(ErrorKind::is_without_answer) { 0 } else { row.status_code };

@@ -68,9 +68,9 @@ impl Parameters {
     /// A line of a batch: a JSON object, over the batch's defaults.
     pub fn line_of_json(line: &[u8], defaults: &Parameters) -> Result<Parameters, Refusal> {
         let given = json(line)?;
-        if given.contains_key("tsid") || given.contains_key("sid") {
-            // A token is given once for the batch: another in its lines would seem to count.
-            return Err(Refusal::InvalidParameter("tsid"));
+        // A token is given once for the batch: another in its lines would seem to count.
+        if let Some(name) = ["tsid", "sid"].into_iter().find(|name| given.contains_key(name)) {
+            return Err(Refusal::InvalidParameter(name));
         }
         let mut parameters = defaults.clone();
         parameters.0.extend(given);
@@ -97,6 +97,11 @@ impl Parameters {
 
     pub fn set_default(&mut self, name: &'static str, text: &str) {
         self.0.entry(name).or_insert_with(|| Given::Text(text.to_owned()));
+    }
+
+    /// Where nobody waits, what is said of it is ignored.
+    pub fn forget_wait(&mut self) {
+        self.0.remove("wait");
     }
 
     pub fn forget_token(&mut self) {
@@ -157,7 +162,8 @@ fn without_alias(mut given: HashMap<&'static str, Given>) -> HashMap<&'static st
     given
 }
 
-fn listed(name: &str) -> Option<&'static str> {
+/// The name as it is listed, if it is.
+pub fn listed(name: &str) -> Option<&'static str> {
     LISTED.iter().copied().find(|listed| *listed == name)
 }
 

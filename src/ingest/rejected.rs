@@ -1,4 +1,4 @@
-//! What is kept of a refused submission in `cdls.rejected` (contract 4): all of it but its token.
+//! What is kept of a refused submission in `cdls.rejected` (contract 4): the parameters it gave, but no token.
 //!
 //! Never here: whether a submission is refused.
 
@@ -6,14 +6,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use secrecy::ExposeSecret;
-use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::parameters::listed;
 use super::refusal::Refusal;
 use crate::broker::{Rejected, Submitted, TokenHeader};
 
-/// Levels of arrays and objects that are kept; no parameter has any.
-const DEEPEST: usize = 4;
 /// Stands where a text held the token.
 const REDACTED: &str = "[redacted]";
 
@@ -23,65 +21,55 @@ pub fn rejected(submitted: Submitted, refusal: Refusal) -> Rejected {
         TokenHeader::Text(token) => Some(token.expose_secret()),
         TokenHeader::WrongType | TokenHeader::Absent => None,
     };
+    let (body, tokens) = without_token(&submitted.body, header);
+    let routing_key = if holds(&submitted.routing_key, &tokens) { REDACTED } else { &submitted.routing_key };
     Rejected {
         status_code: refusal.code(),
         status: refusal.text(),
-        body: without_token(&submitted.body, header),
+        body,
         body_bytes: submitted.body_bytes,
-        routing_key: submitted.routing_key,
+        routing_key: routing_key.to_owned(),
         message_id: submitted.message_id,
         correlation_id: submitted.correlation_id,
         user_id: submitted.user_id,
     }
 }
 
-/// The body without `tsid` and `sid`, at any depth, and without their texts and the `header`'s wherever else they
-/// stand. One that cannot be read is kept only if no token can stand in it.
-fn without_token(body: &[u8], header: Option<&str>) -> Vec<u8> {
-    let Ok(text) = str::from_utf8(body) else { return Vec::new() };
-    let is_given = |token: &Cow<'_, str>| !token.trim().is_empty();
-    let mut tokens: Vec<Cow<'_, str>> = header.map(Cow::Borrowed).into_iter().filter(is_given).collect();
-    let Ok(fields) = serde_json::from_str::<BTreeMap<Cow<'_, str>, &RawValue>>(text) else {
-        let may_hold_one = text.to_ascii_lowercase().contains("sid") || text.contains('\\');
-        return if may_hold_one || holds(text, &tokens) { Vec::new() } else { body.to_vec() };
-    };
-    let named = fields.iter().filter(|(name, _)| names_a_token(name));
-    tokens.extend(named.filter_map(|(_, value)| parsed(value.get())).filter(is_given));
-    kept(text, &tokens, DEEPEST).map(|kept| kept.get().as_bytes().to_vec()).unwrap_or_default()
+/// The listed parameters of the body but `tsid` and `sid`, without these tokens and the `header`'s in their texts; and the
+/// tokens. Anything else that a body may hold could be a token under another name: it is left out, as a body is that is no
+/// JSON object.
+fn without_token(body: &[u8], header: Option<&str>) -> (Vec<u8>, Vec<String>) {
+    let fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body).unwrap_or_default();
+    let texts = ["tsid", "sid"].into_iter().filter_map(|name| text(fields.get(name)?));
+    let tokens: Vec<String> = header.map(str::to_owned).into_iter().chain(texts).collect();
+    if fields.is_empty() {
+        return (Vec::new(), tokens);
+    }
+    let kept: BTreeMap<&str, Box<RawValue>> = fields
+        .into_iter()
+        .filter_map(|(name, value)| {
+            let name = listed(&name).filter(|name| !matches!(*name, "tsid" | "sid"))?;
+            Some((name, kept(value, &tokens)?))
+        })
+        .collect();
+    (serde_json::to_vec(&kept).unwrap_or_default(), tokens)
 }
 
-fn names_a_token(name: &str) -> bool {
-    ["tsid", "sid"].iter().any(|token| name.eq_ignore_ascii_case(token))
-}
-
-fn holds(text: &str, tokens: &[Cow<'_, str>]) -> bool {
-    tokens.iter().any(|token| text.contains(token.trim()))
-}
-
-/// A JSON value without `tokens`; what is nested more than `deeper` levels deep is left out. Values are taken as they stand,
-/// so that an integer of any length keeps its digits.
-fn kept(raw: &str, tokens: &[Cow<'_, str>], deeper: usize) -> Option<Box<RawValue>> {
-    match raw.trim_start().bytes().next()? {
-        b'{' => {
-            let deeper = deeper.checked_sub(1)?;
-            let fields = parsed::<BTreeMap<Cow<'_, str>, &RawValue>>(raw)?.into_iter();
-            let fields = fields.filter(|(name, _)| !names_a_token(name) && !holds(name, tokens));
-            let fields = fields.filter_map(|(name, value)| Some((name, kept(value.get(), tokens, deeper)?)));
-            to_raw_value(&fields.collect::<BTreeMap<_, _>>()).ok()
-        }
-        b'[' => {
-            let deeper = deeper.checked_sub(1)?;
-            let values = parsed::<Vec<&RawValue>>(raw)?.into_iter();
-            let values = values.filter_map(|value| kept(value.get(), tokens, deeper));
-            to_raw_value(&values.collect::<Vec<_>>()).ok()
-        }
-        b'"' if holds(&parsed::<Cow<'_, str>>(raw)?, tokens) => to_raw_value(REDACTED).ok(),
-        _ => parsed(raw),
+/// A value as it stands, so that an integer of any length keeps its digits; arrays and objects are no parameters.
+fn kept(value: &RawValue, tokens: &[String]) -> Option<Box<RawValue>> {
+    match value.get().bytes().next()? {
+        b'{' | b'[' => None,
+        b'"' if text(value).is_none_or(|text| holds(&text, tokens)) => to_raw_value(REDACTED).ok(),
+        _ => Some(value.to_owned()),
     }
 }
 
-fn parsed<'a, T: Deserialize<'a>>(raw: &'a str) -> Option<T> {
-    serde_json::from_str(raw).ok()
+fn text(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+fn holds(text: &str, tokens: &[String]) -> bool {
+    tokens.iter().map(|token| token.trim()).any(|token| !token.is_empty() && text.contains(token))
 }
 
 #[cfg(test)]
@@ -89,7 +77,7 @@ mod tests {
     use super::*;
 
     fn kept(body: &[u8]) -> String {
-        String::from_utf8(without_token(body, Some("of_the_header"))).expect("UTF-8")
+        String::from_utf8(without_token(body, Some("of_the_header")).0).expect("UTF-8")
     }
 
     #[test]
@@ -101,35 +89,31 @@ mod tests {
         assert_eq!(kept(br#"{"\u0074sid":"secret1234"}"#), "{}");
         assert_eq!(kept(br#"{"tsid":"a","tsid":"secret1234"}"#), "{}");
         assert_eq!(
-            kept(br#"{"TSID":"secret1234","dest":null,"x":[1.50,true]}"#),
-            r#"{"dest":null,"x":[1.50,true]}"#
+            kept(br#"{"dest":null,"app_id":1.50,"mdata":"hi"}"#),
+            r#"{"app_id":1.50,"dest":null,"mdata":"hi"}"#
         );
     }
 
     #[test]
-    fn a_token_is_left_out_under_another_name_and_inside_of_a_value_too() {
+    fn only_parameters_are_kept_and_no_text_of_theirs_that_repeats_a_token() {
+        assert_eq!(kept(br#"{"token":"secret1234","TSID":"secret1234","dest":{"sid":"secret1234"}}"#), "{}");
         assert_eq!(
-            kept(
-                br#"{"tsid":"secret1234","token":"secret1234","a":{"sid":"x","b":["Bearer secret1234",7]}}"#
-            ),
-            r#"{"a":{"b":["[redacted]",7]},"token":"[redacted]"}"#
+            kept(br#"{"tsid":"secret1234","mdata":"Bearer secret1234","dest":"1"}"#),
+            r#"{"dest":"1","mdata":"[redacted]"}"#
         );
-        assert_eq!(kept(br#"{"auth":"of_the_header","of_the_header":1}"#), r#"{"auth":"[redacted]"}"#);
-        assert_eq!(kept(br#"{"auth":"of_the\u005fheader"}"#), r#"{"auth":"[redacted]"}"#, "escaped");
-        assert_eq!(kept(br#"{"tsid":"","dest":"1"}"#), r#"{"dest":"1"}"#, "no token is no text to look for");
-        let nested = format!(r#"{{"x":{}{}}}"#, "[".repeat(20_000), "]".repeat(20_000));
-        assert_eq!(kept(nested.as_bytes()), r#"{"x":[[[]]]}"#, "what is too deep to look into is left out");
+        assert_eq!(kept(br#"{"mdata":"of_the\u005fheader"}"#), r#"{"mdata":"[redacted]"}"#, "escaped");
+        assert_eq!(kept(br#"{"tsid":" ","dest":"1"}"#), r#"{"dest":"1"}"#, "no token is no text to look for");
     }
 
     #[test]
-    fn a_body_that_cannot_be_read_is_kept_only_if_no_token_can_stand_in_it() {
-        assert_eq!(kept(b"hello"), "hello");
+    fn a_body_that_is_no_json_object_is_left_out() {
+        let utf_16: Vec<u8> = "{\"x\":\"secret1234\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
         for unreadable in [
-            &b"tsid=secret1234&dest=1"[..],
-            br#"{"TSID":"secret1234""#,
-            br#"{"\u0074s\u0069d":"s""#,
-            b"auth=of_the_header",
-            b"\xff\xfesecret1234",
+            &b"hello secret1234"[..],
+            b"tsid=secret1234&dest=1",
+            br#"["secret1234"]"#,
+            br#"{"dest":"1""#,
+            &utf_16,
         ] {
             assert_eq!(kept(unreadable), "", "{}", String::from_utf8_lossy(unreadable));
         }

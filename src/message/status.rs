@@ -66,7 +66,7 @@ words!(ErrorKind, "error_kind", {
 impl ErrorKind {
     /// Whether such a row ended without an answer from Graph to its last call: `status_code` is told as 0.
     pub fn is_without_answer(self) -> bool {
-        matches!(self, ErrorKind::Expired | ErrorKind::Line)
+        matches!(self, ErrorKind::Expired | ErrorKind::Line | ErrorKind::Resolved)
     }
 }
 

@@ -172,6 +172,16 @@ async fn a_token_in_the_body_is_as_good_as_the_header_and_is_not_kept_with_what_
     let kept: Value = serde_json::from_slice(&rejected.data).expect("JSON");
     assert_eq!(kept, json!({"app_id": pipeline.messenger.0, "dest": "", "mdata": "hi"}));
 
+    // A token stands in no other place of what is kept either; and what is said of waiting is ignored.
+    let body = json!({"token": tsid, "dest": "", "mdata": format!("my token is {tsid}"), "wait": "long"})
+        .to_string();
+    producer.submit(&tsid, body.as_bytes(), producer.properties()).await;
+    let rejected = producer.rejected().await;
+    assert_eq!(header(&rejected.properties, "status"), "Invalid parameter: class");
+    assert!(!format!("{:?}", rejected.properties).contains(&tsid));
+    let kept: Value = serde_json::from_slice(&rejected.data).expect("JSON");
+    assert_eq!(kept, json!({"dest": "", "mdata": "[redacted]", "wait": "long"}));
+
     for (properties, code) in [
         (BasicProperties::default(), "100"),
         (with_header("tsid", AMQPValue::LongString("unknown-token-of-nobody".into())), "102"),

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use meta_dispatch::message::{
-    AccountId, Class, ErrorDetail, ErrorKind, Lane, LineId, MessageId, MessageKind, Outcome, Partition,
-    Status, Submission,
+    AccountId, CampaignState, Class, ErrorDetail, ErrorKind, Lane, LineId, MessageId, MessageKind, Outcome,
+    Partition, Status, Submission,
 };
 use meta_dispatch::store::{
     Change, Claim, IdRange, LogRow, Matching, Operation, RangeRead, Resend, Resent, Resolution, Scope,
@@ -385,4 +385,33 @@ async fn rows_that_are_not_final_are_counted_by_status_and_the_oldest_unknown_is
     assert_eq!((open.pending, open.sending, open.retry, open.unknown), (2, 1, 1, 2));
     let age = open.oldest_unknown.expect("there is one");
     assert!(age >= 2 * HOUR && age < 2 * HOUR + Duration::from_secs(60), "{age:?}");
+}
+
+/// It would not be sent, and say CANCELLED, although Graph may have taken it.
+#[apply(on_both)]
+async fn what_is_unknown_of_a_cancelled_campaign_is_not_tried_again(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let mut unknown = Vec::new();
+    for cp_id in ["over", "goes on"] {
+        let id = fixture.called(Submission { cp_id: Some(cp_id.into()), ..text("ann") }).await;
+        fixture
+            .store
+            .record("w", &[Change::Unknown { id, fence: 1, error: error() }], &[])
+            .await
+            .expect("recorded");
+        unknown.push(id);
+    }
+    let cancelled = CampaignState::Cancelled;
+    fixture.store.set_campaign(AccountId(1), "over", cancelled).await.expect("it is set");
+    let all = IdRange::ALL;
+    let retry = Resolution::Retry;
+    let found =
+        fixture.store.matching(all, &everything(), Operation::Resolve(&retry)).await.expect("counted");
+    assert_eq!((found.rows, found.left_out), (1, 1));
+    let resolved = fixture.store.resolve(all, &everything(), &retry, MANY).await.expect("resolved");
+    assert_eq!(resolved, [unknown[1]]);
+    assert_eq!(fixture.show(unknown[0]).await.status, Status::Unknown);
+    let resolved =
+        fixture.store.resolve(all, &everything(), &Resolution::Error, MANY).await.expect("resolved");
+    assert_eq!(resolved, [unknown[0]]);
 }

@@ -23,6 +23,7 @@ use super::parameters::{Given, Parameters};
 use super::refusal::Refusal;
 use super::{Ingest, unavailable, validate};
 use crate::message::{AccountId, Class, MessageId};
+use crate::metrics::METRICS;
 use crate::store::{BatchLine, Inserted, NewMessage, Once};
 use known::Known;
 pub use read::Format;
@@ -84,6 +85,8 @@ pub struct Batch<S> {
     body: S,
     has_ended: bool,
     is_finished: bool,
+    /// Lines answered that an earlier sending had logged.
+    logged_before: u64,
     rest: Bytes,
     reader: Reader,
     known: Known,
@@ -121,6 +124,7 @@ where
             body,
             has_ended: false,
             is_finished: false,
+            logged_before: 0,
             rest: Bytes::new(),
             reader: Reader::new(wanted.format, wanted.defaults),
             known: Known::new(),
@@ -170,6 +174,11 @@ where
         }
     }
 
+    /// How many of the lines answered so far an earlier sending of this batch had logged.
+    pub fn logged_before(&self) -> u64 {
+        self.logged_before
+    }
+
     /// Takes a frame of the body; none came in time where there is no `frame`.
     fn arrived(&mut self, frame: Option<Option<Result<Bytes, E>>>) -> Result<(), Cut> {
         match frame {
@@ -199,9 +208,13 @@ where
 
     async fn hand_in(&mut self, inputs: Vec<Input>) {
         let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return };
-        let logged = self.logged_before(first.line, last.line).await;
+        let logged = self.lines_logged_before(first.line, last.line).await;
         let mut chunk = Vec::with_capacity(inputs.len());
         for Input { line, given } in inputs {
+            let given = given.map(|mut parameters| {
+                parameters.forget_wait();
+                parameters
+            });
             let answer = match &logged {
                 Err(refusal) => Answer::Known(Err(*refusal)),
                 Ok(logged) => match logged.binary_search_by_key(&line, |(line, _)| *line) {
@@ -215,7 +228,7 @@ where
     }
 
     /// Lines that an earlier sending of this batch logged: they are answered so even where they would be refused now.
-    async fn logged_before(&mut self, first: i64, last: i64) -> Result<Vec<(i64, MessageId)>, Refusal> {
+    async fn lines_logged_before(&mut self, first: i64, last: i64) -> Result<Vec<(i64, MessageId)>, Refusal> {
         if !self.wanted.may_be_repeated {
             return Ok(Vec::new());
         }
@@ -273,7 +286,8 @@ where
         let mut text = String::new();
         for (line, answer) in self.waiting.pop_front().map(|chunk| chunk.0).unwrap_or_default() {
             let refusal = match answer {
-                Answer::Known(Ok(Inserted::New(id) | Inserted::Replay(id))) => {
+                Answer::Known(Ok(inserted @ (Inserted::New(id) | Inserted::Replay(id)))) => {
+                    self.logged_before += u64::from(matches!(inserted, Inserted::Replay(_)));
                     text.push_str(&format!("{{\"line\":{line},\"cdls_id\":{}}}\n", id.0));
                     continue;
                 }
@@ -285,6 +299,7 @@ where
             if refusal == Refusal::Unavailable && !self.is_away() {
                 self.away_until = Some(Instant::now() + AWAY);
             }
+            METRICS.ingest.refused(refusal.code());
             let status = json!(refusal.text());
             text.push_str(&format!(
                 "{{\"line\":{line},\"status\":{status},\"status_code\":{}}}\n",

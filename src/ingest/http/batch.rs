@@ -46,7 +46,13 @@ struct Asked {
             description = "A line for each line, in order; blank ones are skipped and counted",
             body = String,
             content_type = NDJSON,
-            headers(("Batch-Id" = String, description = "Goes into `batch_id` where the batch is sent again")),
+            headers(
+                ("Batch-Id" = String, description = "Goes into `batch_id` where the batch is sent again"),
+                (
+                    "Batch-Logged-Before" = i64,
+                    description = "Lines that an earlier sending of the batch had logged; not with `stream=1`"
+                ),
+            ),
             examples(
                 ("ndjson" = (summary = "Of the NDJSON example", value = json!(documented::NDJSON_ANSWERS))),
                 ("csv" = (summary = "Of the CSV example", value = json!(documented::CSV_ANSWERS))),
@@ -134,7 +140,11 @@ async fn answer(ingest: Arc<Ingest>, wanted: Wanted, is_streamed: bool, body: Bo
         Err(refusal) => Err(refusal),
     };
     match spooled {
-        Ok(spooled) => answered(&batch_id, spooled),
+        Ok((spooled, logged_before)) => {
+            let mut response = answered(&batch_id, spooled);
+            response.headers_mut().insert("batch-logged-before", HeaderValue::from(logged_before));
+            response
+        }
         Err(refusal) => {
             drain(Body::from_stream(body)).await;
             refused_whole(refusal)
@@ -142,8 +152,9 @@ async fn answer(ingest: Arc<Ingest>, wanted: Wanted, is_streamed: bool, body: Bo
     }
 }
 
-/// Reads a batch to its end and then answers: its client may write everything before it reads.
-async fn spool<S, E>(mut batch: Batch<S>) -> Result<Body, BatchRefusal>
+/// Reads a batch to its end and then answers: its client may write everything before it reads. Says how many lines an
+/// earlier sending had logged.
+async fn spool<S, E>(mut batch: Batch<S>) -> Result<(Body, u64), BatchRefusal>
 where
     S: futures::Stream<Item = Result<bytes::Bytes, E>> + Unpin,
 {
@@ -152,7 +163,8 @@ where
         let answers = answers.map_err(|_| Refusal::Malformed)?;
         spool.push(&answers).await.map_err(unspooled)?;
     }
-    Ok(Body::from_stream(spool.read_back().await.map_err(unspooled)?))
+    let answers = Body::from_stream(spool.read_back().await.map_err(unspooled)?);
+    Ok((answers, batch.logged_before()))
 }
 
 fn unspooled(error: std::io::Error) -> Refusal {

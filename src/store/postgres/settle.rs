@@ -21,6 +21,15 @@ macro_rules! selected {
     };
 }
 
+/// Whether a row that is tried again would be sent: those of a cancelled campaign would not, and say CANCELLED although
+/// Graph may have taken them.
+macro_rules! may_be_tried {
+    () => {
+        "(c.cp_id is null or not exists (select from campaign k where k.cdcs_id = c.cdcs_id and k.cp_id = c.cp_id \
+          and k.state = 'cancelled'))"
+    };
+}
+
 /// Whether a row may be logged again: its line still is its account's, and its campaign ($8, or its own) goes on.
 macro_rules! may_be_logged_again {
     () => {
@@ -65,8 +74,12 @@ pub async fn open_rows(pool: &PgPool) -> Result<OpenRows, StoreError> {
 }
 
 const COUNT_UNKNOWN: &str = concat!(
-    "select count(*) filter (where not $7 or c.expires_at > now()) as rows, max(c.cdls_id) as last,
-            count(*) filter (where $7 and c.expires_at <= now()) as left_out
+    "select count(*) filter (where not $7 or (c.expires_at > now() and ",
+    may_be_tried!(),
+    ")) as rows, max(c.cdls_id) as last,
+            count(*) filter (where $7 and not (c.expires_at > now() and ",
+    may_be_tried!(),
+    ")) as left_out
      from cdls c where c.status = 'UNKNOWN' and ",
     selected!()
 );
@@ -107,7 +120,9 @@ pub async fn matching(
 const RESOLVE: &str = concat!(
     "with picked as materialized (
          select c.cdls_id from cdls c
-         where c.status = 'UNKNOWN' and ($7 <> 'RETRY' or c.expires_at > now()) and ",
+         where c.status = 'UNKNOWN' and ($7 <> 'RETRY' or (c.expires_at > now() and ",
+    may_be_tried!(),
+    ")) and ",
     selected!(),
     "    order by c.cdls_id limit $8 for update),
      resolved as (update cdls c set
@@ -161,7 +176,7 @@ const TAKE_SETTLED: &str = "
         select cdls_id from settled order by cdls_id limit $1 for update skip locked),
     taken as (
         delete from settled s using picked p where s.cdls_id = p.cdls_id returning s.cdls_id, s.status)
-    select t.cdls_id, t.status, c.status_code, coalesce(c.message_id, '') as message_id, c.waiter
+    select t.cdls_id, t.status, case when t.status = 'ERROR' then 0 else c.status_code end as status_code, coalesce(c.message_id, '') as message_id, c.waiter
     from taken t join cdls c on c.cdls_id = t.cdls_id order by t.cdls_id";
 
 pub async fn take_settled(pool: &PgPool, limit: u32) -> Result<Vec<SettledRow>, StoreError> {

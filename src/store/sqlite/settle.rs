@@ -23,6 +23,15 @@ macro_rules! selected {
     };
 }
 
+/// Whether a row that is tried again would be sent: those of a cancelled campaign would not, and say CANCELLED although
+/// Graph may have taken them.
+macro_rules! may_be_tried {
+    () => {
+        "(c.cp_id is null or not exists (select 1 from campaign k where k.cdcs_id = c.cdcs_id and k.cp_id = c.cp_id \
+          and k.state = 'cancelled'))"
+    };
+}
+
 /// Whether a row may be logged again: its line still is its account's, and its campaign (?8, or its own) goes on.
 macro_rules! may_be_logged_again {
     () => {
@@ -72,8 +81,12 @@ pub async fn open_rows(reader: &SqlitePool) -> Result<OpenRows, StoreError> {
 }
 
 const COUNT_UNKNOWN: &str = concat!(
-    "select count(*) filter (where not ?7 or c.expires_at > ?8) as rows, max(c.cdls_id) as last,
-            count(*) filter (where ?7 and c.expires_at <= ?8) as left_out
+    "select count(*) filter (where not ?7 or (c.expires_at > ?8 and ",
+    may_be_tried!(),
+    ")) as rows, max(c.cdls_id) as last,
+            count(*) filter (where ?7 and not (c.expires_at > ?8 and ",
+    may_be_tried!(),
+    ")) as left_out
      from cdls c where c.status = 'UNKNOWN' and ",
     selected!()
 );
@@ -113,7 +126,9 @@ pub async fn matching(
 
 pub(super) const UNKNOWN: &str = concat!(
     "select c.cdls_id from cdls c
-     where c.status = 'UNKNOWN' and (?7 <> 'RETRY' or c.expires_at > ?8) and ",
+     where c.status = 'UNKNOWN' and (?7 <> 'RETRY' or (c.expires_at > ?8 and ",
+    may_be_tried!(),
+    ")) and ",
     selected!(),
     " order by c.cdls_id limit ?9"
 );

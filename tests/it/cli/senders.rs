@@ -38,7 +38,14 @@ async fn a_message_is_sent_and_a_refusal_says_why() {
     let sent = sender.run(&format!("send --app-id {line} --dest ann --mdata hello --wait 20")).await.json();
     assert_eq!((&sent["status"], &sent["status_code"]), (&json!("OK"), &json!(200)));
     let refused = sender.run(&format!("send --app-id {line} --dest ann --mdata nourl --mtype image")).await;
-    assert_eq!(refused.error().trim(), "refused: Invalid mdata (status_code 227)");
+    assert!(refused.stderr.contains("refused: Invalid mdata (status_code 227)"), "{}", refused.stderr);
+    let told: Value = serde_json::from_str(&refused.stdout).expect("one JSON object");
+    assert_eq!(told, json!({"status": "Invalid mdata", "status_code": 227, "messageId": "", "cdls_id": 0}));
+    let ended = sender.run(&format!("send --app-id {line} --dest code551-bob --mdata hello --wait 20")).await;
+    assert_eq!(ended.code, 1);
+    let told: Value = serde_json::from_str(&ended.stdout).expect("one JSON object");
+    assert_eq!((&told["status"], &told["status_code"]), (&json!("ERROR"), &json!(400)));
+    assert!(ended.stderr.contains(&format!("it is message {}", told["cdls_id"])), "{}", ended.stderr);
     let without = tokio::task::block_in_place(|| {
         sender.program.run(&format!("send --app-id 1 --dest a --mdata b --url {}", sender.url))
     });
@@ -56,9 +63,9 @@ async fn a_file_is_sent_once_however_often_it_is_sent() {
     }
     let file = sender.program.file("spring.csv", &csv);
     let command = format!("campaign send {} --cp-id spring --app-id {}", file.display(), pipeline.messenger);
-    for _ in 0..2 {
+    for before in [0, 4_500] {
         let sent: Value = sender.run(&command).await.json();
-        assert_eq!(sent, json!({"lines": 4_500, "logged": 4_500, "refused": 0}));
+        assert_eq!(sent, json!({"lines": 4_500, "logged": 4_500, "logged_before": before, "refused": 0}));
         let status = sender.run("campaign status spring").await.json();
         assert_eq!(status["total"], 4_500);
     }
@@ -80,10 +87,28 @@ async fn refused_lines_of_a_file_are_named_and_the_others_are_logged() {
     let ran = sender.run(&format!("campaign send {} --cp-id c", file.display())).await;
     assert_eq!(ran.code, 1);
     let sent: Value = serde_json::from_str(&ran.stdout).expect("one JSON object");
-    assert_eq!(sent, json!({"lines": 3, "logged": 2, "refused": 1}));
+    assert_eq!(sent, json!({"lines": 3, "logged": 2, "logged_before": 0, "refused": 1}));
     assert!(ran.stderr.contains("line 2: No dest (status_code 220)"), "{}", ran.stderr);
     let unknown = sender.run("campaign status nothing").await;
-    assert!(unknown.error().contains("Not found (status_code 404)"), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("Not found (status_code 404)"), "{}", unknown.stderr);
+    let told: Value = serde_json::from_str(&unknown.stdout).expect("one JSON object");
+    assert_eq!(told["status_code"], 404);
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repaired_file_of_a_named_batch_sends_only_what_was_refused() {
+    let pipeline = Pipeline::start(Backend::Embedded).await;
+    let sender = Sender::of(&pipeline);
+    let named = format!("--cp-id c --app-id {} --batch-id 2026/spring&x", pipeline.messenger);
+    let broken = sender.program.file("a.csv", "dest,mdata\nann,hello\n,hello\ncid,hello\n");
+    assert_eq!(sender.run(&format!("campaign send {} {named}", broken.display())).await.code, 1);
+    let repaired = sender.program.file("b.csv", "dest,mdata\nann,hello\nbob,hello\ncid,hello\n");
+    let sent = sender.run(&format!("campaign send {} {named}", repaired.display())).await.json();
+    assert_eq!(sent, json!({"lines": 3, "logged": 3, "logged_before": 2, "refused": 0}));
+    let mut dests: Vec<String> = pipeline.rows().await.into_iter().map(|row| row.dest).collect();
+    dests.sort();
+    assert_eq!(dests, ["ann", "bob", "cid"]);
     pipeline.stop().await;
 }
 
