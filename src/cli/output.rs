@@ -7,8 +7,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde::Serialize;
-
-use super::remote::Refused;
+use serde_json::Value;
 
 /// How this invocation answers.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +53,20 @@ fn write(bytes: &[u8]) -> anyhow::Result<()> {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Answered(pub String);
+
+/// A refusal, or a message that has ended as ERROR: the envelope's `return`.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", refusal(.0))]
+pub struct Refused(pub Value);
+
+fn refusal(answer: &Value) -> String {
+    let status = answer["status"].as_str().unwrap_or_default();
+    let row = match answer["cdls_id"].as_i64() {
+        None | Some(0) => String::new(),
+        Some(id) => format!("; it is message {id}"),
+    };
+    format!("refused: {status} (status_code {}){row}", answer["status_code"])
+}
 
 /// Whether the command ended because nobody reads its output any more.
 pub fn reader_is_gone(error: &anyhow::Error) -> bool {

@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::check::explain;
+use super::output::Refused;
 
 const VARIABLE: &str = "META_DISPATCH_TSID";
 /// Longer than the longest `wait`.
@@ -74,20 +75,6 @@ impl Remote {
         let answer = accepted(answer).await?;
         answer.json().await.map_err(explain).context("the answer is no JSON")
     }
-}
-
-/// A refusal, or a message that has ended as ERROR: the envelope's `return`.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", refusal(.0))]
-pub struct Refused(pub Value);
-
-fn refusal(answer: &Value) -> String {
-    let status = answer["status"].as_str().unwrap_or_default();
-    let row = match answer["cdls_id"].as_i64() {
-        None | Some(0) => String::new(),
-        Some(id) => format!("; it is message {id}"),
-    };
-    format!("refused: {status} (status_code {}){row}", answer["status_code"])
 }
 
 /// The answer, unless it is a refusal.

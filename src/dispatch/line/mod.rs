@@ -4,6 +4,7 @@
 //! to commit. The limiter is asked again when the claimed row is handed to the connection, so that a slow commit
 //! cannot bunch calls. No I/O: [`Line::pump`] says what is to be done, the dispatcher does it.
 
+mod steps;
 mod track;
 
 use std::collections::{HashMap, VecDeque};
@@ -18,7 +19,8 @@ use crate::message::{AccountId, Class, Lane, LineId, Medium, MessageId};
 use crate::policy::classify::PauseDemand;
 use crate::policy::pace::{Limits, PauseLadder, Rates};
 use crate::settings::{ClassLimits, LimitSettings};
-use crate::store::{Change, FlowRead, HeldRecipient, LineRecord, RangeRead, ReadyRow};
+use crate::store::{Change, HeldRecipient, LineRecord, RangeRead, ReadyRow};
+pub use steps::{Allowance, PlannedCall, Steps};
 use track::{Due, Track};
 
 /// A claimed row whose call has not begun this long after the claim was asked for is given back: `call_deadline`
@@ -69,62 +71,6 @@ struct Config {
     sender: Option<Sender>,
     active: bool,
     paused_until: Option<Instant>,
-}
-
-/// What a line may take of the process's permits.
-///
-/// A line may hold up to four times what is left to spare, its media up to twice: one busy line takes four fifths of all
-/// permits, eight take 97 %, and a line that wakes up always finds some, even beside lines whose calls hang.
-#[derive(Debug, Clone, Copy)]
-pub struct Allowance {
-    /// Permits that nobody holds.
-    pub spare: usize,
-    /// Calls that may begin: fewer, while the breaker lets them out one by one.
-    pub room: usize,
-    /// Rows that may be ended without a call, before the log has written what waits.
-    pub ends: usize,
-}
-
-impl Allowance {
-    /// Takes a permit for a line that holds `held`, if there is one for it.
-    fn take(&mut self, held: usize, medium: Medium) -> bool {
-        let share = match medium {
-            Medium::Text => 4,
-            Medium::Media => 2,
-        };
-        let granted = self.room.min(self.spare) > 0 && held < (share * self.spare).max(8);
-        self.spare -= usize::from(granted);
-        self.room -= usize::from(granted);
-        granted
-    }
-
-    fn give_back(&mut self) {
-        self.spare += 1;
-        self.room += 1;
-    }
-}
-
-/// What a line wants done.
-#[derive(Default)]
-pub struct Steps {
-    pub claims: Vec<ReadyRow>,
-    pub calls: Vec<PlannedCall>,
-    pub changes: Vec<(Change, Option<String>)>,
-    pub reads: Vec<FlowRead>,
-    /// Rows whose recipients wait until they are read again.
-    pub held: Vec<(MessageId, Lane, String)>,
-    /// Rows could be claimed, but for want of permits.
-    pub wants_permits: bool,
-    /// When to look again, if nothing happens before.
-    pub wake: Option<Instant>,
-}
-
-/// A claimed row whose call begins now.
-pub struct PlannedCall {
-    pub row: ReadyRow,
-    pub sender: Sender,
-    pub expires: Instant,
-    pub begun: Instant,
 }
 
 impl Line {
