@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use rand::Rng;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -284,6 +285,9 @@ fn name(slot: usize) -> String {
     if slot < INGESTS { format!("ingest-{slot}") } else { format!("worker-{}", slot - INGESTS) }
 }
 
+/// An address at which nobody listens. Not of the kernel's choice: a process is killed and started again, and meanwhile a
+/// connection of anybody could be given its port.
 fn free_address() -> anyhow::Result<String> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+    let mut tries = (0..100).map(|_| format!("127.0.0.1:{}", rand::rng().random_range(10_000..20_000)));
+    tries.find(|address| std::net::TcpListener::bind(address).is_ok()).context("no port is free")
 }
