@@ -22,8 +22,7 @@ use super::output::{Answered, Output, printable, tell_note};
 use super::parse;
 use super::parts::{Format, Part, Parts};
 use super::remote::{Remote, RemoteArgs, accepted};
-use crate::ingest::LONGEST_BATCH_ID;
-use crate::message::{Class, LineId};
+use crate::message::{Class, LineId, MAX_BATCH_ID_CHARS};
 
 /// Refused lines that are told one by one.
 const TOLD: u64 = 20;
@@ -105,12 +104,13 @@ pub struct SendFileArgs {
 
 /// A name to which the numbers of parts can be added.
 fn batch_id(text: &str) -> Result<String, String> {
-    let fits = (1..=LONGEST_BATCH_ID - PART_DIGITS).contains(&text.len());
+    let fits = (1..=MAX_BATCH_ID_CHARS - PART_DIGITS).contains(&text.len());
     match fits && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(text.to_owned()),
-        false => {
-            Err(format!("1 to {} printable ASCII characters without blanks", LONGEST_BATCH_ID - PART_DIGITS))
-        }
+        false => Err(format!(
+            "1 to {} printable ASCII characters without blanks",
+            MAX_BATCH_ID_CHARS - PART_DIGITS
+        )),
     }
 }
 

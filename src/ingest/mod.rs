@@ -29,7 +29,6 @@ use crate::message::{
 use crate::settings::Settings;
 use crate::store::{IdempotencyKey, Inserted, LogRow, NewMessage, Once, Scope, SharedStore, StoreError};
 use accept::{Acceptor, Waiting};
-pub use batch::LONGEST_BATCH_ID;
 use directory::Directory;
 use parameters::{BodyType, Parameters};
 pub use refusal::Refusal;

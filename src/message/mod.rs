@@ -22,7 +22,7 @@ pub use job::{JOB_VERSION, Job, JobLine, Reply};
 pub use outcome::{ErrorDetail, Outcome};
 pub use redact::{MAX_ERROR_CHARS, printable_id, redact};
 pub use status::{CampaignState, ErrorKind, Status};
-pub use submission::{MAX_CP_ID_CHARS, MAX_DEST_CHARS, MAX_MSG_ID_CHARS, Submission};
+pub use submission::{MAX_BATCH_ID_CHARS, MAX_CP_ID_CHARS, MAX_DEST_CHARS, MAX_MSG_ID_CHARS, Submission};
 pub use timestamp::{time, time_or_null, timestamp};
 pub use waiter::{ReplyTo, Waiter};
 

@@ -11,6 +11,8 @@ pub const MAX_DEST_CHARS: usize = 128;
 
 /// Longest campaign label, in characters: labels are indexed.
 pub const MAX_CP_ID_CHARS: usize = 128;
+/// Longest name of a batch.
+pub const MAX_BATCH_ID_CHARS: usize = 64;
 /// Longest reference of a caller, in characters.
 pub const MAX_MSG_ID_CHARS: usize = 255;
 

@@ -45,6 +45,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "broker",
             "graph",
             "message",
+            "policy",
             "settings",
             "shutdown",
             "simulator",

@@ -30,8 +30,6 @@ pub use read::Format;
 use read::{Input, Reader, WrongColumn};
 pub use spool::Spool;
 
-/// Longest name of a batch, in characters.
-pub const LONGEST_BATCH_ID: usize = 64;
 /// Chunks handed in whose answers are awaited; beyond, nothing more is read.
 const MOST_CHUNKS: usize = 4;
 /// A client that sends nothing for this long is given up.

@@ -10,12 +10,13 @@ use axum::response::Response;
 use futures::stream::unfold;
 use secrecy::ExposeSecret;
 
-use super::super::batch::{Batch, BatchRefusal, Format, LONGEST_BATCH_ID, Spool, Wanted};
+use super::super::batch::{Batch, BatchRefusal, Format, Spool, Wanted};
 use super::super::parameters::{BodyType, Parameters};
 use super::super::refusal::Refusal;
 use super::super::{Ingest, token};
 use super::documented::{self, CSV, NDJSON, OfBatch, RefusedBatch};
 use super::{bearer, drain, envelope, refused};
+use crate::message::MAX_BATCH_ID_CHARS;
 
 /// What the query says of the batch itself.
 struct Asked {
@@ -110,7 +111,7 @@ fn asked(query: &str) -> Result<Asked, Refusal> {
             ("stream", "0" | "") => asked.is_streamed = false,
             ("stream", _) => return Err(Refusal::InvalidParameter("stream")),
             ("batch_id", id) => {
-                let fits = (1..=LONGEST_BATCH_ID).contains(&id.len());
+                let fits = (1..=MAX_BATCH_ID_CHARS).contains(&id.len());
                 if !fits || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
                     return Err(Refusal::InvalidParameter("batch_id"));
                 }

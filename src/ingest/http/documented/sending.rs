@@ -11,12 +11,12 @@ use utoipa::openapi::schema::SchemaType;
 use utoipa::openapi::{Object, ObjectBuilder, RefOr, Response, Type};
 use utoipa::{IntoParams, IntoResponses, PartialSchema};
 
-use super::super::super::batch::LONGEST_BATCH_ID;
 use super::super::super::refusal::Refusal;
 use super::super::super::validate::{LONGEST_SECONDS, MAX_WAIT};
 use super::{answers, enveloped, example, in_query, optional, refusals};
 use crate::message::{
-    Class, Envelope, Lane, MAX_CP_ID_CHARS, MAX_DEST_CHARS, MAX_MSG_ID_CHARS, MessageId, MessageKind,
+    Class, Envelope, Lane, MAX_BATCH_ID_CHARS, MAX_CP_ID_CHARS, MAX_DEST_CHARS, MAX_MSG_ID_CHARS, MessageId,
+    MessageKind,
 };
 use crate::store::LONGEST_HTTPDUP;
 
@@ -214,7 +214,7 @@ impl IntoParams for OfBatch {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let of_lines = of_message(None);
         let flag = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["0", "1"]));
-        let name = ObjectBuilder::new().schema_type(Type::String).max_length(Some(LONGEST_BATCH_ID));
+        let name = ObjectBuilder::new().schema_type(Type::String).max_length(Some(MAX_BATCH_ID_CHARS));
         let own = [
             in_query("class", "By default the class of each message's line", Class::schema()),
             in_query(
