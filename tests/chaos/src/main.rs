@@ -70,6 +70,10 @@ enum Tier {
     Release,
 }
 
+/// Runs in which a defect is looked for, each with another schedule: some show only where a freeze meets a claim, which a
+/// single short run may not bring about.
+const DEFECT_RUNS: u64 = 4;
+
 /// The defects that every CI run shows to be caught; the quickest to come to light.
 const CI_DEFECTS: [Defect; 3] =
     [Defect::AnswerBeforeCommit, Defect::DeadClaimsReleased, Defect::TimeoutRetriedSilently];
@@ -128,19 +132,25 @@ async fn all(arguments: &Arguments, conditions: &Conditions) -> anyhow::Result<b
     Ok(is_good)
 }
 
-/// Runs the product with each defect; whether all were caught.
+/// Runs the product with each defect until it is caught; whether all were.
 async fn defects(defects: &[Defect], conditions: &Conditions) -> anyhow::Result<bool> {
     let mut caught = 0;
     for defect in defects {
-        let started = Instant::now();
-        let outcome: Outcome = run::defect(conditions, *defect).await?;
-        let by = outcome.caught_by();
-        caught += usize::from(!by.is_empty());
-        let by =
-            if by.is_empty() { "NOT CAUGHT".to_owned() } else { format!("caught by: {}", by.join(", ")) };
-        println!("defect {:24} {by} ({:.0} s)", defect.name(), started.elapsed().as_secs_f64());
-        if let Some(violation) = outcome.verdict.violations.first() {
-            println!("    e.g. {}", violation.history);
+        for run in 0..DEFECT_RUNS {
+            let started = Instant::now();
+            let outcome: Outcome = run::defect(conditions, *defect, run).await?;
+            let by = outcome.caught_by();
+            let took = started.elapsed().as_secs_f64();
+            if by.is_empty() {
+                println!("defect {:24} not caught in run {} ({took:.0} s)", defect.name(), run + 1);
+                continue;
+            }
+            caught += 1;
+            println!("defect {:24} caught by: {} ({took:.0} s)", defect.name(), by.join(", "));
+            if let Some(violation) = outcome.verdict.violations.first() {
+                println!("    e.g. {}", violation.history);
+            }
+            break;
         }
     }
     println!("{caught} of {} seeded defects caught\n", defects.len());

@@ -86,11 +86,13 @@ pub async fn tier(conditions: &Conditions, kills: usize, longest: Duration) -> a
 }
 
 /// The product with a defect, and faults that bring it to light; ends at the first promise broken.
-pub async fn defect(conditions: &Conditions, defect: Defect) -> anyhow::Result<Outcome> {
+pub async fn defect(conditions: &Conditions, defect: Defect, run: u64) -> anyhow::Result<Outcome> {
     let vhost = format!("t{}", defect as usize % 8);
-    let steps = plan::for_defect(conditions.seed, defect);
-    let failpoints = Failpoints::new(conditions.seed, 0.0);
-    Run::prepare(conditions, defect.name(), &vhost, Some(defect), failpoints)
+    let seed = conditions.seed.wrapping_add(run);
+    let steps = plan::for_defect(seed, defect);
+    let failpoints = Failpoints::new(seed, 0.0);
+    let name = format!("{}_{run}", defect.name());
+    Run::prepare(conditions, &name, &vhost, Some(defect), failpoints)
         .await?
         .carry_out(steps, DEFECT_PATIENCE)
         .await
