@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use super::documented::{self, Label, RefusedOne};
 use super::progress::{Progress, eta, lines_waiting, waits};
-use super::{Api, answer, in_time};
+use super::{Api, answer, in_time, turn};
 use crate::ingest::Refusal;
 use crate::ingest::http::documented::Token;
 use crate::message::{AccountId, CampaignState, MAX_CP_ID_CHARS, MessageId, Status};
@@ -25,6 +25,7 @@ use crate::store::{CampaignCount, MessageFilter};
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 /// Counts are remembered this long, and twice as long as they took.
 const REMEMBERED: Duration = Duration::from_secs(1);
+
 type Key = (AccountId, String);
 
 /// Counts that were taken a moment ago.
@@ -179,7 +180,7 @@ impl Api {
         let key = self.campaign(cp_id, uri, headers).await?;
         let before = in_time(self.store.campaign_state(key.0, &key.1)).await?;
         let state = in_time(self.store.set_campaign(key.0, &key.1, wanted)).await?;
-        let _command = self.commands.acquire().await.map_err(|_| Refusal::Unavailable)?;
+        let _turn = turn(&self.commands).await?;
         let standing = self.count(&key).await?;
         let mut progress = self.progress(&key, state, &standing).await?;
         // A cancelled campaign stays so. Rows of one that is cancelled now may be ended already by those who send.
@@ -196,7 +197,7 @@ impl Api {
         if let Some(standing) = self.standings.get(key) {
             return Ok(standing);
         }
-        let _turn = self.turn().await?;
+        let _turn = turn(&self.turns).await?;
         // Whoever counted before may have counted the same.
         match self.standings.get(key) {
             Some(standing) => Ok(standing),

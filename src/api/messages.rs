@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::documented::{self, Filters, RefusedList, RefusedOne};
 use super::parameters::{Page, cursor};
-use super::{Api, answer, in_time};
+use super::{Api, answer, in_time, turn};
 use crate::ingest::Refusal;
 use crate::ingest::http::documented::Token;
 use crate::message::MessageId;
@@ -48,7 +48,7 @@ async fn listed(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Messages, R
     let page = Page::read(uri.query().unwrap_or_default())?;
     // One more than asked for says whether there is a next page.
     let look = api.store.messages(account, &page.filter, page.before, page.limit + 1);
-    let _turn = api.turn().await?;
+    let _turn = turn(&api.turns).await?;
     let mut messages = in_time(look).await?;
     let more = messages.len() > page.limit as usize;
     messages.truncate(page.limit as usize);

@@ -85,13 +85,13 @@ impl Api {
     async fn account(&self, uri: &Uri, headers: &HeaderMap) -> Result<AccountId, Refusal> {
         self.ingest.account(uri.query().unwrap_or_default(), http::bearer(headers).as_deref()).await
     }
+}
 
-    /// Waits for its turn to look at many rows.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
-        let turn = tokio::time::timeout(PATIENCE, self.turns.acquire()).await;
-        // Not closed as long as this exists.
-        turn.ok().and_then(Result::ok).ok_or(Refusal::Unavailable)
-    }
+/// Waits for its turn to look at many rows.
+async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Refusal> {
+    let turn = tokio::time::timeout(PATIENCE, turns.acquire()).await;
+    // Not closed as long as the handlers' state exists.
+    turn.ok().and_then(Result::ok).ok_or(Refusal::Unavailable)
 }
 
 /// The answer of a look at the log, if it comes in time.

@@ -132,9 +132,10 @@ impl Dispatch {
     pub async fn run(self, shutdown: CancellationToken) {
         // Unbounded, so that nothing waits for anything here, and bounded by what they carry. `entries`: a permit's next
         // claim stands behind the result of its call before, so results are never more than permits; rows that end
-        // without a call are few while many entries wait; and while the log cannot be written lines rest. `requests`: one a flow, and few a job; those that cannot be answered are
-        // dropped. `orders`: few a line. `events`: answers to these, and what scans find, a thousand rows at a time; they
-        // come from the log, and cost the dispatcher less than they cost the log.
+        // without a call are few while many entries wait; and while the log cannot be written lines rest. `requests`: one
+        // a flow, and few a job; those that cannot be answered are dropped. `orders`: few a line. `events`: answers to
+        // these, and what scans find, a thousand rows at a time; they come from the log, and cost the dispatcher less than
+        // they cost the log.
         let (events, inbox) = mpsc::unbounded_channel();
         let (entries, recorder_inbox) = mpsc::unbounded_channel();
         let (requests, reader_inbox) = mpsc::unbounded_channel();

@@ -32,30 +32,35 @@ pub struct Scanner {
     pub call_deadline: Duration,
 }
 
+/// When ready rows and claims are looked for again.
+struct NextLook {
+    ready: Instant,
+    claimed: Instant,
+}
+
 impl Scanner {
     /// Scans until `shutdown`.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let Scanner { store, broker, mut owned, events, call_deadline } = self;
+    pub async fn run(mut self, shutdown: CancellationToken) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let now = Instant::now();
-        let mut scan = Scan { store, broker, events, call_deadline, ready_at: now, claimed_at: now };
+        let mut next = NextLook { ready: now, claimed: now };
         let mut more_is_due = false;
         while !shutdown.is_cancelled() {
             if !more_is_due {
                 tokio::select! {
                     _ = tick.tick() => {}
-                    Ok(()) = owned.changed() => owned.mark_changed(),
+                    Ok(()) = self.owned.changed() => self.owned.mark_changed(),
                     () = shutdown.cancelled() => return,
                 }
             }
-            if owned.has_changed().unwrap_or(false) {
+            if self.owned.has_changed().unwrap_or(false) {
                 // What was taken over may have waited for a while: its rows are looked for at once.
-                scan.ready_at = Instant::now();
+                next.ready = Instant::now();
             }
-            let partitions = owned.borrow_and_update().clone();
+            let partitions = self.owned.borrow_and_update().clone();
             more_is_due = !partitions.is_empty()
-                && match scan.once(&partitions).await {
+                && match self.look(&partitions, &mut next).await {
                     Ok(more_is_due) => more_is_due,
                     Err(error) => {
                         tracing::warn!(%error, "the log cannot be scanned; trying again");
@@ -65,20 +70,9 @@ impl Scanner {
                 };
         }
     }
-}
 
-struct Scan {
-    store: SharedStore,
-    broker: SharedBroker,
-    events: mpsc::UnboundedSender<Event>,
-    call_deadline: Duration,
-    ready_at: Instant,
-    claimed_at: Instant,
-}
-
-impl Scan {
     /// One look at everything whose time has come; says whether more rows are due than were made ready.
-    async fn once(&mut self, partitions: &[Partition]) -> Result<bool, StoreError> {
+    async fn look(&self, partitions: &[Partition], next: &mut NextLook) -> Result<bool, StoreError> {
         let mut more_is_due = false;
         if !failpoint::defect("due_scan_off") {
             let promoted = self.store.promote_due(partitions, PROMOTE_BATCH).await?;
@@ -89,16 +83,16 @@ impl Scan {
             }
         }
         let now = Instant::now();
-        let is_due = now >= self.ready_at || self.broker.state() != BrokerState::Up;
+        let is_due = now >= next.ready || self.broker.state() != BrokerState::Up;
         if is_due && !failpoint::defect("sweep_off") {
             let ready = self.store.ready_flows(partitions).await?;
             failpoint::hit("in_scan");
             self.tell(Event::Ready(ready));
-            self.ready_at = now + READY_EVERY;
+            next.ready = now + READY_EVERY;
         }
-        if now >= self.claimed_at {
+        if now >= next.claimed {
             self.tell(Event::Claimed(self.store.claimed_rows(partitions, self.call_deadline).await?));
-            self.claimed_at = now + CLAIMED_EVERY;
+            next.claimed = now + CLAIMED_EVERY;
         }
         Ok(more_is_due)
     }

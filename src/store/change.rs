@@ -26,7 +26,7 @@ pub enum Change {
     /// A waiting row whose time has passed.
     Expire { id: MessageId, fence: i32 },
     /// A waiting row that its line can never send, as it is another account's. Applies only if the log says so too.
-    Unsendable { id: MessageId, fence: i32, reason: &'static str },
+    Unsendable { id: MessageId, fence: i32 },
 }
 
 /// What a change binds. `None` keeps the column as it is, except where said otherwise.
@@ -175,8 +175,9 @@ impl Change {
                 done: true,
                 ..RowChange::of(*id, *fence, WAITING, Status::Error)
             },
-            Change::Unsendable { id, fence, reason } => {
-                let error = ErrorDetail { message: (*reason).to_owned(), ..ErrorDetail::default() };
+            Change::Unsendable { id, fence } => {
+                let message = "its line belongs to another account".to_owned();
+                let error = ErrorDetail { message, ..ErrorDetail::default() };
                 RowChange {
                     error_kind: Some(ErrorKind::Line.as_str()),
                     done: true,

@@ -296,7 +296,7 @@ impl Line {
         self.queue.settle(lane, &dest, id);
         let change = match is_expired {
             true => Change::Expire { id, fence },
-            false => Change::Unsendable { id, fence, reason: "its line belongs to another account" },
+            false => Change::Unsendable { id, fence },
         };
         steps.changes.push((change, waiter));
     }

@@ -206,7 +206,7 @@ impl World {
                 let Row { id, fence, .. } = self.rows[row];
                 let change = match expired {
                     true => Change::Expire { id, fence },
-                    false => Change::Unsendable { id, fence, reason: "for a test" },
+                    false => Change::Unsendable { id, fence },
                 };
                 self.record(0, vec![(row, change)], vec![]).await?;
             }
