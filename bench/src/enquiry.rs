@@ -1,5 +1,5 @@
 //! What senders ask afterwards: pages of the log by each filter, and how fast a large campaign is paused, resumed and
-//! cancelled while it is being sent.
+//! cancelled, when it has just been logged and while it is being sent.
 
 use std::time::{Duration, Instant};
 
@@ -99,32 +99,53 @@ async fn fill(system: &System, rows: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Commands on the campaign `winter` while it is being sent, each once; and whether anything of it is sent a second
-/// after a pause or a cancel was answered.
+/// Commands on campaigns that were logged a moment ago, and on such as are half sent: at Meta's ceiling on eight lines, and
+/// as fast as it goes.
 pub async fn commands(system: &mut System, rows: u64) -> anyhow::Result<Vec<Asked>> {
-    let scenario = format!("a campaign of {rows} rows");
+    let mut asked = command(system, "logged a moment ago", "spring", rows, 0).await?;
+    asked.extend(command(system, "half sent at 2,400 a second", "summer", rows, rows / 2).await?);
+    let as_fast_as_it_goes = "update cd_v8_line set v8l_rate_text = 2000";
+    sqlx::query(as_fast_as_it_goes).execute(&system.database).await?;
+    asked.extend(command(system, "half sent as fast as it goes", "autumn", rows, rows / 2).await?);
+    Ok(asked)
+}
+
+/// Logs a campaign over HTTP, waits until `sent` rows of it were sent, asks how it stands, and commands it, each once; and
+/// whether anything of it is sent a second after a pause or a cancel was answered.
+async fn command(
+    system: &mut System,
+    when: &str,
+    cp_id: &str,
+    rows: u64,
+    sent: u64,
+) -> anyhow::Result<Vec<Asked>> {
+    let scenario = format!("{rows} rows, {when}");
     let mut asked = Vec::new();
-    sending(system).await?;
-    let mut asking = Asking::of(system)?;
-    for _ in 0..20 {
-        asking.ask(Method::GET, "campaigns/winter").await?;
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-    asked.push(asking.summary(&scenario, "GET", String::new()));
-    for command in ["pause", "resume", "cancel"] {
+    let first = system.deliveries().await?.total;
+    log(system, cp_id, rows).await?;
+    sending(system, first + sent.max(1)).await?;
+    for (method, request) in
+        [(Method::GET, ""), (Method::POST, "/pause"), (Method::POST, "/resume"), (Method::POST, "/cancel")]
+    {
         let mut asking = Asking::of(system)?;
-        let answer = asking.ask(Method::POST, &format!("campaigns/winter/{command}")).await?;
-        let mut answer = format!("touched {}", answer["touched"]);
-        if command == "resume" {
-            sending(system).await?;
-        } else {
+        let answer = asking.ask(method, &format!("campaigns/{cp_id}{request}")).await?;
+        let mut summary = match &answer["touched"] {
+            Value::Null => format!("counts {}", answer["counts"]),
+            touched => format!("touched {touched}"),
+        };
+        if matches!(request, "/pause" | "/cancel") {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let after_a_second = system.deliveries().await?.total;
             tokio::time::sleep(Duration::from_secs(3)).await;
             let more = system.deliveries().await?.total - after_a_second;
-            answer += &format!("; calls later than a second after: {more}");
+            summary += &format!("; calls later than a second after: {more}");
         }
-        asked.push(asking.summary(&scenario, command, answer));
+        if request == "/resume" {
+            let first = system.deliveries().await?.total;
+            sending(system, first + 1_000).await?;
+        }
+        let name = if request.is_empty() { "GET" } else { &request[1..] };
+        asked.push(asking.summary(&scenario, name, summary));
     }
     let cancelled = Instant::now();
     while waiting(system).await? > 0 {
@@ -141,13 +162,40 @@ pub async fn commands(system: &mut System, rows: u64) -> anyhow::Result<Vec<Aske
     Ok(asked)
 }
 
-/// Waits until calls are made.
-async fn sending(system: &mut System) -> anyhow::Result<()> {
-    let first = system.deliveries().await?.total;
+/// Logs a campaign on the lines 1 to 8 in batches of 10,000, two at a time.
+async fn log(system: &System, cp_id: &str, rows: u64) -> anyhow::Result<()> {
+    const BATCH: u64 = 10_000;
+    let client = Client::builder().no_proxy().build()?;
+    let url = format!("http://{}/api/v2/messages/batch?class=messenger&cp_id={cp_id}", system.host);
+    let batch = async |first: u64| {
+        let line = |n| {
+            format!(
+                r#"{{"app_id":{},"dest":"{cp_id}-{n}","mdata":"Our winter sale begins on Monday. Reply STOP to hear no more from us."}}"#,
+                1 + n % 8
+            ) + "\n"
+        };
+        let last = (first + BATCH).min(rows);
+        let body: String = (first..last).map(line).collect();
+        let request =
+            client.post(&url).bearer_auth(&system.tsid).header("content-type", "application/x-ndjson");
+        let answer = request.body(body).send().await?.error_for_status()?.text().await?;
+        let logged = answer.matches("\"cdls_id\"").count() as u64;
+        ensure!(logged == last - first, "logged {logged} of {}: {answer:.300}", last - first);
+        anyhow::Ok(())
+    };
+    for first in (0..rows).step_by(2 * BATCH as usize) {
+        let second = first + BATCH;
+        tokio::try_join!(batch(first), async { if second < rows { batch(second).await } else { Ok(()) } })?;
+    }
+    Ok(())
+}
+
+/// Waits until so many calls were made in all.
+async fn sending(system: &mut System, calls: u64) -> anyhow::Result<()> {
     let asked = Instant::now();
-    while system.deliveries().await?.total < first + 1_000 {
+    while system.deliveries().await?.total < calls {
         system.alive()?;
-        ensure!(asked.elapsed() < Duration::from_secs(60), "the campaign is not being sent");
+        ensure!(asked.elapsed() < Duration::from_secs(600), "the campaign is not being sent");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())

@@ -35,7 +35,7 @@ pub enum Scenario {
     Drain,
     /// Pages of a log of 10,000,000 rows, by each filter
     Status,
-    /// Pause, resume and cancel of a campaign of 1,000,000 rows that is being sent
+    /// Pause, resume and cancel of campaigns of 1,000,000 rows: just logged, and half sent
     Campaign,
 }
 
@@ -81,11 +81,10 @@ async fn ask(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result<Vec
             .await
         }
         Scenario::Campaign => {
-            let waiting_rows = 1_000_000 / arguments.divide;
-            let setup = Setup { waiting_lines: 8, waiting_rate: 300, waiting_rows, ..Setup::default() };
+            let setup = Setup { line_rate: 300, ..Setup::default() };
             on_ground(arguments, async |ground| {
                 let mut system = product::start(ground, setup).await?;
-                let asked = enquiry::commands(&mut system, waiting_rows).await?;
+                let asked = enquiry::commands(&mut system, 1_000_000 / arguments.divide).await?;
                 Ok((system, asked))
             })
             .await

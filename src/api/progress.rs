@@ -94,7 +94,7 @@ impl Progress {
 }
 
 /// When the last waiting row can be on its way at the earliest: each line sends text and media at its limits, from the
-/// end of its pause on. `None` where nothing waits, or a line cannot send until somebody acts.
+/// end of its pause on, and from the time for which its newest row is scheduled. `None` where nothing waits, or a line cannot send until somebody acts.
 pub fn eta(
     counted: &[CampaignCount],
     lines: &[LineRecord],
@@ -107,7 +107,7 @@ pub fn eta(
         let sends = line.active
             && line.account_active
             && line.page_token.as_ref().is_some_and(|token| !is_blank(token));
-        let begins = line.paused_until.map_or(now, |until| until.max(now));
+        let begins = [Some(now), line.paused_until, group.not_before].into_iter().flatten().max()?;
         if !sends || begins - now > LONGEST_PAUSE {
             return None;
         }
@@ -123,7 +123,10 @@ fn waiting(counted: &[CampaignCount]) -> Vec<CampaignCount> {
     let mut groups: Vec<CampaignCount> = Vec::new();
     for count in counted.iter().filter(|count| waits(count.status)) {
         match groups.iter_mut().find(|group| (group.line, group.medium) == (count.line, count.medium)) {
-            Some(group) => group.rows += count.rows,
+            Some(group) => {
+                group.rows += count.rows;
+                group.not_before = group.not_before.max(count.not_before);
+            }
             None => groups.push(*count),
         }
     }

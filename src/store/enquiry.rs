@@ -1,5 +1,7 @@
 //! What senders ask the log afterwards: their messages by filter, and how a campaign stands. Plain data.
 
+use time::OffsetDateTime;
+
 use crate::message::{LineId, Medium, MessageId, Status};
 
 /// Which of an account's rows are listed; what is `None` matches any. The rarest filter given finds the rows, the
@@ -41,6 +43,8 @@ pub struct CampaignCount {
     pub medium: Medium,
     pub status: Status,
     pub rows: i64,
+    /// When the newest of them is sent at the earliest, if they are PENDING and it is scheduled.
+    pub not_before: Option<OffsetDateTime>,
 }
 
 /// A row that was cancelled, and where its outcome is awaited.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use meta_dispatch::message::{
     AccountId, CampaignState, Class, Lane, LineId, Medium, MessageId, MessageKind, Status, Submission,
 };
-use meta_dispatch::store::{Claim, LogRow, MessageFilter, RangeRead};
+use meta_dispatch::store::{Claim, IdRange, LogRow, MessageFilter, RangeRead, Resend, Selection};
 use rstest::rstest;
 use rstest_reuse::{apply, template};
 
@@ -161,6 +161,92 @@ async fn a_campaign_is_counted_by_line_medium_and_status(#[case] backend: Backen
         ]
     );
     assert!(fixture.store.campaign_counts(AccountId(1), "nothing").await.expect("it answers").is_empty());
+}
+
+#[apply(on_both)]
+async fn hundreds_of_waiting_rows_are_counted_beside_rows_in_every_other_status(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let rows: Vec<Submission> = (0..700).map(|n| of_campaign(1 + n % 2, &format!("d{n}"), "c")).collect();
+    fixture.insert(&rows).await;
+    fixture.insert(&[of_campaign(1, "a", "other"), text(1, 1, "b")]).await;
+    let others = "update cdls set status = case cdls_id / 10 when 0 then 'OK' when 1 then 'ERROR' when 2 then 'CANCELLED'
+                  when 3 then 'UNKNOWN' when 4 then 'SENDING' else 'RETRY' end where cdls_id < 60";
+    fixture.execute(others).await;
+
+    let rows_of = async |line, status| {
+        let counts = fixture.store.campaign_counts(AccountId(1), "c").await.expect("the log answers");
+        let concerned = counts.iter().filter(|count| (count.line, count.status) == (LineId(line), status));
+        concerned.map(|count| count.rows).sum::<i64>()
+    };
+    // Odd ids are of line 1.
+    assert_eq!((rows_of(1, Status::Pending).await, rows_of(2, Status::Pending).await), (320, 321));
+    assert_eq!((rows_of(1, Status::Ok).await, rows_of(2, Status::Ok).await), (5, 4));
+    for status in [Status::Error, Status::Cancelled, Status::Unknown, Status::Sending, Status::Retry] {
+        assert_eq!((rows_of(1, status).await, rows_of(2, status).await), (5, 5), "{status}");
+    }
+}
+
+#[apply(on_both)]
+async fn messages_that_several_log_at_once_and_copies_are_counted(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let logged = (0..8).map(async |n| {
+        for m in 0..5 {
+            let row = |i: i64| of_campaign(1 + i % 2, &format!("d{n}-{m}-{i}"), "c");
+            fixture.insert(&(0..40).map(row).collect::<Vec<_>>()).await;
+        }
+    });
+    futures::future::join_all(logged).await;
+    assert_eq!(fixture.waiting("c").await, 1_600);
+
+    fixture.execute("update cdls set status = 'ERROR', error_kind = 'refused' where cdls_id <= 150").await;
+    let again = Resend { status: Status::Error, cp_id: None, valid_for: Duration::from_secs(3_600) };
+    let copies =
+        fixture.store.resend(IdRange::ALL, &Selection::default(), &again, 1_000).await.expect("it answers");
+    assert_eq!(copies.len(), 150);
+    assert_eq!(fixture.waiting("c").await, 1_600);
+}
+
+#[tokio::test]
+async fn rows_that_somebody_deleted_keep_no_campaign_from_its_end() {
+    let fixture = Fixture::create(Backend::Postgres).await;
+    let rows: Vec<Submission> = (0..300).map(|n| of_campaign(1, &format!("d{n}"), "c")).collect();
+    fixture.insert(&rows).await;
+    fixture.execute("delete from cdls where cdls_id > 90").await;
+    assert_eq!(fixture.waiting("c").await, 90);
+    fixture.execute("delete from cdls").await;
+    assert_eq!(fixture.waiting("c").await, 0);
+}
+
+#[tokio::test]
+async fn a_range_of_the_log_that_was_dropped_is_not_counted() {
+    let fixture = Fixture::create(Backend::Postgres).await;
+    let rows = |of: &str| (0..150).map(|n| of_campaign(1, &format!("{of}{n}"), "c")).collect::<Vec<_>>();
+    fixture.insert(&rows("old")).await;
+    fixture.execute("select setval('cdls_id_seq', 10000000)").await;
+    fixture.insert(&rows("new")).await;
+    assert_eq!(fixture.waiting("c").await, 300);
+    fixture.execute("drop table cdls_0").await;
+    assert_eq!(fixture.waiting("c").await, 150);
+}
+
+#[apply(on_both)]
+async fn the_time_the_newest_waiting_row_is_scheduled_for_is_told(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let not_before = async || {
+        let counts = fixture.store.campaign_counts(AccountId(1), "c").await.expect("the log answers");
+        counts.iter().map(|count| count.not_before).collect::<Vec<_>>()
+    };
+    fixture.insert(&[of_campaign(1, "a", "c")]).await;
+    assert_eq!(not_before().await, [None]);
+
+    let in_an_hour = time::OffsetDateTime::now_utc() + time::Duration::hours(1);
+    let in_an_hour = in_an_hour.replace_millisecond(0).expect("a millisecond");
+    let scheduled = |line, dest| Submission { send_at: Some(in_an_hour), ..of_campaign(line, dest, "c") };
+    fixture.insert(&[scheduled(1, "b"), scheduled(2, "c"), of_campaign(2, "d", "c")]).await;
+    assert_eq!(not_before().await, [Some(in_an_hour), None]);
+
+    fixture.execute("update cdls set next_at = created_at where next_at is not null").await;
+    assert_eq!(not_before().await, [None, None], "it is due");
 }
 
 #[apply(on_both)]

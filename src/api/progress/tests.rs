@@ -6,7 +6,7 @@ use crate::message::{AccountId, Class, Medium};
 const NOW: OffsetDateTime = datetime!(2026-11-25 12:00:00 UTC);
 
 fn count(line: i64, medium: Medium, status: Status, rows: i64) -> CampaignCount {
-    CampaignCount { line: LineId(line), medium, status, rows }
+    CampaignCount { line: LineId(line), medium, status, rows, not_before: None }
 }
 
 fn line(id: i64) -> LineRecord {
@@ -58,6 +58,18 @@ fn an_estimate_waits_for_the_end_of_a_pause() {
     assert_eq!(seconds(&waiting, &[paused(datetime!(2026-11-25 12:01:00 UTC))]), Some(70));
     assert_eq!(seconds(&waiting, &[paused(datetime!(2026-11-25 11:00:00 UTC))]), Some(10));
     assert_eq!(seconds(&waiting, &[paused(datetime!(9999-12-31 23:59:59 UTC))]), None);
+}
+
+#[test]
+fn an_estimate_waits_for_the_time_the_rows_are_scheduled_for() {
+    let scheduled =
+        |at| CampaignCount { not_before: Some(at), ..count(1, Medium::Text, Status::Pending, 400) };
+    let in_a_minute = scheduled(datetime!(2026-11-25 12:01:00 UTC));
+    assert_eq!(seconds(&[in_a_minute], &[line(1)]), Some(70));
+    assert_eq!(seconds(&[in_a_minute, count(1, Medium::Text, Status::Retry, 40)], &[line(1)]), Some(71));
+    let paused = LineRecord { paused_until: Some(datetime!(2026-11-25 12:02:00 UTC)), ..line(1) };
+    assert_eq!(seconds(&[in_a_minute], &[paused]), Some(130), "the later of the two");
+    assert_eq!(seconds(&[scheduled(NOW)], &[line(1)]), Some(10));
 }
 
 #[test]

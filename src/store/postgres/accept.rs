@@ -9,7 +9,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 
-use super::{failed, milliseconds, once, rows};
+use super::error::failed;
+use super::parameters::milliseconds;
+use super::{once, rows};
 use crate::failpoint;
 use crate::message::{MessageId, Submission};
 use crate::store::{Inserted, NewMessage, StoreError};

@@ -2,8 +2,9 @@
 
 use sqlx::PgPool;
 
+use super::error::failed;
 use super::lines::violated;
-use super::{failed, rows};
+use super::rows;
 use crate::message::AccountId;
 use crate::store::{BrokerUser, BrokerUserRow, StoreError};
 

@@ -4,32 +4,75 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
-use super::{failed, milliseconds, rows};
-use crate::message::{AccountId, CampaignState, LineId, Medium, MessageId};
+use super::error::failed;
+use super::parameters::milliseconds;
+use super::rows;
+use crate::message::{AccountId, CampaignState, LineId, Medium, MessageId, Status};
 use crate::store::{CampaignCount, CancelledRow, StoreError};
 
-/// From the index `cdls_campaign` alone: its groups are found by probing, and the entries of each are only counted.
-/// Grouping them instead compares three columns of each entry, and takes 1.6 times as long for a million rows.
+/// By line and medium, from `campaign_logged`; by status, from the index `cdls_campaign`. Account $1, campaign $2.
+///
+/// What waits is mostly what was logged a moment ago, and PostgreSQL looks at each such row itself until it has been
+/// vacuumed: seconds for a million. So more than $3 PENDING rows are what was logged but for all others.
+/// `campaign_logged` counts rows that somebody deleted, too; with a few rows left it is not asked, so that a campaign
+/// still comes to its end. The newest rows are looked at, as versions of those that were sent stand before the oldest.
 const COUNTS: &str = "
-    with recursive part as (
-        (select c.v8l_id, c.media, c.status from cdls c where c.cdcs_id = $1 and c.cp_id = $2
-         order by c.cdcs_id, c.cp_id, c.v8l_id, c.media, c.status limit 1)
+    with part as materialized (
+        select v8l_id, media, sum(rows)::bigint as logged from campaign_logged
+        where cdcs_id = $1 and cp_id = $2 and to_regclass('cdls_' || id_range) is not null
+        group by v8l_id, media),
+    others as materialized (
+        select part.v8l_id, part.media, s.status, (
+            select count(*) from cdls c
+            where c.cdcs_id = $1 and c.cp_id = $2 and c.v8l_id = part.v8l_id and c.media = part.media
+              and c.status = s.status) as rows
+        from part cross join unnest($4::text[]) as s(status)),
+    waiting as materialized (
+        select part.v8l_id, part.media, part.logged, p.seen, p.newest from part cross join lateral (
+            select count(*) as seen, max(d.cdls_id) as newest from (
+                select c.cdls_id from cdls c
+                where c.cdcs_id = $1 and c.cp_id = $2 and c.v8l_id = part.v8l_id and c.media = part.media
+                  and c.status = 'PENDING'
+                order by c.cdls_id desc limit $3) as d) as p),
+    counted as (
+        select v8l_id, media, status, rows, null::bigint as newest from others
         union all
-        select next.* from part cross join lateral (
-            select c.v8l_id, c.media, c.status from cdls c
-            where c.cdcs_id = $1 and c.cp_id = $2 and (c.v8l_id, c.media, c.status) > (part.v8l_id, part.media, part.status)
-            order by c.cdcs_id, c.cp_id, c.v8l_id, c.media, c.status limit 1) as next)
-    select part.*, (select count(*) from cdls c
-                    where c.cdcs_id = $1 and c.cp_id = $2 and c.v8l_id = part.v8l_id and c.media = part.media
-                      and c.status = part.status) as rows
-    from part";
+        select w.v8l_id, w.media, 'PENDING', case when w.seen < $3 then w.seen else greatest(w.seen, w.logged - (
+                   select sum(o.rows) from others o where o.v8l_id = w.v8l_id and o.media = w.media)::bigint) end,
+               w.newest
+        from waiting w)
+    select c.v8l_id, c.media, c.status, c.rows,
+           (select n.next_at from cdls n where n.cdls_id = c.newest and n.next_at > now()) as not_before
+    from counted c where c.rows > 0
+    order by c.v8l_id, c.media, c.status";
+
+/// PENDING rows of a group that are counted one by one.
+const COUNTED_ONE_BY_ONE: i64 = 100;
+
+/// No other index holds all that is asked; without this, a planner with old statistics takes one, and looks at each row.
+const FROM_INDEX_ALONE: &str = "set local enable_indexscan = off";
 
 pub async fn counts(
     pool: &PgPool,
     account: AccountId,
     cp_id: &str,
 ) -> Result<Vec<CampaignCount>, StoreError> {
-    let counted = sqlx::query(COUNTS).bind(account.0).bind(cp_id).fetch_all(pool).await.map_err(failed)?;
+    let others: Vec<&str> = Status::ALL
+        .iter()
+        .filter(|status| **status != Status::Pending)
+        .map(|status| status.as_str())
+        .collect();
+    let mut transaction = pool.begin().await.map_err(failed)?;
+    sqlx::query(FROM_INDEX_ALONE).execute(&mut *transaction).await.map_err(failed)?;
+    let counted = sqlx::query(COUNTS)
+        .bind(account.0)
+        .bind(cp_id)
+        .bind(COUNTED_ONE_BY_ONE)
+        .bind(others)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed)?;
+    transaction.rollback().await.map_err(failed)?;
     counted
         .iter()
         .map(|row| {
@@ -39,6 +82,7 @@ pub async fn counts(
                 medium: if media { Medium::Media } else { Medium::Text },
                 status: rows::word(row, "status")?,
                 rows: rows::get(row, "rows")?,
+                not_before: rows::get(row, "not_before")?,
             })
         })
         .collect()

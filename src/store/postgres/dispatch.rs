@@ -5,8 +5,9 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 
+use super::error::failed;
+use super::parameters::{milliseconds, numbers};
 use super::rows::{self, ready_columns};
-use super::{failed, milliseconds, numbers};
 use crate::message::{Lane, LineId, Medium, MessageId, Partition};
 use crate::store::{ClaimedRow, Flow, FlowRead, HeldRecipient, RangeRead, ReadyRow, StoreError};
 

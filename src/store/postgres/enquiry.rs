@@ -5,7 +5,7 @@
 
 use sqlx::PgPool;
 
-use super::failed;
+use super::error::failed;
 use super::rows::{self, log_columns};
 use crate::message::{AccountId, MessageId, Status};
 use crate::store::{LogRow, MessageFilter, StoreError, Way};

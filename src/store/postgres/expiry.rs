@@ -2,7 +2,8 @@
 
 use sqlx::PgPool;
 
-use super::{failed, rows};
+use super::error::failed;
+use super::rows;
 use crate::message::{Medium, MessageId};
 use crate::store::{Flow, StoreError, Walked};
 

@@ -2,7 +2,8 @@
 
 use sqlx::{PgPool, Row};
 
-use super::{failed, rows};
+use super::error::failed;
+use super::rows;
 use crate::message::{AccountId, CampaignState};
 use crate::store::{StoreError, TokenRecord};
 

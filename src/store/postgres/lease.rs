@@ -5,7 +5,9 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 
-use super::{failed, milliseconds, numbers, rows};
+use super::error::failed;
+use super::parameters::{milliseconds, numbers};
+use super::rows;
 use crate::message::Partition;
 use crate::store::{Lease, LeaseReport, StoreError};
 

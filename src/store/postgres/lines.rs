@@ -6,7 +6,9 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 
-use super::{failed, milliseconds, rows};
+use super::error::failed;
+use super::parameters::milliseconds;
+use super::rows;
 use crate::message::{AccountId, LineId};
 use crate::store::{AccountRow, LineRecord, NewLine, PauseScope, StoreError, TokenRow};
 

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
+use super::error::failed;
+use super::parameters::milliseconds;
 use super::rows::{self, log_columns};
-use super::{failed, milliseconds};
 use crate::message::{LineId, MessageId, Status};
 use crate::store::{LogFilter, LogRow, Scope, StatusCount, StoreError};
 

@@ -8,40 +8,27 @@ mod broker_user;
 mod campaign;
 mod dispatch;
 mod enquiry;
+mod error;
 mod expiry;
 mod ingest;
 mod lease;
 mod lines;
 mod log;
 mod once;
+mod open;
+mod parameters;
 mod record;
 mod rows;
 mod schema;
 mod settle;
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-use super::{
-    AccountRow, BrokerUser, BrokerUserRow, CampaignCount, CancelledRow, Change, Claim, ClaimedRow, Flow,
-    FlowRead, HeldRecipient, IdRange, Inserted, Lease, LeaseReport, LineRecord, LogFilter, LogRow, Matching,
-    MessageFilter, NewLine, NewMessage, OpenRows, Operation, PauseScope, RangeRead, ReadyRow, Recorded,
-    RememberedKey, Resend, Resent, Resolution, SchemaState, Scope, Selection, SettledRow, StatusCount, Store,
-    StoreError, TokenRecord, TokenRow, Walked,
-};
-use crate::message::{AccountId, CampaignState, Lane, LineId, MessageId, Partition};
-
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Statements of requests and dispatch take milliseconds; one that takes this long is stuck.
-const HOT_STATEMENT_TIMEOUT: &str = "5s";
-
-/// A question that takes longer has nobody who waits for its answer any more.
-const QUESTION_TIMEOUT: &str = "15s";
+use super::*;
 
 /// The store of `database.url = "postgres://…"`.
 pub struct PostgresStore {
@@ -53,92 +40,6 @@ pub struct PostgresStore {
     calm: PgPool,
     /// What senders ask about their messages and campaigns, as often as they like.
     questions: PgPool,
-}
-
-impl PostgresStore {
-    /// Connects when first used. Only a malformed URL is an error here.
-    pub fn open(url: &SecretString, max_connections: u32) -> Result<PostgresStore, StoreError> {
-        let options = PgConnectOptions::from_str(url.expose_secret())
-            .map_err(|_| StoreError::Invalid("setting database.url: not a PostgreSQL URL".into()))?
-            .application_name("meta-dispatch");
-        let hot = options.clone().options([
-            ("statement_timeout", HOT_STATEMENT_TIMEOUT),
-            ("lock_timeout", "2s"),
-            ("idle_in_transaction_session_timeout", "10s"),
-            ("enable_seqscan", "off"),
-            ("enable_hashjoin", "off"),
-            ("enable_mergejoin", "off"),
-            ("enable_bitmapscan", "off"),
-            ("enable_material", "off"),
-            // Batches differ in size only: planning each anew costs more than it finds.
-            ("plan_cache_mode", "force_generic_plan"),
-            ("jit", "off"),
-        ]);
-        // The indexes are made for what senders and operators ask; a planner with old statistics counts a campaign by
-        // reading the whole table once for each of its groups.
-        let indexed =
-            options.options([("enable_seqscan", "off"), ("enable_bitmapscan", "off"), ("jit", "off")]);
-        let asked = indexed.clone().options([("statement_timeout", QUESTION_TIMEOUT)]);
-        let (questions, calm) = ((max_connections / 4).clamp(1, 4), (max_connections / 6).max(1));
-        let hot_connections = max_connections - questions - calm;
-        Ok(PostgresStore {
-            ingest: pool(hot.clone(), hot_connections / 2),
-            dispatch: pool(hot, hot_connections - hot_connections / 2),
-            calm: pool(indexed, calm),
-            questions: pool(asked, questions),
-        })
-    }
-}
-
-fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .max_lifetime(Duration::from_secs(30 * 60))
-        .test_before_acquire(false)
-        .after_connect(|connection, _| {
-            // A commit that is answered is on disk, however the server is or will be set up; stricter settings stay.
-            let sync = "select set_config('synchronous_commit', 'on', false)
-                        where current_setting('synchronous_commit') in ('off', 'on')";
-            Box::pin(async move { sqlx::query(sync).execute(connection).await.map(drop) })
-        })
-        .connect_lazy_with(options)
-}
-
-/// What a database error means to a caller. Values never appear: PostgreSQL puts them into the detail, which is
-/// left out.
-fn failed(error: sqlx::Error) -> StoreError {
-    match &error {
-        sqlx::Error::Database(database) => {
-            let code = database.code().unwrap_or_default();
-            match code.get(..2) {
-                // No partition has room for the row: the next one is not made yet. What a trigger raises names no table.
-                Some("23")
-                    if code == "23514" && database.constraint().is_none() && database.table().is_some() =>
-                {
-                    StoreError::Unavailable(format!("{} ({code})", database.message()))
-                }
-                // Data exception, integrity constraint violation.
-                Some("22" | "23") => StoreError::Rejected(format!("{} ({code})", database.message())),
-                // Undefined table or column.
-                Some("42") => StoreError::Schema(format!(
-                    "{} ({code}); run `meta-dispatch migrate`",
-                    database.message()
-                )),
-                _ => StoreError::Unavailable(format!("{} ({code})", database.message())),
-            }
-        }
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreError::Rejected(error.to_string()),
-        _ => StoreError::Unavailable(error.to_string()),
-    }
-}
-
-fn milliseconds(length: Duration) -> i64 {
-    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn numbers(partitions: &[Partition]) -> Vec<i16> {
-    partitions.iter().map(|partition| partition.0).collect()
 }
 
 #[async_trait]

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 
-use super::{failed, milliseconds, rows};
+use super::error::failed;
+use super::parameters::milliseconds;
+use super::rows;
 use crate::message::{AccountId, MessageId};
 use crate::store::once::{firsts, windows};
 use crate::store::{BatchLine, Inserted, LONGEST_HTTPDUP, NewMessage, RememberedKey, StoreError};

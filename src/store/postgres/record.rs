@@ -5,7 +5,8 @@ use std::collections::HashSet;
 
 use sqlx::PgPool;
 
-use super::{failed, milliseconds};
+use super::error::failed;
+use super::parameters::milliseconds;
 use crate::failpoint;
 use crate::message::Status;
 use crate::store::{Change, Claim, Recorded, RowChange, StoreError};

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use super::failed;
+use super::error::failed;
 use crate::message::{AccountId, LineId, MessageId, UnknownWord};
 use crate::store::{LogRow, ReadyRow, StoreError};
 

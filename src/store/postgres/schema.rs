@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 
-use super::failed;
+use super::error::failed;
 use crate::store::{SchemaState, StoreError};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");

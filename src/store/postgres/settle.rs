@@ -6,7 +6,9 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgPool, Postgres};
 
-use super::{failed, milliseconds, rows};
+use super::error::failed;
+use super::parameters::milliseconds;
+use super::rows;
 use crate::message::{MessageId, Outcome};
 use crate::store::{
     IdRange, Matching, OpenRows, Operation, Resend, Resent, Resolution, Selection, SettledRow, StoreError,

@@ -7,22 +7,33 @@ use sqlx::{Row, SqlitePool};
 use super::clock::Now;
 use super::enquiry::groups;
 use super::error::{begin, commit, failed};
-use super::row::{list, time, word};
+use super::row::{list, time, time_or_null, word};
 use crate::message::{AccountId, CampaignState, LineId, Medium, MessageId};
 use crate::store::{CampaignCount, CancelledRow, StoreError};
 
-/// From the index `cdls_campaign` alone. Account ?1, campaign ?2.
+/// From the index `cdls_campaign` alone, but for the newest PENDING row of each group. Account ?1, campaign ?2, now ?3.
 pub(super) const COUNTS: &str = "
-select v8l_id, media, status, count(*) as rows from cdls indexed by cdls_campaign
-where cdcs_id = ?1 and cp_id = ?2
-group by v8l_id, media, status";
+with counted as materialized (
+    select v8l_id, media, status, count(*) as rows, max(cdls_id) as newest from cdls indexed by cdls_campaign
+    where cdcs_id = ?1 and cp_id = ?2
+    group by v8l_id, media, status)
+select c.v8l_id, c.media, c.status, c.rows,
+       (select n.next_at from cdls n where n.cdls_id = c.newest and c.status = 'PENDING' and n.next_at > ?3) as not_before
+from counted c
+order by c.v8l_id, c.media, c.status";
 
 pub async fn counts(
     reader: &SqlitePool,
     account: AccountId,
     cp_id: &str,
 ) -> Result<Vec<CampaignCount>, StoreError> {
-    let counted = sqlx::query(COUNTS).bind(account.0).bind(cp_id).fetch_all(reader).await.map_err(failed)?;
+    let counted = sqlx::query(COUNTS)
+        .bind(account.0)
+        .bind(cp_id)
+        .bind(Now::read().text())
+        .fetch_all(reader)
+        .await
+        .map_err(failed)?;
     counted
         .iter()
         .map(|row| {
@@ -32,6 +43,7 @@ pub async fn counts(
                 medium: if media { Medium::Media } else { Medium::Text },
                 status: word(row, "status")?,
                 rows: row.try_get("rows").map_err(failed)?,
+                not_before: time_or_null(row, "not_before")?,
             })
         })
         .collect()
