@@ -80,6 +80,9 @@ impl App {
     /// Opens everything and starts the role's tasks. Database and broker may be down; the process is not ready
     /// until the database answers.
     pub async fn start(settings: &Settings, role: Role) -> Result<App> {
+        for key in settings.without_effect() {
+            tracing::warn!(key, "this setting has no effect in this version");
+        }
         let store = open_store(settings, role).await?;
         let (broker, arrivals) = broker::open(&settings.broker).await?;
         let per_address = settings.http.max_connections_per_address;
@@ -211,7 +214,9 @@ impl App {
             tracing::warn!("some tasks did not end in time");
         }
         self.broker.close(CLOSING).await;
-        self.store.close().await;
+        if tokio::time::timeout(CLOSING, self.store.close()).await.is_err() {
+            tracing::warn!("the database did not let go of some connections in time");
+        }
         tracing::info!("stopped");
     }
 }

@@ -272,6 +272,22 @@ impl HttpSettings {
     }
 }
 
+impl Settings {
+    /// Settings that were changed and that this version does nothing with (docs/contract.md 8).
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let SecuritySettings { key, ban, ban_loopback } = &self.security;
+        [
+            ("security.key", !key.expose_secret().is_empty()),
+            ("security.ban", *ban != Duration::from_secs(86_400)),
+            ("security.ban_loopback", *ban_loopback),
+            ("webhooks.verify_token", !self.webhooks.verify_token.expose_secret().is_empty()),
+        ]
+        .into_iter()
+        .filter_map(|(key, is_set)| is_set.then_some(key))
+        .collect()
+    }
+}
+
 impl SecuritySettings {
     /// The key that seals page tokens, if one is set.
     pub fn key_bytes(&self) -> Result<Option<[u8; 32]>, SettingsError> {

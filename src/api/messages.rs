@@ -17,6 +17,9 @@ use crate::ingest::http::documented::Token;
 use crate::message::MessageId;
 use crate::store::{LogRow, Scope};
 
+/// Texts of a page. Beyond it the page is shorter than asked for, so that clients that ask and do not read hold little.
+const PAGE_BYTES: usize = 2 << 20;
+
 #[derive(Serialize, ToSchema)]
 struct Messages {
     messages: Vec<LogRow>,
@@ -50,10 +53,21 @@ async fn listed(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Messages, R
     let look = api.store.messages(account, &page.filter, page.before, page.limit + 1);
     let _turn = turn(&api.turns).await?;
     let mut messages = in_time(look).await?;
-    let more = messages.len() > page.limit as usize;
-    messages.truncate(page.limit as usize);
+    let fits = fitting(&messages).min(page.limit as usize);
+    let more = messages.len() > fits;
+    messages.truncate(fits);
     let next = messages.last().filter(|_| more).map(|last| cursor(last.cdls_id));
     Ok(Messages { messages, next })
+}
+
+/// How many of these rows a page holds: as many as [`PAGE_BYTES`] of their texts, at least one.
+fn fitting(messages: &[LogRow]) -> usize {
+    let mut bytes = 0;
+    let fits = messages.iter().take_while(|row| {
+        bytes += row.mdata.len() + row.mcaption.as_ref().map_or(0, String::len);
+        bytes <= PAGE_BYTES
+    });
+    fits.count().max(1)
 }
 
 /// One message

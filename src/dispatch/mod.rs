@@ -57,8 +57,11 @@ enum Event {
     /// The next rows of flows.
     Flows(Vec<(FlowRead, Vec<ReadyRow>)>),
     FlowsFailed(Vec<Flow>),
-    /// A scan's findings: flows with ready rows, and their lowest.
-    Ready(Vec<(Flow, MessageId)>),
+    /// A scan's findings: flows of these partitions with ready rows, and their lowest.
+    Ready {
+        scanned: Vec<Partition>,
+        flows: Vec<(Flow, MessageId)>,
+    },
     /// Rows that were scheduled, or waited for their next try, are due.
     Promoted(Vec<(LineId, Lane, MessageId)>),
     /// Records of the lines asked for; those missing do not exist.

@@ -87,7 +87,7 @@ impl Scanner {
         if is_due && !failpoint::defect("sweep_off") {
             let ready = self.store.ready_flows(partitions).await?;
             failpoint::hit("in_scan");
-            self.tell(Event::Ready(ready));
+            self.tell(Event::Ready { scanned: partitions.to_vec(), flows: ready });
             next.ready = now + READY_EVERY;
         }
         if now >= next.claimed {

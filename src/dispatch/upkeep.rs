@@ -20,11 +20,11 @@ pub enum Order {
     Resume(LineId),
 }
 
-/// How long after a failure a pause is written again.
+/// How long after a failure an order is carried out again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Carries out orders until the dispatcher is gone or `stop`. A pause that cannot be written is tried again, as it can
-/// be ended by others only when its line's record shows it; the rest is ordered again anyway.
+/// Carries out orders, one after the other, until the dispatcher is gone or `stop`. One that cannot be carried out is
+/// tried again: a pause can be ended by others only when the line's record shows it, and its end is ordered once.
 pub async fn run(
     store: SharedStore,
     mut orders: mpsc::UnboundedReceiver<Order>,
@@ -36,23 +36,25 @@ pub async fn run(
             order = orders.recv() => order,
             () = stop.cancelled() => return,
         };
-        let done = match order {
-            Some(Order::Pause { scope, length, reason }) => {
-                while let Err(error) = pause(&store, &events, scope, length, &reason).await {
-                    tracing::warn!(%error, "a pause cannot be written; trying again");
-                    tokio::select! {
-                        () = tokio::time::sleep(AGAIN_AFTER) => {}
-                        () = stop.cancelled() => return,
-                    }
-                }
-                Ok(())
+        let Some(order) = order else { return };
+        while let Err(error) = carry_out(&store, &events, &order).await {
+            tracing::warn!(%error, "a line's pause, or its end, cannot be written; trying again");
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN_AFTER) => {}
+                () = stop.cancelled() => return,
             }
-            Some(Order::Resume(line)) => store.resume_line(line).await.map(drop),
-            None => return,
-        };
-        if let Err(error) = done {
-            tracing::warn!(%error, "a line could not be resumed");
         }
+    }
+}
+
+async fn carry_out(
+    store: &SharedStore,
+    events: &mpsc::UnboundedSender<Event>,
+    order: &Order,
+) -> Result<(), StoreError> {
+    match order {
+        Order::Pause { scope, length, reason } => pause(store, events, *scope, *length, reason).await,
+        Order::Resume(line) => store.resume_line(*line).await.map(drop),
     }
 }
 

@@ -158,8 +158,10 @@ impl Ingest {
         parameters: &Parameters,
         submitted: &Submitted,
     ) -> Result<NewMessage, Refusal> {
-        let mut message = self.prepare(account, class, parameters).await?;
-        let reply_to = reply_to(submitted)?;
+        let reply_to = reply_to(submitted);
+        let of_properties = reply_to.as_ref().map(drop).map_err(|refusal| *refusal);
+        let mut message = self.prepare(account, class, parameters, of_properties).await?;
+        let reply_to = reply_to?;
         message.submission.waiter = reply_to.map(|reply_to| Waiter::Producer(reply_to).column());
         Ok(message)
     }

@@ -147,7 +147,8 @@ impl Ingest {
         {
             return self.standing(account, id, deadline).await;
         }
-        let mut message = self.prepare(account, class, parameters).await?;
+        let of_header = key.as_ref().map_or(Ok(()), |key| key.as_ref().map(drop).map_err(|refusal| *refusal));
+        let mut message = self.prepare(account, class, parameters, of_header).await?;
         message.once = key.transpose()?.map(Once::Key);
         self.accept_and_wait(account, message, deadline).await
     }
@@ -175,14 +176,17 @@ impl Ingest {
         }
     }
 
-    /// Checks a message of an account, in the contract's order from 210 on.
+    /// Checks a message of an account, in the contract's order from 210 on. `of_carrier` is what its headers or properties
+    /// are refused for (229).
     async fn prepare(
         &self,
         account: AccountId,
         class: Class,
         parameters: &Parameters,
+        of_carrier: Result<(), Refusal>,
     ) -> Result<NewMessage, Refusal> {
         let checked = validate::check(parameters, class)?;
+        of_carrier?;
         self.may_send(account, class, &checked).await?;
         let httpdup = checked.httpdup;
         Ok(NewMessage { submission: self.submission(account, class, checked), once: None, httpdup })

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use percent_encoding::percent_decode;
@@ -34,7 +35,8 @@ pub const LISTED: &[&str] = &[
 /// What was given for a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Given {
-    Text(String),
+    /// Shared, as the defaults of a batch are given to each of its lines.
+    Text(Arc<str>),
     /// JSON of a type that is no text and no integer: a fraction, a boolean, an array, an object.
     WrongType,
 }
@@ -85,7 +87,7 @@ impl Parameters {
     ) -> Parameters {
         let mut parameters = defaults.clone();
         let given = columns.iter().zip(fields).filter(|(_, field)| !field.is_empty());
-        let given = given.map(|(column, field)| (*column, Given::Text(field))).collect();
+        let given = given.map(|(column, field)| (*column, Given::Text(field.into()))).collect();
         parameters.0.extend(without_alias(given));
         parameters
     }
@@ -96,7 +98,7 @@ impl Parameters {
     }
 
     pub fn set_default(&mut self, name: &'static str, text: &str) {
-        self.0.entry(name).or_insert_with(|| Given::Text(text.to_owned()));
+        self.0.entry(name).or_insert_with(|| Given::Text(text.into()));
     }
 
     /// Where nobody waits, what is said of it is ignored.
@@ -187,7 +189,7 @@ fn form(bytes: &[u8]) -> HashMap<&'static str, Given> {
     };
     let given = pairs
         .into_iter()
-        .filter_map(|(name, value)| Some((listed(&text(name))?, Given::Text(text(value)))))
+        .filter_map(|(name, value)| Some((listed(&text(name))?, Given::Text(text(value).into()))))
         .collect();
     without_alias(given)
 }
@@ -219,11 +221,13 @@ fn json_value(raw: &str) -> Result<Option<Given>, Refusal> {
         return Ok(None);
     }
     if raw.starts_with('"') {
-        return serde_json::from_str(raw).map(|text| Some(Given::Text(text))).map_err(|_| Refusal::Malformed);
+        return serde_json::from_str(raw)
+            .map(|text: String| Some(Given::Text(text.into())))
+            .map_err(|_| Refusal::Malformed);
     }
     let digits = raw.strip_prefix('-').unwrap_or(raw);
     let is_integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    Ok(Some(if is_integer { Given::Text(raw.to_owned()) } else { Given::WrongType }))
+    Ok(Some(if is_integer { Given::Text(raw.into()) } else { Given::WrongType }))
 }
 
 #[cfg(test)]
@@ -236,7 +240,7 @@ mod tests {
 
     fn text(parameters: &Parameters, name: &str) -> String {
         match parameters.get(name) {
-            Some(Given::Text(text)) => text.clone(),
+            Some(Given::Text(text)) => text.to_string(),
             other => format!("{other:?}"),
         }
     }

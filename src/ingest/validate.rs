@@ -92,7 +92,7 @@ fn mtype(parameters: &Parameters, class: Class) -> Result<MessageKind, Refusal> 
     let kind = match parameters.get("mtype") {
         None => MessageKind::Text,
         Some(Given::Text(text)) if text.trim().is_empty() => MessageKind::Text,
-        Some(Given::Text(text)) if text == "document" => MessageKind::File,
+        Some(Given::Text(text)) if &**text == "document" => MessageKind::File,
         Some(Given::Text(text)) => text.parse().map_err(|_| Refusal::InvalidMtype)?,
         Some(Given::WrongType) => return Err(Refusal::InvalidMtype),
     };

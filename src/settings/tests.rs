@@ -57,6 +57,14 @@ fn the_built_in_settings_load_and_are_the_documented_ones() {
 }
 
 #[test]
+fn a_setting_that_does_nothing_yet_is_named() {
+    let settings = Settings::load_from(None, [], Overrides::new()).expect("defaults are right");
+    assert!(settings.without_effect().is_empty());
+    let settings = from_environment("META_DISPATCH__SECURITY__BAN_LOOPBACK", "true").expect("a right one");
+    assert_eq!(settings.without_effect(), ["security.ban_loopback"]);
+}
+
+#[test]
 fn the_environment_wins_over_the_file_and_an_override_over_both() {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     write!(file, "[retry]\nbase = \"2s\"\ncap = \"1m\"\n[dispatch]\nconcurrency = 7\nmax_attempts = 3\n")

@@ -169,7 +169,7 @@ pub trait Store: Send + Sync + 'static {
         within: Duration,
     ) -> Result<Vec<HeldRecipient>, StoreError>;
 
-    /// Of these rows, those that are still SENDING, or RETRY and not yet due.
+    /// Of these rows, those that are still SENDING, or RETRY and not made ready yet.
     async fn still_held(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError>;
 
     // ---- dispatch: the recorder's transaction ------------------------------------------------------------

@@ -415,3 +415,46 @@ async fn rows_given_back_in_a_pause_do_not_wait_for_the_end_of_a_backlog(#[case]
     }
     pipeline.stop().await;
 }
+
+/// Messages that are announced while a worker takes partitions over wait for the scan that finds what is older.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_accepted_while_a_process_starts_does_not_go_before_older_messages(
+    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
+) {
+    let mut pipeline = Pipeline::start(backend).await;
+    pipeline.stop_processes().await;
+    let older = |n| Submission {
+        account: pipeline.account,
+        line: pipeline.messenger,
+        class: Class::Messenger,
+        dest: "ann".into(),
+        kind: MessageKind::Text,
+        mdata: format!("older {n}"),
+        mcaption: None,
+        msg_id: None,
+        cp_id: None,
+        lane: Lane::High,
+        send_at: None,
+        valid_for: Duration::from_secs(3_600),
+        waiter: None,
+    };
+    pipeline.store.insert(&(0..6).map(older).collect::<Vec<_>>()).await.expect("rows can be logged");
+
+    pipeline.start_processes().await;
+    let mut last = MessageId(0);
+    for n in 0..6 {
+        last = pipeline.submit("ann", &format!("newer {n}")).await;
+    }
+    pipeline.expect_ok(last).await;
+    let texts: Vec<String> = pipeline
+        .simulator
+        .calls()
+        .iter()
+        .map(|call| call.body["message"]["text"].as_str().expect("a text").to_owned())
+        .collect();
+    let expected: Vec<String> =
+        ["older", "newer"].iter().flat_map(|of| (0..6).map(move |n| format!("{of} {n}"))).collect();
+    assert_eq!(texts, expected);
+    pipeline.stop().await;
+}

@@ -329,6 +329,11 @@ async fn recipients_are_held_by_claims_and_retries(#[case] backend: Backend) {
     let mut still = fixture.store.still_held(&[sending, retry, unknown]).await.expect("scans work");
     still.sort();
     assert_eq!(still, [sending, retry]);
+    // Due, it waits for its turn behind others that are.
+    fixture.execute("update cdls set next_at = '2020-01-01T00:00:00.000Z' where status = 'RETRY'").await;
+    assert_eq!(fixture.store.still_held(&[retry]).await.expect("scans work"), [retry]);
+    fixture.store.promote_due(&[LineId(1).partition()], 10).await.expect("scans work");
+    assert_eq!(fixture.store.still_held(&[retry]).await.expect("scans work"), []);
     assert!(fixture.store.held_recipients(&[Partition(2)], AN_HOUR).await.expect("scans work").is_empty());
 }
 

@@ -63,7 +63,7 @@ impl Dispatcher {
         let scope = match demand.target {
             PauseTarget::Line => PauseScope::Line(line),
             PauseTarget::App => {
-                self.lines.values_mut().for_each(|line| line.pause_for(length, now));
+                self.lines.values_mut().for_each(|line| line.pause_with_app(demand, length, now));
                 PauseScope::App
             }
         };
@@ -109,6 +109,9 @@ impl Dispatcher {
                 },
                 () = tokio::time::sleep_until(until) => break,
             }
+        }
+        while let Some(finished) = self.calls.try_join_next() {
+            self.finish_calls(finished);
         }
         self.calls.abort_all();
         let outlasted = CallResult::Cut { reason: "the process stopped before Graph answered".into() };

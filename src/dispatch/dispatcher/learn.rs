@@ -43,7 +43,10 @@ impl Dispatcher {
                     }
                 }
             }
-            Event::Ready(flows) => self.found(flows),
+            Event::Ready { scanned, flows } => {
+                self.unscanned.retain(|partition| !scanned.contains(partition));
+                self.found(flows);
+            }
             Event::Promoted(rows) => self.promoted(rows),
             Event::Lines { asked, records, pause_written } => self.configure(asked, records, pause_written),
             Event::ClaimsAnswered(answers) => self.claims_answered(answers),
@@ -55,6 +58,7 @@ impl Dispatcher {
     }
 
     fn gain(&mut self, partitions: Vec<Partition>, held: Vec<HeldRecipient>) {
+        self.unscanned.extend(partitions.iter().filter(|partition| !self.owned.contains(partition)));
         self.owned.extend(partitions);
         let now = Instant::now();
         for recipient in held {
@@ -67,6 +71,7 @@ impl Dispatcher {
 
     fn lose(&mut self, partitions: &[Partition]) {
         self.owned.retain(|partition| !partitions.contains(partition));
+        self.unscanned.retain(|partition| !partitions.contains(partition));
         let gone: Vec<LineId> =
             self.lines.keys().copied().filter(|line| partitions.contains(&line.partition())).collect();
         for id in gone {
@@ -81,12 +86,18 @@ impl Dispatcher {
         }
     }
 
+    /// Whether what is announced of a line may be read now: it is ours, and a scan has found what is older.
+    fn hears_of(&self, line: LineId) -> bool {
+        let partition = line.partition();
+        self.owned.contains(&partition) && !self.unscanned.contains(&partition)
+    }
+
     /// Takes a job and those that wait behind it, and acknowledges: what they told is noted, and the log has it.
     pub(super) fn take_jobs(&mut self, first: JobDelivery) {
         let mut next = Some(first);
         while let Some(delivery) = next {
-            if self.owned.contains(&delivery.partition) {
-                for JobLine(line, lane, first, last, rows) in delivery.job.lines.iter().copied() {
+            for JobLine(line, lane, first, last, rows) in delivery.job.lines.iter().copied() {
+                if self.hears_of(line) {
                     let actor = self.line_or_new(line);
                     if let Some(read) = actor.announced(lane, first, last, rows) {
                         self.request(Request::Range(read));
@@ -110,7 +121,7 @@ impl Dispatcher {
     fn promoted(&mut self, rows: Vec<(LineId, Lane, MessageId)>) {
         let mut ids_of: BTreeMap<(LineId, Lane), Vec<MessageId>> = BTreeMap::new();
         for (line, lane, id) in rows {
-            if self.owns(line) {
+            if self.hears_of(line) {
                 ids_of.entry((line, lane)).or_default().push(id);
             }
         }

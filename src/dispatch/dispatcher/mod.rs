@@ -63,6 +63,8 @@ pub struct Dispatcher {
     breaker: Breaker,
     breaker_state: watch::Sender<BreakerState>,
     owned: BTreeSet<Partition>,
+    /// Those of them that no scan has looked through: what is announced in them waits, or it would go before older rows.
+    unscanned: BTreeSet<Partition>,
     lines: HashMap<LineId, Line>,
     /// Lines to be pumped before the next wait.
     dirty: HashSet<LineId>,
@@ -104,6 +106,7 @@ impl Dispatcher {
             progress,
             send_until,
             owned: BTreeSet::new(),
+            unscanned: BTreeSet::new(),
             lines: HashMap::new(),
             dirty: HashSet::new(),
             hungry: VecDeque::new(),

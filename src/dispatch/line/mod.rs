@@ -50,7 +50,7 @@ pub struct Line {
     /// A pause this process demanded and that the line's record may not show yet.
     local_pause: Option<Instant>,
     ladder: PauseLadder,
-    /// The last demand's first step, and the end of the pause it led to.
+    /// The last demand's first step, and when it was made.
     demanded: Option<(Duration, Instant)>,
     text: Track,
     media: Track,
@@ -363,19 +363,26 @@ impl Line {
     /// Stops sending as the answer to a call demands that was begun at `begun`; returns for how long.
     ///
     /// Nothing if the call was in flight already when a pause as long was demanded: its answer says nothing new, and
-    /// a burst of such answers would drive the pauses to their cap at once.
+    /// a burst of such answers would drive the pauses to their cap at once. A call that was begun later, after a pause that
+    /// somebody ended early, says something new.
     pub fn pause(&mut self, demand: &PauseDemand, begun: Instant, now: Instant) -> Option<Duration> {
-        if self.demanded.is_some_and(|(first, until)| begun < until && demand.first <= first) {
+        if self.demanded.is_some_and(|(first, at)| begun < at && demand.first <= first) {
             return None;
         }
         let length = self.ladder.next(demand);
-        self.demanded = Some((demand.first, now + length));
+        self.demanded = Some((demand.first, now));
         self.pause_for(length, now);
         Some(length)
     }
 
+    /// Stops sending as the answer to another line's call demands of every line of the app.
+    pub fn pause_with_app(&mut self, demand: &PauseDemand, length: Duration, now: Instant) {
+        self.demanded = Some((demand.first, now));
+        self.pause_for(length, now);
+    }
+
     /// Stops sending for a while, until the line's record shows the pause.
-    pub fn pause_for(&mut self, length: Duration, now: Instant) {
+    fn pause_for(&mut self, length: Duration, now: Instant) {
         self.local_pause = self.local_pause.max(Some(now + length));
     }
 

@@ -349,6 +349,33 @@ async fn answers_that_were_in_flight_when_a_pause_began_do_not_lengthen_it() {
     );
 }
 
+fn refused_line() -> PauseDemand {
+    PauseDemand {
+        target: crate::policy::classify::PauseTarget::Line,
+        first: Duration::from_secs(1_800),
+        cap: Duration::from_secs(4 * 3_600),
+        named: None,
+        reason: "190".into(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_begun_after_somebody_ended_the_pause_demands_the_next_one() {
+    let mut line = line(&record(None));
+    let demand = refused_line();
+    let half_an_hour = Duration::from_secs(1_800);
+    let now = Instant::now();
+    assert_eq!(line.pause(&demand, now - Duration::from_secs(1), now), Some(half_an_hour));
+    // A new token, which is refused as well.
+    let later = now + Duration::from_secs(300);
+    assert_eq!(line.pause(&demand, later, later), Some(half_an_hour * 2));
+    assert_eq!(line.pause(&demand, now, later), None, "in flight when the second was demanded");
+
+    let mut other = self::line(&record(None));
+    other.pause_with_app(&demand, half_an_hour, now);
+    assert_eq!(other.pause(&demand, now - Duration::from_secs(1), now), None, "demanded of all lines");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_that_outlived_its_line_frees_no_permit_of_the_lines_next_life() {
     let mut line = line(&record(None));

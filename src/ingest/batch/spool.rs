@@ -12,15 +12,24 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 /// Bytes held in memory.
 const IN_MEMORY: usize = 256 * 1024;
 const PIECE: usize = 64 * 1024;
+/// Bytes of answers that a batch may have: some twenty million lines. Refused lines can be much shorter than their answers.
+const MOST: u64 = 1 << 30;
 
 #[derive(Default)]
 pub struct Spool {
     tail: Vec<u8>,
     file: Option<File>,
+    pushed: u64,
 }
 
 impl Spool {
     pub async fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.pushed += bytes.len() as u64;
+        if self.pushed > MOST {
+            return Err(io::Error::other(
+                "more than 1 GiB of answers; send it in smaller batches, or with ?stream=1",
+            ));
+        }
         self.tail.extend_from_slice(bytes);
         if self.tail.len() < IN_MEMORY {
             return Ok(());
@@ -72,6 +81,13 @@ mod tests {
     use futures::StreamExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_spool_has_an_end() {
+        let mut spool = Spool { pushed: MOST - 5, ..Spool::default() };
+        spool.push(b"12345").await.expect("it fits");
+        assert!(spool.push(b"6").await.is_err());
+    }
 
     #[tokio::test]
     async fn what_was_pushed_is_read_back_in_order_from_memory_and_from_the_file() {

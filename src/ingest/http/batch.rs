@@ -169,7 +169,7 @@ where
 }
 
 fn unspooled(error: std::io::Error) -> Refusal {
-    tracing::error!(%error, "answers of a batch cannot be kept: is there room for temporary files?");
+    tracing::error!(%error, "answers of a batch cannot be kept: are they too many, or is there no room for temporary files?");
     Refusal::Unavailable
 }
 

@@ -36,7 +36,7 @@ impl Ladder {
         let (target, first, cap, words) = match self {
             Ladder::RateLine => (PauseTarget::Line, Duration::from_secs(1), MINUTE, "slowed down"),
             Ladder::RateUseCase => (PauseTarget::Line, 15 * MINUTE, HOUR, "over Meta's limit for the line"),
-            Ladder::RateApp => (PauseTarget::App, 5 * MINUTE, HOUR, "over Meta's limit for the app"),
+            Ladder::RateApp => (PauseTarget::App, 5 * MINUTE, 5 * MINUTE, "over Meta's limit for the app"),
             Ladder::LineRefused => (PauseTarget::Line, 30 * MINUTE, 4 * HOUR, "cannot send"),
         };
         let reason = redact(&format!("{words}: {reason}"), MAX_REASON_CHARS);

@@ -272,7 +272,7 @@ fn a_rate_code_of_the_app_pauses_every_line(
 ) {
     let judgement = error(status, code, subcode);
     assert_eq!(judgement.verdict, Verdict::TryAgain);
-    assert_eq!(pause(&judgement), Some((PauseTarget::App, minutes(5), minutes(60))));
+    assert_eq!(pause(&judgement), Some((PauseTarget::App, minutes(5), minutes(5))));
 }
 
 #[rstest]

@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 
 use super::error::failed;
 use super::parameters::milliseconds;
+use super::pool::Pool;
 use super::{once, rows};
 use crate::failpoint;
 use crate::message::{MessageId, Submission};
@@ -32,45 +33,61 @@ const INSERT: &str = "
     order by s.place
     returning cdls_id, created_at, pg_current_xact_id()::text as xid";
 
-pub async fn accept(pool: &PgPool, messages: &[NewMessage]) -> Result<Vec<Inserted>, StoreError> {
+pub async fn accept(pool: &Pool, messages: &[NewMessage]) -> Result<Vec<Inserted>, StoreError> {
     if messages.is_empty() {
         return Ok(Vec::new());
     }
-    let mut transaction = pool.begin().await.map_err(failed)?;
+    let mut lent = pool.lend().await.map_err(failed)?;
+    let (verdicts, stamp) = pool.wait_for(logged(&mut lent, messages)).await?;
+    failpoint::hit("after_insert");
+    if failpoint::defect("answer_before_commit") {
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            committed(&mut lent).await.map(|()| lent.give_back())
+        });
+        return Ok(verdicts);
+    }
+    match (pool.wait_for(committed(&mut lent)).await, stamp) {
+        (Ok(()), _) => lent.give_back(),
+        // Whatever was found out without writing was committed before.
+        (Err(_), None) => {}
+        (Err(error), Some(stamp)) => match commit_took_place(pool, &stamp).await {
+            Some(true) => {}
+            Some(false) => return Err(error),
+            None => return Err(StoreError::CommitUnknown(error.to_string())),
+        },
+    }
+    Ok(verdicts)
+}
+
+/// The transaction, but for its commit: what became of each message, and how to know the transaction again if rows were
+/// inserted.
+async fn logged(
+    connection: &mut PgConnection,
+    messages: &[NewMessage],
+) -> Result<(Vec<Inserted>, Option<Stamp>), StoreError> {
+    sqlx::query("begin").execute(&mut *connection).await.map_err(failed)?;
     let mut verdicts = vec![None; messages.len()];
     let mut allotted = vec![None; messages.len()];
     if messages.iter().any(NewMessage::is_guarded) {
-        let ids = allot(&mut transaction, messages.len()).await?;
-        verdicts = once::decide(&mut transaction, messages, &ids).await?;
+        let ids = allot(connection, messages.len()).await?;
+        verdicts = once::decide(connection, messages, &ids).await?;
         allotted = ids.into_iter().map(Some).collect();
     }
     let left: Vec<usize> = (0..messages.len()).filter(|place| verdicts[*place].is_none()).collect();
     let submissions: Vec<&Submission> = left.iter().map(|place| &messages[*place].submission).collect();
     let allotted: Vec<Option<i64>> = left.iter().map(|place| allotted[*place]).collect();
-    let (ids, stamp) = insert(&mut transaction, &submissions, allotted).await?;
-    failpoint::hit("after_insert");
-    if failpoint::defect("answer_before_commit") {
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            transaction.commit().await
-        });
-    } else if let Err(error) = transaction.commit().await {
-        // Whatever was found out without writing was committed before.
-        if let Some(stamp) = stamp {
-            match commit_took_place(pool, &stamp).await {
-                Some(true) => {}
-                Some(false) => return Err(failed(error)),
-                None => return Err(StoreError::CommitUnknown(error.to_string())),
-            }
-        }
-    }
+    let (ids, stamp) = insert(connection, &submissions, allotted).await?;
     for (place, id) in left.into_iter().zip(ids) {
         verdicts[place] = Some(Inserted::New(id));
     }
-    verdicts
-        .into_iter()
-        .map(|verdict| verdict.ok_or_else(|| StoreError::Unavailable("a row was not inserted".into())))
-        .collect()
+    let verdicts: Option<Vec<Inserted>> = verdicts.into_iter().collect();
+    let verdicts = verdicts.ok_or_else(|| StoreError::Unavailable("a row was not inserted".into()))?;
+    Ok((verdicts, stamp))
+}
+
+async fn committed(connection: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query("commit").execute(connection).await.map(drop).map_err(failed)
 }
 
 /// Takes ids for rows whose keys are written before they are.
@@ -142,7 +159,7 @@ impl Stamp {
 
 /// Asks the server about a transaction whose commit was not answered (PostgreSQL, "System Information Functions":
 /// `pg_xact_status`). `None`: it cannot tell.
-async fn commit_took_place(pool: &PgPool, stamp: &Stamp) -> Option<bool> {
+async fn commit_took_place(pool: &Pool, stamp: &Stamp) -> Option<bool> {
     let asking = async {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         let mut was_denied = false;

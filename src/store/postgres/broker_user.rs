@@ -1,14 +1,13 @@
 //! Which account a user of the broker sends for.
 
-use sqlx::PgPool;
-
 use super::error::failed;
 use super::lines::violated;
+use super::pool::Pool;
 use super::rows;
 use crate::message::AccountId;
 use crate::store::{BrokerUser, BrokerUserRow, StoreError};
 
-pub async fn find(pool: &PgPool, user: &str) -> Result<Option<BrokerUser>, StoreError> {
+pub async fn find(pool: &Pool, user: &str) -> Result<Option<BrokerUser>, StoreError> {
     let found = sqlx::query(
         "select u.cdcs_id, a.cdcs_active from broker_user u join account a using (cdcs_id) where u.broker_user = $1",
     )
@@ -26,7 +25,7 @@ pub async fn find(pool: &PgPool, user: &str) -> Result<Option<BrokerUser>, Store
         .transpose()
 }
 
-pub async fn map(pool: &PgPool, account: AccountId, user: &str) -> Result<(), StoreError> {
+pub async fn map(pool: &Pool, account: AccountId, user: &str) -> Result<(), StoreError> {
     sqlx::query("insert into broker_user (broker_user, cdcs_id) values ($1, $2)")
         .bind(user)
         .bind(account.0)
@@ -42,7 +41,7 @@ pub async fn map(pool: &PgPool, account: AccountId, user: &str) -> Result<(), St
         })
 }
 
-pub async fn unmap(pool: &PgPool, user: &str) -> Result<bool, StoreError> {
+pub async fn unmap(pool: &Pool, user: &str) -> Result<bool, StoreError> {
     sqlx::query("delete from broker_user where broker_user = $1")
         .bind(user)
         .execute(pool)
@@ -51,7 +50,7 @@ pub async fn unmap(pool: &PgPool, user: &str) -> Result<bool, StoreError> {
         .map_err(failed)
 }
 
-pub async fn all(pool: &PgPool) -> Result<Vec<BrokerUserRow>, StoreError> {
+pub async fn all(pool: &Pool) -> Result<Vec<BrokerUserRow>, StoreError> {
     let found = sqlx::query("select broker_user, cdcs_id, created_at from broker_user order by broker_user")
         .fetch_all(pool)
         .await

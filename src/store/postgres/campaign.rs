@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::Connection;
 
 use super::error::failed;
 use super::parameters::milliseconds;
+use super::pool::Pool;
 use super::rows;
 use crate::message::{AccountId, CampaignState, LineId, Medium, MessageId, Status};
 use crate::store::{CampaignCount, CancelledRow, StoreError};
@@ -19,7 +20,9 @@ use crate::store::{CampaignCount, CancelledRow, StoreError};
 const COUNTS: &str = "
     with part as materialized (
         select v8l_id, media, sum(rows)::bigint as logged from campaign_logged
-        where cdcs_id = $1 and cp_id = $2 and to_regclass('cdls_' || id_range) is not null
+        where cdcs_id = $1 and cp_id = $2
+          and exists (select from pg_inherits i where i.inhparent = 'cdls'::regclass
+                      and i.inhrelid = to_regclass('cdls_' || id_range))
         group by v8l_id, media),
     others as materialized (
         select part.v8l_id, part.media, s.status, (
@@ -52,27 +55,23 @@ const COUNTED_ONE_BY_ONE: i64 = 100;
 /// No other index holds all that is asked; without this, a planner with old statistics takes one, and looks at each row.
 const FROM_INDEX_ALONE: &str = "set local enable_indexscan = off";
 
-pub async fn counts(
-    pool: &PgPool,
-    account: AccountId,
-    cp_id: &str,
-) -> Result<Vec<CampaignCount>, StoreError> {
+pub async fn counts(pool: &Pool, account: AccountId, cp_id: &str) -> Result<Vec<CampaignCount>, StoreError> {
     let others: Vec<&str> = Status::ALL
         .iter()
         .filter(|status| **status != Status::Pending)
         .map(|status| status.as_str())
         .collect();
-    let mut transaction = pool.begin().await.map_err(failed)?;
-    sqlx::query(FROM_INDEX_ALONE).execute(&mut *transaction).await.map_err(failed)?;
-    let counted = sqlx::query(COUNTS)
-        .bind(account.0)
-        .bind(cp_id)
-        .bind(COUNTED_ONE_BY_ONE)
-        .bind(others)
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed)?;
-    transaction.rollback().await.map_err(failed)?;
+    let mut lent = pool.lend().await.map_err(failed)?;
+    let counting = async {
+        let mut transaction = lent.begin().await.map_err(failed)?;
+        sqlx::query(FROM_INDEX_ALONE).execute(&mut *transaction).await.map_err(failed)?;
+        let query = sqlx::query(COUNTS).bind(account.0).bind(cp_id).bind(COUNTED_ONE_BY_ONE).bind(others);
+        let counted = query.fetch_all(&mut *transaction).await.map_err(failed)?;
+        transaction.rollback().await.map_err(failed)?;
+        Ok(counted)
+    };
+    let counted = pool.wait_for(counting).await?;
+    lent.give_back();
     counted
         .iter()
         .map(|row| {
@@ -127,12 +126,7 @@ const RATE: &str = concat!(
 /// Rows of each group that are looked at for the rate: three seconds' worth at Meta's ceiling.
 const SAMPLE: i64 = 1_000;
 
-pub async fn rate(
-    pool: &PgPool,
-    account: AccountId,
-    cp_id: &str,
-    window: Duration,
-) -> Result<f64, StoreError> {
+pub async fn rate(pool: &Pool, account: AccountId, cp_id: &str, window: Duration) -> Result<f64, StoreError> {
     sqlx::query_scalar(RATE)
         .bind(account.0)
         .bind(cp_id)
@@ -151,7 +145,7 @@ const SET: &str = "
     returning state";
 
 pub async fn set(
-    pool: &PgPool,
+    pool: &Pool,
     account: AccountId,
     cp_id: &str,
     state: CampaignState,
@@ -167,7 +161,7 @@ pub async fn set(
 }
 
 pub async fn in_state(
-    pool: &PgPool,
+    pool: &Pool,
     state: CampaignState,
     within: Option<Duration>,
 ) -> Result<Vec<(AccountId, String)>, StoreError> {
@@ -205,7 +199,7 @@ const CANCEL_WAITING: &str = concat!(
 );
 
 pub async fn cancel_waiting(
-    pool: &PgPool,
+    pool: &Pool,
     account: AccountId,
     cp_id: &str,
     after: MessageId,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 
 use super::error::failed;
 use super::parameters::{milliseconds, numbers};
+use super::pool::Pool;
 use super::rows::{self, ready_columns};
 use crate::message::{Lane, LineId, Medium, MessageId, Partition};
 use crate::store::{ClaimedRow, Flow, FlowRead, HeldRecipient, RangeRead, ReadyRow, StoreError};
@@ -27,7 +27,7 @@ const READ_RANGES: &str = concat!(
          order by c.cdls_id limit w.rows) as c"
 );
 
-pub async fn read_ranges(pool: &PgPool, ranges: &[RangeRead]) -> Result<Vec<ReadyRow>, StoreError> {
+pub async fn read_ranges(pool: &Pool, ranges: &[RangeRead]) -> Result<Vec<ReadyRow>, StoreError> {
     let rows = sqlx::query(READ_RANGES)
         .bind(ranges.iter().map(|r| r.line.0).collect::<Vec<_>>())
         .bind(ranges.iter().map(|r| r.lane.as_str()).collect::<Vec<_>>())
@@ -72,7 +72,7 @@ const READ_FLOWS: &str = concat!(
      order by c.cdls_id"
 );
 
-pub async fn read_flows(pool: &PgPool, reads: &[FlowRead]) -> Result<Vec<ReadyRow>, StoreError> {
+pub async fn read_flows(pool: &Pool, reads: &[FlowRead]) -> Result<Vec<ReadyRow>, StoreError> {
     let rows = sqlx::query(READ_FLOWS)
         .bind(reads.iter().map(|r| r.flow.line.0).collect::<Vec<_>>())
         .bind(reads.iter().map(|r| r.flow.lane.as_str()).collect::<Vec<_>>())
@@ -105,19 +105,19 @@ const READY_FLOWS: &str = "
            and p.cp_id = flow.campaign and p.state <> 'running'))";
 
 pub async fn ready_flows(
-    pool: &PgPool,
+    pool: &Pool,
     partitions: &[Partition],
 ) -> Result<Vec<(Flow, MessageId)>, StoreError> {
     flows(pool, partitions, false).await
 }
 
-pub async fn waiting_flows(pool: &PgPool, partitions: &[Partition]) -> Result<Vec<Flow>, StoreError> {
+pub async fn waiting_flows(pool: &Pool, partitions: &[Partition]) -> Result<Vec<Flow>, StoreError> {
     Ok(flows(pool, partitions, true).await?.into_iter().map(|(flow, _)| flow).collect())
 }
 
 /// `all`: those of campaigns that do not run, too.
 async fn flows(
-    pool: &PgPool,
+    pool: &Pool,
     partitions: &[Partition],
     all: bool,
 ) -> Result<Vec<(Flow, MessageId)>, StoreError> {
@@ -159,7 +159,7 @@ const PROMOTE_DUE: &str = "
     returning v8l_id, priority, cdls_id";
 
 pub async fn promote_due(
-    pool: &PgPool,
+    pool: &Pool,
     partitions: &[Partition],
     limit: u32,
 ) -> Result<Vec<(LineId, Lane, MessageId)>, StoreError> {
@@ -191,7 +191,7 @@ const HELD: &str = "
       and coalesce(call_deadline, next_at) <= now() + $2::bigint * interval '1 millisecond'";
 
 pub async fn held_recipients(
-    pool: &PgPool,
+    pool: &Pool,
     partitions: &[Partition],
     within: Duration,
 ) -> Result<Vec<HeldRecipient>, StoreError> {
@@ -214,7 +214,7 @@ pub async fn held_recipients(
 /// Rows of the due index whose time comes `within` so long.
 async fn timed(
     statement: &'static str,
-    pool: &PgPool,
+    pool: &Pool,
     partitions: &[Partition],
     within: Duration,
 ) -> Result<Vec<PgRow>, StoreError> {
@@ -222,10 +222,10 @@ async fn timed(
     query.fetch_all(pool).await.map_err(failed)
 }
 
-pub async fn still_held(pool: &PgPool, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+pub async fn still_held(pool: &Pool, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
     let held: Vec<i64> = sqlx::query_scalar(
         "select cdls_id from cdls where cdls_id = any($1::bigint[])
-         and (status = 'SENDING' or (status = 'RETRY' and next_at > now()))",
+         and (status = 'SENDING' or (status = 'RETRY' and next_at is not null))",
     )
     .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
     .fetch_all(pool)
@@ -243,7 +243,7 @@ const CLAIMED: &str = "
       and coalesce(call_deadline, next_at) <= now() + $2::bigint * interval '1 millisecond'";
 
 pub async fn claimed_rows(
-    pool: &PgPool,
+    pool: &Pool,
     partitions: &[Partition],
     within: Duration,
 ) -> Result<Vec<ClaimedRow>, StoreError> {

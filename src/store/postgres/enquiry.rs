@@ -3,9 +3,8 @@
 //! Rows of one account (or of one campaign) stand in the index in groups, by line and status. The few groups are found
 //! by probing; only those with the newest rows, as many as the page is long, can contribute to it, each at most a page.
 
-use sqlx::PgPool;
-
 use super::error::failed;
+use super::pool::Pool;
 use super::rows::{self, log_columns};
 use crate::message::{AccountId, MessageId, Status};
 use crate::store::{LogRow, MessageFilter, StoreError, Way};
@@ -122,7 +121,7 @@ const BY_CAMPAIGN: &str = by_group!(
 );
 
 pub async fn messages(
-    pool: &PgPool,
+    pool: &Pool,
     account: AccountId,
     filter: &MessageFilter,
     before: MessageId,

@@ -1,8 +1,7 @@
 //! Waiting rows whose time has passed: looked for along the ready index, and ended.
 
-use sqlx::PgPool;
-
 use super::error::failed;
+use super::pool::Pool;
 use super::rows;
 use crate::message::{Medium, MessageId};
 use crate::store::{Flow, StoreError, Walked};
@@ -19,7 +18,7 @@ const WALK: &str = "
               order by c.cdls_id limit $6) as r) as walked
     order by w.n";
 
-pub async fn walk(pool: &PgPool, flows: &[(Flow, MessageId)], limit: u32) -> Result<Vec<Walked>, StoreError> {
+pub async fn walk(pool: &Pool, flows: &[(Flow, MessageId)], limit: u32) -> Result<Vec<Walked>, StoreError> {
     let found = sqlx::query(WALK)
         .bind(flows.iter().map(|(flow, _)| flow.line.0).collect::<Vec<_>>())
         .bind(flows.iter().map(|(flow, _)| flow.lane.as_str()).collect::<Vec<_>>())
@@ -57,10 +56,7 @@ const EXPIRE: &str = "
     from locked w where c.cdls_id = w.id
     returning c.cdls_id, c.waiter";
 
-pub async fn expire(
-    pool: &PgPool,
-    ids: &[MessageId],
-) -> Result<Vec<(MessageId, Option<String>)>, StoreError> {
+pub async fn expire(pool: &Pool, ids: &[MessageId]) -> Result<Vec<(MessageId, Option<String>)>, StoreError> {
     let expired = sqlx::query(EXPIRE)
         .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
         .fetch_all(pool)

@@ -1,13 +1,14 @@
 //! What ingest looks up: tokens, campaigns, the backlog.
 
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 
 use super::error::failed;
+use super::pool::Pool;
 use super::rows;
 use crate::message::{AccountId, CampaignState};
 use crate::store::{StoreError, TokenRecord};
 
-pub async fn token(pool: &PgPool, token_id: &str) -> Result<Option<TokenRecord>, StoreError> {
+pub async fn token(pool: &Pool, token_id: &str) -> Result<Option<TokenRecord>, StoreError> {
     let found = sqlx::query(
         "select t.cdcs_id, t.token_hash, a.cdcs_active from account_token t join account a using (cdcs_id)
          where t.token_id = $1 and t.revoked_at is null",
@@ -28,7 +29,7 @@ pub async fn token(pool: &PgPool, token_id: &str) -> Result<Option<TokenRecord>,
 }
 
 pub async fn campaign_state(
-    pool: &PgPool,
+    pool: &Pool,
     account: AccountId,
     cp_id: &str,
 ) -> Result<CampaignState, StoreError> {
@@ -42,7 +43,7 @@ pub async fn campaign_state(
 }
 
 /// Counted over the two partial indexes, so that the cost is bounded by what waits.
-pub async fn backlog(pool: &PgPool, at_most: i64) -> Result<i64, StoreError> {
+pub async fn backlog(pool: &Pool, at_most: i64) -> Result<i64, StoreError> {
     let row = sqlx::query(
         "select count(*) as waiting from (
              select from cdls where status in ('PENDING', 'RETRY') and next_at is null

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
 use sqlx::postgres::PgRow;
+use sqlx::{Connection, PgConnection};
 
 use super::error::failed;
 use super::parameters::{milliseconds, numbers};
+use super::pool::Pool;
 use super::rows;
 use crate::message::Partition;
 use crate::store::{Lease, LeaseReport, StoreError};
@@ -16,8 +17,19 @@ fn lease(row: &PgRow) -> Result<Lease, StoreError> {
 }
 
 /// Prolongs leases that have not run out; one that has may have a new owner, or nobody: it is acquired again.
-pub async fn renew(pool: &PgPool, worker: &str, ttl: Duration) -> Result<LeaseReport, StoreError> {
-    let mut transaction = pool.begin().await.map_err(failed)?;
+pub async fn renew(pool: &Pool, worker: &str, ttl: Duration) -> Result<LeaseReport, StoreError> {
+    let mut lent = pool.lend().await.map_err(failed)?;
+    let report = pool.wait_for(renewed(&mut lent, worker, ttl)).await?;
+    lent.give_back();
+    Ok(report)
+}
+
+async fn renewed(
+    connection: &mut PgConnection,
+    worker: &str,
+    ttl: Duration,
+) -> Result<LeaseReport, StoreError> {
+    let mut transaction = connection.begin().await.map_err(failed)?;
     sqlx::query(
         "insert into worker_presence (worker, expires_at) values ($1, now() + $2 * interval '1 millisecond')
          on conflict (worker) do update set expires_at = excluded.expires_at",
@@ -56,7 +68,7 @@ pub async fn renew(pool: &PgPool, worker: &str, ttl: Duration) -> Result<LeaseRe
 }
 
 pub async fn acquire(
-    pool: &PgPool,
+    pool: &Pool,
     worker: &str,
     ttl: Duration,
     at_most: usize,
@@ -79,7 +91,7 @@ pub async fn acquire(
     taken.iter().map(lease).collect()
 }
 
-pub async fn release(pool: &PgPool, worker: &str, partitions: &[Partition]) -> Result<(), StoreError> {
+pub async fn release(pool: &Pool, worker: &str, partitions: &[Partition]) -> Result<(), StoreError> {
     sqlx::query(
         "update partition_lease set owner = null, expires_at = now()
          where owner = $1 and partition_no = any($2::smallint[])",
@@ -92,7 +104,7 @@ pub async fn release(pool: &PgPool, worker: &str, partitions: &[Partition]) -> R
     Ok(())
 }
 
-pub async fn withdraw(pool: &PgPool, worker: &str) -> Result<(), StoreError> {
+pub async fn withdraw(pool: &Pool, worker: &str) -> Result<(), StoreError> {
     sqlx::query(
         "with gone as (delete from worker_presence where worker = $1)
          update partition_lease set owner = null, expires_at = now() where owner = $1",

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::PgPool;
 use sqlx::postgres::PgRow;
 
 use super::error::failed;
 use super::parameters::milliseconds;
+use super::pool::Pool;
 use super::rows;
 use crate::message::{AccountId, LineId};
 use crate::store::{AccountRow, LineRecord, NewLine, PauseScope, StoreError, TokenRow};
@@ -49,7 +49,7 @@ fn line(row: &PgRow) -> Result<LineRecord, StoreError> {
 }
 
 /// Lines by id, or all of them. A pause until 'infinity', set by SQL, is read as one that only an operator ends.
-pub async fn lines(pool: &PgPool, ids: Option<&[LineId]>) -> Result<Vec<LineRecord>, StoreError> {
+pub async fn lines(pool: &Pool, ids: Option<&[LineId]>) -> Result<Vec<LineRecord>, StoreError> {
     let found = sqlx::query(
         "select l.v8l_id, l.cdcs_id, l.v8l_name, l.v8l_class, l.v8l_active, a.cdcs_active, l.v8l_wa_api_key,
                 l.v8l_fb_page_id, l.v8l_ig_account_id, l.v8l_rate_text, l.v8l_rate_media,
@@ -67,12 +67,7 @@ pub async fn lines(pool: &PgPool, ids: Option<&[LineId]>) -> Result<Vec<LineReco
     found.iter().map(line).collect()
 }
 
-pub async fn pause(
-    pool: &PgPool,
-    scope: PauseScope,
-    length: Duration,
-    reason: &str,
-) -> Result<(), StoreError> {
+pub async fn pause(pool: &Pool, scope: PauseScope, length: Duration, reason: &str) -> Result<(), StoreError> {
     let only = match scope {
         PauseScope::Line(line) => Some(line.0),
         PauseScope::App => None,
@@ -91,7 +86,7 @@ pub async fn pause(
     Ok(())
 }
 
-pub async fn add_account(pool: &PgPool, name: &str) -> Result<AccountId, StoreError> {
+pub async fn add_account(pool: &Pool, name: &str) -> Result<AccountId, StoreError> {
     let id = sqlx::query_scalar("insert into account (cdcs_name) values ($1) returning cdcs_id")
         .bind(name)
         .fetch_one(pool)
@@ -100,7 +95,7 @@ pub async fn add_account(pool: &PgPool, name: &str) -> Result<AccountId, StoreEr
     Ok(AccountId(id))
 }
 
-pub async fn accounts(pool: &PgPool) -> Result<Vec<AccountRow>, StoreError> {
+pub async fn accounts(pool: &Pool) -> Result<Vec<AccountRow>, StoreError> {
     let found =
         sqlx::query("select cdcs_id, cdcs_name, cdcs_active, created_at from account order by cdcs_id")
             .fetch_all(pool)
@@ -120,7 +115,7 @@ pub async fn accounts(pool: &PgPool) -> Result<Vec<AccountRow>, StoreError> {
 }
 
 pub async fn add_token(
-    pool: &PgPool,
+    pool: &Pool,
     account: AccountId,
     token_id: &str,
     hash: &[u8],
@@ -141,7 +136,7 @@ pub async fn add_token(
     Ok(())
 }
 
-pub async fn tokens(pool: &PgPool) -> Result<Vec<TokenRow>, StoreError> {
+pub async fn tokens(pool: &Pool) -> Result<Vec<TokenRow>, StoreError> {
     let found = sqlx::query(
         "select token_id, cdcs_id, created_at, revoked_at from account_token order by cdcs_id, created_at, token_id",
     )
@@ -161,7 +156,7 @@ pub async fn tokens(pool: &PgPool) -> Result<Vec<TokenRow>, StoreError> {
         .collect()
 }
 
-pub async fn revoke_token(pool: &PgPool, token_id: &str) -> Result<bool, StoreError> {
+pub async fn revoke_token(pool: &Pool, token_id: &str) -> Result<bool, StoreError> {
     let revoked =
         sqlx::query("update account_token set revoked_at = now() where token_id = $1 and revoked_at is null")
             .bind(token_id)
@@ -172,7 +167,7 @@ pub async fn revoke_token(pool: &PgPool, token_id: &str) -> Result<bool, StoreEr
 }
 
 /// An id that the operator chose may lie ahead of the sequence, which has to pass it by.
-pub async fn add_line(pool: &PgPool, line: &NewLine) -> Result<LineId, StoreError> {
+pub async fn add_line(pool: &Pool, line: &NewLine) -> Result<LineId, StoreError> {
     let id: i64 = sqlx::query_scalar(
         "with added as (
              insert into cd_v8_line (v8l_id, cdcs_id, v8l_name, v8l_class, v8l_wa_api_key, v8l_fb_page_id,
@@ -203,7 +198,7 @@ pub async fn add_line(pool: &PgPool, line: &NewLine) -> Result<LineId, StoreErro
 }
 
 pub async fn set_page_token(
-    pool: &PgPool,
+    pool: &Pool,
     line: LineId,
     page_token: &SecretString,
 ) -> Result<bool, StoreError> {
@@ -219,7 +214,7 @@ pub async fn set_page_token(
 }
 
 pub async fn pause_line(
-    pool: &PgPool,
+    pool: &Pool,
     line: LineId,
     length: Option<Duration>,
     reason: &str,
@@ -239,7 +234,7 @@ pub async fn pause_line(
     )
 }
 
-pub async fn resume_line(pool: &PgPool, line: LineId) -> Result<bool, StoreError> {
+pub async fn resume_line(pool: &Pool, line: LineId) -> Result<bool, StoreError> {
     changed(
         sqlx::query(
             "update cd_v8_line set v8l_paused_until = null, v8l_pause_reason = null where v8l_id = $1",

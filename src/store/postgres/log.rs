@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
-
 use super::error::failed;
 use super::parameters::milliseconds;
+use super::pool::Pool;
 use super::rows::{self, log_columns};
 use crate::message::{LineId, MessageId, Status};
 use crate::store::{LogFilter, LogRow, Scope, StatusCount, StoreError};
 
-pub async fn row(pool: &PgPool, scope: Scope, id: MessageId) -> Result<Option<LogRow>, StoreError> {
+pub async fn row(pool: &Pool, scope: Scope, id: MessageId) -> Result<Option<LogRow>, StoreError> {
     let account = match scope {
         Scope::Account(account) => Some(account.0),
         Scope::Operator => None,
@@ -28,7 +27,7 @@ pub async fn row(pool: &PgPool, scope: Scope, id: MessageId) -> Result<Option<Lo
     found.as_ref().map(rows::log).transpose()
 }
 
-pub async fn rows(pool: &PgPool, ids: &[MessageId]) -> Result<Vec<LogRow>, StoreError> {
+pub async fn rows(pool: &Pool, ids: &[MessageId]) -> Result<Vec<LogRow>, StoreError> {
     let found = sqlx::query(concat!("select ", log_columns!(), " from cdls where cdls_id = any($1)"))
         .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
         .fetch_all(pool)
@@ -45,7 +44,7 @@ const AFTER: &str = concat!(
 );
 
 pub async fn after(
-    pool: &PgPool,
+    pool: &Pool,
     filter: &LogFilter,
     after: MessageId,
     limit: u32,
@@ -69,7 +68,7 @@ const NEWEST: &str = concat!(
       and ($3::text is null or cp_id = $3) order by cdls_id desc limit $4"
 );
 
-pub async fn newest(pool: &PgPool, filter: &LogFilter, limit: u32) -> Result<Vec<LogRow>, StoreError> {
+pub async fn newest(pool: &Pool, filter: &LogFilter, limit: u32) -> Result<Vec<LogRow>, StoreError> {
     let found = sqlx::query(NEWEST)
         .bind(filter.line.map(|line| line.0))
         .bind(filter.status.map(Status::as_str))
@@ -81,7 +80,7 @@ pub async fn newest(pool: &PgPool, filter: &LogFilter, limit: u32) -> Result<Vec
     found.iter().map(rows::log).collect()
 }
 
-pub async fn stats(pool: &PgPool, since: Option<Duration>) -> Result<Vec<StatusCount>, StoreError> {
+pub async fn stats(pool: &Pool, since: Option<Duration>) -> Result<Vec<StatusCount>, StoreError> {
     let counted = sqlx::query(
         "select v8l_id, class, status, count(*) as rows from cdls
          where $1::bigint is null or created_at >= now() - $1 * interval '1 millisecond'

@@ -17,6 +17,7 @@ mod log;
 mod once;
 mod open;
 mod parameters;
+mod pool;
 mod record;
 mod rows;
 mod schema;
@@ -26,20 +27,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
-use sqlx::PgPool;
 
+use self::pool::Pool;
 use super::*;
 
 /// The store of `database.url = "postgres://…"`.
 pub struct PostgresStore {
     /// Inserts of ingest, and its look-ups.
-    ingest: PgPool,
+    ingest: Pool,
     /// The recorder and dispatch's reads.
-    dispatch: PgPool,
+    dispatch: Pool,
     /// Commands, health, statistics, migrations: statements that may take long, and nobody asks for often.
-    calm: PgPool,
+    calm: Pool,
     /// What senders ask about their messages and campaigns, as often as they like.
-    questions: PgPool,
+    questions: Pool,
 }
 
 #[async_trait]
@@ -95,7 +96,7 @@ impl Store for PostgresStore {
     }
 
     async fn lines(&self, ids: &[LineId]) -> Result<Vec<LineRecord>, StoreError> {
-        lines::lines(&self.ingest, Some(ids)).await
+        lines::lines(&self.dispatch, Some(ids)).await
     }
 
     async fn campaign_state(&self, account: AccountId, cp_id: &str) -> Result<CampaignState, StoreError> {
@@ -374,6 +375,7 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) {
-        tokio::join!(self.ingest.close(), self.dispatch.close(), self.calm.close(), self.questions.close());
+        let pools = [&self.ingest, &self.dispatch, &self.calm, &self.questions];
+        futures::future::join_all(pools.map(|pool| pool.connections.close())).await;
     }
 }

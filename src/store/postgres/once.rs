@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 
 use super::error::failed;
 use super::parameters::milliseconds;
+use super::pool::Pool;
 use super::rows;
 use crate::message::{AccountId, MessageId};
 use crate::store::once::{firsts, windows};
@@ -231,7 +232,7 @@ async fn give_back(
 }
 
 pub async fn remembered_key(
-    pool: &PgPool,
+    pool: &Pool,
     account: AccountId,
     key: &str,
 ) -> Result<Option<RememberedKey>, StoreError> {
@@ -252,12 +253,24 @@ pub async fn remembered_key(
 }
 
 pub async fn open_batch(
-    pool: &PgPool,
+    pool: &Pool,
     account: AccountId,
     batch_id: &str,
     kept: Duration,
 ) -> Result<i64, StoreError> {
-    let mut transaction = pool.begin().await.map_err(failed)?;
+    let mut lent = pool.lend().await.map_err(failed)?;
+    let number = pool.wait_for(opened(&mut lent, account, batch_id, kept)).await?;
+    lent.give_back();
+    Ok(number)
+}
+
+async fn opened(
+    connection: &mut PgConnection,
+    account: AccountId,
+    batch_id: &str,
+    kept: Duration,
+) -> Result<i64, StoreError> {
+    let mut transaction = connection.begin().await.map_err(failed)?;
     sqlx::query(
         "update batch set batch_id = null where cdcs_id = $1 and batch_id = $2 and expires_at <= now()",
     )
@@ -283,7 +296,7 @@ pub async fn open_batch(
 }
 
 pub async fn batch_lines(
-    pool: &PgPool,
+    pool: &Pool,
     batch: i64,
     first: i64,
     last: i64,
@@ -300,7 +313,7 @@ pub async fn batch_lines(
     Ok(found.into_iter().map(|(line, id)| (line, MessageId(id))).collect())
 }
 
-pub async fn forget_expired(pool: &PgPool, limit: u32) -> Result<u64, StoreError> {
+pub async fn forget_expired(pool: &Pool, limit: u32) -> Result<u64, StoreError> {
     let keys = sqlx::query(
         "delete from idempotency_key where ctid = any(array(
              select ctid from idempotency_key where expires_at <= now()
@@ -325,7 +338,7 @@ pub async fn forget_expired(pool: &PgPool, limit: u32) -> Result<u64, StoreError
 }
 
 /// Forgets lines of the batch that expired first, and then the batch. Counts as full until it is gone.
-async fn forget_batch(pool: &PgPool, limit: u32) -> Result<u64, StoreError> {
+async fn forget_batch(pool: &Pool, limit: u32) -> Result<u64, StoreError> {
     let expired: Option<i64> = sqlx::query_scalar(
         "update batch set batch_id = null where batch_no =
              (select batch_no from batch where expires_at <= now() order by expires_at limit 1)

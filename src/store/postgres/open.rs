@@ -4,10 +4,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::PostgresStore;
+use super::pool::Pool;
 use crate::store::StoreError;
 
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -15,6 +15,11 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const HOT_STATEMENT_TIMEOUT: &str = "5s";
 /// A question that takes longer has nobody who waits for its answer any more.
 const QUESTION_TIMEOUT: &str = "15s";
+
+/// How long is waited for an answer, above what the server is told: longer, it has vanished. Commands may take long.
+const HOT_PATIENCE: Duration = Duration::from_secs(15);
+const QUESTION_PATIENCE: Duration = Duration::from_secs(20);
+const CALM_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 impl PostgresStore {
     /// Connects when first used. Only a malformed URL is an error here.
@@ -43,16 +48,16 @@ impl PostgresStore {
         let (questions, calm) = ((max_connections / 4).clamp(1, 4), (max_connections / 6).max(1));
         let hot_connections = max_connections - questions - calm;
         Ok(PostgresStore {
-            ingest: pool(hot.clone(), hot_connections / 2),
-            dispatch: pool(hot, hot_connections - hot_connections / 2),
-            calm: pool(indexed, calm),
-            questions: pool(asked, questions),
+            ingest: pool(hot.clone(), hot_connections / 2, HOT_PATIENCE),
+            dispatch: pool(hot, hot_connections - hot_connections / 2, HOT_PATIENCE),
+            calm: pool(indexed, calm, CALM_PATIENCE),
+            questions: pool(asked, questions, QUESTION_PATIENCE),
         })
     }
 }
 
-fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
-    PgPoolOptions::new()
+fn pool(options: PgConnectOptions, connections: u32, patience: Duration) -> Pool {
+    let connections = PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .max_lifetime(Duration::from_secs(30 * 60))
@@ -63,5 +68,6 @@ fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
                         where current_setting('synchronous_commit') in ('off', 'on')";
             Box::pin(async move { sqlx::query(sync).execute(connection).await.map(drop) })
         })
-        .connect_lazy_with(options)
+        .connect_lazy_with(options);
+    Pool { connections, patience }
 }

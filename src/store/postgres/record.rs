@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use sqlx::PgPool;
-
 use super::error::failed;
 use super::parameters::milliseconds;
+use super::pool::Pool;
 use crate::failpoint;
 use crate::message::Status;
 use crate::store::{Change, Claim, Recorded, RowChange, StoreError};
@@ -77,7 +76,7 @@ const RECORD: &str = "
     select cdls_id, false as late, true as claim from claimed";
 
 pub async fn record(
-    pool: &PgPool,
+    pool: &Pool,
     worker: &str,
     changes: &[Change],
     claims: &[Claim],

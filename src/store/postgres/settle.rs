@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{PgPool, Postgres};
+use sqlx::{Connection, PgConnection, Postgres};
 
 use super::error::failed;
 use super::parameters::milliseconds;
+use super::pool::Pool;
 use super::rows;
 use crate::message::{MessageId, Outcome};
 use crate::store::{
@@ -64,7 +65,7 @@ const OPEN: &str = "
     select 'UNKNOWN', count(*), (extract(epoch from now() - min(sent_at)) * 1000)::bigint from cdls
     where status = 'UNKNOWN'";
 
-pub async fn open_rows(pool: &PgPool) -> Result<OpenRows, StoreError> {
+pub async fn open_rows(pool: &Pool) -> Result<OpenRows, StoreError> {
     let mut open = OpenRows::default();
     for row in sqlx::query(OPEN).fetch_all(pool).await.map_err(failed)? {
         open.add(rows::word(&row, "status")?, rows::get(&row, "rows")?);
@@ -96,7 +97,7 @@ const COUNT_ENDED: &str = concat!(
 );
 
 pub async fn matching(
-    pool: &PgPool,
+    pool: &Pool,
     range: IdRange,
     selection: &Selection,
     operation: Operation<'_>,
@@ -147,7 +148,7 @@ const RESOLVE: &str = concat!(
 );
 
 pub async fn resolve(
-    pool: &PgPool,
+    pool: &Pool,
     range: IdRange,
     selection: &Selection,
     resolution: &Resolution,
@@ -181,7 +182,7 @@ const TAKE_SETTLED: &str = "
     select t.cdls_id, t.status, case when t.status = 'ERROR' then 0 else c.status_code end as status_code, coalesce(c.message_id, '') as message_id, c.waiter
     from taken t join cdls c on c.cdls_id = t.cdls_id order by t.cdls_id";
 
-pub async fn take_settled(pool: &PgPool, limit: u32) -> Result<Vec<SettledRow>, StoreError> {
+pub async fn take_settled(pool: &Pool, limit: u32) -> Result<Vec<SettledRow>, StoreError> {
     let taken = sqlx::query(TAKE_SETTLED).bind(i64::from(limit)).fetch_all(pool).await.map_err(failed)?;
     taken
         .iter()
@@ -227,13 +228,26 @@ const RESEND: &str = concat!(
 );
 
 pub async fn resend(
-    pool: &PgPool,
+    pool: &Pool,
     range: IdRange,
     selection: &Selection,
     resend: &Resend,
     limit: u32,
 ) -> Result<Vec<Resent>, StoreError> {
-    let mut transaction = pool.begin().await.map_err(failed)?;
+    let mut lent = pool.lend().await.map_err(failed)?;
+    let resent = pool.wait_for(copied(&mut lent, range, selection, resend, limit)).await?;
+    lent.give_back();
+    Ok(resent)
+}
+
+async fn copied(
+    connection: &mut PgConnection,
+    range: IdRange,
+    selection: &Selection,
+    resend: &Resend,
+    limit: u32,
+) -> Result<Vec<Resent>, StoreError> {
+    let mut transaction = connection.begin().await.map_err(failed)?;
     sqlx::query(ONE_AT_A_TIME).execute(&mut *transaction).await.map_err(failed)?;
     let copied = select(RESEND, range, selection)
         .bind(resend.status.as_str())
@@ -257,7 +271,7 @@ pub async fn resend(
     Ok(resent)
 }
 
-pub async fn copy_of(pool: &PgPool, id: MessageId) -> Result<Option<MessageId>, StoreError> {
+pub async fn copy_of(pool: &Pool, id: MessageId) -> Result<Option<MessageId>, StoreError> {
     let copy: Option<i64> = sqlx::query_scalar("select copy_id from resend where cdls_id = $1")
         .bind(id.0)
         .fetch_optional(pool)

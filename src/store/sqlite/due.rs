@@ -152,11 +152,10 @@ pub async fn still_held(reader: &SqlitePool, ids: &[MessageId]) -> Result<Vec<Me
     let held: Vec<i64> = sqlx::query_scalar(
         "select cdls_id from cdls
          where cdls_id in (select value from json_each(?1))
-           and (status = 'SENDING' or (status = 'RETRY' and next_at > ?2))
+           and (status = 'SENDING' or (status = 'RETRY' and next_at is not null))
          order by cdls_id",
     )
     .bind(list(ids.iter().map(|id| id.0)))
-    .bind(Now::read().text())
     .fetch_all(reader)
     .await
     .map_err(failed)?;

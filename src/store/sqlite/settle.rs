@@ -194,7 +194,7 @@ pub async fn resolve(
 }
 
 const SETTLED: &str = "
-select s.cdls_id, s.status, c.status_code, coalesce(c.message_id, '') as message_id, c.waiter
+select s.cdls_id, s.status, iif(s.status = 'ERROR', 0, c.status_code) as status_code, coalesce(c.message_id, '') as message_id, c.waiter
 from settled s cross join cdls c on c.cdls_id = s.cdls_id order by s.cdls_id limit ?1";
 
 /// Looked for on a reading connection first: mostly there is none, and no lock is taken.

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{Class, LineId, MessageId, Status};
-use meta_dispatch::store::{LogRow, Scope};
+use meta_dispatch::message::{AccountId, Class, Lane, LineId, MessageId, MessageKind, Status, Submission};
+use meta_dispatch::store::postgres::PostgresStore;
+use meta_dispatch::store::{Claim, LogRow, Scope, Store, StoreError};
 use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::json;
 
+use crate::support::database::Database;
 use crate::support::pipeline::{Backend, Pipeline, eventually};
+use crate::support::vanishing::Vanishing;
 
 const FAST: [(&str, &str); 2] = [("limits.enforce_ceilings", "false"), ("limits.messenger.text", "1000")];
 
@@ -190,4 +193,56 @@ async fn a_worker_takes_no_line_before_the_schema_it_needs_is_there() {
     })
     .await;
     pipeline.stop().await;
+}
+
+fn text(dest: &str) -> Submission {
+    Submission {
+        account: AccountId(1),
+        line: LineId(1),
+        class: Class::Messenger,
+        dest: dest.into(),
+        kind: MessageKind::Text,
+        mdata: "hello".into(),
+        mcaption: None,
+        msg_id: None,
+        cp_id: None,
+        lane: Lane::High,
+        send_at: None,
+        valid_for: Duration::from_secs(3_600),
+        waiter: None,
+    }
+}
+
+/// Nothing is told of it: neither the operating system nor the database ends such a connection for a quarter of an hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_vanishes_without_a_word_is_given_up_within_seconds_and_the_next_one_used() {
+    let database = Database::create().await;
+    let between = Vanishing::before(database.server()).await;
+    let store = PostgresStore::open(&database.url_at(between.address()).into(), 8).expect("the URL is right");
+    store.migrate().await.expect("it can be migrated");
+    database.execute("insert into account (cdcs_name) values ('Acme')").await;
+    database.execute("insert into cd_v8_line (cdcs_id, v8l_class) values (1, 'messenger')").await;
+    store.acquire_leases("w", Duration::from_secs(60), 64).await.expect("leases can be had");
+    let [id] = store.insert(&[text("ann")]).await.expect("it can be logged")[..] else { panic!("one row") };
+
+    between.vanish();
+    let claim = Claim { id, fence: 0, call_deadline: Duration::from_secs(60) };
+    let bob = [text("bob")];
+    // Some go to connections that are open, and some to new ones.
+    let logging = futures::future::join_all((0..4).map(|_| store.insert(&bob)));
+    let claiming =
+        futures::future::join_all((0..4).map(|_| store.record("w", &[], std::slice::from_ref(&claim))));
+    let both = tokio::time::timeout(Duration::from_secs(25), futures::future::join(logging, claiming)).await;
+    let (logged, claimed) = both.expect("each is answered");
+    let is_given_up = |error: &StoreError| matches!(error, StoreError::Unavailable(_));
+    assert!(logged.iter().filter_map(|logged| logged.as_ref().err()).all(is_given_up), "{logged:?}");
+    assert!(claimed.iter().filter_map(|claimed| claimed.as_ref().err()).all(is_given_up), "{claimed:?}");
+
+    eventually("connections to the server that is there now", || async {
+        store.insert(&bob).await.map_err(|error| error.to_string())?;
+        store.record("w", &[], std::slice::from_ref(&claim)).await.map_err(|error| error.to_string())
+    })
+    .await;
+    let row = store.log_row(Scope::Operator, id).await.expect("it answers").expect("it is logged");
+    assert_eq!((row.status, row.attempts), (Status::Sending, 1));
 }

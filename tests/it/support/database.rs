@@ -22,6 +22,19 @@ impl Database {
         self.url.as_str()
     }
 
+    /// The URL of this database by way of another address, and the address it has.
+    pub fn url_at(&self, address: std::net::SocketAddr) -> String {
+        let mut url = self.url.clone();
+        url.set_ip_host(address.ip()).expect("the URL has a host");
+        url.set_port(Some(address.port())).expect("the URL has a host");
+        url.into()
+    }
+
+    pub fn server(&self) -> String {
+        let host = self.url.host_str().expect("the URL has a host");
+        format!("{host}:{}", self.url.port().unwrap_or(5432))
+    }
+
     /// Takes the database away: ends every connection, and lets nobody in.
     pub async fn refuse_connections(&self) {
         let name = &self.name;

@@ -10,6 +10,7 @@ pub mod rabbitmq;
 pub mod serve;
 pub mod store;
 pub mod unreadable;
+pub mod vanishing;
 
 /// The TLS provider that `main` installs in the program; tests call parts of the program directly.
 pub fn install_crypto() {

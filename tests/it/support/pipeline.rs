@@ -303,13 +303,20 @@ impl Pipeline {
         while let Some(app) = self.apps.pop() {
             app.stop().await;
         }
+        // Theirs is closed, and keeps others from serving an SQLite file.
+        self.store = meta_dispatch::store::open(&self.settings.database).await.expect("the URL is right");
     }
 
-    /// Starts an ingest and a worker again (`Servers` only).
+    /// Starts the processes again.
     pub async fn start_processes(&mut self) {
-        self.http = self.start_ingest().await;
+        if self.database.is_none() {
+            self.apps.push(start(&self.settings, Role::Serve).await);
+            self.http = self.apps[0].http.expect("it listens");
+        } else {
+            self.http = self.start_ingest().await;
+            self.start_worker().await;
+        }
         self.store = self.apps[0].store.clone();
-        self.start_worker().await;
     }
 
     pub async fn stop(mut self) {

@@ -230,8 +230,9 @@ async fn a_retry_counts_its_try_and_waits_for_its_time() {
     assert_eq!(fixture.store.still_held(&[id, MessageId(99)]).await.unwrap(), [id]);
 
     fixture.sql("update cdls set next_at = '2020-01-01T00:00:00.000Z'").await;
-    assert!(fixture.store.still_held(&[id]).await.unwrap().is_empty());
+    assert_eq!(fixture.store.still_held(&[id]).await.unwrap(), [id], "due, and behind others that are");
     assert_eq!(fixture.store.promote_due(&every_partition(), 10).await.unwrap(), [(LINE, Lane::High, id)]);
+    assert!(fixture.store.still_held(&[id]).await.unwrap().is_empty());
     let read = FlowRead { flow: flow(), after: MessageId(0), limit: 1 };
     let ready = fixture.store.read_flows(&[read]).await.unwrap();
     assert_eq!((ready[0].tries, ready[0].attempts, ready[0].fence), (1, 1, 1));
