@@ -172,7 +172,7 @@ struct PartAnswer {
 /// The answer to one line of a part.
 #[derive(Debug, Deserialize)]
 struct LineAnswer {
-    line: u64,
+    line: i64,
     cdls_id: Option<i64>,
     #[serde(default)]
     status: String,

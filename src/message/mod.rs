@@ -1,9 +1,11 @@
-//! The words of the domain: what a message is, what can become of it, and the job that announces it.
+//! The words of the domain: what a message is, what can become of it, the job that announces it, and where
+//! the rows of a batch end.
 //!
 //! Plain data, imported by every other module; this one imports nothing of ours and does no I/O.
 
 mod breaker;
 mod class;
+mod csv;
 mod envelope;
 mod id;
 mod job;
@@ -16,6 +18,7 @@ mod waiter;
 
 pub use breaker::BreakerState;
 pub use class::{Class, Lane, Medium, MessageKind};
+pub use csv::{CsvRow, CsvRows};
 pub use envelope::Envelope;
 pub use id::{AccountId, LineId, MessageId, PARTITIONS, Partition};
 pub use job::{JOB_VERSION, Job, JobLine, Reply};

@@ -5,6 +5,7 @@ use csv_core::ReadRecordResult;
 
 use super::super::parameters::Parameters;
 use super::super::refusal::Refusal;
+use crate::message::{CsvRow, CsvRows};
 
 /// Longest line (contract code 413).
 const LONGEST_LINE: usize = 64 * 1024;
@@ -164,6 +165,8 @@ impl Ndjson {
 }
 
 struct Csv {
+    /// Knows where rows end; `core` only cuts them into fields, as it takes a broken one for whole.
+    rows: CsvRows,
     core: csv_core::Reader,
     columns: Option<Vec<&'static str>>,
     fields: Vec<u8>,
@@ -172,16 +175,12 @@ struct Csv {
     ends_length: usize,
     is_too_long: bool,
     has_too_many: bool,
-    /// The line that is being read.
-    line: i64,
-    after_return: bool,
-    /// Where the record that is being read began.
-    began: Option<i64>,
 }
 
 impl Csv {
     fn new() -> Csv {
         Csv {
+            rows: CsvRows::default(),
             core: csv_core::Reader::new(),
             columns: None,
             fields: vec![0; LONGEST_LINE],
@@ -190,9 +189,6 @@ impl Csv {
             ends_length: 0,
             is_too_long: false,
             has_too_many: false,
-            line: 1,
-            after_return: false,
-            began: None,
         }
     }
 
@@ -205,74 +201,52 @@ impl Csv {
         let had_columns = self.columns.is_some();
         let mut at = 0;
         while at < bytes.len() && out.len() < CHUNK && self.columns.is_some() == had_columns {
-            if self.began.is_none() {
-                let blank = bytes[at..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-                self.count(&bytes[at..at + blank]);
-                at += blank;
-                if at == bytes.len() {
-                    break;
-                }
-                self.began = Some(self.line);
+            let (taken, ended) = self.rows.read(&bytes[at..]);
+            self.cut(&bytes[at..at + taken]);
+            at += taken;
+            if let Some(row) = ended {
+                self.end_row(row, defaults, out)?;
             }
-            at += self.read(&bytes[at..], defaults, out)?;
         }
         Ok(at)
     }
 
-    /// The last record ends with its line, like every other. A quote that is still open takes the end of the line for
-    /// a part of its field: the record is refused, as it may have swallowed those behind it.
+    /// The last row ends with its line, like every other. A quote that is still open breaks it, as it may have
+    /// swallowed the rows behind it.
     fn finish(&mut self, defaults: &Parameters, out: &mut Vec<Input>) -> Result<(), WrongColumn> {
-        let mut end: &[u8] = b"\n";
-        while self.began.is_some() && !end.is_empty() {
-            end = &end[self.read(end, defaults, out)?..];
-        }
-        match self.began.take() {
-            None => Ok(()),
-            Some(_) if self.columns.is_none() => Err(WrongColumn("header".into())),
-            Some(line) => {
-                out.push(Input { line, given: Err(Refusal::Malformed) });
-                Ok(())
+        let Some(row) = self.rows.finish() else { return Ok(()) };
+        self.cut(b"\n");
+        self.end_row(row, defaults, out)
+    }
+
+    /// Cuts a piece of a row into fields.
+    fn cut(&mut self, mut piece: &[u8]) {
+        while !piece.is_empty() {
+            let fields = &mut self.fields[self.fields_length..];
+            let ends = &mut self.ends[self.ends_length..];
+            let (result, taken, written, ended) = self.core.read_record(piece, fields, ends);
+            piece = &piece[taken..];
+            self.fields_length += written;
+            self.ends_length += ended;
+            match result {
+                // What does not fit is read over.
+                ReadRecordResult::OutputFull => (self.is_too_long, self.fields_length) = (true, 0),
+                ReadRecordResult::OutputEndsFull => (self.has_too_many, self.ends_length) = (true, 0),
+                ReadRecordResult::InputEmpty | ReadRecordResult::Record | ReadRecordResult::End => {}
             }
         }
     }
 
-    /// One step of the parser.
-    fn read(
+    fn end_row(
         &mut self,
-        input: &[u8],
+        row: CsvRow,
         defaults: &Parameters,
         out: &mut Vec<Input>,
-    ) -> Result<usize, WrongColumn> {
-        let fields = &mut self.fields[self.fields_length..];
-        let ends = &mut self.ends[self.ends_length..];
-        let (result, taken, written, ended) = self.core.read_record(input, fields, ends);
-        self.count(&input[..taken]);
-        self.fields_length += written;
-        self.ends_length += ended;
-        match result {
-            ReadRecordResult::InputEmpty => {}
-            // What does not fit is read over.
-            ReadRecordResult::OutputFull => (self.is_too_long, self.fields_length) = (true, 0),
-            ReadRecordResult::OutputEndsFull => (self.has_too_many, self.ends_length) = (true, 0),
-            ReadRecordResult::Record => self.end_record(defaults, out)?,
-            ReadRecordResult::End => self.began = None,
+    ) -> Result<(), WrongColumn> {
+        if row.is_blank {
+            return Ok(());
         }
-        Ok(taken)
-    }
-
-    /// CR, LF and CRLF each end a line.
-    fn count(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            if *byte == b'\r' || (*byte == b'\n' && !self.after_return) {
-                self.line += 1;
-            }
-            self.after_return = *byte == b'\r';
-        }
-    }
-
-    fn end_record(&mut self, defaults: &Parameters, out: &mut Vec<Input>) -> Result<(), WrongColumn> {
-        let fields = self.texts();
-        let line = self.began.take().unwrap_or(self.line);
+        let fields = if row.is_broken { Err(Refusal::Malformed) } else { self.texts() };
         match &self.columns {
             None => self.columns = Some(columns(fields.unwrap_or_default())?),
             Some(columns) => {
@@ -281,11 +255,17 @@ impl Csv {
                     Ok(fields) if fields.len() != columns.len() => Err(Refusal::Malformed),
                     Ok(fields) => Ok(Parameters::line_of_fields(columns, fields, defaults)),
                 };
-                out.push(Input { line, given });
+                out.push(Input { line: row.line, given });
             }
         }
         (self.fields_length, self.ends_length) = (0, 0);
         (self.is_too_long, self.has_too_many) = (false, false);
+        if row.is_broken {
+            // It may take itself to be in a quoted field still. The blank line keeps it from looking for a byte order
+            // mark in the middle of the input.
+            self.core.reset();
+            self.cut(b"\n");
+        }
         Ok(())
     }
 
@@ -387,12 +367,36 @@ mod tests {
     #[test]
     fn a_record_whose_quote_is_never_closed_is_refused_and_swallows_no_message() {
         let body = "dest,mdata\n1,\"Hi Ana\n2,Hi Bob\n3,Hi Cid\n";
-        for piece in [1, 5, 1_000] {
-            assert_eq!(read(Format::Csv, body.as_bytes(), piece), Ok(lines(&[(2, "400")])), "{piece}");
+        for (line_end, piece) in [("\n", 1), ("\n", 5), ("\n", 1_000), ("\r", 5), ("\r\n", 5)] {
+            let read = read(Format::Csv, body.replace('\n', line_end).as_bytes(), piece);
+            assert_eq!(read, Ok(lines(&[(2, "400")])), "{line_end:?} {piece}");
         }
         assert_eq!(read(Format::Csv, b"dest,mdata\n1,5\" nail", 7), Ok(lines(&[(2, "5\" nail")])));
         assert_eq!(read(Format::Csv, b"dest,mdata\n1,\"a\"", 7), Ok(lines(&[(2, "a")])));
         assert_eq!(read(Format::Csv, b"\"dest,mdata", 7).expect_err("an open header").0, "header");
+    }
+
+    #[test]
+    fn text_behind_a_closing_quote_refuses_its_record_and_the_next_line_is_read() {
+        for (rows, expected) in [
+            ("1,\"Hi Ana\n2,\"Hi Bob\"\n3,\"Hi Cid\"\n", &[(2, "400"), (4, "Hi Cid")][..]),
+            ("\"1\",\"Hi Ana\n\"2\",\"Hi Bob\"\n3,Hi Cid", &[(2, "400"), (4, "Hi Cid")]),
+            ("1,\"He said \"hi\" to me\"\n2,b\n", &[(2, "400"), (3, "b")]),
+            ("1,\"a\" \n\n2,b\n", &[(2, "400"), (4, "b")]),
+            ("1,\"a\"x,\"c\n2,b\n", &[(2, "400"), (3, "b")]),
+            ("1,a\n2,\"b\"x", &[(2, "a"), (3, "400")]),
+        ] {
+            for line_end in ["\n", "\r", "\r\n"] {
+                let body = format!("dest,mdata\n{rows}").replace('\n', line_end);
+                for piece in [1, 2, 3, 7, 1_000] {
+                    let read = read(Format::Csv, body.as_bytes(), piece);
+                    assert_eq!(read, Ok(lines(expected)), "{body:?} in pieces of {piece}");
+                }
+            }
+        }
+        let long = format!("dest,mdata\n1,\"{}\"x\n2,b\n", "x".repeat(100_000));
+        assert_eq!(read(Format::Csv, long.as_bytes(), 5_000), Ok(lines(&[(2, "400"), (3, "b")])));
+        assert_eq!(read(Format::Csv, b"\"dest\"x,mdata\n1,a\n", 7).expect_err("a broken header").0, "header");
     }
 
     #[test]
