@@ -75,6 +75,7 @@ impl Broker for EmbeddedBroker {
     /// Nobody is connected but this process. A row that came over RabbitMQ may still end here, where an operator has
     /// changed `broker.url` meanwhile.
     fn answer(&self, to: &ReplyTo, _envelope: Vec<u8>) {
+        METRICS.broker.answers_dropped.increment(1);
         tracing::debug!(queue = to.queue, "an answer to a producer cannot be sent over the embedded queue");
     }
 

@@ -93,7 +93,8 @@ pub trait Broker: Send + Sync + 'static {
     /// longer come without their content. `None`: this broker has no producers.
     fn take_in(&self, longest_body: usize) -> Option<mpsc::Receiver<IntakeBatch>>;
 
-    /// Sends an envelope to the queue that a producer named. At most once; never to a queue of ours.
+    /// Sends an envelope to the queue that a producer named. At most once; never to a queue of ours. Counted where it
+    /// is dropped.
     fn answer(&self, to: &ReplyTo, envelope: Vec<u8>);
 
     /// Puts a refused submission where its operators find it. Whether the broker has it.

@@ -242,10 +242,10 @@ fn is_json(submitted: &Submitted) -> bool {
         && is(&submitted.content_encoding, &["", "identity", "utf-8", "utf8"])
 }
 
-/// Where the producer wants its answer: anywhere but at names of ours.
+/// Where the producer wants its answer. One that may not be sent is refused, and that refusal is not answered.
 fn reply_to(submitted: &Submitted) -> Result<Option<ReplyTo>, Refusal> {
     match &submitted.reply_to {
-        Some(queue) if queue.starts_with(public::OURS) => Err(Refusal::InvalidParameter("reply_to")),
+        Some(queue) if !public::takes_answers(queue) => Err(Refusal::InvalidParameter("reply_to")),
         Some(queue) => {
             Ok(Some(ReplyTo { queue: queue.clone(), correlation_id: submitted.correlation_id.clone() }))
         }

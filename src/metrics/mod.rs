@@ -93,7 +93,7 @@ pub struct IngestMetrics {
     pub backlog_full: Gauge,
 }
 
-/// Jobs.
+/// Jobs, and answers to producers.
 pub struct BrokerMetrics {
     /// Announcements of new rows, one per commit and partition.
     pub announced: Counter,
@@ -103,6 +103,8 @@ pub struct BrokerMetrics {
     pub published: Counter,
     /// Jobs that came back: unroutable, or unconfirmed when a connection ended.
     pub returned: Counter,
+    /// Answers that were dropped on this side.
+    pub answers_dropped: Counter,
     up: Gauge,
     blocked: Gauge,
 }
@@ -208,6 +210,7 @@ impl BrokerMetrics {
             merged: metrics::counter!(names::JOBS_MERGED),
             published: metrics::counter!(names::JOBS_PUBLISHED),
             returned: metrics::counter!(names::JOBS_RETURNED),
+            answers_dropped: metrics::counter!(names::ANSWERS_DROPPED),
             up: metrics::gauge!(names::BROKER_UP),
             blocked: metrics::gauge!(names::BROKER_BLOCKED),
         }

@@ -32,6 +32,7 @@ metrics! {
     describe_counter JOBS_MERGED = "jobs_merged_total", "Announcements merged into a job that was waiting";
     describe_counter JOBS_PUBLISHED = "jobs_published_total", "Jobs handed to the broker";
     describe_counter JOBS_RETURNED = "jobs_returned_total", "Jobs that came back, unroutable or unconfirmed; they are published again";
+    describe_counter ANSWERS_DROPPED = "answers_dropped_total", "Answers to producers that were dropped; outcomes stand in the log";
     describe_gauge BROKER_UP = "broker_up", "1 while the broker is connected";
     describe_gauge BROKER_BLOCKED = "broker_blocked", "1 while the broker is connected and takes no messages (memory or disk alarm)";
     describe_counter CALLS_BEGUN = "calls_begun_total", "Calls to Graph begun";

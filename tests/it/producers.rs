@@ -1,5 +1,9 @@
 //! Producers and listeners on RabbitMQ (contract 4): a real broker, a real database, plain AMQP.
 
+use std::collections::BTreeSet;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
@@ -251,6 +255,92 @@ async fn nothing_of_ours_is_ever_replied_to() {
     pipeline.stop().await;
 }
 
+/// In the form of direct reply-to: a process of Erlang on this node of the cluster, and a key.
+fn direct_reply_to(node: &str) -> String {
+    let node_length = u16::try_from(node.len()).expect("a short name").to_be_bytes();
+    let numbers = [0, 0, 7, 7, 0, 0, 0, 0, 0x60, 0, 0, 1];
+    let pid = [&[131, 88, 118][..], &node_length, node.as_bytes(), &numbers].concat();
+    format!("amq.rabbitmq.reply-to.{}.{}", BASE64.encode(pid), BASE64.encode(b"a key of 16 byte"))
+}
+
+/// The connections for `purpose`, when there are as many.
+async fn connections(pipeline: &Pipeline, purpose: &str, count: usize) -> BTreeSet<String> {
+    eventually(purpose, || async {
+        let open = pipeline.vhost().connections(purpose);
+        if open.len() == count { Ok(open) } else { Err(format!("{open:?}")) }
+    })
+    .await
+}
+
+/// RabbitMQ itself ends the connection that publishes to such an address.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_ends_the_connection_costs_no_other_producer_its_answers() {
+    let (pipeline, producer) = start(&[]).await;
+    let mut inbox = producer.reply_queue().await;
+    let to = inbox.queue.clone();
+    let properties =
+        |id: &str| producer.properties().with_reply_to(to.as_str().into()).with_correlation_id(id.into());
+    let mut others = Vec::new();
+    for (purpose, count) in [("publishing", 2), ("consuming", 2), ("intake", 1)] {
+        others.push((purpose, connections(&pipeline, purpose, count).await));
+    }
+    let garbage = format!("amq.rabbitmq.reply-to.{}.{}", BASE64.encode("garbage"), BASE64.encode("key"));
+    for (hostile, without_token) in [
+        // Refused, which ingest answers, also to whoever has no token; and sent, which the worker answers.
+        (BasicProperties::default().with_reply_to(direct_reply_to("reply@1").into()), true),
+        (producer.properties().with_reply_to(garbage.as_str().into()), false),
+    ] {
+        let answering = connections(&pipeline, "answering", 2).await;
+        producer.submit_text(pipeline.messenger, "eve", "hi", hostile).await;
+        if without_token {
+            assert_eq!(header(&producer.rejected().await.properties, "status_code"), "100");
+        }
+        eventually("the end of a connection that answered", || async {
+            let left = pipeline.vhost().connections("answering");
+            if left.is_superset(&answering) { Err(format!("{left:?}")) } else { Ok(()) }
+        })
+        .await;
+        producer.submit_text(pipeline.messenger, "", "hi", properties("refused")).await;
+        assert_eq!(next_answer(&mut inbox, "refused").await["status"], "No dest");
+        producer.rejected().await;
+        producer.submit_text(pipeline.messenger, "ann", "hi", properties("sent")).await;
+        assert_eq!(next_answer(&mut inbox, "sent").await["status"], "OK");
+    }
+    for (purpose, before) in others {
+        assert_eq!(pipeline.vhost().connections(purpose), before, "none for {purpose} was replaced");
+    }
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_of_direct_reply_to_that_no_broker_made_is_refused_and_not_answered() {
+    let (pipeline, producer) = start(&[]).await;
+    let before = connections(&pipeline, "answering", 2).await;
+    for reply_to in [
+        "amq.rabbitmq.reply-to.%%%.x",
+        "amq.rabbitmq.reply-to.",
+        "amq.rabbitmq.reply-to.g2c=",
+        "amq.rabbitmq.reply-to.g2c=.",
+        "amq.rabbitmq.reply-to.g2c=.a2V5.a2V5",
+    ] {
+        let properties = producer.properties().with_reply_to(reply_to.into());
+        producer.submit_text(pipeline.messenger, "eve", "hi", properties).await;
+        let rejected = producer.rejected().await;
+        assert_eq!(header(&rejected.properties, "status"), "Invalid parameter: reply_to", "{reply_to}");
+    }
+    let mut inbox = producer.direct_replies().await;
+    let properties = |id: &str| {
+        producer.properties().with_reply_to(inbox.queue.as_str().into()).with_correlation_id(id.into())
+    };
+    let (sent, refused) = (properties("sent"), properties("refused"));
+    producer.submit_text(pipeline.messenger, "ann", "hi", sent).await;
+    assert_eq!(next_answer(&mut inbox, "sent").await["status"], "OK");
+    producer.submit_text(pipeline.messenger, "", "hi", refused).await;
+    assert_eq!(next_answer(&mut inbox, "refused").await["status"], "No dest");
+    assert_eq!(pipeline.vhost().connections("answering"), before, "nothing was sent that ends it");
+    pipeline.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_outcome_is_not_told_before_it_is_settled() {
     let (pipeline, producer) = start(&[("graph.timeout", "1500ms")]).await;
@@ -332,6 +422,7 @@ async fn while_the_database_is_away_submissions_wait_in_order_and_none_is_lost()
     producer.submit_text(pipeline.messenger, "first", "0", producer.properties()).await;
     rows(&pipeline, 1).await;
     pipeline.database().refuse_connections().await;
+    producer.submit("messenger", &vec![b'x'; 1 << 20], producer.properties()).await;
     for n in 1..=50 {
         producer
             .submit_text(pipeline.messenger, &format!("r{n}"), &n.to_string(), producer.properties())
@@ -340,6 +431,7 @@ async fn while_the_database_is_away_submissions_wait_in_order_and_none_is_lost()
     // Not lost to the refusals meanwhile, either: those are for what will never be logged.
     pipeline.database().accept_connections().await;
     let rows = rows(&pipeline, 51).await;
+    assert_eq!(header(&producer.rejected().await.properties, "status_code"), "413");
     let texts: Vec<i32> = rows.iter().map(|row| row.mdata.parse().expect("a number")).collect();
     assert_eq!(texts, (0..=50).collect::<Vec<_>>());
     pipeline.stop().await;

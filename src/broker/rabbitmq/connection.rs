@@ -158,7 +158,7 @@ impl Link {
 /// What is done with a connection while there is one.
 #[async_trait]
 pub(super) trait Session: Send {
-    /// `publishing` or `consuming`: for logs and for RabbitMQ's list of connections.
+    /// Such as `publishing`: for logs and for RabbitMQ's list of connections.
     const PURPOSE: &'static str;
 
     /// Runs until the first failure, or until `stop` and what has to be done then.
@@ -167,8 +167,9 @@ pub(super) trait Session: Send {
     /// Whether there is a connection.
     fn connected(&self, connected: bool);
 
-    /// How long to wait at most before the next session, where the last one gives a reason to.
-    fn longest_delay(&self) -> Option<Duration> {
+    /// How long to wait at most before the next connection, where the session before gives a reason to. Asked after
+    /// each attempt, so that one that found no broker waits its full time.
+    fn longest_delay(&mut self) -> Option<Duration> {
         None
     }
 }

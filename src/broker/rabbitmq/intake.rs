@@ -10,24 +10,24 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::{FutureExt, StreamExt};
-use lapin::message::Delivery;
+use futures::StreamExt;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Consumer, Event};
+use lapin::types::FieldTable;
+use lapin::{Channel, Event};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::super::intake::{IntakeBatch, Submitted, TokenHeader};
+use super::super::intake::IntakeBatch;
 use super::super::public;
 use super::connection::{Link, Session, SessionError};
+use super::submissions::{Read, read_on};
 use super::topology;
 
 /// Submissions delivered and not acknowledged; also how many make a batch at most.
 const PREFETCH: u16 = 500;
-/// Texts that arrive meanwhile wait in the queue.
+/// What arrives meanwhile, as many as the broker delivers, makes the next batches.
 const BATCH_BYTES: usize = 8 << 20;
 const SETUP_TIMEOUT: Duration = Duration::from_secs(15);
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,7 +56,6 @@ impl Session for Intake {
     const PURPOSE: &'static str = "intake";
 
     async fn run(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), SessionError> {
-        self.consumed = false;
         self.careful = self.careful.max(1);
         // Cancelled with the session: its unsettled batches are delivered again.
         let gone = CancellationToken::new();
@@ -82,8 +81,8 @@ impl Session for Intake {
 
     fn connected(&self, _connected: bool) {}
 
-    fn longest_delay(&self) -> Option<Duration> {
-        self.consumed.then_some(SOON)
+    fn longest_delay(&mut self) -> Option<Duration> {
+        std::mem::take(&mut self.consumed).then_some(SOON)
     }
 }
 
@@ -104,8 +103,15 @@ impl Intake {
                 .await
                 .map_err(|_| SessionError::Timeout("the intake queue"))??;
             self.consumed = true;
-            let batches = Batches { channel: channel.clone(), consumer, gone };
-            match self.hand_over(batches, usize::from(at_a_time)).await {
+            let at_a_time = usize::from(at_a_time);
+            let (read, submissions) = mpsc::channel(at_a_time);
+            let reading = read_on(consumer, self.longest_body, read);
+            let batches = Batches { channel: channel.clone(), submissions, gone };
+            let ended = tokio::select! {
+                ended = self.hand_over(batches, at_a_time) => ended,
+                never = reading => match never {},
+            };
+            match ended {
                 Ok(GoOn::WithMore) => close(&channel).await?,
                 Ok(GoOn::NoMore) => return Ok(()),
                 Err(error) => {
@@ -120,7 +126,7 @@ impl Intake {
     async fn hand_over(&mut self, mut batches: Batches<'_>, most: usize) -> Result<GoOn, SessionError> {
         loop {
             let (batch, last, settled) = tokio::select! {
-                batch = batches.next(most, self.longest_body) => batch?,
+                batch = batches.next(most) => batch?,
                 () = self.batches.closed() => return Ok(GoOn::NoMore),
             };
             let taken = batch.submitted.len();
@@ -159,88 +165,27 @@ async fn close(channel: &Channel) -> Result<(), SessionError> {
 
 struct Batches<'s> {
     channel: Channel,
-    consumer: Consumer,
+    submissions: mpsc::Receiver<Read>,
     gone: &'s CancellationToken,
 }
 
 impl Batches<'_> {
     /// What is there, at least one and at most `most`, with the delivery tag of the last.
-    async fn next(
-        &mut self,
-        most: usize,
-        longest_body: usize,
-    ) -> Result<(IntakeBatch, u64, oneshot::Receiver<()>), SessionError> {
+    async fn next(&mut self, most: usize) -> Result<(IntakeBatch, u64, oneshot::Receiver<()>), SessionError> {
         let ended = || SessionError::ConsumerEnded(public::SUBMIT.to_owned());
-        let delivery = self.consumer.next().await.ok_or_else(ended)??;
-        let mut last = delivery.delivery_tag;
-        let mut submitted = vec![read(delivery, longest_body)];
-        let mut bytes = submitted[0].body.len();
+        let (mut last, first) = self.submissions.recv().await.ok_or_else(ended)??;
+        let mut bytes = first.body.len();
+        let mut submitted = vec![first];
         while submitted.len() < most
             && bytes < BATCH_BYTES
-            && let Some(delivery) = self.consumer.next().now_or_never()
+            && let Ok(read) = self.submissions.try_recv()
         {
-            let delivery = delivery.ok_or_else(ended)??;
-            last = delivery.delivery_tag;
-            let submission = read(delivery, longest_body);
+            let (tag, submission) = read?;
+            last = tag;
             bytes += submission.body.len();
             submitted.push(submission);
         }
         let (settled, is_settled) = oneshot::channel();
         Ok((IntakeBatch::new(submitted, self.gone.clone(), settled), last, is_settled))
-    }
-}
-
-fn read(delivery: Delivery, longest_body: usize) -> Submitted {
-    let Delivery { routing_key, redelivered, properties, data, .. } = delivery;
-    let header = |name: &str| properties.headers().as_ref().and_then(|headers| headers.inner().get(name));
-    let text = |text: &Option<lapin::types::ShortString>| {
-        text.as_ref().map(|text| text.as_str().to_owned()).filter(|text| !text.is_empty())
-    };
-    Submitted {
-        routing_key: routing_key.as_str().to_owned(),
-        body_bytes: data.len(),
-        content_type: text(properties.content_type()),
-        content_encoding: text(properties.content_encoding()),
-        message_id: text(properties.message_id()),
-        correlation_id: text(properties.correlation_id()),
-        reply_to: text(properties.reply_to()),
-        user_id: text(properties.user_id()),
-        tsid: token(header("tsid")),
-        version: version(header("v")),
-        redelivered,
-        // Not kept, so that the longest submissions cannot fill the memory while others wait for the database.
-        body: if data.len() > longest_body { Vec::new() } else { data },
-    }
-}
-
-fn token(header: Option<&AMQPValue>) -> TokenHeader {
-    let bytes = match header {
-        None | Some(AMQPValue::Void) => return TokenHeader::Absent,
-        Some(AMQPValue::LongString(text)) => text.as_bytes(),
-        Some(AMQPValue::ShortString(text)) => text.as_str().as_bytes(),
-        Some(AMQPValue::ByteArray(bytes)) => bytes.as_slice(),
-        Some(_) => return TokenHeader::WrongType,
-    };
-    match str::from_utf8(bytes) {
-        Ok(text) if text.trim().is_empty() => TokenHeader::Absent,
-        Ok(text) => TokenHeader::Text(text.into()),
-        Err(_) => TokenHeader::WrongType,
-    }
-}
-
-fn version(header: Option<&AMQPValue>) -> i64 {
-    match header {
-        None | Some(AMQPValue::Void) => 1,
-        Some(AMQPValue::ShortShortInt(v)) => i64::from(*v),
-        Some(AMQPValue::ShortShortUInt(v)) => i64::from(*v),
-        Some(AMQPValue::ShortInt(v)) => i64::from(*v),
-        Some(AMQPValue::ShortUInt(v)) => i64::from(*v),
-        Some(AMQPValue::LongInt(v)) => i64::from(*v),
-        Some(AMQPValue::LongUInt(v)) => i64::from(*v),
-        Some(AMQPValue::LongLongInt(v)) => *v,
-        Some(AMQPValue::LongString(text)) => {
-            str::from_utf8(text.as_bytes()).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
-        }
-        Some(_) => 0,
     }
 }

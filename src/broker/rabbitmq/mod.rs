@@ -1,11 +1,13 @@
 //! The queue over RabbitMQ.
 //!
-//! Two connections, each with a supervisor of its own: `publisher` (a connection that the broker has blocked
-//! carries nothing, not even acknowledgements) and `consumer`; where submissions are taken in, a third, `intake`.
-//! `outbox` and `outgoing` hold what is to be published, `topology` knows what stands on the server, `connection`
-//! connects and reconnects, `acks` and `replies` serve the consumer. The only module that knows lapin.
+//! Three connections, each with a supervisor of its own: `publisher` (a connection that the broker has blocked
+//! carries nothing, not even acknowledgements), `consumer`, and `answers` to producers; where submissions are taken in,
+//! a fourth, `intake`. `outbox` and `outgoing` hold what is to be published, `topology` knows what stands on the server,
+//! `connection` connects and reconnects, `acks` and `replies` serve the consumer, `submissions` the intake. The only
+//! module that knows lapin.
 
 mod acks;
+mod answers;
 mod connection;
 mod consumer;
 mod intake;
@@ -14,6 +16,7 @@ mod outgoing;
 mod publisher;
 pub mod reach;
 mod replies;
+mod submissions;
 mod topology;
 
 use std::collections::BTreeSet;
@@ -30,6 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Arrivals, Broker, BrokerError, BrokerState, IntakeBatch, JobDelivery, REPLIES_HELD, Rejected};
 use crate::message::{JOB_VERSION, Job, Partition, Reply, ReplyTo};
+use answers::{Answers, Dropped};
 use connection::{Endpoint, supervise};
 use consumer::JobConsumer;
 use intake::Intake;
@@ -40,6 +44,8 @@ use replies::ReplyListener;
 
 /// Jobs read from the broker that wait for the dispatcher.
 const JOBS_HELD: usize = 64;
+/// Answers to producers that wait to be published; more are dropped.
+const ANSWERS_HELD: usize = 4096;
 /// Events that wait to be published; more are dropped.
 const EVENTS_HELD: usize = 10_000;
 /// Refused submissions that wait to be published; more wait for a place.
@@ -49,13 +55,15 @@ const REJECTED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the connections may take to close after what was pending is published.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// RabbitMQ. Dropping it stops both connections without publishing what is pending; see [`Broker::close`].
+/// RabbitMQ. Dropping it stops its connections without publishing what is pending; see [`Broker::close`].
 pub struct RabbitBroker {
     address: String,
     outbox: Arc<Outbox>,
     wanted: watch::Sender<BTreeSet<Partition>>,
     own_replies: mpsc::Sender<Reply>,
     other_replies: mpsc::Sender<Outgoing>,
+    answers: mpsc::Sender<Outgoing>,
+    dropped_answers: Arc<Dropped>,
     events: mpsc::Sender<Outgoing>,
     rejected: mpsc::Sender<Outgoing>,
     endpoint: Endpoint,
@@ -72,6 +80,7 @@ impl RabbitBroker {
         let (jobs_out, jobs) = mpsc::channel::<JobDelivery>(JOBS_HELD);
         let (own_replies, replies) = mpsc::channel(REPLIES_HELD);
         let (other_replies, outgoing_replies) = mpsc::channel(REPLIES_HELD);
+        let (answers, outgoing_answers) = mpsc::channel(ANSWERS_HELD);
         let (events, outgoing_events) = mpsc::channel(EVENTS_HELD);
         let (rejected, outgoing_rejected) = mpsc::channel(REJECTED_HELD);
         let (wanted, wanted_now) = watch::channel(BTreeSet::new());
@@ -81,6 +90,8 @@ impl RabbitBroker {
             wanted,
             own_replies: own_replies.clone(),
             other_replies,
+            answers,
+            dropped_answers: Arc::default(),
             events,
             rejected,
             endpoint: endpoint.clone(),
@@ -96,6 +107,7 @@ impl RabbitBroker {
             rejected: outgoing_rejected,
             health: broker.health.clone(),
         };
+        let answers = Answers::new(outgoing_answers, broker.dropped_answers.clone());
         let consumer = JobConsumer {
             wanted: wanted_now,
             jobs: jobs_out,
@@ -104,6 +116,7 @@ impl RabbitBroker {
         };
         let connections = &broker.connections;
         connections.spawn(supervise(endpoint.clone(), publisher, broker.stop_publishing.clone()));
+        connections.spawn(supervise(endpoint.clone(), answers, broker.stop_publishing.clone()));
         connections.spawn(supervise(endpoint, consumer, broker.stop_consuming.clone()));
         connections.close();
         Ok((broker, Arrivals { jobs, replies }))
@@ -145,10 +158,11 @@ impl Broker for RabbitBroker {
     }
 
     fn answer(&self, to: &ReplyTo, envelope: Vec<u8>) {
-        let taken = Outgoing::answer(to, envelope)
-            .is_some_and(|outgoing| self.other_replies.try_send(outgoing).is_ok());
+        let taken =
+            Outgoing::answer(to, envelope).is_some_and(|outgoing| self.answers.try_send(outgoing).is_ok());
         if !taken {
-            tracing::debug!(queue = to.queue, "an answer to a producer was dropped; it stands in the log");
+            tracing::debug!(queue = to.queue, "an answer to a producer was dropped");
+            self.dropped_answers.add(1);
         }
     }
 
@@ -192,7 +206,7 @@ impl Drop for RabbitBroker {
     }
 }
 
-/// How the two connections are, for [`Broker::state`].
+/// How the connections of jobs are, for [`Broker::state`]: without the others answers and submissions wait.
 #[derive(Default)]
 struct Health {
     publishing: AtomicBool,
@@ -247,6 +261,28 @@ fn read_job(body: &[u8]) -> Result<Job, UnreadableJob> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::METRICS;
+
+    fn dropped_answers() -> u64 {
+        let text = METRICS.render();
+        let shown = text.lines().find_map(|line| line.strip_prefix("meta_dispatch_answers_dropped_total "));
+        shown.expect("it is shown").parse().expect("a number")
+    }
+
+    #[tokio::test]
+    async fn answers_that_find_no_place_while_the_broker_is_away_are_counted() {
+        let nobody = SecretString::from("amqp://127.0.0.1:1/%2f");
+        let (broker, _arrivals) = RabbitBroker::open(&nobody).unwrap();
+        let to = |queue: &str| ReplyTo { queue: queue.into(), correlation_id: None };
+        let before = dropped_answers();
+        for _ in 0..ANSWERS_HELD {
+            broker.answer(&to("answers"), b"{}".to_vec());
+        }
+        assert_eq!(dropped_answers(), before, "they wait");
+        broker.answer(&to("answers"), b"{}".to_vec());
+        broker.answer(&to("amq.rabbitmq.reply-to.%%%.x"), b"{}".to_vec());
+        assert_eq!(dropped_answers(), before + 2);
+    }
 
     #[test]
     fn a_job_of_another_version_is_told_from_one_that_cannot_be_read() {

@@ -38,7 +38,7 @@ impl Outgoing {
 
     /// An answer to a producer. `None` if it named no queue that can be replied to.
     pub(super) fn answer(to: &ReplyTo, body: Vec<u8>) -> Option<Outgoing> {
-        if to.queue.starts_with(public::OURS) {
+        if !public::takes_answers(&to.queue) {
             return None;
         }
         let mut properties = json(PERSISTENT);
@@ -117,10 +117,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reply_is_never_sent_to_a_name_of_ours() {
+    fn an_answer_is_never_sent_to_a_name_of_ours_or_to_an_address_that_no_broker_made() {
         let to = |queue: &str| ReplyTo { queue: queue.into(), correlation_id: Some("7".into()) };
         assert!(Outgoing::answer(&to("cdls.submit"), Vec::new()).is_none());
         assert!(Outgoing::answer(&to("cdls.work.07"), Vec::new()).is_none());
+        assert!(Outgoing::answer(&to("amq.rabbitmq.reply-to.%%%.x"), Vec::new()).is_none());
         assert!(Outgoing::answer(&to("answers"), Vec::new()).is_some());
         assert!(Outgoing::answer(&to(&"x".repeat(300)), Vec::new()).is_none());
     }

@@ -40,10 +40,10 @@ const ROWS_WAITED_FOR: u32 = 10;
 const SAVED_UP: Duration = Duration::from_millis(16);
 const PERSISTENT: u8 = 2;
 
-/// Publishes what is in the outbox, and what goes to other processes, producers and listeners.
+/// Publishes what is in the outbox, and what goes to other processes and listeners.
 pub(super) struct Publisher {
     pub(super) outbox: Arc<Outbox>,
-    /// To processes and producers.
+    /// To other processes.
     pub(super) replies: mpsc::Receiver<Outgoing>,
     pub(super) events: mpsc::Receiver<Outgoing>,
     /// Refused submissions, each confirmed.

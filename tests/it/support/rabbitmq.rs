@@ -4,6 +4,7 @@
 //! by commas. A test leases one for itself and waits while all are taken; with none prepared, tests take turns on
 //! the one in the URL. File locks hold across processes and end with theirs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -63,6 +64,17 @@ impl Vhost {
         self.control(&["clear_policy", name]);
     }
 
+    /// The server's names for the connections that processes of ours hold here for `purpose`, in no order.
+    pub fn connections(&self, purpose: &str) -> BTreeSet<String> {
+        let client = format!("meta-dispatch {purpose}");
+        control(&["list_connections", "vhost", "pid", "client_properties"])
+            .lines()
+            .filter(|line| line.contains(&client))
+            .filter_map(|line| line.strip_prefix(&self.name())?.strip_prefix('\t')?.split('\t').next())
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// A further user, with these permissions on this virtual host and none elsewhere.
     pub fn user(&self, permissions: &Permissions) -> User {
         let name = format!("test-{}", uuid::Uuid::now_v7().simple());
@@ -82,8 +94,11 @@ impl Vhost {
     }
 
     fn control(&self, arguments: &[&str]) {
-        let vhost = self.url.path().trim_start_matches('/').replace("%2f", "/");
-        control(&[&["-p", &vhost], arguments].concat());
+        control(&[&["-p", &self.name()], arguments].concat());
+    }
+
+    fn name(&self) -> String {
+        self.url.path().trim_start_matches('/').replace("%2f", "/")
     }
 
     /// Takes away everything of ours that stands on this virtual host.
@@ -182,11 +197,13 @@ impl Drop for User {
     }
 }
 
-fn control(arguments: &[&str]) {
+/// What rabbitmqctl says.
+fn control(arguments: &[&str]) -> String {
     let program = variable("TEST_RABBITMQCTL").expect("TEST_RABBITMQCTL is not set: run tests/run");
     let done = std::process::Command::new(program).arg("--quiet").args(arguments).output();
     let done = done.expect("rabbitmqctl runs");
     assert!(done.status.success(), "{}: {}", arguments[0], String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).expect("rabbitmqctl writes UTF-8")
 }
 
 fn candidates() -> Vec<Url> {
