@@ -81,7 +81,11 @@ impl LeaseKeeper {
 
     async fn keep(&self) -> Result<(), StoreError> {
         let asked = Instant::now();
-        let report = self.store.renew_leases(&self.worker, self.lease).await?;
+        // In time for another connection, if this one's server has vanished.
+        let renewing =
+            tokio::time::timeout(self.lease / 2, self.store.renew_leases(&self.worker, self.lease));
+        let report =
+            renewing.await.map_err(|_| StoreError::Unavailable("no answer within half a lease".into()))??;
         self.send_until.set(asked + self.lease - self.margin());
 
         let held: BTreeSet<Partition> = report.held.iter().map(|lease| lease.partition).collect();
