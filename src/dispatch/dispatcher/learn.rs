@@ -209,3 +209,68 @@ impl Dispatcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+    use crate::dispatch::DispatchOptions;
+    use crate::dispatch::dispatcher::Channels;
+    use crate::dispatch::lease::SendUntil;
+    use crate::dispatch::recorder::Progress;
+    use crate::dispatch::send::SendContext;
+    use crate::graph::GraphClient;
+    use crate::message::{BreakerState, Job};
+    use crate::settings::Settings;
+
+    const LINE: LineId = LineId(1);
+
+    fn dispatcher(jobs: mpsc::Receiver<JobDelivery>, requests: mpsc::UnboundedSender<Request>) -> Dispatcher {
+        // Fails only if a test of this process has done it already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let settings = Settings::load(None).expect("defaults are right");
+        let options = DispatchOptions::of(&settings);
+        let send_until = SendUntil::default();
+        let context = SendContext {
+            graph: GraphClient::new(&settings.graph).expect("defaults are right"),
+            policy: options.retry.clone(),
+            send_until: send_until.clone(),
+        };
+        let channels = Channels {
+            inbox: mpsc::unbounded_channel().1,
+            jobs,
+            entries: mpsc::unbounded_channel().0,
+            requests,
+            orders: mpsc::unbounded_channel().0,
+        };
+        let breaker = watch::Sender::new(BreakerState::Closed);
+        Dispatcher::new("w".into(), context, options, channels, Progress::default(), send_until, breaker)
+    }
+
+    #[tokio::test]
+    async fn what_is_announced_in_a_partition_is_read_only_after_its_first_scan() {
+        let (_jobs, jobs) = mpsc::channel(1);
+        let (requests, mut asked) = mpsc::unbounded_channel();
+        let mut dispatcher = dispatcher(jobs, requests);
+        let partition = LINE.partition();
+        let announce = |dispatcher: &mut Dispatcher, id| {
+            let lines = vec![JobLine(LINE, Lane::High, MessageId(id), MessageId(id), 1)];
+            dispatcher.take_jobs(JobDelivery::new(partition, Job { lines, ..Job::empty() }, || {}));
+        };
+        let mut is_read = || {
+            std::iter::from_fn(|| asked.try_recv().ok()).any(|request| matches!(request, Request::Range(_)))
+        };
+
+        dispatcher.handle(Event::Gained { partitions: vec![partition], held: Vec::new() });
+        announce(&mut dispatcher, 7);
+        dispatcher.handle(Event::Promoted(vec![(LINE, Lane::High, MessageId(8))]));
+        assert!(!is_read(), "older rows may wait");
+        dispatcher.handle(Event::Ready { scanned: Vec::new(), flows: Vec::new() });
+        announce(&mut dispatcher, 9);
+        assert!(!is_read(), "a scan of other partitions");
+        dispatcher.handle(Event::Ready { scanned: vec![partition], flows: Vec::new() });
+        announce(&mut dispatcher, 10);
+        assert!(is_read());
+    }
+}
