@@ -94,7 +94,8 @@ impl Progress {
 }
 
 /// When the last waiting row can be on its way at the earliest: each line sends text and media at its limits, from the
-/// end of its pause on, and from the time for which its newest row is scheduled. `None` where nothing waits, or a line cannot send until somebody acts.
+/// end of its pause on, and from the time for which its newest row is scheduled. `None` where nothing waits, or a line
+/// cannot send until somebody acts.
 pub fn eta(
     counted: &[CampaignCount],
     lines: &[LineRecord],

@@ -47,17 +47,19 @@ pub async fn accept(pool: &Pool, messages: &[NewMessage]) -> Result<Vec<Inserted
         });
         return Ok(verdicts);
     }
-    match (pool.wait_for(committed(&mut lent)).await, stamp) {
-        (Ok(()), _) => lent.give_back(),
-        // Whatever was found out without writing was committed before.
-        (Err(_), None) => {}
-        (Err(error), Some(stamp)) => match commit_took_place(pool, &stamp).await {
-            Some(true) => {}
-            Some(false) => return Err(error),
-            None => return Err(StoreError::CommitUnknown(error.to_string())),
-        },
+    let Err(error) = pool.wait_for(committed(&mut lent)).await else {
+        lent.give_back();
+        return Ok(verdicts);
+    };
+    // The pool may have no other connection to ask on.
+    drop(lent);
+    // Whatever was found out without writing was committed before.
+    let Some(stamp) = stamp else { return Ok(verdicts) };
+    match commit_took_place(pool, &stamp).await {
+        Some(true) => Ok(verdicts),
+        Some(false) => Err(error),
+        None => Err(StoreError::CommitUnknown(error.to_string())),
     }
-    Ok(verdicts)
 }
 
 /// The transaction, but for its commit: what became of each message, and how to know the transaction again if rows were
