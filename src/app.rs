@@ -11,7 +11,6 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
@@ -26,8 +25,16 @@ use crate::server;
 use crate::settings::Settings;
 use crate::store::{self, SchemaState, SharedStore};
 
-/// How often the log's room for further ids is looked after.
-const ROOM_EVERY: Duration = Duration::from_secs(300);
+/// How often the log's room for further ids is looked after, and how soon again where none could be made: at full speed a
+/// range is used up within minutes.
+const ROOM_EVERY: Duration = Duration::from_secs(10);
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
+
+/// Counters of campaigns that are older than this are folded into totals, so many at once, and how often. Younger ones say
+/// how fast a campaign goes.
+const FOLD_AGE: Duration = Duration::from_secs(120);
+const FOLD_AT_ONCE: u32 = 5_000;
+const FOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// How long each part that has nothing to finish any more may take to close.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -160,6 +167,11 @@ impl App {
             room.await;
             "room"
         });
+        let counts = fold_counts(store.clone(), ended.clone());
+        tasks.spawn(async move {
+            counts.await;
+            "counts"
+        });
         tracing::info!(role = role.name(), http = ?http, %admin, "started");
         Ok(App {
             http,
@@ -264,17 +276,44 @@ async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("setting {key}: cannot listen on {address}"))
 }
 
-/// Makes room for the ids to come, now and every few minutes.
+/// Makes room for the ids to come, now and every few seconds.
 async fn keep_room(store: SharedStore, ended: CancellationToken) {
-    let mut tick = tokio::time::interval(ROOM_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = ended.cancelled() => return,
+        let pause = match store.ensure_room().await {
+            Ok(_) => ROOM_EVERY,
+            Err(error) => {
+                tracing::warn!(%error, "no room could be made for further rows: it is tried again; `migrate` makes it too");
+                ROOM_AGAIN
+            }
+        };
+        if !rests(pause, &ended).await {
+            return;
         }
-        if let Err(error) = store.ensure_room().await {
-            tracing::warn!(%error, "no room could be made for further rows; `migrate` makes it too");
+    }
+}
+
+/// Folds the counters of campaigns, at once again while there are many.
+async fn fold_counts(store: SharedStore, ended: CancellationToken) {
+    loop {
+        let pause = match store.fold_counts(FOLD_AGE, FOLD_AT_ONCE).await {
+            Ok(rows) if rows >= u64::from(FOLD_AT_ONCE) => Duration::ZERO,
+            Ok(_) => FOLD_EVERY,
+            Err(error) => {
+                tracing::debug!(%error, "counters of campaigns cannot be folded: they are summed row by row");
+                FOLD_EVERY
+            }
+        };
+        if !rests(pause, &ended).await {
+            return;
         }
+    }
+}
+
+/// Waits; `false` if the process ends meanwhile.
+async fn rests(pause: Duration, ended: &CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        () = ended.cancelled() => false,
+        () = tokio::time::sleep(pause) => true,
     }
 }

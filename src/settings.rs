@@ -115,6 +115,8 @@ pub struct IngestSettings {
 #[serde(deny_unknown_fields)]
 pub struct DispatchSettings {
     pub concurrency: usize,
+    /// Of messages in hand.
+    pub memory: bytesize::ByteSize,
     #[serde(with = "duration")]
     pub lease: Duration,
     pub on_ambiguous: OnAmbiguous,

@@ -31,18 +31,23 @@ const SKIPPED: usize = 50;
 /// are UNKNOWN, one is CANCELLED. Half carry a `msg_id` and a campaign of a million rows; one recipient has one row in
 /// a hundred, the others about fifty each.
 const ROWS: &str = "
-    insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, msg_id, cp_id, priority, status, status_code, message_id,
-                      error_kind, attempts, expires_at, created_at, sent_at, done_at)
-    select case when n % 10 < 8 then 1 else 2 end, 1 + n % 8 + case when n % 10 < 8 then 0 else 8 end, 'messenger',
-           case when n % 100 = 7 then 'often' else 'r' || hashint8(n) % 200000 end, 'text',
-           'Our winter sale begins on Monday. Reply STOP to hear no more from us.',
-           case when n % 2 = 0 then 'order-' || n end, case when n % 2 = 0 then 'campaign-' || n / 2000000 end, 'bulk',
-           s.status, case s.status when 'OK' then 200 when 'ERROR' then 400 else 0 end,
-           case s.status when 'OK' then 'm_' || n end, case s.status when 'ERROR' then 'refused' end, 1,
-           now() + interval '1 day', now() - interval '1 hour', now(), now()
-    from generate_series($1, $2) as n
-    cross join lateral (select case when n % 1000 < 20 then 'ERROR' when n % 1000 < 22 then 'UNKNOWN'
-                                    when n % 1000 = 22 then 'CANCELLED' else 'OK' end as status) as s";
+    with logged as (
+        insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, msg_id, cp_id, priority, status, status_code, message_id,
+                          error_kind, attempts, expires_at, created_at, sent_at, done_at)
+        select case when n % 10 < 8 then 1 else 2 end, 1 + n % 8 + case when n % 10 < 8 then 0 else 8 end, 'messenger',
+               case when n % 100 = 7 then 'often' else 'r' || hashint8(n) % 200000 end, 'text',
+               'Our winter sale begins on Monday. Reply STOP to hear no more from us.',
+               case when n % 2 = 0 then 'order-' || n end, case when n % 2 = 0 then 'campaign-' || n / 2000000 end, 'bulk',
+               s.status, case s.status when 'OK' then 200 when 'ERROR' then 400 else 0 end,
+               case s.status when 'OK' then 'm_' || n end, case s.status when 'ERROR' then 'refused' end, 1,
+               now() + interval '1 day', now() - interval '1 hour', now(), now()
+        from generate_series($1, $2) as n
+        cross join lateral (select case when n % 1000 < 20 then 'ERROR' when n % 1000 < 22 then 'UNKNOWN'
+                                        when n % 1000 = 22 then 'CANCELLED' else 'OK' end as status) as s
+        returning cdls_id, cdcs_id, v8l_id, cp_id, dest, status)
+    insert into cdls_open (cdls_id, kind, partition_no, cdcs_id, v8l_id, priority, media, campaign, dest)
+    select cdls_id, 'unknown', v8l_id % 64, cdcs_id, v8l_id, 'bulk', false, coalesce(cp_id, ''), dest
+    from logged where status = 'UNKNOWN'";
 
 const FILTERS: [(&str, &str); 13] = [
     ("all", ""),
@@ -202,7 +207,8 @@ async fn sending(system: &mut System, calls: u64) -> anyhow::Result<()> {
 }
 
 async fn waiting(system: &System) -> anyhow::Result<i64> {
-    let count = "select count(*) from cdls where status in ('PENDING', 'RETRY') and next_at is null";
+    let count = "select count(*) from (select unnest(ids) as cdls_id from work) as w join cdls using (cdls_id) \
+                 where status in ('PENDING', 'RETRY')";
     Ok(sqlx::query_scalar(count).fetch_one(&system.database).await?)
 }
 

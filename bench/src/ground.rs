@@ -1,15 +1,18 @@
 //! What a run stands on: servers, and a database and a virtual host of its own.
 
+#![allow(clippy::print_stderr)]
+
 use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::Context;
-use sqlx::{Connection, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::process::Command;
 
-use crate::RunArguments;
 use crate::measure::System;
 use crate::process::{self, Running};
+use crate::{RunArguments, database};
 
 /// Where the processes of a run find each other.
 pub struct Ground {
@@ -19,11 +22,20 @@ pub struct Ground {
     pub servers: Vec<(&'static str, i32)>,
     /// Run on the database when its tables stand.
     pub sql: Option<String>,
+    pub statements: Statements,
+}
+
+/// Whether PostgreSQL counts the statements of a run. Only the scenarios that ask for it pay for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statements {
+    Counted,
+    Uncounted,
 }
 
 /// Makes a database and a virtual host, runs, and drops both.
 pub async fn on_ground<Figures>(
     arguments: &RunArguments,
+    statements: Statements,
     run: impl AsyncFnOnce(&Ground) -> anyhow::Result<(System, Figures)>,
 ) -> anyhow::Result<Figures> {
     let name = format!("bench_{}_{}", std::process::id(), time::OffsetDateTime::now_utc().unix_timestamp());
@@ -34,6 +46,9 @@ pub async fn on_ground<Figures>(
 
     let mut database_url = reqwest::Url::parse(&arguments.database_url)?;
     database_url.set_path(&name);
+    if let Err(error) = database::prepare(database_url.as_str(), &name, statements).await {
+        eprintln!("PostgreSQL's own counters cannot be read: {error:#}");
+    }
     let mut amqp_url = reqwest::Url::parse(&arguments.amqp_url)?;
     amqp_url.set_path(&name);
     let ground = Ground {
@@ -45,6 +60,7 @@ pub async fn on_ground<Figures>(
         database_url: database_url.into(),
         amqp_url: amqp_url.into(),
         sql: arguments.sql.clone(),
+        statements,
     };
     let outcome = match run(&ground).await {
         Ok((system, figures)) => system.stop().await.map(|()| figures),
@@ -68,12 +84,23 @@ async fn rabbitmqctl(arguments: &RunArguments, command: &[&str]) -> anyhow::Resu
 }
 
 impl Ground {
-    pub async fn start_graph(&self, latency: u64) -> anyhow::Result<(Running, String)> {
-        let address = process::free_address()?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["graph", "--listen", &address, "--latency", &latency.to_string()]);
-        let mut graph = Running::start("graph", &mut command)?;
-        process::listens(&address, &mut graph).await?;
-        Ok((graph, address))
+    /// The benchmark's own connections; their statements are not counted.
+    pub async fn connect(&self) -> anyhow::Result<PgPool> {
+        let options: PgConnectOptions = self.database_url.parse()?;
+        let options = match self.statements {
+            Statements::Counted => options.options([("pg_stat_statements.track", "none")]),
+            Statements::Uncounted => options,
+        };
+        Ok(PgPool::connect_with(options).await?)
     }
+}
+
+/// The stand-in for Graph, and its address.
+pub async fn start_graph(latency: u64) -> anyhow::Result<(Running, String)> {
+    let address = process::free_address()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["graph", "--listen", &address, "--latency", &latency.to_string()]);
+    let mut graph = Running::start("graph", &mut command)?;
+    process::listens(&address, &mut graph).await?;
+    Ok((graph, address))
 }

@@ -1,5 +1,6 @@
 //! The load generator: as many connections as asked for, each with one request in flight, until the count is
-//! reached; every message to a recipient of its own. Prints one JSON object. Batches are sent by `batch`.
+//! reached; every message to a recipient of its own, whose name ends with the time of its request, for the stand-in to
+//! compare with its own clock. Prints one JSON object. Batches are sent by `batch`.
 
 mod batch;
 
@@ -45,6 +46,9 @@ pub struct LoadArguments {
     /// What recipients begin with
     #[arg(long)]
     pub prefix: String,
+    /// Campaign of every message of a batch, and of every second single message (product)
+    #[arg(long)]
+    pub campaign: Option<String>,
     /// Lines that are written to in turn: the first, and how many (product)
     #[arg(long, default_value_t = 1)]
     pub first_line: u64,
@@ -153,6 +157,12 @@ async fn connection(
     }
 }
 
+/// Microseconds since the epoch.
+pub fn now_micros() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default().as_micros() as u64
+}
+
 /// The text of a message.
 pub fn text(number: u64) -> String {
     format!(
@@ -167,17 +177,25 @@ impl LoadArguments {
         self.first_line + number % self.lines
     }
 
+    /// The recipient of a message that is sent now.
+    pub fn recipient(&self, number: u64) -> String {
+        format!("{}{number}-{}", self.prefix, now_micros())
+    }
+
     fn request(&self, number: u64) -> String {
-        let (prefix, tsid) = (&self.prefix, &self.tsid);
-        let text = text(number);
+        let (recipient, text) = (self.recipient(number), text(number));
         let body = match self.shape {
             Shape::Product => {
-                let line = self.line(number);
+                let (tsid, line) = (&self.tsid, self.line(number));
+                let campaign = match &self.campaign {
+                    Some(campaign) if number.is_multiple_of(2) => format!(r#","cp_id":"{campaign}""#),
+                    _ => String::new(),
+                };
                 format!(
-                    r#"{{"tsid":"{tsid}","app_id":{line},"dest":"{prefix}{number}","mtype":"text","mdata":"{text}"}}"#
+                    r#"{{"tsid":"{tsid}","app_id":{line},"dest":"{recipient}","mtype":"text","mdata":"{text}"{campaign}}}"#
                 )
             }
-            Shape::Peer => format!(r#"{{"recipient_id":"{prefix}{number}","text":"{text}"}}"#),
+            Shape::Peer => format!(r#"{{"recipient_id":"{recipient}","text":"{text}"}}"#),
         };
         format!(
             "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",

@@ -3,10 +3,13 @@
 //!
 //! `bench/run` starts it with servers of its own. It measures, and judges nothing.
 
+mod database;
+mod dump;
 mod enquiry;
 mod graph;
 mod ground;
 mod http;
+mod idle;
 mod load;
 mod measure;
 mod peers;
@@ -65,6 +68,9 @@ pub struct RunArguments {
     /// How often each scenario is run; the tables show the median run
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+    /// Messages of the scenario dump: 1,500,000 for the long form
+    #[arg(long, default_value_t = 200_000)]
+    messages: u64,
     /// Fewer messages by this factor, to try the benchmark itself
     #[arg(long, default_value_t = 1)]
     divide: u64,
@@ -74,6 +80,13 @@ pub struct RunArguments {
     /// Write each run as a line of JSON to this file
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+impl RunArguments {
+    /// The folder of the peers, if it is known.
+    fn peers_folder(&self) -> anyhow::Result<Option<PathBuf>> {
+        Ok(self.peers.as_ref().map(|folder| folder.canonicalize()).transpose()?)
+    }
 }
 
 fn main() -> anyhow::Result<()> {

@@ -1,6 +1,8 @@
 //! One measured run: load on a system that stands, until its last message is final. The clock stops at the last
 //! row's `done_at`, by PostgreSQL's clock, which is this machine's.
 
+#![allow(clippy::print_stderr)]
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Row};
 use tokio::process::Command;
 
+use crate::database::{Counters, DatabaseCosts};
 use crate::graph::Deliveries;
+use crate::ground::Statements;
 use crate::load::{LoadReport, Shape};
 use crate::process::{self, Running};
 
@@ -30,6 +34,7 @@ pub struct System {
     pub sent: &'static str,
     /// The servers all systems share, by name and process id.
     pub servers: Vec<(&'static str, i32)>,
+    pub statements: Statements,
 }
 
 /// What is sent in a run.
@@ -43,6 +48,8 @@ pub struct Work {
     pub batch: u64,
     pub first_line: u64,
     pub lines: u64,
+    /// Campaign of batches, and of every second single message.
+    pub campaign: Option<&'static str>,
 }
 
 /// What a run cost and how long it took.
@@ -61,6 +68,9 @@ pub struct Measured {
     pub cpu_graph: f64,
     pub ingest_p50_ms: f64,
     pub ingest_p99_ms: f64,
+    /// From the request to the call of the stand-in.
+    pub to_call_p50_ms: f64,
+    pub to_call_p99_ms: f64,
     /// From `created_at` to `done_at`, of the messages that were sent over HTTP.
     pub end_to_end_p50_ms: f64,
     pub end_to_end_p95_ms: f64,
@@ -70,16 +80,18 @@ pub struct Measured {
     pub most_in_flight: u64,
     /// Calls beyond the first for a message.
     pub repeated: u64,
+    /// Messages were sent at a rate, so that rounds differ by their costs.
+    pub is_paced: bool,
+    pub database: Option<DatabaseCosts>,
 }
 
 impl System {
     /// Sends the work and waits until all of it is final.
     pub async fn run(&mut self, scenario: &str, work: Work) -> anyhow::Result<Measured> {
-        let warm_up = work.messages.min(1000);
-        self.send("warm-", Work { messages: warm_up, rate: 0, ..work }).await?;
-        self.wait_for("warm-", warm_up).await?;
+        self.warm_up(work).await?;
         sqlx::query("checkpoint").execute(&self.database).await?;
         let calls_before = self.deliveries().await?;
+        let counters = Counters::start(&self.database, self.statements).await?;
         let before = self.cpu()?;
         let load_before = children_cpu()?;
         let load = self.send("m-", work).await?;
@@ -93,21 +105,34 @@ impl System {
             system: self.name.to_owned(),
             ingest_p50_ms: load.p50_ms,
             ingest_p99_ms: load.p99_ms,
+            is_paced: work.rate > 0,
             ..Measured::default()
         };
         self.read_times(load.started, &mut measured).await?;
         self.read_costs(&before, &after, &mut measured)?;
         measured.cpu_load = (load_after - load_before) * 1e3 / measured.messages as f64;
+        measured.database = shown(counters.read(&self.database, measured.messages).await);
         let calls = self.deliveries().await?;
+        if let Some(late) = calls.late.get("m") {
+            (measured.to_call_p50_ms, measured.to_call_p99_ms) = (late.p50_ms, late.p99_ms);
+        }
         measured.most_in_flight = calls.most_in_flight;
         measured.repeated = (calls.total - calls_before.total) - (calls.unique - calls_before.unique);
         Ok(measured)
+    }
+
+    /// Sends a thousand messages of the kind, as fast as they go, and waits until they are final.
+    pub async fn warm_up(&mut self, work: Work) -> anyhow::Result<()> {
+        let messages = work.messages.min(1000);
+        self.send("warm-", Work { messages, rate: 0, ..work }).await?;
+        self.wait_for("warm-", messages).await
     }
 
     /// Sends the work and waits until all of it is logged; nothing is sent on.
     pub async fn take_in(&mut self, scenario: &str, work: Work) -> anyhow::Result<Measured> {
         self.send("warm-", Work { messages: work.messages.min(1000), ..work }).await?;
         sqlx::query("checkpoint").execute(&self.database).await?;
+        let counters = Counters::start(&self.database, self.statements).await?;
         let before = self.cpu()?;
         let load_before = children_cpu()?;
         let load = self.send("m-", work).await?;
@@ -122,6 +147,7 @@ impl System {
             ingest_p50_ms: load.p50_ms,
             ingest_p99_ms: load.p99_ms,
             cpu_load: (children_cpu()? - load_before) * 1e3 / load.accepted as f64,
+            database: shown(counters.read(&self.database, load.accepted).await),
             ..Measured::default()
         };
         self.read_costs(&before, &after, &mut measured)?;
@@ -158,6 +184,9 @@ impl System {
             ("--lines", work.lines),
         ] {
             command.args([name, &value.to_string()]);
+        }
+        if let Some(campaign) = work.campaign {
+            command.args(["--campaign", campaign]);
         }
         command.env("BENCH_TSID", &self.tsid);
         let output = process::output("load".as_ref(), &mut command, None).await?;
@@ -236,7 +265,7 @@ impl System {
     }
 
     /// CPU seconds so far, of each process and server.
-    fn cpu(&self) -> anyhow::Result<Vec<(&'static str, f64)>> {
+    pub fn cpu(&self) -> anyhow::Result<Vec<(&'static str, f64)>> {
         let own = self.processes.iter().chain([&self.graph]).map(|running| (running.name, running.pid()));
         own.chain(self.servers.iter().copied())
             .map(|(name, pid)| Ok((name, process::cpu_seconds(pid)?)))
@@ -259,6 +288,11 @@ impl System {
         self.database.close().await;
         Ok(())
     }
+}
+
+/// Figures that could not be read are left out, and said to be.
+fn shown<Figures>(figures: anyhow::Result<Figures>) -> Option<Figures> {
+    figures.inspect_err(|error| eprintln!("PostgreSQL's own counters are left out: {error:#}")).ok()
 }
 
 /// CPU seconds of the load generators that have ended: this process's children that were waited for.

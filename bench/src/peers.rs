@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use sqlx::PgPool;
 use tokio::process::Command;
 
-use crate::ground::Ground;
+use crate::ground::{Ground, start_graph};
 use crate::load::Shape;
 use crate::measure::System;
 use crate::process::{self, Running};
@@ -20,8 +19,8 @@ pub enum Peer {
 }
 
 pub async fn start(ground: &Ground, peers: &Path, peer: Peer, latency: u64) -> anyhow::Result<System> {
-    let (graph, graph_address) = ground.start_graph(latency).await?;
-    let database = PgPool::connect(&ground.database_url).await?;
+    let (graph, graph_address) = start_graph(latency).await?;
+    let database = ground.connect().await?;
     sqlx::raw_sql(
         "create table message (id uuid primary key, dest text not null, body text not null, \
          status text not null default 'pending', attempts integer not null default 0, provider_id text, \
@@ -92,5 +91,6 @@ pub async fn start(ground: &Ground, peers: &Path, peer: Peer, latency: u64) -> a
         table: "message",
         sent: "sent",
         servers: ground.servers.clone(),
+        statements: ground.statements,
     })
 }

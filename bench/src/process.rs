@@ -1,32 +1,51 @@
 //! Processes: those the benchmark starts, and the servers it finds by their port; their CPU time and peak memory,
 //! as Linux counts them in /proc.
 
+#![allow(clippy::print_stderr)]
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use procfs::process::{FDTarget, Process, Stat};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
 
 /// A process the benchmark started; killed when dropped.
 pub struct Running {
     pub name: &'static str,
     child: Child,
+    /// What it wrote to its standard error: warnings.
+    warnings: Warnings,
 }
 
+type Warnings = Arc<Mutex<Vec<String>>>;
+
 impl Running {
-    /// Starts a command whose output goes to the benchmark's standard error only if it is warned about.
+    /// Starts a command of whose output only warnings are shown, on the benchmark's standard error.
     pub fn start(name: &'static str, command: &mut Command) -> anyhow::Result<Self> {
-        let child = command
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("starting {name}"))?;
-        Ok(Self { name, child })
+        let warnings = Warnings::default();
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(show(name, stderr, Arc::clone(&warnings)));
+        }
+        Ok(Self { name, child, warnings })
+    }
+
+    /// How many of its warnings have this word.
+    pub fn warned_of(&self, word: &str) -> usize {
+        let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.iter().filter(|warning| warning.contains(word)).count()
     }
 
     pub fn pid(&self) -> i32 {
@@ -49,6 +68,14 @@ impl Running {
             self.child.wait().await?;
         }
         Ok(())
+    }
+}
+
+async fn show(name: &'static str, stderr: ChildStderr, warnings: Warnings) {
+    let mut lines = BufReader::new(stderr).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        eprintln!("{name}: {line}");
+        warnings.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 }
 
@@ -113,6 +140,11 @@ pub fn peak_memory(root: i32) -> anyhow::Result<f64> {
         .filter_map(|status| status.vmhwm)
         .sum();
     Ok(kilobytes as f64 / 1024.0)
+}
+
+/// Bytes that the process has caused to be written to storage so far.
+pub fn bytes_written(pid: i32) -> anyhow::Result<u64> {
+    Ok(Process::new(pid)?.io()?.write_bytes)
 }
 
 fn family(root: i32) -> anyhow::Result<Vec<Stat>> {

@@ -10,8 +10,12 @@ use procfs::Current;
 use sqlx::{Connection, PgConnection};
 
 use crate::RunArguments;
+use crate::database::Statement;
+use crate::dump::Dump;
 use crate::enquiry::Asked;
+use crate::idle::Idle;
 use crate::measure::Measured;
+use crate::scenarios::Figures;
 
 /// The machine and the servers, so that figures can be read.
 pub async fn machine(arguments: &RunArguments) -> anyhow::Result<()> {
@@ -42,24 +46,67 @@ pub fn record(arguments: &RunArguments, figures: &impl serde::Serialize) -> anyh
     Ok(())
 }
 
-/// For each scenario and system, the run with the median rate.
-pub fn tables(runs: &[Measured]) {
-    if runs.is_empty() {
-        return;
+/// Every table that has something to show.
+pub fn tables(figures: &Figures) {
+    let medians = medians(&figures.runs);
+    if !medians.is_empty() {
+        println!("{}\n\nCPU ms a message, by process:\n\n{}", speed(&medians), costs(&medians));
+        println!("\nPostgreSQL, a message:\n\n{}", database(&medians));
     }
-    let medians = medians(runs);
-    let mut speed = table(&[
+    let counted = medians.iter().filter_map(|run| Some((run, run.database.as_ref()?)));
+    let counted =
+        counted.map(|(run, costs)| (format!("{}, {}", run.scenario, run.system), &*costs.statements));
+    let resting = figures.idle.iter().map(|idle| (format!("{}, a second", idle.system), &*idle.statements));
+    let counted: Vec<_> = counted.chain(resting).filter(|(_, statements)| !statements.is_empty()).collect();
+    if !counted.is_empty() {
+        println!("\nStatements, a message:\n\n{}", statements(&counted));
+    }
+    for (rows, table) in [
+        (figures.idle.len(), idle(&figures.idle)),
+        (figures.dumps.len(), dumps(&figures.dumps)),
+        (figures.asked.len(), asked(&figures.asked)),
+    ] {
+        if rows > 0 {
+            println!("\n{table}");
+        }
+    }
+}
+
+fn speed(runs: &[Measured]) -> Table {
+    let mut table = table(&[
         "scenario",
         "system",
         "messages",
         "messages/s",
         "CPU ms a message",
         "ingest p50, p99 ms",
-        "end to end p50, p95, p99 ms",
+        "request to call p50, p99 ms",
+        "created to done p50, p95, p99 ms",
         "calls in flight",
         "repeated",
     ]);
-    let mut costs = table(&[
+    for run in runs {
+        table.add_row([
+            run.scenario.clone(),
+            run.system.clone(),
+            run.messages.to_string(),
+            format!("{:.0}", run.per_second),
+            format!("{:.3}", run.cpu_total),
+            format!("{:.1}, {:.1}", run.ingest_p50_ms, run.ingest_p99_ms),
+            format!("{:.1}, {:.1}", run.to_call_p50_ms, run.to_call_p99_ms),
+            format!(
+                "{:.1}, {:.1}, {:.1}",
+                run.end_to_end_p50_ms, run.end_to_end_p95_ms, run.end_to_end_p99_ms
+            ),
+            run.most_in_flight.to_string(),
+            run.repeated.to_string(),
+        ]);
+    }
+    table
+}
+
+fn costs(runs: &[Measured]) -> Table {
+    let mut table = table(&[
         "scenario",
         "system",
         "ingest",
@@ -71,24 +118,10 @@ pub fn tables(runs: &[Measured]) {
         "peak MB ingest",
         "peak MB worker",
     ]);
-    for run in &medians {
+    for run in runs {
         let cpu = |name| format!("{:.3}", run.cpu.get(name).copied().unwrap_or_default());
         let memory = |name| format!("{:.0}", run.memory.get(name).copied().unwrap_or_default());
-        speed.add_row([
-            run.scenario.clone(),
-            run.system.clone(),
-            run.messages.to_string(),
-            format!("{:.0}", run.per_second),
-            format!("{:.3}", run.cpu_total),
-            format!("{:.1}, {:.1}", run.ingest_p50_ms, run.ingest_p99_ms),
-            format!(
-                "{:.0}, {:.0}, {:.0}",
-                run.end_to_end_p50_ms, run.end_to_end_p95_ms, run.end_to_end_p99_ms
-            ),
-            run.most_in_flight.to_string(),
-            run.repeated.to_string(),
-        ]);
-        costs.add_row([
+        table.add_row([
             run.scenario.clone(),
             run.system.clone(),
             cpu("ingest"),
@@ -101,14 +134,117 @@ pub fn tables(runs: &[Measured]) {
             memory("worker"),
         ]);
     }
-    println!("{speed}\n\nCPU ms a message, by process:\n\n{costs}");
+    table
+}
+
+fn database(runs: &[Measured]) -> Table {
+    let mut table = table(&[
+        "scenario",
+        "system",
+        "WAL bytes",
+        "and page images",
+        "index entries",
+        "HOT % of updates",
+        "writing commits",
+        "statements",
+        "their ms",
+    ]);
+    for run in runs {
+        let Some(costs) = &run.database else { continue };
+        let counted = |figure: String| if costs.statements.is_empty() { "–".to_owned() } else { figure };
+        table.add_row([
+            run.scenario.clone(),
+            run.system.clone(),
+            format!("{:.0}", costs.wal_bytes),
+            format!("{:.0}", costs.image_bytes),
+            format!("{:.2}", costs.index_entries),
+            format!("{:.1}", costs.hot_share * 100.0),
+            format!("{:.3}", costs.commits),
+            counted(format!("{:.2}", costs.calls())),
+            counted(format!("{:.3}", costs.statement_ms())),
+        ]);
+    }
+    table
+}
+
+/// The most frequent statements of each run.
+fn statements(runs: &[(String, &[Statement])]) -> Table {
+    const MOST: usize = 12;
+    let mut table = table(&["run", "calls", "ms each", "statement"]);
+    for (run, statements) in runs {
+        for statement in statements.iter().take(MOST) {
+            table.add_row([
+                run.clone(),
+                format!("{:.3}", statement.calls),
+                format!("{:.3}", statement.ms),
+                statement.text.replace('|', " "),
+            ]);
+        }
+    }
+    table
+}
+
+/// Every round.
+fn idle(idle: &[Idle]) -> Table {
+    let mut table = table(&[
+        "at rest",
+        "statements/s",
+        "bytes written/s",
+        "CPU % of a core: ingest or serve",
+        "worker",
+        "postgresql",
+        "rabbitmq",
+    ]);
+    for figures in idle {
+        let cpu = |name| figures.cpu.get(name).map_or("–".to_owned(), |share| format!("{share:.2}"));
+        let number =
+            |value: Option<f64>, digits| value.map_or("–".to_owned(), |value| format!("{value:.digits$}"));
+        table.add_row([
+            figures.system.clone(),
+            number(figures.statements_per_second, 2),
+            number(figures.bytes_written_per_second, 0),
+            if figures.cpu.contains_key("serve") { cpu("serve") } else { cpu("ingest") },
+            cpu("worker"),
+            cpu("postgresql"),
+            cpu("rabbitmq"),
+        ]);
+    }
+    table
+}
+
+/// Every round.
+fn dumps(dumps: &[Dump]) -> Table {
+    let mut table = table(&[
+        "scenario",
+        "system",
+        "messages/s",
+        "first and last tenth",
+        "CPU ms a message",
+        "scheduled: p50, p99, most ms late",
+        "dead versions of rows",
+        "warnings of leases",
+    ]);
+    for dump in dumps {
+        let scheduled = dump.scheduled.map_or("–".to_owned(), |late| {
+            format!("{:.0}, {:.0}, {:.0}", late.p50_ms, late.p99_ms, late.max_ms)
+        });
+        let dead: Vec<String> = dump.dead.iter().map(|(table, rows)| format!("{table} {rows}")).collect();
+        table.add_row([
+            dump.measured.scenario.clone(),
+            dump.measured.system.clone(),
+            format!("{:.0}", dump.measured.per_second),
+            format!("{:.0}, {:.0}", dump.first_per_second, dump.last_per_second),
+            format!("{:.3}", dump.measured.cpu_total),
+            scheduled,
+            dead.join(", "),
+            dump.lease_warnings.to_string(),
+        ]);
+    }
+    table
 }
 
 /// Every request of every round.
-pub fn asked(asked: &[Asked]) {
-    if asked.is_empty() {
-        return;
-    }
+fn asked(asked: &[Asked]) -> Table {
     let mut table = table(&["scenario", "request", "times", "p50 ms", "p99 ms", "most ms", "answer"]);
     for figures in asked {
         let milliseconds = |value: f64| format!("{value:.1}");
@@ -122,9 +258,10 @@ pub fn asked(asked: &[Asked]) {
             figures.answer.clone(),
         ]);
     }
-    println!("\n{table}");
+    table
 }
 
+/// For each scenario and system, the run with the median rate; of those that were sent at a rate, the one with the median cost.
 fn medians(runs: &[Measured]) -> Vec<Measured> {
     let mut names: Vec<(&str, &str)> = Vec::new();
     for run in runs {
@@ -138,7 +275,8 @@ fn medians(runs: &[Measured]) -> Vec<Measured> {
         .map(|name| {
             let mut same: Vec<&Measured> =
                 runs.iter().filter(|run| (run.scenario.as_str(), run.system.as_str()) == name).collect();
-            same.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
+            let figure = |run: &Measured| if run.is_paced { run.cpu_total } else { run.per_second };
+            same.sort_by(|a, b| figure(a).total_cmp(&figure(b)));
             same[same.len() / 2].clone()
         })
         .collect()

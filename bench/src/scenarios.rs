@@ -4,8 +4,10 @@
 
 use anyhow::Context;
 
+use crate::dump::{self, Dump};
 use crate::enquiry::{self, Asked};
-use crate::ground::on_ground;
+use crate::ground::{Statements, on_ground};
+use crate::idle::{self, Idle};
 use crate::measure::{Measured, Work};
 use crate::peers::Peer;
 use crate::product::{self, Setup};
@@ -23,8 +25,16 @@ pub enum Scenario {
     Batches,
     /// 300,000 lines in batches of 10,000 into the log, without a worker
     Intake,
-    /// 500 messages a second: how long each takes
+    /// 50 and 500 single messages a second, beside the Node version: how long each takes, and what it costs
     Paced,
+    /// 500 messages a second of one campaign that is logged at once, in batches
+    PacedBulk,
+    /// A minute without messages, beside the Node version; `serve` with SQLite, too
+    Idle,
+    /// A log of 100 ranges of ids against one of 2
+    Ranges,
+    /// An old snapshot held while messages pass, as many as --messages says, beside the Node version
+    Dump,
     /// 2,000 lines instead of 8
     Lines,
     /// 10,000 to 1,000,000 rows waiting on other lines meanwhile
@@ -39,7 +49,18 @@ pub enum Scenario {
     Campaign,
 }
 
-const SINGLE: Work = Work { messages: 60_000, connections: 64, rate: 0, batch: 0, first_line: 1, lines: 8 };
+/// One message a request.
+pub const SINGLE: Work =
+    Work { messages: 60_000, connections: 64, rate: 0, batch: 0, first_line: 1, lines: 8, campaign: None };
+
+/// What all rounds gave.
+#[derive(Default)]
+pub struct Figures {
+    pub runs: Vec<Measured>,
+    pub asked: Vec<Asked>,
+    pub idle: Vec<Idle>,
+    pub dumps: Vec<Dump>,
+}
 
 #[tokio::main]
 pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
@@ -49,22 +70,27 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         &arguments.scenarios
     };
     report::machine(&arguments).await?;
-    let (mut runs, mut asked) = (Vec::new(), Vec::new());
+    let mut figures = Figures::default();
     for round in 1..=arguments.rounds {
         for scenario in scenarios {
             eprintln!("round {round} of {}: {scenario:?}", arguments.rounds);
-            for measured in measure(&arguments, *scenario).await? {
-                report::record(&arguments, &measured)?;
-                runs.push(measured);
-            }
-            for figures in ask(&arguments, *scenario).await? {
-                report::record(&arguments, &figures)?;
-                asked.push(figures);
+            match scenario {
+                Scenario::Idle => add(&arguments, &mut figures.idle, idle::measure(&arguments).await?)?,
+                Scenario::Dump => add(&arguments, &mut figures.dumps, dump::measure(&arguments).await?)?,
+                Scenario::Status | Scenario::Campaign => {
+                    add(&arguments, &mut figures.asked, ask(&arguments, *scenario).await?)?;
+                }
+                _ => add(&arguments, &mut figures.runs, measure(&arguments, *scenario).await?)?,
             }
         }
     }
-    report::tables(&runs);
-    report::asked(&asked);
+    report::tables(&figures);
+    Ok(())
+}
+
+fn add<F: serde::Serialize>(arguments: &RunArguments, all: &mut Vec<F>, new: Vec<F>) -> anyhow::Result<()> {
+    new.iter().try_for_each(|figures| report::record(arguments, figures))?;
+    all.extend(new);
     Ok(())
 }
 
@@ -73,7 +99,7 @@ async fn ask(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result<Vec
     match scenario {
         Scenario::Status => {
             let setup = Setup { workers: 0, lines: 16, ..Setup::default() };
-            on_ground(arguments, async |ground| {
+            on_ground(arguments, Statements::Uncounted, async |ground| {
                 let system = product::start(ground, setup).await?;
                 let asked = enquiry::pages(&system, 10_000_000 / arguments.divide).await?;
                 Ok((system, asked))
@@ -82,7 +108,7 @@ async fn ask(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result<Vec
         }
         Scenario::Campaign => {
             let setup = Setup { line_rate: 300, ..Setup::default() };
-            on_ground(arguments, async |ground| {
+            on_ground(arguments, Statements::Uncounted, async |ground| {
                 let mut system = product::start(ground, setup).await?;
                 let asked = enquiry::commands(&mut system, 1_000_000 / arguments.divide).await?;
                 Ok((system, asked))
@@ -106,8 +132,8 @@ async fn measure(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result
         Scenario::Peers => {
             for (latency, name) in [(0, "Graph at 0 ms"), (80, "Graph at 80 ms")] {
                 for (peer, messages) in [(Peer::Node, 12_000), (Peer::Taskiq, 5_000)] {
-                    let messages = messages / arguments.divide;
-                    runs.push(peer_run(arguments, name, peer, latency, Work { messages, ..single }).await?);
+                    let work = Work { messages: messages / arguments.divide, ..single };
+                    runs.push(peer_run(arguments, name, peer, latency, work, Statements::Uncounted).await?);
                 }
             }
         }
@@ -117,22 +143,15 @@ async fn measure(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result
                 runs.push(load(arguments, name, Setup { graph_latency, ..setup }, work).await?);
             }
         }
-        Scenario::Intake => {
-            let setup = Setup { workers: 0, ..setup };
-            let messages = 300_000 / arguments.divide;
-            let work = Work { messages, batch: 10_000, connections: 2, ..single };
-            runs.push(
-                on_ground(arguments, async |ground| {
-                    let mut system = product::start(ground, setup).await?;
-                    let measured = system.take_in("batches into the log", work).await?;
-                    Ok((system, measured))
-                })
-                .await?,
-            );
-        }
-        Scenario::Paced => {
-            let work = Work { messages: 5_000 / arguments.divide, rate: 500, ..single };
-            runs.push(load(arguments, "500 a second", setup, work).await?);
+        Scenario::Intake => runs.push(intake(arguments, setup, single).await?),
+        Scenario::Paced => runs = paced(arguments, setup, single).await?,
+        Scenario::PacedBulk => runs.push(paced_bulk(arguments, setup, single).await?),
+        Scenario::Ranges => {
+            for ranges in [2, 100] {
+                let setup = Setup { ranges, ..setup };
+                let name = format!("{ranges} ranges");
+                runs.push(counted(arguments, &name, setup, single).await?);
+            }
         }
         Scenario::Lines => {
             let setup = Setup { lines: 2000, line_rate: 40, ..setup };
@@ -147,42 +166,94 @@ async fn measure(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result
                 runs.push(load(arguments, &name, setup, single).await?);
             }
         }
-        Scenario::Fairness => {
-            let setup =
-                Setup { graph_latency: 50, line_rate: 300, waiting_lines: 1, waiting_rate: 300, ..setup };
-            let bulk = Setup { waiting_rows: 1_000_000 / arguments.divide, ..setup };
-            let work = Work { messages: 1_000 / arguments.divide, rate: 50, ..single };
-            let on_the_same = Work { first_line: setup.lines + 1, lines: 1, ..work };
-            runs.push(load(arguments, "high on the line with the backlog", bulk, on_the_same).await?);
-            runs.push(load(arguments, "high on other lines", bulk, work).await?);
-            let hanging =
-                Setup { waiting_rows: 100_000 / arguments.divide, waiting_prefix: "hang-", ..setup };
-            let work = Work { messages: 5_000 / arguments.divide, rate: 500, ..single };
-            runs.push(load(arguments, "beside a line whose calls hang", hanging, work).await?);
+        Scenario::Fairness => runs = fairness(arguments, setup, single).await?,
+        Scenario::Drain => runs = drain(arguments, setup).await?,
+        Scenario::Idle | Scenario::Dump | Scenario::Status | Scenario::Campaign => {}
+    }
+    Ok(runs)
+}
+
+async fn intake(arguments: &RunArguments, setup: Setup, single: Work) -> anyhow::Result<Measured> {
+    let messages = 300_000 / arguments.divide;
+    let work = Work { messages, batch: 10_000, connections: 2, ..single };
+    on_ground(arguments, Statements::Uncounted, async |ground| {
+        let mut system = product::start(ground, Setup { workers: 0, ..setup }).await?;
+        let measured = system.take_in("batches into the log", work).await?;
+        Ok((system, measured))
+    })
+    .await
+}
+
+/// Half a minute at 50 a second, ten seconds at 500.
+async fn paced(arguments: &RunArguments, setup: Setup, single: Work) -> anyhow::Result<Vec<Measured>> {
+    let mut runs = Vec::new();
+    for (rate, messages) in [(50, 1_500), (500, 5_000)] {
+        let work = Work { messages: messages / arguments.divide, rate, ..single };
+        let name = format!("{rate} a second");
+        runs.push(counted(arguments, &name, setup, work).await?);
+        if arguments.peers.is_some() {
+            runs.push(peer_run(arguments, &name, Peer::Node, 0, work, Statements::Counted).await?);
         }
-        Scenario::Drain => {
-            for waiting_rows in [100_000, 1_000_000] {
-                let waiting_rows = waiting_rows / arguments.divide;
-                let setup = Setup { waiting_lines: 8, waiting_rate: 2000, waiting_rows, ..setup };
-                let name = format!("sending the first of {waiting_rows} rows");
-                let messages = 80_000 / arguments.divide;
-                runs.push(
-                    on_ground(arguments, async |ground| {
-                        let mut system = product::start(ground, setup).await?;
-                        let measured = system.drain(&name, messages).await?;
-                        Ok((system, measured))
-                    })
-                    .await?,
-                );
-            }
-        }
-        Scenario::Status | Scenario::Campaign => {}
+    }
+    Ok(runs)
+}
+
+/// Ten lines of 50 a second, whose campaign waits for them.
+async fn paced_bulk(arguments: &RunArguments, setup: Setup, single: Work) -> anyhow::Result<Measured> {
+    let setup = Setup { lines: 10, line_rate: 50, ..setup };
+    let messages = 10_000 / arguments.divide;
+    let work = Work { messages, batch: 1_000, connections: 1, lines: 10, campaign: Some("summer"), ..single };
+    counted(arguments, "a campaign at 500 a second", setup, work).await
+}
+
+async fn fairness(arguments: &RunArguments, setup: Setup, single: Work) -> anyhow::Result<Vec<Measured>> {
+    let setup = Setup { graph_latency: 50, line_rate: 300, waiting_lines: 1, waiting_rate: 300, ..setup };
+    let bulk = Setup { waiting_rows: 1_000_000 / arguments.divide, ..setup };
+    let hanging = Setup { waiting_rows: 100_000 / arguments.divide, waiting_prefix: "hang-", ..setup };
+    let work = Work { messages: 1_000 / arguments.divide, rate: 50, ..single };
+    let on_the_same = Work { first_line: setup.lines + 1, lines: 1, ..work };
+    let faster = Work { messages: 5_000 / arguments.divide, rate: 500, ..single };
+    Ok(vec![
+        load(arguments, "high on the line with the backlog", bulk, on_the_same).await?,
+        load(arguments, "high on other lines", bulk, work).await?,
+        load(arguments, "beside a line whose calls hang", hanging, faster).await?,
+    ])
+}
+
+async fn drain(arguments: &RunArguments, setup: Setup) -> anyhow::Result<Vec<Measured>> {
+    let mut runs = Vec::new();
+    for waiting_rows in [100_000, 1_000_000] {
+        let waiting_rows = waiting_rows / arguments.divide;
+        let setup = Setup { waiting_lines: 8, waiting_rate: 2000, waiting_rows, ..setup };
+        let name = format!("sending the first of {waiting_rows} rows");
+        let messages = 80_000 / arguments.divide;
+        let draining = on_ground(arguments, Statements::Uncounted, async |ground| {
+            let mut system = product::start(ground, setup).await?;
+            let measured = system.drain(&name, messages).await?;
+            Ok((system, measured))
+        });
+        runs.push(draining.await?);
     }
     Ok(runs)
 }
 
 async fn load(arguments: &RunArguments, name: &str, setup: Setup, work: Work) -> anyhow::Result<Measured> {
-    on_ground(arguments, async |ground| {
+    product_run(arguments, name, setup, work, Statements::Uncounted).await
+}
+
+/// The same, with statements counted.
+async fn counted(arguments: &RunArguments, name: &str, setup: Setup, work: Work) -> anyhow::Result<Measured> {
+    product_run(arguments, name, setup, work, Statements::Counted).await
+}
+
+async fn product_run(
+    arguments: &RunArguments,
+    name: &str,
+    setup: Setup,
+    work: Work,
+    statements: Statements,
+) -> anyhow::Result<Measured> {
+    on_ground(arguments, statements, async |ground| {
         let mut system = product::start(ground, setup).await?;
         let measured = system.run(name, work).await?;
         Ok((system, measured))
@@ -196,9 +267,10 @@ async fn peer_run(
     peer: Peer,
     latency: u64,
     work: Work,
+    statements: Statements,
 ) -> anyhow::Result<Measured> {
-    let folder = arguments.peers.as_ref().context("--peers names the folder of the peers")?.canonicalize()?;
-    on_ground(arguments, async |ground| {
+    let folder = arguments.peers_folder()?.context("--peers names the folder of the peers")?;
+    on_ground(arguments, statements, async |ground| {
         let mut system = peers::start(ground, &folder, peer, latency).await?;
         let measured = system.run(name, work).await?;
         Ok((system, measured))

@@ -1,8 +1,8 @@
 //! The broker of a single process: the same contract as RabbitMQ over channels of this process.
 //!
 //! At most one job per partition is out at a time; what is published meanwhile is merged and follows once that one
-//! is acknowledged. So memory is bounded by the number of lines, and an unread channel holds nobody up. Nothing is
-//! stored: after a restart the owner's scans find the rows in the log.
+//! is acknowledged. So memory is bounded by the longest job of each partition, and an unread channel holds nobody up.
+//! Nothing is stored: after a restart the owner's scans find the work in the database.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,6 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::pending::PendingJob;
 use super::{Arrivals, Broker, BrokerState, IntakeBatch, JobDelivery, REPLIES_HELD, Rejected};
 use crate::message::{Job, PARTITIONS, Partition, Reply, ReplyTo};
 use crate::metrics::METRICS;
@@ -101,7 +100,7 @@ struct State {
     /// `None` once closed.
     out: Option<Out>,
     wanted: BTreeSet<Partition>,
-    pending: BTreeMap<Partition, PendingJob>,
+    pending: BTreeMap<Partition, Job>,
     /// Partitions with a job in the channel or in the consumer's hands.
     unacked: BTreeSet<Partition>,
 }
@@ -140,15 +139,25 @@ impl State {
                 METRICS.broker.merged.increment(1);
                 waiting.into_mut().merge(job);
             }
-            Entry::Vacant(place) => place.insert(PendingJob::default()).merge(job),
+            Entry::Vacant(place) => {
+                place.insert(job);
+            }
         }
+    }
+
+    /// Puts a job that was out before what has come since: it announces the older work.
+    fn put_back(&mut self, partition: Partition, mut job: Job) {
+        if let Some(later) = self.pending.remove(&partition) {
+            job.merge(later);
+        }
+        self.pending.insert(partition, job);
     }
 
     fn take_next(&mut self) -> Option<(Partition, Job)> {
         let next =
             |partition: &&Partition| self.wanted.contains(partition) && !self.unacked.contains(partition);
         let partition = *self.pending.keys().find(next)?;
-        let job = self.pending.remove(&partition)?.into_job();
+        let job = self.pending.remove(&partition)?;
         self.unacked.insert(partition);
         METRICS.broker.published.increment(1);
         Some((partition, job))
@@ -174,7 +183,7 @@ impl Drop for Receipt {
         let mut state = queue.state();
         state.unacked.remove(&self.partition);
         if let Some(job) = self.unacked.take() {
-            state.pending.entry(self.partition).or_default().merge(job);
+            state.put_back(self.partition, job);
         }
         drop(state);
         queue.deliver();
@@ -184,13 +193,19 @@ impl Drop for Receipt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{JOB_VERSION, JobLine, Lane, LineId, MessageId};
+    use crate::message::{JobWork, Lane, LineId, MAX_JOB_WORK, Medium, MessageId, WorkId};
 
-    fn job(line: i64, id: i64) -> Job {
-        Job {
-            v: JOB_VERSION,
-            lines: vec![JobLine(LineId(line), Lane::High, MessageId(id), MessageId(id), 1)],
-        }
+    fn job(line: i64, work: i64) -> Job {
+        let work = JobWork {
+            work: WorkId(work),
+            line: LineId(line),
+            lane: Lane::High,
+            medium: Medium::Text,
+            campaign: String::new(),
+            first: MessageId(work),
+            rows: 1,
+        };
+        Job { work: vec![work], ..Job::empty() }
     }
 
     #[test]
@@ -204,12 +219,25 @@ mod tests {
         let mut rows = 0;
         let mut deliveries = 0;
         while let Ok(delivery) = arrivals.jobs.try_recv() {
-            rows += delivery.job.lines.iter().map(|line| line.4).sum::<u32>();
+            rows += delivery.job.rows();
             deliveries += 1;
             delivery.ack();
         }
         assert_eq!(rows, 10_000);
         assert_eq!(deliveries, 128, "one that went out at once and one that was merged, for each partition");
+    }
+
+    #[test]
+    fn what_is_published_beyond_the_longest_job_is_not_named_and_asked_for() {
+        let (broker, mut arrivals) = EmbeddedBroker::open();
+        for work in 0..1_000 {
+            broker.publish(Partition(7), job(7, work));
+        }
+        broker.consume(&[Partition(7)]);
+
+        let delivery = arrivals.jobs.try_recv().unwrap();
+        assert_eq!(delivery.job.work.len(), MAX_JOB_WORK);
+        assert!(delivery.job.more);
     }
 
     #[test]

@@ -11,7 +11,6 @@
 pub mod embedded;
 mod intake;
 mod open;
-mod pending;
 pub mod public;
 pub mod rabbitmq;
 
@@ -76,7 +75,7 @@ pub struct Arrivals {
 /// The queue, as ingest and dispatch need it. No method waits for the network but `reject` and `close`.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
-    /// Announces new rows of a partition: persistent, mandatory, confirmed in the background. While a job of the
+    /// Announces new work of a partition: persistent, mandatory, confirmed in the background. While a job of the
     /// partition is not confirmed yet, or the broker is away, further ones are merged into the next.
     fn publish(&self, partition: Partition, job: Job);
 

@@ -3,36 +3,65 @@
 //! Exactness rests on three things: a claim checks the lease in the database; this process stops sending a margin
 //! before its leases end, by its own monotonic clock ([`SendUntil`]); a new owner's limiters start drained. So no
 //! one-second window holds the calls of two owners.
+//!
+//! A worker gives back the partitions that it cannot serve: all of them while its calls do not reach Graph and another
+//! worker's do, and those whose rows it cannot read for two leases. The last worker keeps trying.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Event;
+use super::share::{Share, wanted};
 use crate::broker::SharedBroker;
 use crate::failpoint;
-use crate::message::{PARTITIONS, Partition};
+use crate::graph::GraphClient;
+use crate::message::{BreakerState, Partition};
 use crate::metrics::METRICS;
-use crate::store::{SchemaState, SharedStore, StoreError};
+use crate::store::{LeaseReport, SchemaState, SharedStore, StoreError};
 
-/// Until when this process may begin calls: a margin before its leases end.
+/// While a worker holds fewer partitions than its share, it looks for free ones this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Partitions that cannot be served for this many leases are given back.
+const UNSERVED_LEASES: u32 = 2;
+/// A transaction this old is worth a warning, now and then.
+const OLD_SNAPSHOT: Duration = Duration::from_secs(15 * 60);
+const WARN_EVERY: Duration = Duration::from_secs(3600);
+/// Held recipients read when partitions are taken over; those of retries due later are not held.
+const MOST_HELD: u32 = 100_000;
+
+/// Until when this process may begin calls of each partition's lines: a margin before its lease ends.
 #[derive(Clone, Default)]
-pub struct SendUntil(Arc<Mutex<Option<Instant>>>);
+pub struct SendUntil(Arc<Mutex<BTreeMap<Partition, Instant>>>);
 
 impl SendUntil {
-    pub fn allows(&self, now: Instant) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some_and(|until| now < until || failpoint::defect("lease_ignored"))
+    pub fn allows(&self, partition: Partition, now: Instant) -> bool {
+        let until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.get(&partition).is_some_and(|until| now < *until || failpoint::defect("lease_ignored"))
     }
 
-    fn set(&self, until: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    /// Whether any partition's lines may send.
+    pub fn allows_any(&self, now: Instant) -> bool {
+        let until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.values().any(|until| now < *until || failpoint::defect("lease_ignored"))
+    }
+
+    /// The partitions held, and no others, may be sent for until then.
+    fn set(&self, held: &BTreeSet<Partition>, until: Instant) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !failpoint::defect("lease_ignored") {
+            all.retain(|partition, _| held.contains(partition));
+        }
+        all.extend(held.iter().map(|partition| (*partition, until)));
+    }
+
+    fn add(&self, partitions: &[Partition], until: Instant) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(partitions.iter().map(|partition| (*partition, until)));
     }
 }
 
@@ -41,9 +70,12 @@ pub struct LeaseKeeper {
     pub worker: String,
     pub store: SharedStore,
     pub broker: SharedBroker,
+    pub graph: GraphClient,
     pub lease: Duration,
-    /// Recipients are held back whose claim ends, or whose retry is due, within this long; those of a retry that Graph
-    /// itself put off for longer are not.
+    /// How long before the end of a lease the last call may begin.
+    pub margin: Duration,
+    /// Recipients are held back whose retry is due within this long; those of a retry that Graph itself put off for longer
+    /// are not.
     pub held_within: Duration,
     pub events: mpsc::UnboundedSender<Event>,
     /// The partitions owned, for scans.
@@ -51,84 +83,178 @@ pub struct LeaseKeeper {
     /// Their number, for health checks.
     pub held: watch::Sender<usize>,
     pub send_until: SendUntil,
+    pub breaker: watch::Receiver<BreakerState>,
+    /// Since when scans of the partitions owned fail.
+    pub scans_fail_since: watch::Receiver<Option<Instant>>,
+}
+
+/// What the keeper remembers from one renewal to the next.
+#[derive(Default)]
+struct Memory {
+    knows_schema: bool,
+    /// Since when calls do not reach Graph.
+    away_since: Option<Instant>,
+    /// Given up: no partition is taken before Graph is reached again.
+    is_away: bool,
+    /// Partitions that are ours by the database and not served, and since when.
+    unserved: BTreeMap<Partition, Instant>,
+    /// When the operator was warned of an old snapshot.
+    warned: Option<Instant>,
+}
+
+/// How long before the end of a lease the last call may begin: its connection may take `connect_timeout` to be there.
+pub fn margin(lease: Duration, connect_timeout: Duration) -> Duration {
+    (lease / 5).max(connect_timeout + Duration::from_millis(250)).min(lease * 2 / 5)
 }
 
 impl LeaseKeeper {
-    /// Renews every 0.3 of a lease, and looks for free partitions at least every half second, until `shutdown`.
+    /// Renews every 0.3 of a lease, and looks for free partitions every second while it lacks some, until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut tick = tokio::time::interval((self.lease * 3 / 10).min(Duration::from_millis(500)));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut knows_schema = false;
+        let mut memory = Memory::default();
         loop {
+            let pause = match self.turn(&mut memory).await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    tracing::warn!(%error, "leases cannot be renewed: sending stops when they run out");
+                    self.pause(false)
+                }
+            };
             tokio::select! {
-                _ = tick.tick() => {}
+                () = tokio::time::sleep(pause) => {}
                 () = shutdown.cancelled() => return,
-            }
-            let kept =
-                if knows_schema { self.keep().await } else { self.look_at_schema(&mut knows_schema).await };
-            if let Err(error) = kept {
-                tracing::warn!(%error, "leases cannot be renewed");
             }
         }
     }
 
-    /// On a schema older than this program's, results of calls could not be written: no partition is taken before
-    /// `migrate` has run. Later versions only add to it.
-    async fn look_at_schema(&self, known: &mut bool) -> Result<(), StoreError> {
-        *known = self.store.schema().await? != SchemaState::Older;
-        Ok(())
+    async fn turn(&self, memory: &mut Memory) -> Result<Duration, StoreError> {
+        if !memory.knows_schema {
+            // On a schema older than this program's, results of calls could not be written: no partition is taken before
+            // `migrate` has run. Later versions only add to it.
+            memory.knows_schema = self.store.schema().await? != SchemaState::Older;
+            return Ok(if memory.knows_schema { Duration::ZERO } else { self.pause(false) });
+        }
+        let has_share = self.keep(memory).await?;
+        Ok(self.pause(has_share))
     }
 
-    async fn keep(&self) -> Result<(), StoreError> {
+    fn pause(&self, has_share: bool) -> Duration {
+        let renewal = self.lease * 3 / 10;
+        if has_share { renewal } else { renewal.min(LOOK_EVERY) }
+    }
+
+    /// Renews, and comes nearer to the share; says whether it has been reached.
+    async fn keep(&self, memory: &mut Memory) -> Result<bool, StoreError> {
+        self.look_at_graph(memory).await;
         let asked = Instant::now();
         // In time for another connection, if this one's server has vanished.
-        let renewing =
-            tokio::time::timeout(self.lease / 2, self.store.renew_leases(&self.worker, self.lease));
-        let report =
-            renewing.await.map_err(|_| StoreError::Unavailable("no answer within half a lease".into()))??;
-        self.send_until.set(asked + self.lease - self.margin());
+        let renewing = self.store.renew_leases(&self.worker, self.lease, memory.is_away);
+        let report = tokio::time::timeout(self.lease / 2, renewing)
+            .await
+            .map_err(|_| StoreError::Unavailable("no answer within half a lease".into()))??;
+        look_at_snapshot(report.oldest_snapshot, memory);
+        let held: BTreeSet<Partition> = report.held.iter().copied().collect();
+        self.send_until.set(&held, asked + self.lease - self.margin);
+        self.compare(&held, memory).await?;
 
-        let held: BTreeSet<Partition> = report.held.iter().map(|lease| lease.partition).collect();
+        match wanted(share_of(&report, memory.is_away), held.len()) {
+            Share::Keep => Ok(true),
+            Share::Release(surplus) => {
+                let surplus: Vec<Partition> = held.iter().rev().take(surplus).copied().collect();
+                self.let_go(&surplus).await;
+                self.store.release_leases(&self.worker, &surplus).await?;
+                Ok(false)
+            }
+            Share::Take(lacking) => {
+                let asked = Instant::now();
+                let taken = self.store.acquire_leases(&self.worker, self.lease, lacking).await?;
+                self.send_until.add(&taken, asked + self.lease - self.margin);
+                let has_share = taken.len() == lacking;
+                self.take(taken, memory).await?;
+                Ok(has_share)
+            }
+        }
+    }
+
+    /// What the database says is held, against what this process serves.
+    async fn compare(&self, held: &BTreeSet<Partition>, memory: &mut Memory) -> Result<(), StoreError> {
         let lost: Vec<Partition> =
             self.owned.borrow().iter().copied().filter(|partition| !held.contains(partition)).collect();
         if !lost.is_empty() && !failpoint::defect("lease_ignored") {
-            tracing::warn!(partitions = lost.len(), "leases ran out and were taken over");
+            tracing::warn!(partitions = lost.len(), "leases ran out: another worker owns these partitions");
             self.let_go(&lost).await;
         }
-        // Ours by the database, and not known here: the answer to a take-over was lost.
+        // Ours by the database, and not known here: the answer to a take-over was lost, or reading what they hold failed.
         let unknown: Vec<Partition> =
             held.iter().copied().filter(|partition| !self.owned.borrow().contains(partition)).collect();
-        self.take(unknown).await?;
-
-        let share = (PARTITIONS as usize).div_ceil(report.workers.max(1));
-        if held.len() > share {
-            let surplus: Vec<Partition> = held.iter().rev().take(held.len() - share).copied().collect();
-            self.let_go(&surplus).await;
-            self.store.release_leases(&self.worker, &surplus).await?;
-        } else if held.len() < share {
-            let taken = self.store.acquire_leases(&self.worker, self.lease, share - held.len()).await?;
-            self.take(taken.iter().map(|lease| lease.partition).collect()).await?;
+        if let Err(error) = self.take(unknown, memory).await {
+            self.give_up_unserved(memory).await?;
+            return Err(error);
+        }
+        let scans_fail_since = *self.scans_fail_since.borrow();
+        if scans_fail_since.is_some_and(|since| since.elapsed() > self.lease * UNSERVED_LEASES) {
+            let owned = self.owned.borrow().clone();
+            tracing::error!(partitions = owned.len(), "partitions cannot be scanned: they are given to other workers");
+            self.let_go(&owned).await;
+            self.store.release_leases(&self.worker, &owned).await?;
         }
         Ok(())
     }
 
-    /// How long before the end of a lease the last call may begin.
-    fn margin(&self) -> Duration {
-        (self.lease / 5).min(Duration::from_secs(2))
-    }
-
-    async fn take(&self, partitions: Vec<Partition>) -> Result<(), StoreError> {
+    async fn take(&self, partitions: Vec<Partition>, memory: &mut Memory) -> Result<(), StoreError> {
         if partitions.is_empty() {
             return Ok(());
         }
-        let held = self.store.held_recipients(&partitions, self.held_within).await?;
-        tracing::info!(partitions = partitions.len(), "took over partitions");
+        let now = Instant::now();
+        for partition in &partitions {
+            memory.unserved.entry(*partition).or_insert(now);
+        }
+        let claims = self.store.open_claims(&partitions).await?;
+        let held = self.store.held_recipients(&partitions, self.held_within, MOST_HELD).await?;
+        tracing::info!(partitions = partitions.len(), claims = claims.len(), "took over partitions");
+        memory.unserved.retain(|partition, _| !partitions.contains(partition));
         let mut owned: BTreeSet<Partition> = self.owned.borrow().iter().copied().collect();
         owned.extend(&partitions);
         // The dispatcher is gone only when the process ends.
-        let _ = self.events.send(Event::Gained { partitions, held });
+        let _ = self.events.send(Event::Gained { partitions, held, claims });
         self.publish(owned);
         Ok(())
+    }
+
+    /// Gives back what has not been served for too long.
+    async fn give_up_unserved(&self, memory: &mut Memory) -> Result<(), StoreError> {
+        let too_long = self.lease * UNSERVED_LEASES;
+        let unserved: Vec<Partition> =
+            memory.unserved.iter().filter(|(_, since)| since.elapsed() > too_long).map(|(p, _)| *p).collect();
+        if unserved.is_empty() {
+            return Ok(());
+        }
+        tracing::error!(partitions = unserved.len(), "partitions cannot be served: they are given to other workers");
+        memory.unserved.retain(|partition, _| !unserved.contains(partition));
+        self.store.release_leases(&self.worker, &unserved).await
+    }
+
+    /// Whether calls reach Graph: not, while the breaker has been open for two leases. A worker without partitions asks Graph
+    /// itself, as it makes no calls.
+    async fn look_at_graph(&self, memory: &mut Memory) {
+        let is_open = *self.breaker.borrow() == BreakerState::Open;
+        if memory.is_away {
+            if self.owned.borrow().is_empty() {
+                memory.is_away = !self.graph.answers(self.lease / 2).await;
+            } else {
+                memory.is_away = is_open;
+            }
+            if !memory.is_away {
+                tracing::info!("Graph is reached again: partitions are taken");
+                memory.away_since = None;
+            }
+            return;
+        }
+        memory.away_since = if is_open { memory.away_since.or(Some(Instant::now())) } else { None };
+        memory.is_away =
+            memory.away_since.is_some_and(|since| since.elapsed() >= self.lease * UNSERVED_LEASES);
+        if memory.is_away {
+            tracing::error!("Graph is not reached: lines are given to workers that reach Graph");
+        }
     }
 
     /// Lets partitions go once the dispatcher has stopped sending for them.
@@ -147,5 +273,33 @@ impl LeaseKeeper {
         self.held.send_replace(owned.len());
         METRICS.dispatch.leases.set(owned.len() as f64);
         self.owned.send_replace(owned);
+    }
+}
+
+/// Shows the age of the oldest snapshot, and warns of one that keeps dead rows for long.
+fn look_at_snapshot(age: Option<Duration>, memory: &mut Memory) {
+    let age = age.unwrap_or_default();
+    METRICS.dispatch.snapshot_age.set(age.as_secs_f64());
+    let is_warned = memory.warned.is_some_and(|at| at.elapsed() < WARN_EVERY);
+    if age >= OLD_SNAPSHOT && !is_warned {
+        memory.warned = Some(Instant::now());
+        tracing::warn!(
+            ?age,
+            "a transaction has been open for long: the database keeps every old version of a row; end it if it is \
+             forgotten (pg_stat_activity, pg_replication_slots)"
+        );
+    }
+}
+
+/// The workers among whom partitions are dealt, as this one sees them; none for a worker that does not reach Graph while
+/// another does.
+fn share_of(report: &LeaseReport, is_away: bool) -> Option<super::share::Crowd> {
+    let (workers, free) = (report.workers.max(1), report.free);
+    match (is_away, report.reaching_graph) {
+        (true, 0) => Some(super::share::Crowd { workers, free, below_share: report.below_share }),
+        (true, _) => None,
+        (false, reaching) => {
+            Some(super::share::Crowd { workers: reaching.max(1), free, below_share: report.below_share })
+        }
     }
 }

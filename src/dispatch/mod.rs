@@ -7,18 +7,19 @@
 //!
 //! The dispatcher is one task without locks; everything it learns arrives as an [`Event`].
 
-mod cancel;
 mod clock;
 mod dispatcher;
-mod expiry;
+mod doomed;
 mod lease;
 mod line;
+mod memory;
 mod queue;
 mod reader;
 mod recorder;
 mod scan;
 mod send;
 mod settled;
+mod share;
 mod upkeep;
 
 use std::sync::Arc;
@@ -26,19 +27,27 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{JobDelivery, SharedBroker};
 use crate::feedback::Feedback;
 use crate::graph::GraphClient;
-use crate::message::{BreakerState, Lane, LineId, MessageId, Partition};
+use crate::message::{BreakerState, LineId, MessageId, Partition, WorkId};
 use crate::policy::retry::RetryPolicy;
 use crate::settings::{LimitSettings, On5xx, OnAmbiguous, Settings};
-use crate::store::{ClaimedRow, Flow, FlowRead, HeldRecipient, LineRecord, ReadyRow, SharedStore};
+use crate::store::{
+    ChangeKind, ClaimedRow, DispatchStore, DoomedRow, Flow, FlowPage, FlowRead, HeldRecipient, LineRecord, Position,
+    SharedStore, WorkHead, WorkRead,
+};
 use lease::{LeaseKeeper, SendUntil};
 use recorder::{Progress, Recorder};
 use scan::Scanner;
+
+/// How long a stopping process waits for a lease that is being renewed, and for its leases to be handed over.
+const HAND_OVER: Duration = Duration::from_secs(2);
+/// Results may be written for this long after the grace of calls has passed.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
 /// What the dispatcher learns.
 enum Event {
@@ -46,24 +55,29 @@ enum Event {
     Gained {
         partitions: Vec<Partition>,
         held: Vec<HeldRecipient>,
+        claims: Vec<ClaimedRow>,
     },
     /// Partitions are to be let go; `stopped` is answered when nothing of them will be sent any more.
     Lost {
         partitions: Vec<Partition>,
         stopped: oneshot::Sender<()>,
     },
-    /// Ready rows that were announced.
-    Rows(Vec<ReadyRow>),
-    /// The next rows of flows.
-    Flows(Vec<(FlowRead, Vec<ReadyRow>)>),
-    FlowsFailed(Vec<Flow>),
-    /// A scan's findings: flows of these partitions with ready rows, and their lowest.
+    /// Work that is there, found by a scan or made of rows whose time has come.
+    Work(Vec<WorkHead>),
+    /// Work that was asked for; work that has ended, or whose campaign does not run, was not read.
+    WorkRead {
+        asked: Vec<(LineId, WorkId)>,
+        read: Vec<WorkRead>,
+    },
+    WorkUnread(Vec<(LineId, WorkId)>),
+    /// The next work of flows.
+    Flows(Vec<(FlowRead, FlowPage)>),
+    FlowsUnread(Vec<Flow>),
+    /// A full look: flows of these partitions that have work, and their first.
     Ready {
         scanned: Vec<Partition>,
-        flows: Vec<(Flow, MessageId)>,
+        flows: Vec<(Flow, Position)>,
     },
-    /// Rows that were scheduled, or waited for their next try, are due.
-    Promoted(Vec<(LineId, Lane, MessageId)>),
     /// Records of the lines asked for; those missing do not exist.
     Lines {
         asked: Vec<LineId>,
@@ -71,12 +85,20 @@ enum Event {
         pause_written: bool,
     },
     ClaimsAnswered(Vec<(LineId, MessageId, bool)>),
-    /// Claimed rows of our partitions, as the log has them.
+    /// Rows that were given back, with the fence of the claim that ended so, and whether that is in the log.
+    Returned(Vec<(MessageId, i32, bool)>),
+    /// Claimed rows of our partitions, as the database has them.
     Claimed(Vec<ClaimedRow>),
-    /// Of the rows asked about, those that still hold their recipients.
+    /// Of the rows asked about, those that have not ended.
     StillHeld {
         asked: Vec<MessageId>,
         held: Vec<MessageId>,
+    },
+    /// Waiting rows to be ended without a call. `written` is answered when that is in the log, with whether any was.
+    Doomed {
+        rows: Vec<DoomedRow>,
+        kind: ChangeKind,
+        written: oneshot::Sender<bool>,
     },
     /// Results that waited for the log are written.
     LogIsBack,
@@ -101,7 +123,11 @@ pub struct Dispatch {
 #[derive(Debug, Clone)]
 pub struct DispatchOptions {
     pub concurrency: usize,
+    /// In bytes, of rows in hand.
+    pub memory: u64,
     pub lease: Duration,
+    /// How long before the end of a lease the last call may begin.
+    pub lease_margin: Duration,
     /// The longest time for which a row is claimed.
     pub call_deadline: Duration,
     pub retry: RetryPolicy,
@@ -113,7 +139,9 @@ impl DispatchOptions {
     pub fn of(settings: &Settings) -> DispatchOptions {
         DispatchOptions {
             concurrency: settings.dispatch.concurrency,
+            memory: settings.dispatch.memory.as_u64(),
             lease: settings.dispatch.lease,
+            lease_margin: lease::margin(settings.dispatch.lease, settings.graph.connect_timeout),
             call_deadline: send::call_deadline(settings.graph.timeout.max(settings.graph.media_timeout)),
             retry: RetryPolicy {
                 base: settings.retry.base,
@@ -146,6 +174,9 @@ impl Dispatch {
         let progress = Progress::default();
         let send_until = SendUntil::default();
         let owned = watch::Sender::new(Vec::new());
+        let scans_fail_since = watch::Sender::new(None);
+        let look = Arc::new(Notify::new());
+        let queue: Arc<dyn DispatchStore> = self.store.clone();
 
         // A task that is gone, after a panic, would leave the others waiting for it: then all stop.
         let shutdown = shutdown.child_token();
@@ -159,7 +190,7 @@ impl Dispatch {
         let recorder = spawn(
             Recorder {
                 worker: self.worker.clone(),
-                store: self.store.clone(),
+                store: queue.clone(),
                 feedback: self.feedback.clone(),
                 entries: recorder_inbox,
                 events: events.clone(),
@@ -173,20 +204,17 @@ impl Dispatch {
             spawn(reader::run(self.store.clone(), reader_inbox, events.clone(), background.clone()).boxed());
         let upkeep =
             spawn(upkeep::run(self.store.clone(), upkeep_inbox, events.clone(), background.clone()).boxed());
-        let expiry = spawn(
-            expiry::run(self.store.clone(), self.feedback.clone(), owned.subscribe(), background.clone())
-                .boxed(),
-        );
-        let canceller =
-            spawn(cancel::run(self.store.clone(), self.feedback.clone(), background.clone()).boxed());
+        let ender =
+            spawn(doomed::run(queue.clone(), owned.subscribe(), events.clone(), background.clone()).boxed());
         let teller = spawn(settled::run(self.store.clone(), self.feedback, background.clone()).boxed());
         let scanner = spawn(
             Scanner {
-                store: self.store.clone(),
+                store: queue,
                 broker: self.broker.clone(),
                 owned: owned.subscribe(),
                 events: events.clone(),
-                call_deadline: self.options.call_deadline,
+                look: look.clone(),
+                failing: scans_fail_since.clone(),
             }
             .run(shutdown.clone())
             .boxed(),
@@ -196,8 +224,12 @@ impl Dispatch {
                 worker: self.worker.clone(),
                 store: self.store.clone(),
                 broker: self.broker.clone(),
+                graph: self.graph.clone(),
                 lease: self.options.lease,
+                margin: self.options.lease_margin,
                 held_within: self.options.call_deadline.max(self.options.retry.cap),
+                breaker: self.breaker.subscribe(),
+                scans_fail_since: scans_fail_since.subscribe(),
                 events,
                 owned,
                 held: self.held,
@@ -215,7 +247,7 @@ impl Dispatch {
                 send_until: send_until.clone(),
             },
             self.options,
-            dispatcher::Channels { inbox, jobs: self.jobs, entries, requests, orders },
+            dispatcher::Channels { inbox, jobs: self.jobs, entries, requests, orders, look },
             progress,
             send_until,
             self.breaker,
@@ -224,24 +256,29 @@ impl Dispatch {
         let hand_over = async {
             shutdown.cancelled().await;
             // A task that panicked was reported by the panic hook; its work is over either way.
-            let _ = keeper.await;
+            let _ = tokio::time::timeout(HAND_OVER, keeper).await;
             let _ = is_quiet.await;
             self.broker.consume(&[]);
-            if let Err(error) = self.store.withdraw_worker(&self.worker).await {
-                tracing::warn!(%error, "leases could not be handed over and run out by themselves");
+            let withdrawn = tokio::time::timeout(HAND_OVER, self.store.withdraw_worker(&self.worker)).await;
+            if !matches!(withdrawn, Ok(Ok(()))) {
+                tracing::warn!("leases cannot be handed over: they run out by themselves");
             }
         };
-        tokio::join!(dispatcher.run(shutdown.clone(), quiet), hand_over);
+        let until = async {
+            shutdown.cancelled().await;
+            tokio::time::Instant::now() + grace + LAST_WRITES
+        };
+        let (until, (), ()) = tokio::join!(until, dispatcher.run(shutdown.clone(), quiet), hand_over);
 
-        // The dispatcher's end of the recorder's channel is gone: what is left is written, while the grace lasts.
-        if tokio::time::timeout(grace.max(Duration::from_secs(1)), recorder).await.is_err() {
-            tracing::error!(
-                "the log could not be written before the end of the grace; rows in flight are settled later"
-            );
+        // The dispatcher's end of the recorder's channel is gone: results that are left are written, while time lasts.
+        if tokio::time::timeout_at(until, recorder).await.is_err() {
+            tracing::error!("log cannot be written before the end of the grace: rows in flight are settled later");
         }
         background.cancel();
-        for task in [reader, upkeep, expiry, canceller, teller, scanner] {
-            let _ = task.await;
+        for mut task in [reader, upkeep, ender, teller, scanner] {
+            if tokio::time::timeout(Duration::from_millis(100), &mut task).await.is_err() {
+                task.abort();
+            }
         }
     }
 }

@@ -1,17 +1,17 @@
-//! Fetches rows and line records for the dispatcher, many wishes in one query.
+//! Fetches work, rows and line records for the dispatcher, many wishes in one query.
 //!
 //! One query of a kind is under way at a time; what is asked meanwhile goes into the next. A failed read is
 //! reported or forgotten: scans find again what matters. Writes nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Event;
-use crate::message::{LineId, MessageId};
-use crate::store::{Flow, FlowRead, RangeRead, ReadyRow, SharedStore, StoreError};
+use crate::message::{LineId, MessageId, WorkId};
+use crate::store::{FlowRead, SharedStore, StoreError};
 
 /// Wishes answered by one round of queries.
 const ROUND: usize = 512;
@@ -19,7 +19,7 @@ const AFTER_FAILURE: Duration = Duration::from_millis(200);
 
 /// What the dispatcher wants to know.
 pub enum Request {
-    Range(RangeRead),
+    Work(LineId, WorkId),
     Flow(FlowRead),
     Line(LineId),
     StillHeld(Vec<MessageId>),
@@ -45,10 +45,14 @@ pub async fn run(
         for request in received.drain(..) {
             round.add(request);
         }
-        if let Err(error) = round.answer(&store, &events).await {
-            tracing::warn!(%error, "rows cannot be read; trying again");
+        let answered = tokio::select! {
+            answered = round.answer(&store, &events) => answered,
+            () = stop.cancelled() => return,
+        };
+        if let Err(error) = answered {
+            tracing::warn!(%error, "rows cannot be read: trying again");
             tokio::time::sleep(AFTER_FAILURE).await;
-            // What was asked meanwhile would only pile up while the log is away.
+            // Requests of the meantime would only pile up while the log is away.
             let mut round = Round::default();
             while let Ok(request) = requests.try_recv() {
                 round.add(request);
@@ -61,7 +65,7 @@ pub async fn run(
 /// The requests of one round, by kind.
 #[derive(Default)]
 struct Round {
-    ranges: Vec<RangeRead>,
+    work: Vec<(LineId, WorkId)>,
     flows: Vec<FlowRead>,
     lines: HashSet<LineId>,
     held: Vec<MessageId>,
@@ -70,7 +74,7 @@ struct Round {
 impl Round {
     fn add(&mut self, request: Request) {
         match request {
-            Request::Range(read) => self.ranges.push(read),
+            Request::Work(line, work) => self.work.push((line, work)),
             Request::Flow(read) => self.flows.push(read),
             Request::Line(line) => drop(self.lines.insert(line)),
             Request::StillHeld(ids) => self.held.extend(ids),
@@ -81,8 +85,11 @@ impl Round {
     fn fail(self, events: &mpsc::UnboundedSender<Event>) {
         // The dispatcher is gone only when the process ends.
         let tell = |event| drop(events.send(event));
+        if !self.work.is_empty() {
+            tell(Event::WorkUnread(self.work));
+        }
         if !self.flows.is_empty() {
-            tell(Event::FlowsFailed(self.flows.into_iter().map(|read| read.flow).collect()));
+            tell(Event::FlowsUnread(self.flows.into_iter().map(|read| read.flow).collect()));
         }
         if !self.held.is_empty() {
             tell(Event::StillHeld { asked: self.held.clone(), held: self.held });
@@ -91,7 +98,7 @@ impl Round {
 
     /// Answers each kind whatever becomes of the others; the last failure is returned.
     async fn answer(
-        self,
+        mut self,
         store: &SharedStore,
         events: &mpsc::UnboundedSender<Event>,
     ) -> Result<(), StoreError> {
@@ -99,59 +106,37 @@ impl Round {
         let tell = |event| drop(events.send(event));
         let mut result = Ok(());
         if !self.lines.is_empty() {
-            let asked: Vec<LineId> = self.lines.into_iter().collect();
+            let asked: Vec<LineId> = self.lines.drain().collect();
             match store.lines(&asked).await {
                 Ok(records) => tell(Event::Lines { asked, records, pause_written: false }),
                 Err(error) => result = Err(error),
             }
         }
-        let mut are_ranges_read = true;
-        if !self.ranges.is_empty() {
-            match store.read_ranges(&self.ranges).await {
-                Ok(rows) => tell(Event::Rows(rows)),
-                Err(error) => {
-                    are_ranges_read = false;
-                    result = Err(error);
+        if !self.work.is_empty() {
+            let numbers: Vec<WorkId> = self.work.iter().map(|(_, work)| *work).collect();
+            match store.read_work(&numbers).await {
+                Ok(read) => {
+                    tell(Event::WorkRead { asked: std::mem::take(&mut self.work), read });
                 }
+                Err(error) => result = Err(error),
             }
         }
         if !self.flows.is_empty() {
             match store.read_flows(&self.flows).await {
-                Ok(rows) => tell(Event::Flows(by_flow(self.flows, rows))),
-                Err(error) => {
-                    tell(Event::FlowsFailed(self.flows.into_iter().map(|read| read.flow).collect()));
-                    result = Err(error);
+                Ok(pages) => {
+                    tell(Event::Flows(std::mem::take(&mut self.flows).into_iter().zip(pages).collect()));
                 }
+                Err(error) => result = Err(error),
             }
         }
         if !self.held.is_empty() {
-            let asked = match are_ranges_read {
-                true => store.still_held(&self.held).await,
-                // A recipient is let go only when its row was read and is not ready.
-                false => Ok(self.held.clone()),
-            };
-            // What cannot be asked is asked again later, as if nothing had changed.
-            let held = asked.unwrap_or_else(|error| {
-                result = Err(error);
-                self.held.clone()
-            });
-            tell(Event::StillHeld { asked: self.held, held });
+            match store.still_held(&self.held).await {
+                Ok(held) => tell(Event::StillHeld { asked: std::mem::take(&mut self.held), held }),
+                Err(error) => result = Err(error),
+            }
         }
+        // Asked again later, as if nothing had changed.
+        self.fail(events);
         result
     }
-}
-
-/// Deals the rows out to the reads that asked for them.
-fn by_flow(reads: Vec<FlowRead>, rows: Vec<ReadyRow>) -> Vec<(FlowRead, Vec<ReadyRow>)> {
-    let mut rows_of: HashMap<Flow, Vec<ReadyRow>> = HashMap::new();
-    for row in rows {
-        rows_of.entry(row.flow()).or_default().push(row);
-    }
-    reads
-        .into_iter()
-        .map(|read| {
-            let rows = rows_of.remove(&read.flow).unwrap_or_default();
-            (read, rows)
-        })
-        .collect()
 }

@@ -1,105 +1,257 @@
-//! Looks through the log for what no job named: ready rows, rows that are due, claims without a call.
+//! Looks through the queue for what no job named: work, rows whose time has come, claims without a call.
 //!
-//! This is why losing a job, a queue or the whole broker loses no message: every owner scans its own partitions.
-//! Worst delays: a ready row 1 s (250 ms while the broker is away), a due row 250 ms, a claim without a call 2 s.
+//! This is why losing a job, a queue or the whole broker loses no message: every owner scans its own partitions. Each scan
+//! runs by itself, so that one which fails or takes long stops no other, and begins where it was last complete, with an
+//! overlap for transactions that commit late and a full look as a net. Worst delays: work without a job 2 s (250 ms while the
+//! broker is away), a row that is due 750 ms, a claim without a call 5 s.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use time::OffsetDateTime;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Event;
 use crate::broker::{BrokerState, SharedBroker};
 use crate::failpoint;
-use crate::message::Partition;
-use crate::store::{SharedStore, StoreError};
+use crate::message::{Partition, WorkId};
+use crate::metrics::METRICS;
+use crate::store::{DispatchStore, StoreError};
 
-const TICK: Duration = Duration::from_millis(250);
-/// Rows one statement makes ready.
-const PROMOTE_BATCH: u32 = 1_000;
-const READY_EVERY: Duration = Duration::from_secs(1);
-const CLAIMED_EVERY: Duration = Duration::from_secs(2);
+const NEW_EVERY: Duration = Duration::from_secs(2);
+const NEW_EVERY_WITHOUT_BROKER: Duration = Duration::from_millis(250);
+const NEW_AT_ONCE: u32 = 5_000;
+const DUE_EVERY: Duration = Duration::from_millis(750);
+const DUE_AT_ONCE: u32 = 1_000;
+const CLAIMS_EVERY: Duration = Duration::from_secs(5);
+/// Claims of workers that are gone are removed this often.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// A full look, and a look at rows that are due from the beginning.
+const FULL_EVERY: Duration = Duration::from_secs(60);
+/// A full look takes at most one part in this many of the time.
+const SHARE: u32 = 30;
+/// Transactions that commit this late are found by the next look.
+const OVERLAP: Duration = Duration::from_secs(10);
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// What scans are made from.
+#[derive(Clone)]
 pub struct Scanner {
-    pub store: SharedStore,
+    pub store: Arc<dyn DispatchStore>,
     pub broker: SharedBroker,
     /// The partitions scanned.
     pub owned: watch::Receiver<Vec<Partition>>,
     pub events: mpsc::UnboundedSender<Event>,
-    /// A claim's deadline is never farther away.
-    pub call_deadline: Duration,
-}
-
-/// When ready rows and claims are looked for again.
-struct NextLook {
-    ready: Instant,
-    claimed: Instant,
+    /// Notified when there is reason for a full look.
+    pub look: Arc<Notify>,
+    /// Since when the full look of partitions just gained fails.
+    pub failing: watch::Sender<Option<Instant>>,
 }
 
 impl Scanner {
     /// Scans until `shutdown`.
-    pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let now = Instant::now();
-        let mut next = NextLook { ready: now, claimed: now };
-        let mut more_is_due = false;
-        while !shutdown.is_cancelled() {
-            if !more_is_due {
-                tokio::select! {
-                    _ = tick.tick() => {}
-                    Ok(()) = self.owned.changed() => self.owned.mark_changed(),
-                    () = shutdown.cancelled() => return,
-                }
-            }
-            if self.owned.has_changed().unwrap_or(false) {
-                // What was taken over may have waited for a while: its rows are looked for at once.
-                next.ready = Instant::now();
-            }
-            let partitions = self.owned.borrow_and_update().clone();
-            more_is_due = !partitions.is_empty()
-                && match self.look(&partitions, &mut next).await {
-                    Ok(more_is_due) => more_is_due,
-                    Err(error) => {
-                        tracing::warn!(%error, "the log cannot be scanned; trying again");
-                        tokio::time::sleep(READY_EVERY).await;
-                        false
-                    }
-                };
+    pub async fn run(self, shutdown: CancellationToken) {
+        let scans = async {
+            tokio::join!(
+                self.clone().scan_all(),
+                self.clone().scan_new(),
+                self.clone().scan_due(),
+                self.clone().scan_claims()
+            )
+        };
+        tokio::select! {
+            _ = scans => {}
+            () = shutdown.cancelled() => {}
         }
     }
 
-    /// One look at everything whose time has come; says whether more rows are due than were made ready.
-    async fn look(&self, partitions: &[Partition], next: &mut NextLook) -> Result<bool, StoreError> {
-        let mut more_is_due = false;
-        if !failpoint::defect("due_scan_off") {
-            let promoted = self.store.promote_due(partitions, PROMOTE_BATCH).await?;
-            more_is_due = promoted.len() >= PROMOTE_BATCH as usize;
-            if !promoted.is_empty() {
-                failpoint::hit("in_promote");
-                self.tell(Event::Promoted(promoted));
-            }
+    fn partitions(&self) -> Vec<Partition> {
+        self.owned.borrow().clone()
+    }
+
+    /// Waits so long, or until the partitions owned change.
+    async fn wait(&mut self, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            Ok(()) = self.owned.changed() => {}
         }
-        let now = Instant::now();
-        let is_due = now >= next.ready || self.broker.state() != BrokerState::Up;
-        if is_due {
-            let sweeps = !failpoint::defect("sweep_off");
-            let flows = if sweeps { self.store.ready_flows(partitions).await? } else { Vec::new() };
-            failpoint::hit("in_scan");
-            self.tell(Event::Ready { scanned: partitions.to_vec(), flows });
-            next.ready = now + READY_EVERY;
-        }
-        if now >= next.claimed {
-            self.tell(Event::Claimed(self.store.claimed_rows(partitions, self.call_deadline).await?));
-            next.claimed = now + CLAIMED_EVERY;
-        }
-        Ok(more_is_due)
     }
 
     fn tell(&self, event: Event) {
         // The dispatcher is gone only when the process ends.
         let _ = self.events.send(event);
+    }
+
+    /// Every flow with work, when partitions are gained (the lines that can send first), when there is reason to, and once a
+    /// minute.
+    async fn scan_all(mut self) {
+        let mut sendable = true;
+        loop {
+            let partitions = self.owned.borrow_and_update().clone();
+            let next;
+            if !partitions.is_empty() {
+                let started = Instant::now();
+                match self.look_at_all(&partitions, sendable).await {
+                    Ok(()) => {
+                        self.failing.send_replace(None);
+                        // Those that cannot send come right behind the first look.
+                        next = if sendable { started } else { started + FULL_EVERY.max(started.elapsed() * SHARE) };
+                        sendable = false;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "work cannot be looked for: trying again");
+                        METRICS.dispatch.scans_failed.increment(1);
+                        self.failing.send_modify(|since| *since = since.or(Some(started)));
+                        next = Instant::now() + AFTER_FAILURE;
+                    }
+                }
+            } else {
+                next = Instant::now() + FULL_EVERY;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                Ok(()) = self.owned.changed() => sendable = true,
+                () = self.look.notified() => sendable = true,
+            }
+        }
+    }
+
+    async fn look_at_all(&self, partitions: &[Partition], sendable: bool) -> Result<(), StoreError> {
+        let sweeps = !failpoint::defect("sweep_off");
+        let flows = if sweeps { self.store.ready_flows(partitions, sendable).await? } else { Vec::new() };
+        failpoint::hit("in_scan");
+        self.tell(Event::Ready { scanned: partitions.to_vec(), flows });
+        Ok(())
+    }
+
+    /// Work that has come since.
+    async fn scan_new(mut self) {
+        let mut reached = Reached::default();
+        loop {
+            let partitions = self.partitions();
+            let mut pause = self.new_pause();
+            if !partitions.is_empty() && !failpoint::defect("sweep_off") {
+                match self.store.new_work(&partitions, reached.from(), NEW_AT_ONCE).await {
+                    Ok(new) => {
+                        if new.work.len() >= NEW_AT_ONCE as usize {
+                            pause = Duration::ZERO;
+                            reached.pass(new.reached);
+                        }
+                        reached.note(new.reached);
+                        if !new.work.is_empty() {
+                            self.tell(Event::Work(new.work));
+                        }
+                        if new.campaign_resumed {
+                            self.look.notify_one();
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "new work cannot be looked for: trying again");
+                        METRICS.dispatch.scans_failed.increment(1);
+                        pause = pause.max(AFTER_FAILURE);
+                    }
+                }
+            }
+            self.wait(pause).await;
+        }
+    }
+
+    fn new_pause(&self) -> Duration {
+        if self.broker.state() == BrokerState::Up { NEW_EVERY } else { NEW_EVERY_WITHOUT_BROKER }
+    }
+
+    /// Rows whose time has come.
+    async fn scan_due(mut self) {
+        let mut from: Option<OffsetDateTime> = None;
+        let mut full_at = Instant::now();
+        loop {
+            if self.owned.has_changed().unwrap_or(false) || Instant::now() >= full_at {
+                (from, full_at) = (None, Instant::now() + FULL_EVERY);
+            }
+            let partitions = self.owned.borrow_and_update().clone();
+            let mut pause = DUE_EVERY;
+            if !partitions.is_empty() && !failpoint::defect("due_scan_off") {
+                match self.store.promote_due(&partitions, from, DUE_AT_ONCE).await {
+                    Ok(promoted) => {
+                        failpoint::hit("in_promote");
+                        pause = if promoted.more { Duration::ZERO } else { promoted.next.unwrap_or(pause).min(pause) };
+                        if !promoted.more {
+                            from = promoted.reached.map(|reached| reached - OVERLAP).or(from);
+                        }
+                        if !promoted.work.is_empty() {
+                            self.tell(Event::Work(promoted.work));
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "rows that are due cannot be looked for: trying again");
+                        METRICS.dispatch.scans_failed.increment(1);
+                        pause = AFTER_FAILURE;
+                    }
+                }
+            }
+            if !pause.is_zero() {
+                self.wait(pause).await;
+            }
+        }
+    }
+
+    /// Claims without a call.
+    async fn scan_claims(mut self) {
+        let mut forget_at = Instant::now() + FORGET_EVERY;
+        loop {
+            self.wait(CLAIMS_EVERY).await;
+            let partitions = self.owned.borrow_and_update().clone();
+            if partitions.is_empty() {
+                continue;
+            }
+            match self.store.open_claims(&partitions).await {
+                Ok(claims) if claims.is_empty() => {}
+                Ok(claims) => self.tell(Event::Claimed(claims)),
+                Err(error) => {
+                    METRICS.dispatch.scans_failed.increment(1);
+                    tracing::warn!(%error, "claims without a call cannot be looked for: trying again");
+                }
+            }
+            if Instant::now() >= forget_at {
+                forget_at = Instant::now() + FORGET_EVERY;
+                if let Err(error) = self.store.forget_claims().await {
+                    tracing::debug!(%error, "claims of workers that are gone stay: they are removed later");
+                }
+            }
+        }
+    }
+}
+
+/// The highest numbers of work seen, and when.
+#[derive(Default)]
+struct Reached {
+    from: Option<WorkId>,
+    seen: VecDeque<(Instant, WorkId)>,
+}
+
+impl Reached {
+    /// Where the next look begins.
+    fn from(&self) -> Option<WorkId> {
+        self.from
+    }
+
+    fn note(&mut self, reached: WorkId) {
+        let now = Instant::now();
+        self.from.get_or_insert(reached);
+        self.seen.push_back((now, reached));
+        while let Some((at, reached)) = self.seen.front().copied()
+            && at + OVERLAP <= now
+        {
+            self.pass(reached);
+            self.seen.pop_front();
+        }
+    }
+
+    /// Looks no more at numbers up to this.
+    fn pass(&mut self, reached: WorkId) {
+        self.from = self.from.max(Some(reached));
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here waits for a limit, touches the log, or retries: the row's next state is handed back as a [`Change`].
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -13,12 +14,12 @@ use super::lease::SendUntil;
 use super::line::PlannedCall;
 use crate::failpoint;
 use crate::graph::{Call, GraphClient};
-use crate::message::{ErrorDetail, Lane, LineId, Medium, MessageId};
+use crate::message::{ErrorDetail, LineId, MessageId};
 use crate::metrics::METRICS;
 use crate::policy::breaker::Health;
 use crate::policy::classify::{CallResult, PauseDemand, classify};
 use crate::policy::retry::{Next, RetryPolicy, Tried, decide, decide_orphan};
-use crate::store::{Change, ClaimedRow};
+use crate::store::{Change, ChangeKind, ClaimedRow, ReadyRow};
 
 /// What every call needs.
 pub struct SendContext {
@@ -31,50 +32,39 @@ pub struct SendContext {
 pub struct Finished {
     pub ticket: Ticket,
     pub change: Change,
-    pub waiter: Option<String>,
     pub pause: Option<PauseDemand>,
     /// What the call says about Graph's host; nothing if it was not made.
     pub health: Option<Health>,
-    /// Graph took the message.
-    pub sent: bool,
 }
 
 /// Which call this was, for the line that made it.
 #[derive(Debug, Clone)]
 pub struct Ticket {
-    pub line: LineId,
-    pub id: MessageId,
-    pub fence: i32,
-    pub lane: Lane,
-    pub medium: Medium,
-    pub dest: String,
-    pub waiter: Option<String>,
+    /// As claimed.
+    pub row: Arc<ReadyRow>,
     /// When the call began.
     pub begun: Instant,
     /// The breaker's period it began in.
     pub period: u64,
-    attempts: i32,
-    tries: i32,
     expires: Instant,
 }
 
 impl Ticket {
     pub fn of(call: &PlannedCall, period: u64) -> Ticket {
-        let PlannedCall { row, expires, begun, .. } = call;
-        Ticket {
-            begun: *begun,
-            period,
-            line: row.line,
-            id: row.id,
-            fence: row.fence,
-            lane: row.lane,
-            medium: row.kind.medium(),
-            dest: row.dest.clone(),
-            waiter: row.waiter.clone(),
-            attempts: row.attempts,
-            tries: row.tries,
-            expires: *expires,
-        }
+        Ticket { row: call.row.clone(), begun: call.begun, period, expires: call.expires }
+    }
+
+    pub fn id(&self) -> MessageId {
+        self.row.id
+    }
+
+    pub fn line(&self) -> LineId {
+        self.row.line
+    }
+
+    fn change(&self, kind: ChangeKind) -> Change {
+        let begun = Some(self.begun.into_std());
+        Change { id: self.row.id, fence: self.row.fence, begun, crashed: false, kind }
     }
 
     /// What the row becomes after this result of its call.
@@ -85,10 +75,9 @@ impl Ticket {
         let (change, pause, health) = judged.unwrap_or_else(|_| {
             let message = "judging the answer failed inside this process".to_owned();
             let error = ErrorDetail { message, ..ErrorDetail::default() };
-            (Change::Unknown { id: self.id, fence: self.fence, error }, None, None)
+            (self.change(ChangeKind::Unknown { error }), None, None)
         });
-        let sent = matches!(change, Change::Sent { .. });
-        Finished { change, waiter: self.waiter.clone(), pause, health, sent, ticket: self }
+        Finished { change, pause, health, ticket: self }
     }
 
     fn judge(
@@ -98,13 +87,13 @@ impl Ticket {
     ) -> (Change, Option<PauseDemand>, Option<Health>) {
         let judgement = classify(result);
         let tried = Tried {
-            attempts: self.attempts.max(1) as u32,
-            tries: self.tries.max(0) as u32,
+            attempts: self.row.attempts.max(1) as u32,
+            tries: self.row.tries.max(0) as u32,
             valid_for: self.expires.saturating_duration_since(Instant::now()),
         };
         let next = decide(&judgement, tried, policy, rand::rng().random());
         tracing::debug!(
-            cdls_id = %self.id, line = %self.line, attempt = self.attempts, code = judgement.error.code,
+            cdls_id = %self.row.id, line = %self.row.line, attempt = self.row.attempts, code = judgement.error.code,
             subcode = judgement.error.subcode, ?next, "call ended"
         );
         let next = match (result, next) {
@@ -113,14 +102,14 @@ impl Ticket {
             }
             (_, next) => next,
         };
-        let change = change(self.id, self.fence, next, &judgement.error, http_status(result));
+        let change = self.change(kind(next, &judgement.error, http_status(result)));
         (change, judgement.pause, Health::of(result, &judgement.verdict))
     }
 
     /// The call was not made: this process may not send any more. Nothing of its request was written.
     fn withdraw(self) -> Finished {
-        let change = Change::Release { id: self.id, fence: self.fence };
-        Finished { change, waiter: None, pause: None, health: None, sent: false, ticket: self }
+        let change = Change::release(self.row.id, self.row.fence);
+        Finished { change, pause: None, health: None, ticket: self }
     }
 }
 
@@ -128,7 +117,8 @@ impl Ticket {
 pub async fn send(context: super::SharedSendContext, ticket: Ticket, call: PlannedCall) -> Finished {
     // Asked again, because the process may have been frozen since the call was planned; and once more when a connection
     // is there and the request is about to be written.
-    if !context.send_until.allows(Instant::now()) {
+    let partition = ticket.line().partition();
+    if !context.send_until.allows(partition, Instant::now()) {
         return ticket.withdraw();
     }
     let PlannedCall { row, sender, .. } = call;
@@ -143,7 +133,7 @@ pub async fn send(context: super::SharedSendContext, ticket: Ticket, call: Plann
     METRICS.dispatch.begun.increment(1);
     let started = Instant::now();
     let send_until = context.send_until.clone();
-    let may_begin = move || send_until.allows(Instant::now());
+    let may_begin = move || send_until.allows(partition, Instant::now());
     let result = AssertUnwindSafe(context.graph.send(&request, may_begin))
         .catch_unwind()
         .await
@@ -161,16 +151,14 @@ fn http_status(result: &CallResult) -> i32 {
     }
 }
 
-fn change(id: MessageId, fence: i32, next: Next, error: &ErrorDetail, http_status: i32) -> Change {
+fn kind(next: Next, error: &ErrorDetail, http_status: i32) -> ChangeKind {
     let error = error.clone();
     match next {
-        Next::Sent { message_id } => Change::Sent { id, fence, http_status, message_id },
-        Next::Fail { kind, ambiguous } => Change::Failed { id, fence, kind, error, ambiguous },
-        Next::Retry { after, counted, ambiguous } => {
-            Change::Retry { id, fence, after, error, counted, ambiguous }
-        }
-        Next::Unknown => Change::Unknown { id, fence, error },
-        Next::WaitForLine { ambiguous } => Change::WaitForLine { id, fence, error, ambiguous },
+        Next::Sent { message_id } => ChangeKind::Sent { http_status, message_id },
+        Next::Fail { kind, ambiguous } => ChangeKind::Failed { kind, error, ambiguous },
+        Next::Retry { after, counted, ambiguous } => ChangeKind::Retry { after, error, counted, ambiguous },
+        Next::Unknown => ChangeKind::Unknown { error },
+        Next::WaitForLine { ambiguous } => ChangeKind::WaitForLine { error, ambiguous },
     }
 }
 
@@ -185,7 +173,8 @@ pub fn orphaned(row: &ClaimedRow, policy: &RetryPolicy) -> Change {
     let next = decide_orphan(tried, count(row.crashes).saturating_add(1), policy, rand::rng().random());
     let message = "the worker that made this call is gone; whether Graph took the message is not known";
     let error = ErrorDetail { message: message.into(), ..ErrorDetail::default() };
-    Change::Crashed { then: Box::new(change(row.id, row.fence, next, &error, 0)) }
+    let begun = std::time::Instant::now().checked_sub(row.age);
+    Change { id: row.id, fence: row.fence, begun, crashed: true, kind: kind(next, &error, 0) }
 }
 
 /// How long a row stays claimed before others may settle it: its call's total `timeout` and two seconds.

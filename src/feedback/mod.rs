@@ -71,7 +71,7 @@ impl Feedback {
         let status_code = if without_answer { 0 } else { row.status_code.unwrap_or(0) };
         if row.to.is_outcome() && waiter.is_some() {
             let message_id = row.message_id.clone().unwrap_or_default();
-            let outcome = Outcome { cdls_id: change.id(), status: row.to, status_code, message_id };
+            let outcome = Outcome { cdls_id: change.id, status: row.to, status_code, message_id };
             self.tell(waiter, outcome);
         }
         let error = match row.writes_error {
@@ -84,7 +84,7 @@ impl Feedback {
             error,
             status_code,
             message_id: row.message_id,
-            ..Happened::now(change.id(), row.to)
+            ..Happened::now(change.id, row.to)
         });
     }
 

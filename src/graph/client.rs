@@ -38,7 +38,7 @@ pub enum GraphClientError {
 }
 
 /// Sends messages to Graph. One for the whole process: it holds the pool of connections.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct GraphClient {
     http: reqwest::Client,
     messages: Url,
@@ -48,6 +48,17 @@ pub struct GraphClient {
 }
 
 impl GraphClient {
+    /// Whether Graph answers at all, asked without a token: in its own words, whatever they say.
+    pub async fn answers(&self, within: Duration) -> bool {
+        let asking = async {
+            let answer = self.http.get(self.messages.clone()).send().await.ok()?;
+            let body = answer.bytes().await.ok()?;
+            let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
+            body.get("error").map(drop)
+        };
+        tokio::time::timeout(within, asking).await.ok().flatten().is_some()
+    }
+
     /// Prepares a client; connects to nothing yet.
     pub fn new(settings: &GraphSettings) -> Result<GraphClient, GraphClientError> {
         let app_secret = settings.app_secret.expose_secret();

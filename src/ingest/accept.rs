@@ -13,9 +13,9 @@ use super::refusal::Refusal;
 use crate::broker::SharedBroker;
 use crate::failpoint;
 use crate::feedback::Feedback;
-use crate::message::{Job, Status};
+use crate::message::{Job, JobWork, Status};
 use crate::metrics::METRICS;
-use crate::store::{Inserted, NewMessage, SharedStore, StoreError};
+use crate::store::{Accepted, Flow, Inserted, NewMessage, SharedStore, StoreError, Work};
 
 /// Rows one commit holds at most.
 const BATCH: usize = 500;
@@ -123,17 +123,17 @@ impl Acceptor {
         let mut parts = vec![(messages, answers)];
         while let Some((mut messages, mut answers)) = parts.pop() {
             let started = Instant::now();
-            let inserted = self.store.accept(&messages).await;
+            let accepted = self.store.accept(&messages).await;
             METRICS.ingest.commit_rows.record(messages.len() as f64);
             METRICS.ingest.commit_seconds.record(started.elapsed());
-            match inserted {
-                Ok(inserted) => {
+            match accepted {
+                Ok(accepted) => {
                     failpoint::hit("after_commit");
-                    for (answer, inserted) in answers.into_iter().zip(&inserted) {
+                    for (answer, inserted) in answers.into_iter().zip(&accepted.inserted) {
                         // Its client may have gone away.
                         let _ = answer.send(Ok(*inserted));
                     }
-                    self.announce(&messages, &inserted);
+                    self.announce(&messages, &accepted);
                 }
                 // One row that the database refuses must not take the others down with it.
                 Err(StoreError::Rejected(_)) if messages.len() > 1 => {
@@ -167,9 +167,9 @@ impl Acceptor {
                 return verdicts;
             }
             match self.store.accept(&part).await {
-                Ok(inserted) => {
-                    self.announce(&part, &inserted);
-                    verdicts.extend(inserted.into_iter().map(Ok));
+                Ok(accepted) => {
+                    self.announce(&part, &accepted);
+                    verdicts.extend(accepted.inserted.into_iter().map(Ok));
                 }
                 Err(StoreError::Rejected(_)) if part.len() > 1 => {
                     let rest = part.split_off(part.len() / 2);
@@ -188,26 +188,20 @@ impl Acceptor {
         verdicts
     }
 
-    fn announce(&self, messages: &[NewMessage], inserted: &[Inserted]) {
-        let new = inserted.iter().filter_map(|inserted| match inserted {
+    /// Tells dispatch of the work and listeners of the rows. A scheduled message is not in the work: it is ready later.
+    fn announce(&self, messages: &[NewMessage], accepted: &Accepted) {
+        for (partition, job) in Job::announcing(accepted.work.iter().filter_map(named)) {
+            self.broker.publish(partition, job);
+        }
+        let new = accepted.inserted.iter().filter_map(|inserted| match inserted {
             Inserted::New(id) => Some(*id),
             Inserted::Replay(_) | Inserted::KeyReused | Inserted::Duplicate => None,
         });
         self.feedback.became(new, Status::Pending);
-        for (message, inserted) in messages.iter().zip(inserted) {
+        for (message, inserted) in messages.iter().zip(&accepted.inserted) {
             if matches!(inserted, Inserted::New(_)) {
                 METRICS.ingest.accepted(message.submission.class);
             }
-        }
-        let now = time::OffsetDateTime::now_utc();
-        let ready = messages.iter().zip(inserted).filter_map(|(message, inserted)| match inserted {
-            Inserted::New(id) if message.submission.send_at.is_none_or(|at| at <= now) => {
-                Some((message.submission.line, message.submission.lane, *id))
-            }
-            _ => None,
-        });
-        for (partition, job) in Job::announcing(ready) {
-            self.broker.publish(partition, job);
         }
     }
 
@@ -252,6 +246,13 @@ impl Acceptor {
             }
         }
     }
+}
+
+/// Work as a job names it.
+fn named(work: &Work) -> Option<JobWork> {
+    let Flow { line, lane, medium, campaign } = work.flow.clone();
+    let rows = u32::try_from(work.ids.len()).unwrap_or(u32::MAX);
+    Some(JobWork { work: work.id, line, lane, medium, campaign, first: *work.ids.first()?, rows })
 }
 
 /// Takes what waits until the batch has so many messages.

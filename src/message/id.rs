@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub i64);
 
@@ -30,6 +30,11 @@ id!(
     MessageId
 );
 id!(
+    /// `work_id`: a row of the queue's `work`, messages of one commit that are served in turn together. Assigned by the
+    /// database.
+    WorkId
+);
+id!(
     /// `cdcs_id`: the customer who owns lines, tokens and log rows.
     AccountId
 );
@@ -39,7 +44,7 @@ id!(
 );
 
 /// How many partitions the lines are dealt into. Fixed for ever: it is part of the schema
-/// (`partition_no` is generated as `v8l_id % 64`) and of the work queues' names.
+/// (`partition_no` is `v8l_id % 64`) and of the work queues' names.
 pub const PARTITIONS: i16 = 64;
 
 /// A share of the lines, `v8l_id % 64`. One worker process owns it at a time.

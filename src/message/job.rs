@@ -1,65 +1,85 @@
 //! The job: what RabbitMQ carries from ingest to the worker that owns a partition.
 //!
-//! A job names lines that have new rows and the ids they lie between. It carries no text, no recipient and no
-//! secret, and losing one loses nothing: the owner of the partition finds the rows in the log.
+//! A job names new work by its number in the queue. It carries no text, no recipient and no secret, and losing one loses
+//! nothing: the owner of the partition finds the work in the database.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Lane, LineId, MessageId, Outcome, Partition};
+use super::{Lane, LineId, Medium, MessageId, Outcome, Partition, WorkId};
 
-/// Version of the job's body. A worker discards jobs of a version it does not know; the rows are found by scans.
-pub const JOB_VERSION: u8 = 1;
+/// Version of the job's body. A worker discards jobs of a version it does not know; the work is found by scans.
+pub const JOB_VERSION: u8 = 2;
 
-/// New rows of one line and lane: `n` rows with ids between `first` and `last`, other rows among them.
+/// Work one job names at most; what is beyond is found by a scan, which the job asks for with `more`.
+pub const MAX_JOB_WORK: usize = 256;
+
+/// New work of one flow (line, lane, medium, campaign): `rows` messages, the first of them `first`.
 ///
-/// Written as an array of five: `[v8l_id, priority, first_id, last_id, n]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobLine(pub LineId, pub Lane, pub MessageId, pub MessageId, pub u32);
+/// Written as an array of seven: `[work_id, v8l_id, priority, media, campaign, first_id, rows]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+pub struct JobWork {
+    pub work: WorkId,
+    pub line: LineId,
+    pub lane: Lane,
+    pub medium: Medium,
+    /// Empty: none.
+    pub campaign: String,
+    pub first: MessageId,
+    pub rows: u32,
+}
 
-impl JobLine {
-    /// Takes in what else is announced for the same line and lane.
-    pub fn join(&mut self, other: JobLine) {
-        self.2 = self.2.min(other.2);
-        self.3 = self.3.max(other.3);
-        self.4 = self.4.saturating_add(other.4);
+type Written = (WorkId, LineId, Lane, bool, String, MessageId, u32);
+
+impl From<Written> for JobWork {
+    fn from((work, line, lane, media, campaign, first, rows): Written) -> JobWork {
+        let medium = if media { Medium::Media } else { Medium::Text };
+        JobWork { work, line, lane, medium, campaign, first, rows }
     }
 }
 
-/// New rows of one partition, from one commit or several.
+impl From<JobWork> for Written {
+    fn from(JobWork { work, line, lane, medium, campaign, first, rows }: JobWork) -> Written {
+        (work, line, lane, medium == Medium::Media, campaign, first, rows)
+    }
+}
+
+/// New work of one partition, from one commit or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     pub v: u8,
-    pub lines: Vec<JobLine>,
+    pub work: Vec<JobWork>,
+    /// There is work that the job does not name.
+    #[serde(default)]
+    pub more: bool,
 }
 
 impl Job {
     /// The job of a partition that announces nothing yet.
     pub fn empty() -> Job {
-        Job { v: JOB_VERSION, lines: Vec::new() }
+        Job { v: JOB_VERSION, work: Vec::new(), more: false }
     }
 
-    /// Adds another job's lines, joining what concerns the same line and lane, so that a job is never longer than
-    /// twice the number of lines of its partition.
+    /// Adds another job's work, as far as there is room.
     pub fn merge(&mut self, other: Job) {
-        for line in other.lines {
-            match self.lines.iter_mut().find(|known| known.0 == line.0 && known.1 == line.1) {
-                Some(known) => known.join(line),
-                None => self.lines.push(line),
-            }
-        }
+        let room = MAX_JOB_WORK.saturating_sub(self.work.len());
+        self.more |= other.more || other.work.len() > room;
+        self.work.extend(other.work.into_iter().take(room));
     }
 
-    /// How many rows it announces.
+    /// How many messages it announces.
     pub fn rows(&self) -> u32 {
-        self.lines.iter().fold(0, |rows, line| rows.saturating_add(line.4))
+        self.work.iter().fold(0, |rows, work| rows.saturating_add(work.rows))
     }
 
-    /// The jobs that announce freshly committed rows: one per partition, in order of partition.
-    pub fn announcing(rows: impl IntoIterator<Item = (LineId, Lane, MessageId)>) -> Vec<(Partition, Job)> {
-        let mut jobs: std::collections::BTreeMap<Partition, Job> = Default::default();
-        for (line, lane, id) in rows {
-            let job = jobs.entry(line.partition()).or_insert_with(Job::empty);
-            job.merge(Job { v: JOB_VERSION, lines: vec![JobLine(line, lane, id, id, 1)] });
+    /// The jobs that announce freshly committed work: one per partition, in order of partition.
+    pub fn announcing(work: impl IntoIterator<Item = JobWork>) -> Vec<(Partition, Job)> {
+        let mut jobs: BTreeMap<Partition, Job> = BTreeMap::new();
+        for work in work {
+            let job = jobs.entry(work.line.partition()).or_insert_with(Job::empty);
+            job.merge(Job { work: vec![work], ..Job::empty() });
         }
         jobs.into_iter().collect()
     }

@@ -1,15 +1,16 @@
 //! The states of a log row.
 //!
 //! ```text
-//! PENDING ─► SENDING ─► OK
+//! PENDING ─► (claim) ─► OK
 //!    ▲          ├─────► ERROR
 //!    ├──────────┤         (released before a byte was written, or waiting with its paused line)
-//!    ├──────────┼─────► RETRY           (due again: PENDING)
+//!    │          ├─────► RETRY           (claimed again when its time has come)
 //!    │          └─────► UNKNOWN ─► OK | ERROR | RETRY
 //! PENDING | RETRY | UNKNOWN ─► OK (a late success of the call before)
 //! PENDING | RETRY ─► CANCELLED | ERROR (expired)
 //! ```
-//! OK, ERROR and CANCELLED never change. Every change is one guarded UPDATE; matching no row is a normal answer.
+//! OK, ERROR and CANCELLED never change. Every change is one guarded UPDATE; matching no row is a normal answer. SENDING is
+//! never stored in the log: it is shown while a claim of the row is open.
 
 use super::words;
 

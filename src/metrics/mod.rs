@@ -129,6 +129,8 @@ pub struct DispatchMetrics {
     pub claims_refused: Counter,
     /// Partitions this process holds.
     pub leases: Gauge,
+    pub scans_failed: Counter,
+    pub snapshot_age: Gauge,
 }
 
 /// Rows of the log, as this process counted them last: the same in every process.
@@ -240,6 +242,8 @@ impl DispatchMetrics {
             claims_made: metrics::counter!(names::CLAIMS_MADE),
             claims_refused: metrics::counter!(names::CLAIMS_REFUSED),
             leases: metrics::gauge!(names::LEASES),
+            scans_failed: metrics::counter!(names::SCANS_FAILED),
+            snapshot_age: metrics::gauge!(names::SNAPSHOT_AGE),
         }
     }
 

@@ -48,6 +48,8 @@ metrics! {
     describe_counter CLAIMS_MADE = "claims_made_total", "Rows claimed for a call";
     describe_counter CLAIMS_REFUSED = "claims_refused_total", "Claims not made: the row had changed, or the lease was gone";
     describe_gauge LEASES = "leases_held", "Partitions this process holds, of 64";
+    describe_counter SCANS_FAILED = "scans_failed_total", "Looks at the queue that failed; each is tried again";
+    describe_gauge SNAPSHOT_AGE = "oldest_snapshot_seconds", "Age of the oldest transaction that keeps the database from forgetting old versions of rows; 0 where unknown";
     describe_gauge ROWS = "rows", "Rows of the log that are not final, by status";
     describe_gauge UNKNOWN_ROWS = "unknown_rows", "UNKNOWN rows: held until an operator or a webhook settles them";
     describe_gauge OLDEST_UNKNOWN = "unknown_oldest_seconds", "Since the last call of the UNKNOWN row that has waited longest; 0 without one";

@@ -114,6 +114,11 @@ impl Settings {
             "dispatch.concurrency",
             "must be 1 to 100000",
         )?;
+        require(
+            self.dispatch.memory >= bytesize::ByteSize::mib(1),
+            "dispatch.memory",
+            "must be at least 1 MiB, such as 256 MiB",
+        )?;
         require(self.dispatch.max_attempts > 0, "dispatch.max_attempts", "must be at least 1")?;
         for (key, limit) in [
             ("limits.messenger.text", self.limits.messenger.text),

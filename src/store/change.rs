@@ -1,41 +1,56 @@
-//! The outcome of an attempt as one guarded UPDATE: which states it may leave, and what it writes.
+//! The end of a claim, or of a wait, as one guarded UPDATE: which rows it matches, and what it writes.
 //!
 //! Both databases bind the same [`RowChange`]; what a change means is decided here, once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::message::{ErrorDetail, ErrorKind, MessageId, Status};
 
-/// A change of a row's state. Applies only to the row with this fence.
+/// A change of a row's state.
 #[derive(Debug, Clone)]
-pub enum Change {
-    /// Graph accepted the message. Also wins over UNKNOWN, RETRY and PENDING: the success was late.
-    Sent { id: MessageId, fence: i32, http_status: i32, message_id: String },
-    /// Ends the claimed row.
-    Failed { id: MessageId, fence: i32, kind: ErrorKind, error: ErrorDetail, ambiguous: bool },
-    /// Tries the claimed row again after a while. `counted`: an answer about the message itself.
-    Retry { id: MessageId, fence: i32, after: Duration, error: ErrorDetail, counted: bool, ambiguous: bool },
-    /// Nobody knows whether Graph took the message.
-    Unknown { id: MessageId, fence: i32, error: ErrorDetail },
-    /// The claimed row's worker died inside the call: what `then` says, and one crash more.
-    Crashed { then: Box<Change> },
-    /// Back to PENDING: its line may not send for now; the call was answered.
-    WaitForLine { id: MessageId, fence: i32, error: ErrorDetail, ambiguous: bool },
-    /// Back to PENDING: claimed, and the call was never begun.
-    Release { id: MessageId, fence: i32 },
-    /// A waiting row whose time has passed.
-    Expire { id: MessageId, fence: i32 },
-    /// A waiting row that its line can never send, as it is another account's. Applies only if the log says so too.
-    Unsendable { id: MessageId, fence: i32 },
+pub struct Change {
+    pub id: MessageId,
+    /// Of the claim that it ends; without a claim, the row's.
+    pub fence: i32,
+    /// When the call began; `None` if there was none.
+    pub begun: Option<Instant>,
+    /// Whether the call's worker died inside it.
+    pub crashed: bool,
+    pub kind: ChangeKind,
 }
 
-/// What a change binds. `None` keeps the column as it is, except where said otherwise.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What becomes of the row.
+#[derive(Debug, Clone)]
+pub enum ChangeKind {
+    /// Graph accepted the message. Also wins over UNKNOWN, RETRY and PENDING: the success was late.
+    Sent { http_status: i32, message_id: String },
+    /// Ends the claimed row.
+    Failed { kind: ErrorKind, error: ErrorDetail, ambiguous: bool },
+    /// Tries the claimed row again after a while. `counted`: an answer about the message itself.
+    Retry { after: Duration, error: ErrorDetail, counted: bool, ambiguous: bool },
+    /// Nobody knows whether Graph took the message.
+    Unknown { error: ErrorDetail },
+    /// Waits for its turn again: its line may not send for now; the call was answered.
+    WaitForLine { error: ErrorDetail, ambiguous: bool },
+    /// Waits for its turn again: claimed, and the call was never begun.
+    Release,
+    /// Without a claim: its time has passed.
+    Expire,
+    /// Without a claim: its campaign is cancelled.
+    Cancel,
+    /// Without a claim: its line can never send it, as it is another account's. Applies only if the log says so too.
+    Unsendable,
+}
+
+/// What a change binds, and which row it matches: one that is PENDING or RETRY with the fence `from_fence`, or, with `late`,
+/// also one that is PENDING, RETRY or UNKNOWN with the fence `to_fence` already. `None` keeps a column as it is, except where
+/// said otherwise.
+#[derive(Debug, Clone, PartialEq)]
 pub struct RowChange {
     pub id: i64,
-    pub fence: i32,
-    /// The states the change may leave.
-    pub from: &'static [Status],
+    pub from_fence: i32,
+    pub to_fence: i32,
+    pub late: bool,
     pub to: Status,
     pub status_code: Option<i32>,
     pub message_id: Option<String>,
@@ -46,69 +61,66 @@ pub struct RowChange {
     pub error_kind: Option<&'static str>,
     pub error_message: Option<String>,
     pub fbtrace_id: Option<String>,
+    /// 1 for the end of a call; not added to a row that has the fence `to_fence` already.
     pub add_attempts: i32,
     pub add_tries: i32,
     pub add_ambiguous: i32,
     pub add_crashes: i32,
+    /// `sent_at` becomes now less this many milliseconds.
+    pub begun_ago_ms: Option<i64>,
     /// `next_at` becomes now + this many milliseconds; `None` clears it.
     pub next_after_ms: Option<i64>,
     /// Whether `done_at` is set.
     pub done: bool,
 }
 
-const CLAIMED: &[Status] = &[Status::Sending];
-const WAITING: &[Status] = &[Status::Pending, Status::Retry];
-/// A success may be known late: when its row was settled by others, or waits for its next call already.
-const LATE: &[Status] = &[Status::Sending, Status::Unknown, Status::Retry, Status::Pending];
-
 impl Change {
-    /// The row this change is about.
-    pub fn id(&self) -> MessageId {
-        match self {
-            Change::Sent { id, .. }
-            | Change::Failed { id, .. }
-            | Change::Retry { id, .. }
-            | Change::Unknown { id, .. }
-            | Change::WaitForLine { id, .. }
-            | Change::Release { id, .. }
-            | Change::Expire { id, .. }
-            | Change::Unsendable { id, .. } => *id,
-            Change::Crashed { then } => then.id(),
-        }
+    /// A change without a call.
+    pub fn waiting(id: MessageId, fence: i32, kind: ChangeKind) -> Change {
+        Change { id, fence, begun: None, crashed: false, kind }
+    }
+
+    /// Gives a claimed row back whose call was never begun.
+    pub fn release(id: MessageId, fence: i32) -> Change {
+        Change::waiting(id, fence, ChangeKind::Release)
     }
 
     /// Whether Graph may have taken the message in this attempt without saying so: `ambiguous_attempts` grows.
     pub fn is_ambiguous(&self) -> bool {
-        match self {
-            Change::Failed { ambiguous, .. }
-            | Change::Retry { ambiguous, .. }
-            | Change::WaitForLine { ambiguous, .. } => *ambiguous,
-            Change::Unknown { .. } => true,
-            Change::Crashed { then } => then.is_ambiguous(),
-            Change::Sent { .. }
-            | Change::Release { .. }
-            | Change::Expire { .. }
-            | Change::Unsendable { .. } => false,
+        match &self.kind {
+            ChangeKind::Failed { ambiguous, .. }
+            | ChangeKind::Retry { ambiguous, .. }
+            | ChangeKind::WaitForLine { ambiguous, .. } => *ambiguous,
+            ChangeKind::Unknown { .. } => true,
+            ChangeKind::Sent { .. }
+            | ChangeKind::Release
+            | ChangeKind::Expire
+            | ChangeKind::Cancel
+            | ChangeKind::Unsendable => false,
         }
+    }
+
+    /// Whether it ends a claim.
+    pub fn ends_claim(&self) -> bool {
+        !matches!(self.kind, ChangeKind::Expire | ChangeKind::Cancel | ChangeKind::Unsendable)
+    }
+
+    /// Whether the row goes on waiting for its turn where it stands, in its work.
+    pub fn stays_in_work(&self) -> bool {
+        matches!(self.kind, ChangeKind::Release | ChangeKind::WaitForLine { .. })
     }
 
     /// The row and the fence of the call this is the result of; nothing for changes without a call.
     pub fn call(&self) -> Option<(MessageId, i32)> {
-        match self {
-            Change::Release { .. } | Change::Expire { .. } | Change::Unsendable { .. } => None,
-            _ => Some((self.id(), self.row().fence)),
-        }
+        (self.ends_claim() && !matches!(self.kind, ChangeKind::Release)).then_some((self.id, self.fence))
     }
 
     /// The result of a call whose own result the database refuses in every form.
     pub fn lost(id: MessageId, fence: i32) -> Change {
         let message =
             "the database refused the result of this call; whether Graph took the message is not known";
-        Change::Unknown {
-            id,
-            fence,
-            error: ErrorDetail { message: message.into(), ..ErrorDetail::default() },
-        }
+        let error = ErrorDetail { message: message.into(), ..ErrorDetail::default() };
+        Change { id, fence, begun: None, crashed: false, kind: ChangeKind::Unknown { error } }
     }
 
     /// What is written instead when the database refuses a value of this result: the same without texts from outside,
@@ -121,67 +133,73 @@ impl Change {
             fbtrace_id: None,
             ..error.clone()
         };
-        Some(match self {
-            Change::Failed { kind, error, ambiguous, .. } if !bare_is_tried => {
-                Change::Failed { id, fence, kind: *kind, error: bare(error), ambiguous: *ambiguous }
+        let kind = match &self.kind {
+            ChangeKind::Failed { kind, error, ambiguous } if !bare_is_tried => {
+                ChangeKind::Failed { kind: *kind, error: bare(error), ambiguous: *ambiguous }
             }
-            Change::Retry { after, error, counted, ambiguous, .. } if !bare_is_tried => {
-                let (after, counted, ambiguous) = (*after, *counted, *ambiguous);
-                Change::Retry { id, fence, after, error: bare(error), counted, ambiguous }
+            ChangeKind::Retry { after, error, counted, ambiguous } if !bare_is_tried => ChangeKind::Retry {
+                after: *after,
+                error: bare(error),
+                counted: *counted,
+                ambiguous: *ambiguous,
+            },
+            ChangeKind::WaitForLine { error, ambiguous } if !bare_is_tried => {
+                ChangeKind::WaitForLine { error: bare(error), ambiguous: *ambiguous }
             }
-            Change::WaitForLine { error, ambiguous, .. } if !bare_is_tried => {
-                Change::WaitForLine { id, fence, error: bare(error), ambiguous: *ambiguous }
-            }
-            _ => Change::lost(id, fence),
-        })
+            _ => return Some(Change { begun: self.begun, ..Change::lost(id, fence) }),
+        };
+        Some(Change { kind, ..self.clone() })
     }
 
     /// What both databases bind.
     pub fn row(&self) -> RowChange {
-        match self {
-            Change::Sent { id, fence, http_status, message_id } => RowChange {
+        let unchanged = RowChange::keep(self);
+        match &self.kind {
+            ChangeKind::Sent { http_status, message_id } => RowChange {
+                late: true,
+                to: Status::Ok,
                 status_code: Some(*http_status),
                 message_id: Some(message_id.clone()),
                 writes_error: true,
                 done: true,
-                ..RowChange::of(*id, *fence, LATE, Status::Ok)
+                ..unchanged
             },
-            Change::Failed { id, fence, kind, error, ambiguous } => RowChange {
+            ChangeKind::Failed { kind, error, ambiguous } => RowChange {
+                to: Status::Error,
                 error_kind: Some(kind.as_str()),
                 add_ambiguous: i32::from(*ambiguous),
                 done: true,
-                ..RowChange::of(*id, *fence, CLAIMED, Status::Error).with_error(error)
+                ..unchanged.with_error(error)
             },
-            Change::Retry { id, fence, after, error, counted, ambiguous } => RowChange {
+            ChangeKind::Retry { after, error, counted, ambiguous } => RowChange {
+                to: Status::Retry,
                 add_tries: i32::from(*counted),
                 add_ambiguous: i32::from(*ambiguous),
                 next_after_ms: Some(after.as_millis() as i64),
-                ..RowChange::of(*id, *fence, CLAIMED, Status::Retry).with_error(error)
+                ..unchanged.with_error(error)
             },
-            Change::Unknown { id, fence, error } => RowChange {
-                add_ambiguous: 1,
-                ..RowChange::of(*id, *fence, CLAIMED, Status::Unknown).with_error(error)
-            },
-            Change::Crashed { then } => RowChange { add_crashes: 1, ..then.row() },
-            Change::WaitForLine { id, fence, error, ambiguous } => RowChange {
-                add_ambiguous: i32::from(*ambiguous),
-                ..RowChange::of(*id, *fence, CLAIMED, Status::Pending).with_error(error)
-            },
-            Change::Release { id, fence } => {
-                RowChange { add_attempts: -1, ..RowChange::of(*id, *fence, CLAIMED, Status::Pending) }
+            ChangeKind::Unknown { error } => {
+                RowChange { to: Status::Unknown, add_ambiguous: 1, ..unchanged.with_error(error) }
             }
-            Change::Expire { id, fence } => RowChange {
+            ChangeKind::WaitForLine { error, ambiguous } => {
+                RowChange { add_ambiguous: i32::from(*ambiguous), ..unchanged.with_error(error) }
+            }
+            ChangeKind::Release => RowChange { add_attempts: 0, ..unchanged },
+            ChangeKind::Expire => RowChange {
+                to: Status::Error,
                 error_kind: Some(ErrorKind::Expired.as_str()),
                 done: true,
-                ..RowChange::of(*id, *fence, WAITING, Status::Error)
+                ..unchanged
             },
-            Change::Unsendable { id, fence } => {
+            ChangeKind::Cancel => RowChange { to: Status::Cancelled, done: true, ..unchanged },
+            ChangeKind::Unsendable => {
                 let message = "its line belongs to another account".to_owned();
                 let error = ErrorDetail { message, ..ErrorDetail::default() };
                 RowChange {
+                    to: Status::Error,
                     error_kind: Some(ErrorKind::Line.as_str()),
                     done: true,
-                    ..RowChange::of(*id, *fence, WAITING, Status::Error).with_error(&error)
+                    ..unchanged.with_error(&error)
                 }
             }
         }
@@ -189,12 +207,15 @@ impl Change {
 }
 
 impl RowChange {
-    fn of(id: MessageId, fence: i32, from: &'static [Status], to: Status) -> RowChange {
+    /// Changes nothing but the fence and what every end of a call changes.
+    fn keep(change: &Change) -> RowChange {
+        let ends_claim = change.ends_claim();
         RowChange {
-            id: id.0,
-            fence,
-            from,
-            to,
+            id: change.id.0,
+            from_fence: change.fence - i32::from(ends_claim),
+            to_fence: change.fence,
+            late: false,
+            to: Status::Pending,
             status_code: None,
             message_id: None,
             writes_error: false,
@@ -203,10 +224,11 @@ impl RowChange {
             error_kind: None,
             error_message: None,
             fbtrace_id: None,
-            add_attempts: 0,
+            add_attempts: i32::from(ends_claim),
             add_tries: 0,
             add_ambiguous: 0,
-            add_crashes: 0,
+            add_crashes: i32::from(change.crashed),
+            begun_ago_ms: change.begun.map(|begun| begun.elapsed().as_millis() as i64),
             next_after_ms: None,
             done: false,
         }

@@ -1,8 +1,12 @@
 //! What senders ask the log afterwards: their messages by filter, and how a campaign stands. Plain data.
 
+use std::time::Duration;
+
+use async_trait::async_trait;
 use time::OffsetDateTime;
 
-use crate::message::{LineId, Medium, MessageId, Status};
+use super::{LogRow, StoreError};
+use crate::message::{AccountId, CampaignState, LineId, Medium, MessageId, Status};
 
 /// Which of an account's rows are listed; what is `None` matches any. The rarest filter given finds the rows, the
 /// others are looked at row by row.
@@ -47,5 +51,46 @@ pub struct CampaignCount {
     pub not_before: Option<OffsetDateTime>,
 }
 
-/// A row that was cancelled, and where its outcome is awaited.
-pub type CancelledRow = (MessageId, Option<String>);
+/// What senders ask.
+#[async_trait]
+pub trait EnquiryStore: Send + Sync {
+    /// The account's rows that match, newest first, with ids below `before`; at most `limit`. A row appears once,
+    /// whatever is written meanwhile.
+    async fn messages(
+        &self,
+        account: AccountId,
+        filter: &MessageFilter,
+        before: MessageId,
+        limit: u32,
+    ) -> Result<Vec<LogRow>, StoreError>;
+
+    /// The account's rows of the campaign by line, medium and status, from the counters; empty if there are none.
+    async fn campaign_counts(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+    ) -> Result<Vec<CampaignCount>, StoreError>;
+
+    /// Messages of the campaign a second that Graph took or refused within the last `window`.
+    async fn campaign_rate(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        window: Duration,
+    ) -> Result<f64, StoreError>;
+
+    /// Adds counters that are older than `age` to the totals, at most `limit` rows; how many they were.
+    async fn fold_counts(&self, age: Duration, limit: u32) -> Result<u64, StoreError>;
+
+    /// State of one account's campaign.
+    async fn campaign_state(&self, account: AccountId, cp_id: &str) -> Result<CampaignState, StoreError>;
+
+    /// Puts the campaign into a state and says which one it has now: a cancelled campaign stays cancelled. From the
+    /// answer on, no claim of its rows is made unless it runs.
+    async fn set_campaign(
+        &self,
+        account: AccountId,
+        cp_id: &str,
+        state: CampaignState,
+    ) -> Result<CampaignState, StoreError>;
+}

@@ -83,18 +83,36 @@ impl Cluster {
 
     /// Logs `rows` messages of a line to recipients of their own, as a broker that lost its jobs leaves them.
     pub async fn backlog(&self, line: i64, rows: i64, prefix: &str, lane: &str) {
-        sqlx::query(
-            "insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, priority, expires_at)
-             select 1, $1, 'messenger', $2 || n, 'text', 'hello', $3, now() + interval '1 day'
-             from generate_series(1, $4) n",
-        )
-        .bind(line)
-        .bind(format!("{prefix}-{line}-"))
-        .bind(lane)
-        .bind(rows)
-        .execute(&self.log)
-        .await
-        .expect("rows can be logged");
+        let rows = format!(
+            "select {line}, '{prefix}-{line}-' || n, 'hello', '{lane}', null from generate_series(1, {rows}) n"
+        );
+        self.log_rows(&rows).await;
+    }
+
+    /// The same for a campaign.
+    pub async fn campaign(&self, line: i64, rows: i64, name: &str) {
+        let rows = format!(
+            "select {line}, '{name}-{line}-' || n, 'hello', 'bulk', '{name}' from generate_series(1, {rows}) n"
+        );
+        self.log_rows(&rows).await;
+    }
+
+    /// Logs what a query finds (line, recipient, text, lane, campaign) in its order, with its work, and tells nobody.
+    pub async fn log_rows(&self, query: &str) {
+        let statement = format!(
+            "with logged as (
+                 insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, priority, cp_id, expires_at)
+                 select 1, r.line, 'messenger', r.dest, 'text', r.text, r.lane, r.campaign, now() + interval '1 day'
+                 from ({query}) as r (line, dest, text, lane, campaign)
+                 returning cdls_id, v8l_id, priority, coalesce(cp_id, '') as campaign, expires_at)
+             insert into work (partition_no, cdcs_id, v8l_id, priority, media, campaign, first_id, ids, expires_at)
+             select v8l_id % 64, 1, v8l_id, priority, false, campaign, min(cdls_id),
+                    array_agg(cdls_id order by cdls_id), min(expires_at)
+             from (select *, (row_number() over (partition by v8l_id, priority, campaign order by cdls_id) - 1) / 64
+                          as part from logged) as l
+             group by v8l_id, priority, campaign, part order by min(cdls_id)"
+        );
+        self.execute(&statement).await;
     }
 
     /// Starts a worker, and waits until it has made itself known.
@@ -123,7 +141,8 @@ impl Cluster {
         let begun = Instant::now();
         eventually("even shares", || async {
             let shares: Vec<i64> = sqlx::query_scalar(
-                "select count(*) from partition_lease where owner is not null and expires_at > now() group by owner",
+                "select cardinality(partitions)::bigint from worker_lease
+                 where expires_at > now() and partitions <> '{}'",
             )
             .fetch_all(&self.log)
             .await
@@ -141,7 +160,7 @@ impl Cluster {
     /// Takes the worker that owns this line out of the list.
     pub async fn owner_of(&mut self, line: i64) -> Worker {
         let name: String =
-            sqlx::query_scalar("select owner from partition_lease where partition_no = $1 % 64")
+            sqlx::query_scalar("select worker from worker_lease where ($1 % 64)::smallint = any(partitions)")
                 .bind(line)
                 .fetch_one(&self.log)
                 .await
@@ -192,7 +211,7 @@ impl Cluster {
     }
 
     async fn names(&self) -> BTreeSet<String> {
-        let names: Vec<String> = sqlx::query_scalar("select worker from worker_presence")
+        let names: Vec<String> = sqlx::query_scalar("select worker from worker_lease")
             .fetch_all(&self.log)
             .await
             .expect("the workers can be read");

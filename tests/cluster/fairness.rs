@@ -62,9 +62,8 @@ async fn bulk_keeps_one_send_in_ten_beside_a_stream_of_high_messages() {
 #[tokio::test(flavor = "multi_thread")]
 async fn campaigns_on_one_line_take_turns() {
     let mut cluster = Cluster::start(&[(1, 50)], &[]).await;
-    cluster.backlog(1, 1_000, "early", "bulk").await;
-    cluster.backlog(1, 1_000, "late", "bulk").await;
-    cluster.execute("update cdls set cp_id = split_part(dest, '-', 1)").await;
+    cluster.campaign(1, 1_000, "early").await;
+    cluster.campaign(1, 1_000, "late").await;
     cluster.start_workers(1).await;
     cluster.goes_on(1, 200).await;
     let late = cluster.calls(1)[..200].iter().filter(|call| call.dest.starts_with("late")).count();
@@ -76,9 +75,8 @@ async fn many_lines_with_small_backlogs_make_progress_together() {
     let lines: Vec<(i64, u32)> = (1..=500).map(|line| (line, 1)).collect();
     let mut cluster = Cluster::start(&lines, &[]).await;
     cluster
-        .execute(
-            "insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, priority, expires_at)
-             select 1, line, 'messenger', 'r' || line || '-' || n, 'text', 'hello', 'bulk', now() + interval '1 day'
+        .log_rows(
+            "select line, 'r' || line || '-' || n, 'hello', 'bulk', null
              from generate_series(1, 500) line, generate_series(1, 3) n order by line, n",
         )
         .await;

@@ -15,17 +15,12 @@ async fn messages_to_a_recipient_keep_their_order_through_retries_kills_and_hand
     // Before there is anything to send, so that most of it is left when the first worker is killed.
     cluster.start_workers(3).await;
     // The first two calls to every third recipient are answered with a code that is retried.
-    sqlx::query(
-        "insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, priority, expires_at)
-         select 1, case when r % 2 = 0 then 1 else 33 end, 'messenger',
-                case when r % 3 = 0 then 'code1200x2-' else 'r' end || r, 'text', n::text, 'high', now() + interval '1 day'
-         from generate_series(1, $2) n, generate_series(1, $1) r order by n, r",
-    )
-    .bind(RECIPIENTS)
-    .bind(EACH)
-    .execute(&cluster.log)
-    .await
-    .unwrap();
+    let rows = format!(
+        "select case when r % 2 = 0 then 1 else 33 end, case when r % 3 = 0 then 'code1200x2-' else 'r' end || r,
+                n::text, 'high', null
+         from generate_series(1, {EACH}) n, generate_series(1, {RECIPIENTS}) r order by n, r"
+    );
+    cluster.log_rows(&rows).await;
     cluster.goes_on(1, 20).await;
     cluster.owner_of(1).await.kill();
     cluster.goes_on(1, 10).await;

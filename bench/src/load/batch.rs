@@ -11,7 +11,11 @@ use super::{LoadArguments, Part, text};
 /// Sends batches, one after the other, until the count is reached.
 pub async fn send(arguments: &LoadArguments, next: &Cell<u64>, part: &mut Part) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let url = format!("http://{}/api/v2/messages/batch?class=messenger&priority=high", arguments.host);
+    let lane = match &arguments.campaign {
+        Some(campaign) => format!("cp_id={campaign}"),
+        None => "priority=high".to_owned(),
+    };
+    let url = format!("http://{}/api/v2/messages/batch?class=messenger&{lane}", arguments.host);
     loop {
         let first = next.get();
         let last = (first + arguments.batch).min(arguments.count);
@@ -41,8 +45,8 @@ pub async fn send(arguments: &LoadArguments, next: &Cell<u64>, part: &mut Part) 
 fn lines(arguments: &LoadArguments, first: u64, last: u64) -> anyhow::Result<String> {
     let mut lines = String::new();
     for number in first..last {
-        let (line, prefix, text) = (arguments.line(number), &arguments.prefix, text(number));
-        writeln!(lines, r#"{{"app_id":{line},"dest":"{prefix}{number}","mtype":"text","mdata":"{text}"}}"#)?;
+        let (line, recipient, text) = (arguments.line(number), arguments.recipient(number), text(number));
+        writeln!(lines, r#"{{"app_id":{line},"dest":"{recipient}","mtype":"text","mdata":"{text}"}}"#)?;
     }
     Ok(lines)
 }

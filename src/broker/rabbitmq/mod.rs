@@ -190,7 +190,7 @@ impl Broker for RabbitBroker {
     async fn close(&self, grace: Duration) {
         self.stop_consuming.cancel();
         if timeout(grace, self.outbox.emptied()).await.is_err() {
-            tracing::warn!("jobs are left unpublished; scans find their rows");
+            tracing::warn!("jobs are left unpublished; scans find their work");
         }
         self.stop_publishing.cancel();
         if timeout(CLOSE_TIMEOUT, self.connections.wait()).await.is_err() {
@@ -286,10 +286,16 @@ mod tests {
 
     #[test]
     fn a_job_of_another_version_is_told_from_one_that_cannot_be_read() {
-        assert!(read_job(br#"{"v":1,"lines":[[7,"high",1,2,2]]}"#).is_ok());
-        let newer = read_job(br#"{"v":2,"rows":"otherwise"}"#).unwrap_err();
-        assert!(matches!(newer, UnreadableJob::Version(2)), "{newer}");
-        for body in [&b"nonsense"[..], br#"{"v":1}"#, br#"{"v":1,"lines":[[7,"low",1,2,2]]}"#, b"\xff"] {
+        assert!(read_job(br#"{"v":2,"work":[[41,7,"high",false,"",1,2]]}"#).is_ok());
+        for (v, body) in
+            [(1, &br#"{"v":1,"lines":[[7,"high",1,2,2]]}"#[..]), (3, br#"{"v":3,"rows":"otherwise"}"#)]
+        {
+            let other = read_job(body).unwrap_err();
+            assert!(matches!(other, UnreadableJob::Version(version) if version == v), "{other}");
+        }
+        for body in
+            [&b"nonsense"[..], br#"{"v":2}"#, br#"{"v":2,"work":[[41,7,"low",false,"",1,2]]}"#, b"\xff"]
+        {
             assert!(matches!(read_job(body), Err(UnreadableJob::Body(_))));
         }
     }

@@ -1,8 +1,8 @@
 //! What is still to be published, and what was published and not confirmed yet. Knows no network.
 //!
 //! At most one job of a partition is out; later ones are merged and follow once it is confirmed. Whatever comes
-//! back (unroutable, or unconfirmed when a session ends) is merged into what waits. So it holds at most two
-//! announcements of a line and lane, however long the broker is away.
+//! back (unroutable, or unconfirmed when a session ends) is merged with what waits. So it holds at most two jobs of a
+//! partition, each of a bounded length, however long the broker is away.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -12,7 +12,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::super::pending::PendingJob;
 use crate::message::{Job, Partition};
 use crate::metrics::METRICS;
 
@@ -27,7 +26,7 @@ pub(super) struct Outbox {
 
 #[derive(Default)]
 struct State {
-    pending: BTreeMap<Partition, PendingJob>,
+    pending: BTreeMap<Partition, Job>,
     out: BTreeMap<Partition, Out>,
     /// The partition that was served last: the next one is the one after it, so that all have their turn.
     last: Option<Partition>,
@@ -56,7 +55,7 @@ impl Outbox {
         let mut state = self.state();
         let partition = state.next()?;
         state.last = Some(partition);
-        let job = state.pending.remove(&partition)?.into_job();
+        let job = state.pending.remove(&partition)?;
         let id = Uuid::now_v7();
         state.out.insert(partition, Out { id, job: job.clone() });
         METRICS.broker.published.increment(1);
@@ -83,7 +82,7 @@ impl Outbox {
     ) {
         let mut state = self.state();
         if let Some(job) = id.and_then(|id| state.take_out(partition, id)).or_else(body) {
-            state.pending.entry(partition).or_default().merge(job);
+            state.put_back(partition, job);
             METRICS.broker.returned.increment(1);
         }
         drop(state);
@@ -94,7 +93,7 @@ impl Outbox {
     pub(super) fn take_all_back(&self) {
         let mut state = self.state();
         for (partition, out) in std::mem::take(&mut state.out) {
-            state.pending.entry(partition).or_default().merge(out.job);
+            state.put_back(partition, out.job);
             METRICS.broker.returned.increment(1);
         }
         drop(state);
@@ -137,8 +136,18 @@ impl State {
                 METRICS.broker.merged.increment(1);
                 waiting.into_mut().merge(job);
             }
-            Entry::Vacant(place) => place.insert(PendingJob::default()).merge(job),
+            Entry::Vacant(place) => {
+                place.insert(job);
+            }
         }
+    }
+
+    /// Puts a job that was out before what has come since: it announces the older work.
+    fn put_back(&mut self, partition: Partition, mut job: Job) {
+        if let Some(later) = self.pending.remove(&partition) {
+            job.merge(later);
+        }
+        self.pending.insert(partition, job);
     }
 
     fn next(&self) -> Option<Partition> {
@@ -160,40 +169,48 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{JOB_VERSION, JobLine, Lane, LineId, MessageId};
+    use crate::message::{JobWork, Lane, LineId, MAX_JOB_WORK, Medium, MessageId, WorkId};
 
     const SEVEN: Partition = Partition(7);
 
-    fn job(first: i64, last: i64, n: u32) -> Job {
-        let line = JobLine(LineId(7), Lane::High, MessageId(first), MessageId(last), n);
-        Job { v: JOB_VERSION, lines: vec![line] }
+    fn job(work: &[i64]) -> Job {
+        let named = |&work| JobWork {
+            work: WorkId(work),
+            line: LineId(7),
+            lane: Lane::High,
+            medium: Medium::Text,
+            campaign: String::new(),
+            first: MessageId(work),
+            rows: 1,
+        };
+        Job { work: work.iter().map(named).collect(), ..Job::empty() }
     }
 
     #[test]
     fn one_job_of_a_partition_is_out_and_the_others_wait_merged() {
         let outbox = Outbox::default();
-        outbox.add(SEVEN, job(1, 1, 1));
+        outbox.add(SEVEN, job(&[1]));
         let out = outbox.take_next().unwrap();
-        outbox.add(SEVEN, job(2, 2, 1));
-        outbox.add(SEVEN, job(3, 3, 1));
+        outbox.add(SEVEN, job(&[2]));
+        outbox.add(SEVEN, job(&[3]));
         outbox.add(Partition(8), Job::empty());
 
         assert_eq!(outbox.take_next().unwrap().partition, Partition(8));
         assert!(outbox.take_next().is_none());
         outbox.confirmed(SEVEN, out.id);
-        assert_eq!(outbox.take_next().unwrap().job, job(2, 3, 2));
+        assert_eq!(outbox.take_next().unwrap().job, job(&[2, 3]));
     }
 
     #[test]
     fn a_job_that_came_back_is_published_again_and_its_own_confirm_changes_nothing() {
         let outbox = Outbox::default();
-        outbox.add(SEVEN, job(5, 5, 1));
+        outbox.add(SEVEN, job(&[5]));
         let first = outbox.take_next().unwrap();
-        outbox.came_back(SEVEN, Some(first.id), || Some(job(5, 5, 1)));
+        outbox.came_back(SEVEN, Some(first.id), || Some(job(&[5])));
         let second = outbox.take_next().unwrap();
         outbox.confirmed(SEVEN, first.id);
 
-        assert_eq!(second.job, job(5, 5, 1));
+        assert_eq!(second.job, job(&[5]));
         assert!(!outbox.is_empty(), "the second is still out");
         outbox.confirmed(SEVEN, second.id);
         assert!(outbox.is_empty());
@@ -202,23 +219,37 @@ mod tests {
     #[test]
     fn a_job_that_comes_back_after_its_confirm_is_read_from_what_was_returned() {
         let outbox = Outbox::default();
-        outbox.add(SEVEN, job(5, 5, 1));
+        outbox.add(SEVEN, job(&[5]));
         let parcel = outbox.take_next().unwrap();
         outbox.confirmed(SEVEN, parcel.id);
         outbox.came_back(SEVEN, Some(parcel.id), || Some(parcel.job));
 
-        assert_eq!(outbox.take_next().unwrap().job, job(5, 5, 1));
+        assert_eq!(outbox.take_next().unwrap().job, job(&[5]));
     }
 
     #[test]
     fn what_was_out_when_a_session_ended_is_merged_with_what_waits() {
         let outbox = Outbox::default();
-        outbox.add(SEVEN, job(5, 5, 1));
+        outbox.add(SEVEN, job(&[5]));
         outbox.take_next().unwrap();
-        outbox.add(SEVEN, job(6, 6, 1));
+        outbox.add(SEVEN, job(&[6]));
         outbox.take_all_back();
 
-        assert_eq!(outbox.take_next().unwrap().job, job(5, 6, 2));
+        assert_eq!(outbox.take_next().unwrap().job, job(&[5, 6]));
         assert!(outbox.take_next().is_none());
+    }
+
+    #[test]
+    fn an_outage_leaves_one_job_of_the_longest_length_that_asks_for_a_scan() {
+        let outbox = Outbox::default();
+        for work in 0..10_000 {
+            outbox.add(SEVEN, job(&[work]));
+        }
+
+        let waiting = outbox.take_next().unwrap().job;
+        assert_eq!(waiting.work.len(), MAX_JOB_WORK);
+        assert!(waiting.more);
+        outbox.take_all_back();
+        assert_eq!(outbox.take_next().unwrap().job, waiting);
     }
 }

@@ -13,8 +13,8 @@ use crate::message::{Class, PARTITIONS, Partition};
 const WORK_PREFIX: &str = "cdls.work.";
 const REPLY_PREFIX: &str = "cdls.reply.";
 
-/// How many jobs a work queue keeps while no worker consumes it. Older ones are dropped: their rows are in the
-/// log, and a job that names a line once stands for all its rows.
+/// How many jobs a work queue keeps while no worker consumes it. Older ones are dropped: scans find
+/// their work.
 const WORK_QUEUE_JOBS: i64 = 10_000;
 
 /// `cdls.work.00` to `cdls.work.63`.

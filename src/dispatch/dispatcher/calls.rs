@@ -1,20 +1,18 @@
 //! Calls: begun, ended, and what an ended call means for its line; and the end of all calls when the process stops.
 
-use std::time::Duration;
-
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Dispatcher;
 use crate::dispatch::Event;
-use crate::dispatch::line::{DEMANDED, Line, PlannedCall, Steps};
+use crate::dispatch::line::{CallEnd, DEMANDED, Line, PlannedCall, Steps};
 use crate::dispatch::send::{Finished, Ticket, send};
 use crate::dispatch::upkeep::Order;
 use crate::failpoint;
-use crate::message::LineId;
+use crate::message::{LineId, MessageId};
 use crate::metrics::{CallOutcome, METRICS};
 use crate::policy::classify::{CallResult, PauseDemand, PauseTarget};
-use crate::store::{Change, PauseScope};
+use crate::store::{Change, ChangeKind, PauseScope, ReadyRow};
 
 impl Dispatcher {
     pub(super) fn finish_calls(&mut self, first: Result<Finished, tokio::task::JoinError>) {
@@ -31,28 +29,50 @@ impl Dispatcher {
     }
 
     fn finish(&mut self, finished: Finished) {
-        let Finished { ticket, change, waiter, pause, health, sent } = finished;
-        self.tickets.remove(&ticket.id);
+        let Finished { ticket, change, pause, health } = finished;
+        let row = ticket.row.clone();
+        self.tickets.remove(&row.id);
         count_ended(&change, self.tickets.len());
         let now = Instant::now();
         self.hear(&ticket, health, now);
-        let held_for = match &change {
-            Change::Retry { after, .. } => Some(*after),
-            Change::WaitForLine { .. } | Change::Release { .. } => Some(Duration::ZERO),
-            _ => None,
+        let end = match &change.kind {
+            ChangeKind::Retry { .. } => CallEnd::Postponed,
+            ChangeKind::WaitForLine { .. } | ChangeKind::Release => CallEnd::Returns,
+            _ => CallEnd::Ended,
         };
-        if let Some(line) = self.line(ticket.line) {
-            line.call_ended(ticket.medium, ticket.lane, &ticket.dest, ticket.id, held_for.is_some());
-            if sent {
+        let mut ended = None;
+        if let Some(line) = self.line(row.line) {
+            ended = line.call_ended(&row, end);
+            if matches!(change.kind, ChangeKind::Sent { .. }) {
                 line.succeeded();
             }
         }
-        if let Some(after) = held_for {
-            self.watch_held(now + after, ticket.id, ticket.line, ticket.lane, ticket.dest);
+        if let ChangeKind::Retry { after, .. } = change.kind {
+            self.watch_held(now + after, row.id, row.line, row.lane, row.dest.clone());
         }
-        self.record_changes(vec![(change, waiter)]);
+        if end == CallEnd::Returns {
+            let attempts = row.attempts - i32::from(matches!(change.kind, ChangeKind::Release));
+            self.returning.insert(row.id, ReadyRow { attempts, ..(*row).clone() });
+        }
+        self.change(change, row.lane, row.waiter.clone());
+        self.work_ended(ended);
         if let Some(demand) = pause {
-            self.pause(ticket.line, &demand, ticket.begun, now);
+            self.pause(row.line, &demand, ticket.begun, now);
+        }
+    }
+
+    /// Rows that were given back are ready again, if the log says so too.
+    pub(super) fn returned(&mut self, rows: Vec<(MessageId, i32, bool)>) {
+        for (id, fence, is_written) in rows {
+            let Some(row) = self.returning.remove(&id) else { continue };
+            let Some(line) = self.line(row.line) else { continue };
+            if is_written {
+                let valid_for = row.valid_for;
+                line.queue.give_back(ReadyRow { fence, valid_for, ..row });
+            } else {
+                let ended = line.queue.end(row.lane, &row.dest, id);
+                self.work_ended(ended);
+            }
         }
     }
 
@@ -77,7 +97,7 @@ impl Dispatcher {
 
     pub(super) fn begin(&mut self, call: PlannedCall) {
         let ticket = Ticket::of(&call, self.breaker.begun(call.begun.into_std()));
-        self.tickets.insert(ticket.id, ticket.clone());
+        self.tickets.insert(ticket.id(), ticket.clone());
         METRICS.dispatch.in_flight.set(self.tickets.len() as f64);
         self.calls.spawn(send(self.send_context.clone(), ticket, call));
     }
@@ -118,26 +138,29 @@ impl Dispatcher {
         for (_, ticket) in std::mem::take(&mut self.tickets) {
             let finished = ticket.conclude(&outlasted, &self.send_context.policy);
             count_ended(&finished.change, 0);
-            self.record_changes(vec![(finished.change, finished.waiter)]);
+            let row = finished.ticket.row;
+            self.change(finished.change, row.lane, row.waiter.clone());
         }
     }
 
     fn abandon_all(&mut self) {
         let mut steps = Steps::default();
         self.lines.values_mut().for_each(|line| line.abandon(&mut steps));
-        self.record_changes(steps.changes);
+        self.carry_out(steps);
         self.reserved = self.lines.values().map(Line::reserved).sum();
     }
 }
 
 /// Counts a call that has ended, and those that are left.
 fn count_ended(change: &Change, in_flight: usize) {
-    let outcome = match change {
-        Change::Sent { .. } => CallOutcome::Ok,
-        Change::Failed { .. } | Change::Expire { .. } | Change::Unsendable { .. } => CallOutcome::Error,
-        Change::Retry { .. } => CallOutcome::Retry,
-        Change::Unknown { .. } => CallOutcome::Unknown,
-        Change::WaitForLine { .. } | Change::Release { .. } | Change::Crashed { .. } => CallOutcome::Line,
+    let outcome = match &change.kind {
+        ChangeKind::Sent { .. } => CallOutcome::Ok,
+        ChangeKind::Failed { .. } | ChangeKind::Expire | ChangeKind::Cancel | ChangeKind::Unsendable => {
+            CallOutcome::Error
+        }
+        ChangeKind::Retry { .. } => CallOutcome::Retry,
+        ChangeKind::Unknown { .. } => CallOutcome::Unknown,
+        ChangeKind::WaitForLine { .. } | ChangeKind::Release => CallOutcome::Line,
     };
     METRICS.dispatch.ended(outcome);
     METRICS.dispatch.in_flight.set(in_flight as f64);

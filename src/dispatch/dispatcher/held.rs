@@ -1,31 +1,23 @@
-//! Recipients that wait behind a row of theirs.
+//! Recipients that wait behind a row of theirs, and rows whose claims were refused.
 //!
-//! A held row comes back by itself when it is promoted or found by a scan. Rows that ended otherwise (expired,
-//! cancelled, settled by an operator) are found by asking the log; and so are rows that were given back, which a scan
-//! does not find while an older row of their flow is in hand: they are read again before their recipient is let go.
+//! A held row comes back by itself when its time has come, or it is given back. Rows that ended otherwise (expired, cancelled,
+//! settled by an operator) are found by asking the log: their recipients are let go.
 
 use std::collections::HashSet;
-use std::collections::hash_map::Entry;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Dispatcher, HELD_SLACK};
 use crate::dispatch::reader::Request;
-use crate::message::{Lane, LineId, MessageId};
-use crate::store::RangeRead;
+use crate::message::{Lane, LineId, MessageId, WorkId};
 
-/// A recipient whose held row the log is asked about.
-pub(super) struct AskedHeld {
-    line: LineId,
-    lane: Lane,
-    dest: String,
-    /// Whether the row itself was asked for as well: had it been ready, it would be in hand.
-    is_read: bool,
-}
+/// How long a refused claim rests before its work is read again.
+const REFUSED_FOR: Duration = Duration::from_millis(250);
 
 impl Dispatcher {
     pub(super) fn watch_held(&mut self, due: Instant, by: MessageId, line: LineId, lane: Lane, dest: String) {
-        // What was asked about before is of the past.
+        // Answers to a question of before are of the past.
         self.asked_held.remove(&by);
         self.held.insert((due + HELD_SLACK, by), (line, lane, dest));
     }
@@ -34,44 +26,58 @@ impl Dispatcher {
     pub(super) fn ask_held(&mut self, now: Instant) {
         let later = self.held.split_off(&(now, MessageId(i64::MAX)));
         let due = std::mem::replace(&mut self.held, later);
-        if due.is_empty() {
-            return;
-        }
         let mut asked = Vec::with_capacity(due.len());
         for ((_, by), (line, lane, dest)) in due {
-            if let Entry::Vacant(vacant) = self.asked_held.entry(by) {
-                vacant.insert(AskedHeld { line, lane, dest, is_read: false });
+            let is_held = self.lines.get(&line).is_some_and(|actor| actor.queue.is_held_by(lane, &dest, by));
+            if is_held && !self.asked_held.contains_key(&by) {
+                self.asked_held.insert(by, (line, lane, dest));
                 asked.push(by);
             }
         }
-        self.request(Request::StillHeld(asked));
+        if !asked.is_empty() {
+            self.request(Request::StillHeld(asked));
+        }
     }
 
+    /// Lets recipients go whose row has ended. A row that waits comes back, or is asked about again.
     pub(super) fn release_held(&mut self, asked: Vec<MessageId>, held: Vec<MessageId>) {
         let held: HashSet<MessageId> = held.into_iter().collect();
         let now = Instant::now();
-        let mut again = Vec::new();
         for by in asked {
-            let Some(recipient) = self.asked_held.remove(&by) else { continue };
-            let AskedHeld { line, lane, dest, is_read } = recipient;
+            let Some((line, lane, dest)) = self.asked_held.remove(&by) else { continue };
             if held.contains(&by) {
                 self.watch_held(now, by, line, lane, dest);
-                continue;
-            }
-            let Some(actor) = self.line(line).filter(|actor| actor.queue.is_held_by(lane, &dest, by)) else {
-                continue;
-            };
-            if is_read {
-                actor.queue.settle(lane, &dest, by);
-            } else {
-                self.request(Request::Range(RangeRead { line, lane, first: by, last: by, limit: 1 }));
-                self.asked_held.insert(by, AskedHeld { line, lane, dest, is_read: true });
-                again.push(by);
+            } else if let Some(actor) = self.line(line) {
+                actor.queue.claim_settled(by);
+                if actor.queue.is_held_by(lane, &dest, by) {
+                    let ended = actor.queue.end(lane, &dest, by);
+                    self.work_ended(ended);
+                }
             }
         }
-        if !again.is_empty() {
-            // Answered after the reads: the reader keeps this order.
-            self.request(Request::StillHeld(again));
+    }
+
+    /// The work of a refused claim is read again after a moment.
+    pub(super) fn watch_refused(&mut self, line: LineId, now: Instant) {
+        if !self.refused.iter().any(|(_, waiting)| *waiting == line) {
+            self.refused.insert((now + REFUSED_FOR, line));
         }
+    }
+
+    pub(super) fn ask_refused(&mut self, now: Instant) {
+        while let Some((at, line)) = self.refused.first().copied()
+            && at <= now
+        {
+            self.refused.remove(&(at, line));
+            let work = self.lines.get(&line).map(|actor| actor.queue.refused_work()).unwrap_or_default();
+            work.into_iter().for_each(|work| self.request(Request::Work(line, work)));
+        }
+    }
+
+    /// Work that could not be read: that of refused claims is asked for again, other work is found by a scan.
+    pub(super) fn work_unread(&mut self, asked: Vec<(LineId, WorkId)>) {
+        let now = Instant::now();
+        let lines: HashSet<LineId> = asked.into_iter().map(|(line, _)| line).collect();
+        lines.into_iter().for_each(|line| self.watch_refused(line, now));
     }
 }

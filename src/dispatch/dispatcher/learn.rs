@@ -1,8 +1,8 @@
 //! What each event changes.
 
-use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Dispatcher;
@@ -10,33 +10,36 @@ use crate::broker::JobDelivery;
 use crate::dispatch::Event;
 use crate::dispatch::line::Steps;
 use crate::dispatch::reader::Request;
+use crate::dispatch::recorder::Entry;
 use crate::dispatch::send::orphaned;
 use crate::dispatch::upkeep::Order;
 use crate::failpoint;
-use crate::message::{JobLine, Lane, LineId, MessageId, Partition, Status};
-use crate::store::{Change, ClaimedRow, Flow, HeldRecipient, LineRecord, RangeRead, ReadyRow};
-
-/// Rows of a line and lane that have become ready at once and are asked for by their ids.
-const FETCHED_ONE_BY_ONE: usize = 8;
+use crate::message::{JobWork, Lane, LineId, MessageId, Partition, WorkId};
+use crate::store::{
+    Change, ChangeKind, ClaimedRow, DoomedRow, Flow, HeldRecipient, LineRecord, Position, WorkHead, WorkRead,
+};
 
 impl Dispatcher {
     pub(super) fn handle(&mut self, event: Event) {
         match event {
-            Event::Gained { partitions, held } => self.gain(partitions, held),
+            Event::Gained { partitions, held, claims } => self.gain(partitions, held, claims),
             Event::Lost { partitions, stopped } => {
                 self.lose(&partitions);
                 // The keeper is gone only when the process ends.
                 let _ = stopped.send(());
             }
-            Event::Rows(rows) => rows.into_iter().for_each(|row| self.offer(row)),
-            Event::Flows(reads) => {
-                for (read, rows) in reads {
+            Event::Work(heads) => heads.into_iter().for_each(|head| self.announced(&head)),
+            Event::WorkRead { asked, read } => self.work_read(asked, read),
+            Event::WorkUnread(asked) => self.work_unread(asked),
+            Event::Flows(pages) => {
+                for (read, page) in pages {
                     if let Some(line) = self.line(read.flow.line) {
-                        line.queue.read(&read, rows);
+                        let ended = line.queue.read_flow(&read, page);
+                        self.work_ended(ended);
                     }
                 }
             }
-            Event::FlowsFailed(flows) => {
+            Event::FlowsUnread(flows) => {
                 for flow in flows {
                     if let Some(line) = self.line(flow.line) {
                         line.queue.read_failed(&flow);
@@ -47,26 +50,35 @@ impl Dispatcher {
                 self.unscanned.retain(|partition| !scanned.contains(partition));
                 self.found(flows);
             }
-            Event::Promoted(rows) => self.promoted(rows),
             Event::Lines { asked, records, pause_written } => self.configure(asked, records, pause_written),
             Event::ClaimsAnswered(answers) => self.claims_answered(answers),
+            Event::Returned(rows) => self.returned(rows),
             Event::Claimed(rows) => self.settle_claimed(rows),
             Event::StillHeld { asked, held } => self.release_held(asked, held),
+            Event::Doomed { rows, kind, written } => self.end_doomed(rows, kind, written),
             // That it arrived has woken the loop.
             Event::LogIsBack => {}
         }
     }
 
-    fn gain(&mut self, partitions: Vec<Partition>, held: Vec<HeldRecipient>) {
+    fn gain(&mut self, partitions: Vec<Partition>, held: Vec<HeldRecipient>, claims: Vec<ClaimedRow>) {
         self.unscanned.extend(partitions.iter().filter(|partition| !self.owned.contains(partition)));
         self.owned.extend(partitions);
         let now = Instant::now();
         for recipient in held {
             self.line_or_new(recipient.line).hold(&recipient);
-            // A call of the owner before us may end at any moment; a retry is not due before its time.
-            let wait = if recipient.status == Status::Sending { Duration::ZERO } else { recipient.wait };
-            self.watch_held(now + wait, recipient.by, recipient.line, recipient.lane, recipient.dest);
+            self.watch_held(now + recipient.wait, recipient.by, recipient.line, recipient.lane, recipient.dest);
         }
+        for claimed in &claims {
+            self.keep_off(claimed, now);
+        }
+        self.settle_claimed(claims);
+    }
+
+    /// A claimed row is not sent by its line before the claim is settled; a call of the owner before us may end at any moment.
+    fn keep_off(&mut self, claimed: &ClaimedRow, now: Instant) {
+        self.line_or_new(claimed.line).queue.claimed_elsewhere(claimed.lane, &claimed.dest, claimed.id);
+        self.watch_held(now, claimed.id, claimed.line, claimed.lane, claimed.dest.clone());
     }
 
     fn lose(&mut self, partitions: &[Partition]) {
@@ -80,8 +92,10 @@ impl Dispatcher {
                 self.abandoned.extend(line.open_claims());
                 let mut steps = Steps::default();
                 line.abandon(&mut steps);
-                self.record_changes(steps.changes);
+                steps.returned.clear();
+                self.carry_out(steps);
             }
+            self.returning.retain(|_, row| row.line != id);
             self.forget_wake(id);
         }
     }
@@ -92,17 +106,15 @@ impl Dispatcher {
         self.owned.contains(&partition) && !self.unscanned.contains(&partition)
     }
 
-    /// Takes a job and those that wait behind it, and acknowledges: what they told is noted, and the log has it.
+    /// Takes a job and those that wait behind it, and acknowledges: what they told is noted, and the queue has it.
     pub(super) fn take_jobs(&mut self, first: JobDelivery) {
         let mut next = Some(first);
         while let Some(delivery) = next {
-            for JobLine(line, lane, first, last, rows) in delivery.job.lines.iter().copied() {
-                if self.hears_of(line) {
-                    let actor = self.line_or_new(line);
-                    if let Some(read) = actor.announced(lane, first, last, rows) {
-                        self.request(Request::Range(read));
-                    }
-                }
+            for work in delivery.job.work.iter().cloned() {
+                self.announced(&head_of(work));
+            }
+            if delivery.job.more {
+                self.channels.look.notify_one();
             }
             failpoint::hit("before_job_ack");
             delivery.ack();
@@ -110,38 +122,33 @@ impl Dispatcher {
         }
     }
 
-    fn offer(&mut self, row: ReadyRow) {
-        if self.owns(row.line) {
-            self.line_or_new(row.line).queue.offer(row);
+    fn announced(&mut self, head: &WorkHead) {
+        let id = head.flow.line;
+        if !self.hears_of(id) {
+            return;
+        }
+        let line = self.line_or_new(id);
+        let may_read = line.may_read(Instant::now());
+        if line.queue.announced(head, may_read) {
+            self.request(Request::Work(id, head.position.work));
         }
     }
 
-    /// Rows that have become ready: few of a line are fetched one by one, in order, so that none overtakes another of
-    /// its recipient; many by reading their flows again.
-    fn promoted(&mut self, rows: Vec<(LineId, Lane, MessageId)>) {
-        let mut ids_of: BTreeMap<(LineId, Lane), Vec<MessageId>> = BTreeMap::new();
-        for (line, lane, id) in rows {
-            if self.hears_of(line) {
-                ids_of.entry((line, lane)).or_default().push(id);
-            }
-        }
-        for ((line, lane), mut ids) in ids_of {
-            ids.sort_unstable();
-            let lowest = ids.first().copied();
-            let queue = &mut self.line_or_new(line).queue;
-            match lowest.filter(|_| ids.len() > FETCHED_ONE_BY_ONE) {
-                Some(lowest) => queue.expect(lane, lowest),
-                None => ids.into_iter().for_each(|id| {
-                    self.request(Request::Range(RangeRead { line, lane, first: id, last: id, limit: 1 }));
-                }),
+    fn work_read(&mut self, asked: Vec<(LineId, WorkId)>, read: Vec<WorkRead>) {
+        let mut read: HashMap<WorkId, WorkRead> =
+            read.into_iter().map(|read| (read.position.work, read)).collect();
+        for (line, work) in asked {
+            if self.owns(line) {
+                let ended = self.line_or_new(line).queue.read_work(work, read.remove(&work));
+                self.work_ended(ended);
             }
         }
     }
 
-    fn found(&mut self, flows: Vec<(Flow, MessageId)>) {
-        for (flow, lowest) in flows {
+    fn found(&mut self, flows: Vec<(Flow, Position)>) {
+        for (flow, first) in flows {
             if self.owns(flow.line) {
-                self.line_or_new(flow.line).queue.found(&flow, lowest);
+                self.line_or_new(flow.line).queue.found(&flow, first);
             }
         }
     }
@@ -169,17 +176,17 @@ impl Dispatcher {
     pub(super) fn claims_answered(&mut self, answers: Vec<(LineId, MessageId, bool)>) {
         let now = Instant::now();
         for (id, message, made) in answers {
-            if let Some(fence) = self.abandoned.remove(&message) {
+            if let Some((fence, lane)) = self.abandoned.remove(&message) {
                 if made {
-                    self.record_changes(vec![(Change::Release { id: message, fence }, None)]);
+                    self.change(Change::release(message, fence), lane, None);
                 }
                 continue;
             }
             self.reserved -= usize::from(!made);
             if let Some(line) = self.line(id)
-                && let Some((lane, dest)) = line.claim_answered(message, made)
+                && line.claim_answered(message, made) == Some(false)
             {
-                self.watch_held(now, message, id, lane, dest);
+                self.watch_refused(id, now);
             }
         }
     }
@@ -189,30 +196,66 @@ impl Dispatcher {
         if self.progress.is_stalled() {
             return;
         }
+        let now = Instant::now();
         for row in rows {
             let ours = row.worker == self.worker;
             let in_hand = self.tickets.contains_key(&row.id)
+                || self.returning.contains_key(&row.id)
+                || self.abandoned.contains_key(&row.id)
                 || self.lines.get(&row.line).is_some_and(|line| line.queue.in_call(row.id));
-            if in_hand {
+            if in_hand || !self.owns(row.line) {
                 continue;
             }
-            let (id, fence) = (row.id, row.fence);
+            self.keep_off(&row, now);
             let released = row.overdue && failpoint::defect("dead_claims_released");
             let change = if ours || released {
-                Change::Release { id, fence }
+                Change::release(row.id, row.fence)
             } else if row.overdue {
                 orphaned(&row, &self.options.retry)
             } else {
                 continue;
             };
-            self.record_changes(vec![(change, row.waiter)]);
+            if change.stays_in_work() {
+                // Its work is read anew.
+                self.channels.look.notify_one();
+            }
+            if let Some(line) = self.line(row.line) {
+                line.queue.claim_settled(row.id);
+            }
+            self.change(change, row.lane, row.waiter);
         }
     }
+
+    /// Ends waiting rows without a call, but for those that are in one.
+    fn end_doomed(&mut self, rows: Vec<DoomedRow>, kind: ChangeKind, written: oneshot::Sender<bool>) {
+        let mut is_any = false;
+        for DoomedRow { id, line, lane, dest, fence, waiter, .. } in rows {
+            if !self.owns(line) || self.tickets.contains_key(&id) || self.returning.contains_key(&id) {
+                continue;
+            }
+            let (is_free, ended) = match self.line(line) {
+                Some(actor) => actor.queue.doom(lane, &dest, id),
+                None => (true, None),
+            };
+            if is_free {
+                is_any = true;
+                self.change(Change::waiting(id, fence, kind.clone()), Lane::Bulk, waiter);
+            }
+            self.work_ended(ended);
+        }
+        self.entry(Entry::Barrier(written, is_any));
+    }
+}
+
+fn head_of(JobWork { work, line, lane, medium, campaign, first, rows }: JobWork) -> WorkHead {
+    WorkHead { position: Position { first, work }, flow: Flow { line, lane, medium, campaign }, rows }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::{mpsc, watch};
+    use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
 
     use super::*;
     use crate::dispatch::DispatchOptions;
@@ -221,7 +264,7 @@ mod tests {
     use crate::dispatch::recorder::Progress;
     use crate::dispatch::send::SendContext;
     use crate::graph::GraphClient;
-    use crate::message::{BreakerState, Job};
+    use crate::message::{BreakerState, Job, Medium};
     use crate::settings::Settings;
 
     const LINE: LineId = LineId(1);
@@ -243,9 +286,22 @@ mod tests {
             entries: mpsc::unbounded_channel().0,
             requests,
             orders: mpsc::unbounded_channel().0,
+            look: Arc::default(),
         };
         let breaker = watch::Sender::new(BreakerState::Closed);
         Dispatcher::new("w".into(), context, options, channels, Progress::default(), send_until, breaker)
+    }
+
+    fn work(id: i64) -> JobWork {
+        JobWork {
+            work: WorkId(id),
+            line: LINE,
+            lane: Lane::High,
+            medium: Medium::Text,
+            campaign: String::new(),
+            first: MessageId(id),
+            rows: 1,
+        }
     }
 
     #[tokio::test]
@@ -255,16 +311,16 @@ mod tests {
         let mut dispatcher = dispatcher(jobs, requests);
         let partition = LINE.partition();
         let announce = |dispatcher: &mut Dispatcher, id| {
-            let lines = vec![JobLine(LINE, Lane::High, MessageId(id), MessageId(id), 1)];
-            dispatcher.take_jobs(JobDelivery::new(partition, Job { lines, ..Job::empty() }, || {}));
+            let work = vec![work(id)];
+            dispatcher.take_jobs(JobDelivery::new(partition, Job { work, ..Job::empty() }, || {}));
         };
         let mut is_read = || {
-            std::iter::from_fn(|| asked.try_recv().ok()).any(|request| matches!(request, Request::Range(_)))
+            std::iter::from_fn(|| asked.try_recv().ok()).any(|request| matches!(request, Request::Work(..)))
         };
 
-        dispatcher.handle(Event::Gained { partitions: vec![partition], held: Vec::new() });
+        dispatcher.handle(Event::Gained { partitions: vec![partition], held: Vec::new(), claims: Vec::new() });
         announce(&mut dispatcher, 7);
-        dispatcher.handle(Event::Promoted(vec![(LINE, Lane::High, MessageId(8))]));
+        dispatcher.handle(Event::Work(vec![head_of(work(8))]));
         assert!(!is_read(), "older rows may wait");
         dispatcher.handle(Event::Ready { scanned: Vec::new(), flows: Vec::new() });
         announce(&mut dispatcher, 9);

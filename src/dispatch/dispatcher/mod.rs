@@ -12,23 +12,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::SendUntil;
 use super::line::{Allowance, Line, Steps};
+use super::memory::Memory;
 use super::reader::Request;
 use super::recorder::{Entry, Progress};
 use super::send::{Finished, SendContext, Ticket, call_deadline};
 use super::upkeep::Order;
 use super::{DispatchOptions, Event, SharedSendContext};
 use crate::broker::JobDelivery;
-use crate::message::{BreakerState, Lane, LineId, MessageId, Partition};
+use crate::message::{BreakerState, Lane, LineId, MessageId, Partition, WorkId};
 use crate::policy::breaker::Breaker;
-use crate::store::{Change, Claim};
-use held::AskedHeld;
+use crate::store::{Change, Claim, ReadyRow};
 
 /// The shortest time ahead of its call that a row is claimed; slow commits lengthen it.
 const SHORTEST_HORIZON: Duration = Duration::from_millis(15);
@@ -51,11 +51,14 @@ pub struct Channels {
     pub entries: mpsc::UnboundedSender<Entry>,
     pub requests: mpsc::UnboundedSender<Request>,
     pub orders: mpsc::UnboundedSender<Order>,
+    /// Asks for a full look at the queue.
+    pub look: Arc<Notify>,
 }
 
 pub struct Dispatcher {
     worker: String,
     options: DispatchOptions,
+    memory: Memory,
     send_context: SharedSendContext,
     channels: Channels,
     progress: Progress,
@@ -75,14 +78,19 @@ pub struct Dispatcher {
     wake_of: HashMap<LineId, Instant>,
     /// Recipients whose held row is looked up when its time has passed.
     held: BTreeMap<(Instant, MessageId), (LineId, Lane, String)>,
-    asked_held: HashMap<MessageId, AskedHeld>,
+    /// Those the log is being asked about.
+    asked_held: HashMap<MessageId, (LineId, Lane, String)>,
+    /// Rows given back, until that is written; with the fence each has then.
+    returning: HashMap<MessageId, ReadyRow>,
+    /// Lines with work to be read again, because claims of its rows were refused; and when.
+    refused: BTreeSet<(Instant, LineId)>,
     calls: JoinSet<Finished>,
     /// Calls in flight, for those that outlast the grace.
     tickets: HashMap<MessageId, Ticket>,
     /// Permits held for calls that have not begun.
     reserved: usize,
     /// Claims on their way for lines that were let go, with the fence they get: to be given back.
-    abandoned: HashMap<MessageId, i32>,
+    abandoned: HashMap<MessageId, (i32, Lane)>,
     refresh_at: Instant,
 }
 
@@ -100,6 +108,7 @@ impl Dispatcher {
             worker,
             breaker: Breaker::new(options.concurrency),
             breaker_state,
+            memory: Memory::of(options.memory),
             options,
             send_context: Arc::new(send_context),
             channels,
@@ -115,6 +124,8 @@ impl Dispatcher {
             wake_of: HashMap::new(),
             held: BTreeMap::new(),
             asked_held: HashMap::new(),
+            returning: HashMap::new(),
+            refused: BTreeSet::new(),
             calls: JoinSet::new(),
             tickets: HashMap::new(),
             reserved: 0,
@@ -147,7 +158,7 @@ impl Dispatcher {
 
     fn pump(&mut self) {
         let now = Instant::now();
-        if !self.send_until.allows(now) || self.progress.is_stalled() {
+        if !self.send_until.allows_any(now) || self.progress.is_stalled() {
             return;
         }
         // Lines that wait for permits go first, those that wait longest before the others.
@@ -170,6 +181,9 @@ impl Dispatcher {
             room: self.free_permits(),
             ends: if self.progress.waiting() < MANY_ENTRIES { ENDED_AT_ONCE } else { 1 },
         };
+        if !self.send_until.allows(id.partition(), now) {
+            return;
+        }
         let Some(line) = self.lines.get_mut(&id) else { return };
         let mut steps = Steps::default();
         self.reserved -= line.reserved();
@@ -182,17 +196,35 @@ impl Dispatcher {
             self.hungry.push_back(id);
         }
         self.set_wake(id, steps.wake);
-        for row in steps.claims {
+        for row in std::mem::take(&mut steps.claims) {
             let call_deadline = call_deadline(self.send_context.graph.total_timeout(row.kind));
-            let claim = Claim { id: row.id, fence: row.fence, call_deadline };
-            self.entry(Entry::Claim { line: id, claim });
+            let claim = Claim { id: row.id, line: id, fence: row.fence, call_deadline };
+            self.entry(Entry::Claim { line: id, lane: row.lane, claim });
         }
-        self.record_changes(steps.changes);
-        for (by, lane, dest) in steps.held {
-            self.watch_held(now, by, id, lane, dest);
+        for read in std::mem::take(&mut steps.reads) {
+            self.request(Request::Flow(read));
         }
-        steps.reads.into_iter().for_each(|read| self.request(Request::Flow(read)));
-        steps.calls.into_iter().for_each(|call| self.begin(call));
+        for call in std::mem::take(&mut steps.calls) {
+            self.begin(call);
+        }
+        self.carry_out(steps);
+    }
+
+    /// Records what lines want changed, and remembers the rows that come back.
+    fn carry_out(&mut self, steps: Steps) {
+        let lanes: HashMap<MessageId, Lane> = steps.returned.iter().map(|row| (row.id, row.lane)).collect();
+        for (change, waiter) in steps.changes {
+            let lane = lanes.get(&change.id).copied().unwrap_or(Lane::Bulk);
+            self.entry(Entry::Change { change, lane, waiter });
+        }
+        for row in steps.returned {
+            self.returning.insert(row.id, row);
+        }
+        self.work_ended(steps.ended);
+    }
+
+    fn work_ended(&self, work: impl IntoIterator<Item = WorkId>) {
+        work.into_iter().for_each(|work| self.entry(Entry::WorkEnded(work)));
     }
 
     /// Permits that nobody holds.
@@ -215,6 +247,7 @@ impl Dispatcher {
             self.dirty.insert(id);
         }
         self.ask_held(now);
+        self.ask_refused(now);
         self.tick_breaker(now);
         if now >= self.refresh_at {
             self.refresh_at = now + REFRESH_EVERY;
@@ -231,7 +264,8 @@ impl Dispatcher {
         let line = self.wakes.first().map(|(at, _)| *at);
         let held = self.held.first_key_value().map(|((at, _), _)| *at);
         let breaker = self.breaker.wakes_at().map(Instant::from_std);
-        [line, held, breaker].into_iter().flatten().fold(self.refresh_at, Instant::min)
+        let refused = self.refused.first().map(|(at, _)| *at);
+        [line, held, breaker, refused].into_iter().flatten().fold(self.refresh_at, Instant::min)
     }
 
     fn set_wake(&mut self, id: LineId, at: Option<Instant>) {
@@ -263,13 +297,11 @@ impl Dispatcher {
         if !self.lines.contains_key(&id) {
             self.request(Request::Line(id));
         }
-        self.lines.entry(id).or_insert_with(|| Line::new(id))
+        self.lines.entry(id).or_insert_with(|| Line::new(id, self.memory.clone()))
     }
 
-    fn record_changes(&self, changes: Vec<(Change, Option<String>)>) {
-        for (change, waiter) in changes {
-            self.entry(Entry::Change { change, waiter });
-        }
+    fn change(&self, change: Change, lane: Lane, waiter: Option<String>) {
+        self.entry(Entry::Change { change, lane, waiter });
     }
 
     fn entry(&self, entry: Entry) {

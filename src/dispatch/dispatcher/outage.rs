@@ -14,7 +14,7 @@ use crate::policy::breaker::{Health, Heard};
 impl Dispatcher {
     /// A call ended.
     pub(super) fn hear(&mut self, ticket: &Ticket, health: Option<Health>, now: Instant) {
-        let heard = Heard { id: ticket.id, begun: ticket.begun.into_std(), period: ticket.period, health };
+        let heard = Heard { id: ticket.id(), begun: ticket.begun.into_std(), period: ticket.period, health };
         if self.breaker.heard(heard, now.into_std(), rand::rng().random()) {
             self.breaker_changed(now);
         }

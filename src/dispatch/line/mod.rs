@@ -14,12 +14,13 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
+use super::memory::Memory;
 use super::queue::Queue;
-use crate::message::{AccountId, Class, Lane, LineId, Medium, MessageId};
+use crate::message::{AccountId, Class, Lane, LineId, Medium, MessageId, WorkId};
 use crate::policy::classify::PauseDemand;
 use crate::policy::pace::{Limits, PauseLadder, Rates};
 use crate::settings::{ClassLimits, LimitSettings};
-use crate::store::{Change, HeldRecipient, LineRecord, RangeRead, ReadyRow};
+use crate::store::{Change, ChangeKind, HeldRecipient, LineRecord, ReadyRow};
 pub use steps::{Allowance, PlannedCall, Steps};
 use track::{Due, Track};
 
@@ -36,11 +37,6 @@ pub const DEMANDED: &str = "Graph: ";
 /// How long a line that has ended as many rows as it may looks for no more.
 const REST: Duration = Duration::from_millis(10);
 
-/// Announced rows are read at once, even while their lane has a backlog, if they are this few.
-const SMALL_JOB: u32 = 8;
-
-/// Ids a job's rows may lie apart to be fetched by their range, which other lines' rows share.
-const WIDEST_RANGE: i64 = 1_000;
 
 /// One line of a partition this process owns.
 pub struct Line {
@@ -56,6 +52,17 @@ pub struct Line {
     media: Track,
     /// Rows claimed or about to be, until their call begins.
     claiming: HashMap<MessageId, Due>,
+}
+
+/// What becomes of a row whose call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallEnd {
+    /// It has ended, or its outcome is not known.
+    Ended,
+    /// It waits for its next try.
+    Postponed,
+    /// It waits for its turn again.
+    Returns,
 }
 
 /// What the calls of a line need to know.
@@ -74,10 +81,10 @@ struct Config {
 }
 
 impl Line {
-    pub fn new(id: LineId) -> Line {
+    pub fn new(id: LineId, memory: Memory) -> Line {
         Line {
             id,
-            queue: Queue::default(),
+            queue: Queue::new(memory),
             config: None,
             local_pause: None,
             ladder: PauseLadder::default(),
@@ -143,24 +150,9 @@ impl Line {
         self.config = None;
     }
 
-    /// What to read for a job that announced rows of this line. A job whose rows lie far apart, merged from many while
-    /// the broker was slow, is not fetched by its range: the flows are read in order from its first row.
-    pub fn announced(
-        &mut self,
-        lane: Lane,
-        first: MessageId,
-        last: MessageId,
-        rows: u32,
-    ) -> Option<RangeRead> {
-        if rows > SMALL_JOB && !self.queue.caught_up(lane) {
-            return None;
-        }
-        if last.0.saturating_sub(first.0) > WIDEST_RANGE {
-            self.queue.expect(lane, first);
-            return None;
-        }
-        let limit = self.window(Medium::Text).max(self.window(Medium::Media)) as u32;
-        Some(RangeRead { line: self.id, lane, first, last, limit })
+    /// Whether rows are read for it: not while it is known that it cannot send.
+    pub fn may_read(&self, now: Instant) -> bool {
+        self.config.is_none() || (self.sender().is_some() && self.paused_until(now).is_none())
     }
 
     /// A recipient with a row that is claimed elsewhere or waits for its next try.
@@ -213,7 +205,6 @@ impl Line {
         if let Some(until) = self.paused_until(now) {
             self.give_back(|_| true, steps);
             steps.wake = Some(until);
-            steps.reads = self.queue.reads(self.id, |_| 16);
             return;
         }
         let is_stale = |due: &Due| now >= due.asked + CLAIM_STALE_AFTER;
@@ -239,7 +230,7 @@ impl Line {
                 track.last_call = Some(now);
                 track.calling += 1;
                 steps.calls.push(PlannedCall {
-                    row: due.row,
+                    row: Arc::new(due.row),
                     sender: sender.clone(),
                     expires: due.expires,
                     begun: now,
@@ -292,13 +283,9 @@ impl Line {
 
     /// Ends a row without a call: it has expired, or its line has another owner by now.
     fn end_unsent(&mut self, row: ReadyRow, is_expired: bool, steps: &mut Steps) {
-        let ReadyRow { id, fence, lane, dest, waiter, .. } = row;
-        self.queue.settle(lane, &dest, id);
-        let change = match is_expired {
-            true => Change::Expire { id, fence },
-            false => Change::Unsendable { id, fence },
-        };
-        steps.changes.push((change, waiter));
+        let kind = if is_expired { ChangeKind::Expire } else { ChangeKind::Unsendable };
+        steps.changes.push((Change::waiting(row.id, row.fence, kind), row.waiter));
+        steps.ended.extend(self.queue.end(row.lane, &row.dest, row.id));
     }
 
     /// Gives claimed rows back whose call cannot begin.
@@ -308,17 +295,17 @@ impl Line {
                 std::mem::take(&mut self.track_mut(medium).claimed).into_iter().partition(&cannot_begin);
             self.track_mut(medium).claimed = kept;
             for due in back {
-                let ReadyRow { id, lane, dest, fence, .. } = due.row;
-                self.queue.hold(lane, &dest, id);
-                steps.held.push((id, lane, dest));
-                steps.changes.push((Change::Release { id, fence }, None));
+                let row = due.row;
+                self.queue.hold(row.lane, &row.dest, row.id);
+                steps.changes.push((Change::release(row.id, row.fence), None));
+                steps.returned.push(ReadyRow { attempts: row.attempts - 1, ..row });
             }
         }
     }
 
-    /// A claim was made, or not: another worker has the row, its state changed, or the log is away. In the latter
-    /// case the row comes back with a scan; its recipient waits for it.
-    pub fn claim_answered(&mut self, id: MessageId, made: bool) -> Option<(Lane, String)> {
+    /// A claim was made, or not: the row's state changed, its campaign does not run, or the log is away. In the latter
+    /// case its work is read again; its recipient waits for it. Returns whether it was made.
+    pub fn claim_answered(&mut self, id: MessageId, made: bool) -> Option<bool> {
         let mut due = self.claiming.remove(&id)?;
         let track = self.track_mut(due.row.kind.medium());
         track.claiming -= 1;
@@ -326,15 +313,15 @@ impl Line {
             due.row.fence += 1;
             due.row.attempts += 1;
             track.claimed.push_back(due);
-            return None;
+        } else {
+            self.queue.refuse(&due.row);
         }
-        self.queue.hold(due.row.lane, &due.row.dest, id);
-        Some((due.row.lane, due.row.dest))
+        Some(made)
     }
 
     /// Claims asked for and not answered, with the fence their rows have if they are made.
-    pub fn open_claims(&self) -> impl Iterator<Item = (MessageId, i32)> {
-        self.claiming.values().map(|due| (due.row.id, due.row.fence + 1))
+    pub fn open_claims(&self) -> impl Iterator<Item = (MessageId, (i32, Lane))> {
+        self.claiming.values().map(|due| (due.row.id, (due.row.fence + 1, due.row.lane)))
     }
 
     /// Permits held for calls that have not begun.
@@ -342,16 +329,19 @@ impl Line {
         self.permits() - self.text.calling - self.media.calling
     }
 
-    /// A call ended, and its row is done with (`held` is false) or waits for its next try.
-    pub fn call_ended(&mut self, medium: Medium, lane: Lane, dest: &str, id: MessageId, held: bool) {
+    /// A call ended. Returns the work that ended with it.
+    pub fn call_ended(&mut self, row: &ReadyRow, end: CallEnd) -> Option<WorkId> {
         // A line that was let go and came back meanwhile holds no permit for this call.
-        if self.queue.in_call(id) {
-            self.track_mut(medium).calling -= 1;
+        if self.queue.in_call(row.id) {
+            self.track_mut(row.kind.medium()).calling -= 1;
         }
-        if held {
-            self.queue.hold(lane, dest, id);
-        } else {
-            self.queue.settle(lane, dest, id);
+        match end {
+            CallEnd::Ended => self.queue.end(row.lane, &row.dest, row.id),
+            CallEnd::Postponed => self.queue.postpone(row.lane, &row.dest, row.id),
+            CallEnd::Returns => {
+                self.queue.hold(row.lane, &row.dest, row.id);
+                None
+            }
         }
     }
 

@@ -1,9 +1,11 @@
 //! What a line is given when it is pumped, and what it then wants done.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::Sender;
-use crate::message::{Lane, Medium, MessageId};
+use crate::message::{Medium, WorkId};
 use crate::store::{Change, FlowRead, ReadyRow};
 
 /// What a line may take of the process's permits.
@@ -47,8 +49,10 @@ pub struct Steps {
     pub calls: Vec<PlannedCall>,
     pub changes: Vec<(Change, Option<String>)>,
     pub reads: Vec<FlowRead>,
-    /// Rows whose recipients wait until they are read again.
-    pub held: Vec<(MessageId, Lane, String)>,
+    /// Rows that are given back by `changes`, as they will be claimed next, but for the fence: that of the change.
+    pub returned: Vec<ReadyRow>,
+    /// Work that has ended with these changes.
+    pub ended: Vec<WorkId>,
     /// Rows could be claimed, but for want of permits.
     pub wants_permits: bool,
     /// When to look again, if nothing happens before.
@@ -57,7 +61,7 @@ pub struct Steps {
 
 /// A claimed row whose call begins now.
 pub struct PlannedCall {
-    pub row: ReadyRow,
+    pub row: Arc<ReadyRow>,
     pub sender: Sender,
     pub expires: Instant,
     pub begun: Instant,

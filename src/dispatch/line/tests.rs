@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::message::{AccountId, MessageKind};
+use crate::store::{Position, WorkRead};
 
 const HORIZON: Duration = Duration::from_millis(15);
 
@@ -29,7 +30,7 @@ fn limits() -> LimitSettings {
 }
 
 fn line(record: &LineRecord) -> Line {
-    let mut line = Line::new(LineId(7));
+    let mut line = Line::new(LineId(7), Memory::of(u64::MAX));
     configure(&mut line, record);
     line
 }
@@ -41,6 +42,7 @@ fn configure(line: &mut Line, record: &LineRecord) {
 fn row(id: i64, kind: MessageKind) -> ReadyRow {
     ReadyRow {
         id: MessageId(id),
+        work: WorkId(id),
         line: LineId(7),
         account: AccountId(1),
         lane: Lane::High,
@@ -56,6 +58,12 @@ fn row(id: i64, kind: MessageKind) -> ReadyRow {
     }
 }
 
+/// Work of one row.
+fn give(line: &mut Line, row: ReadyRow) {
+    let position = Position { first: row.id, work: row.work };
+    line.queue.read_work(row.work, Some(WorkRead { position, flow: row.flow(), rows: vec![row] }));
+}
+
 fn pump(line: &mut Line, free: usize) -> Steps {
     let mut steps = Steps::default();
     line.pump(Instant::now(), HORIZON, Allowance { spare: free, room: free, ends: 64 }, &mut steps);
@@ -65,11 +73,11 @@ fn pump(line: &mut Line, free: usize) -> Steps {
 /// Answers claims at once and ends calls at once, as a fast database and a fast Graph do.
 fn serve(line: &mut Line, steps: Steps) -> usize {
     for row in steps.claims {
-        assert!(line.claim_answered(row.id, true).is_none());
+        assert_eq!(line.claim_answered(row.id, true), Some(true));
     }
     let calls = steps.calls.len();
     for call in steps.calls {
-        line.call_ended(call.row.kind.medium(), call.row.lane, &call.row.dest, call.row.id, false);
+        line.call_ended(&call.row, CallEnd::Ended);
     }
     calls
 }
@@ -81,7 +89,7 @@ async fn run(line: &mut Line, kind: MessageKind, length: Duration, lateness: Dur
     let end = Instant::now() + length;
     while Instant::now() < end {
         while line.queue_is_short(kind.medium()) {
-            line.queue.offer(row(next_id, kind));
+            give(line, row(next_id, kind));
             next_id += 1;
         }
         let steps = pump(line, 1_000);
@@ -134,7 +142,7 @@ async fn a_slow_commit_does_not_bunch_calls() {
     let mut calls = Vec::new();
     let mut waiting = Vec::new();
     for id in 1..=400 {
-        line.queue.offer(row(id, MessageKind::Text));
+        give(&mut line, row(id, MessageKind::Text));
     }
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(6) {
@@ -142,12 +150,14 @@ async fn a_slow_commit_does_not_bunch_calls() {
         waiting.extend(steps.claims.iter().map(|row| row.id));
         for call in steps.calls {
             calls.push(Instant::now());
-            line.call_ended(Medium::Text, Lane::High, &call.row.dest, call.row.id, false);
+            line.call_ended(&call.row, CallEnd::Ended);
         }
         // Every second commit takes 700 ms.
         let commit = if start.elapsed().as_secs().is_multiple_of(2) { 700 } else { 2 };
         tokio::time::sleep(Duration::from_millis(commit)).await;
-        waiting.drain(..).for_each(|id| drop(line.claim_answered(id, true)));
+        for id in waiting.drain(..) {
+            line.claim_answered(id, true);
+        }
     }
     assert!(most_in_a_second(&calls) <= 101);
 }
@@ -168,7 +178,7 @@ async fn a_changed_limit_takes_effect_without_a_burst() {
 async fn waiting_media_does_not_hold_text_up() {
     let mut line = line(&record(Some(40)));
     for id in 1..=50 {
-        line.queue.offer(row(id, MessageKind::Image));
+        give(&mut line, row(id, MessageKind::Image));
     }
     let media = run(&mut line, MessageKind::Text, Duration::from_secs(5), Duration::ZERO).await;
     assert!(media.len() > 5 * 38, "both together: {}", media.len());
@@ -177,20 +187,20 @@ async fn waiting_media_does_not_hold_text_up() {
 #[tokio::test(start_paused = true)]
 async fn a_paused_line_claims_nothing_gives_claimed_rows_back_and_ends_its_pause_by_itself() {
     let mut line = line(&record(Some(1)));
-    line.queue.offer(row(1, MessageKind::Text));
+    give(&mut line, row(1, MessageKind::Text));
     let steps = pump(&mut line, 10);
     assert_eq!(steps.claims.len(), 1);
-    assert!(line.claim_answered(MessageId(1), true).is_none());
+    assert_eq!(line.claim_answered(MessageId(1), true), Some(true));
 
     line.pause_for(Duration::from_secs(5), Instant::now());
     let until = Instant::now() + Duration::from_secs(5);
     let steps = pump(&mut line, 10);
     assert!(steps.claims.is_empty() && steps.calls.is_empty());
-    assert!(matches!(steps.changes[..], [(Change::Release { id: MessageId(1), fence: 4 }, None)]));
+    assert!(matches!(steps.changes[..], [(Change { id: MessageId(1), fence: 4, kind: ChangeKind::Release, .. }, None)]));
     assert_eq!(steps.wake, Some(until));
     assert_eq!(line.permits(), 0);
 
-    line.queue.offer(row(1, MessageKind::Text));
+    give(&mut line, row(1, MessageKind::Text));
     tokio::time::sleep_until(until).await;
     assert_eq!(pump(&mut line, 10).claims.len(), 1);
 }
@@ -203,7 +213,7 @@ async fn a_pause_lasts_as_long_as_the_databases_clock_says(#[case] off: Option<t
     let left = Duration::from_secs(5);
     let paused_until = off.map(|off| time::OffsetDateTime::now_utc() + off + left);
     let mut line = line(&LineRecord { paused_until, pause_left: Some(left), ..record(None) });
-    line.queue.offer(row(1, MessageKind::Text));
+    give(&mut line, row(1, MessageKind::Text));
     let steps = pump(&mut line, 10);
     assert_eq!((steps.claims.len(), steps.wake), (0, Some(Instant::now() + left)));
     tokio::time::sleep(left).await;
@@ -213,30 +223,30 @@ async fn a_pause_lasts_as_long_as_the_databases_clock_says(#[case] off: Option<t
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_was_answered_too_late_is_given_back() {
     let mut line = line(&record(None));
-    line.queue.offer(row(1, MessageKind::Text));
+    give(&mut line, row(1, MessageKind::Text));
     assert_eq!(pump(&mut line, 10).claims.len(), 1);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(line.claim_answered(MessageId(1), true).is_none());
+    assert_eq!(line.claim_answered(MessageId(1), true), Some(true));
     let steps = pump(&mut line, 10);
     assert!(steps.calls.is_empty());
-    assert!(matches!(steps.changes[..], [(Change::Release { .. }, None)]));
-    assert_eq!(steps.held.len(), 1, "its recipient waits until the row is read again");
+    assert!(matches!(steps.changes[..], [(Change { kind: ChangeKind::Release, .. }, None)]));
+    assert_eq!(steps.returned.len(), 1, "its recipient waits until it is written");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_row_is_ended_and_not_claimed() {
     let mut line = line(&record(None));
-    line.queue.offer(ReadyRow { valid_for: time::Duration::ZERO, ..row(1, MessageKind::Text) });
+    give(&mut line, ReadyRow { valid_for: time::Duration::ZERO, ..row(1, MessageKind::Text) });
     let steps = pump(&mut line, 10);
     assert!(steps.claims.is_empty());
-    assert!(matches!(steps.changes[..], [(Change::Expire { id: MessageId(1), fence: 3 }, None)]));
+    assert!(matches!(steps.changes[..], [(Change { id: MessageId(1), fence: 3, kind: ChangeKind::Expire, .. }, None)]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn many_expired_rows_are_ended_a_few_at_a_time() {
     let mut line = line(&record(None));
     for id in 1..=200 {
-        line.queue.offer(ReadyRow { valid_for: time::Duration::ZERO, ..row(id, MessageKind::Text) });
+        give(&mut line, ReadyRow { valid_for: time::Duration::ZERO, ..row(id, MessageKind::Text) });
     }
     let mut ended = 0;
     while line.queue.has_next(Medium::Text) {
@@ -252,22 +262,22 @@ async fn many_expired_rows_are_ended_a_few_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn rows_of_the_account_that_had_the_line_before_are_never_sent_from_it() {
     let mut line = line(&record(None));
-    line.queue.offer(row(1, MessageKind::Text));
+    give(&mut line, row(1, MessageKind::Text));
     assert_eq!(pump(&mut line, 10).claims.len(), 1);
-    assert!(line.claim_answered(MessageId(1), true).is_none());
+    assert_eq!(line.claim_answered(MessageId(1), true), Some(true));
     configure(
         &mut line,
         &LineRecord { account: AccountId(2), page_token: Some("EAAother".into()), ..record(None) },
     );
-    line.queue.offer(row(2, MessageKind::Text));
-    line.queue.offer(ReadyRow { account: AccountId(2), ..row(3, MessageKind::Text) });
+    give(&mut line, row(2, MessageKind::Text));
+    give(&mut line, ReadyRow { account: AccountId(2), ..row(3, MessageKind::Text) });
     let steps = pump(&mut line, 10);
     assert!(steps.calls.is_empty(), "not even one that was claimed before");
     assert!(matches!(
         steps.changes[..],
         [
-            (Change::Release { id: MessageId(1), .. }, None),
-            (Change::Unsendable { id: MessageId(2), .. }, None),
+            (Change { id: MessageId(1), kind: ChangeKind::Release, .. }, None),
+            (Change { id: MessageId(2), kind: ChangeKind::Unsendable, .. }, None),
         ]
     ));
     assert_eq!(steps.claims.iter().map(|row| row.id).collect::<Vec<_>>(), [MessageId(3)]);
@@ -282,7 +292,7 @@ async fn a_line_without_token_account_or_activity_sends_nothing() {
         LineRecord { account_active: false, ..record(None) },
     ] {
         let mut line = line(&blocked);
-        line.queue.offer(row(1, MessageKind::Text));
+        give(&mut line, row(1, MessageKind::Text));
         let steps = pump(&mut line, 10);
         assert!(steps.claims.is_empty() && steps.calls.is_empty());
     }
@@ -291,7 +301,7 @@ async fn a_line_without_token_account_or_activity_sends_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_line_leaves_permits_for_others() {
     let mut line = line(&record(Some(300)));
-    (1..=400).for_each(|id| line.queue.offer(row(id, MessageKind::Text)));
+    (1..=400).for_each(|id| give(&mut line, row(id, MessageKind::Text)));
     let mut free: usize = 100;
     // Calls hang: nothing comes back.
     for _ in 0..3_000 {
@@ -299,7 +309,7 @@ async fn a_line_leaves_permits_for_others() {
         let steps = pump(&mut line, free);
         free -= line.permits() - before;
         for row in steps.claims {
-            assert!(line.claim_answered(row.id, true).is_none());
+            assert_eq!(line.claim_answered(row.id, true), Some(true));
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -311,11 +321,13 @@ async fn a_line_leaves_permits_for_others() {
 #[tokio::test(start_paused = true)]
 async fn the_one_call_that_the_breaker_lets_out_may_be_of_a_line_whose_calls_hang() {
     let mut line = line(&record(Some(300)));
-    (1..=100).for_each(|id| line.queue.offer(row(id, MessageKind::Text)));
+    (1..=100).for_each(|id| give(&mut line, row(id, MessageKind::Text)));
     while line.permits() < 30 {
         let spare = 1_000 - line.permits();
         let steps = pump(&mut line, spare);
-        steps.claims.iter().for_each(|row| drop(line.claim_answered(row.id, true)));
+        for row in &steps.claims {
+            line.claim_answered(row.id, true);
+        }
         tokio::time::sleep(Duration::from_millis(4)).await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -379,12 +391,12 @@ async fn a_call_begun_after_somebody_ended_the_pause_demands_the_next_one() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_outlived_its_line_frees_no_permit_of_the_lines_next_life() {
     let mut line = line(&record(None));
-    line.queue.offer(row(2, MessageKind::Text));
+    give(&mut line, row(2, MessageKind::Text));
     let steps = pump(&mut line, 10);
-    assert!(steps.claims.iter().all(|row| line.claim_answered(row.id, true).is_none()));
+    assert!(steps.claims.iter().all(|row| line.claim_answered(row.id, true) == Some(true)));
     let before = line.permits();
-    for held in [false, true] {
-        line.call_ended(Medium::Text, Lane::High, "d1", MessageId(1), held);
+    for end in [CallEnd::Ended, CallEnd::Returns] {
+        line.call_ended(&row(1, MessageKind::Text), end);
     }
     assert_eq!(line.permits(), before);
     assert_eq!(line.reserved(), before);

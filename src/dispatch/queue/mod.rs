@@ -1,25 +1,29 @@
-//! What a line has in hand, and which row is next.
+//! The work a line has in hand, and which row is next.
 //!
-//! Ready rows are kept per flow (lane, medium, campaign) in windows, in order of id. A recipient has at most one row
-//! in a call, or waiting for its next try, per lane; the rows behind it stay in the window and are not sendable.
-//! The `high` lane goes first, `bulk` keeps one send in ten; the flows of a lane take turns.
+//! Work is read whole and its rows are kept per flow (lane, medium, campaign), in order of id. A recipient has at most one
+//! row in a call, or waiting for its next try, per lane; a few dozen rows behind it stay in hand and are not sendable, and
+//! further ones are read past and fetched when the recipient is free. The `high` lane goes first, `bulk` keeps one send in
+//! ten; the flows of a lane take turns. Work ends when the last of its rows has ended or waits for a time elsewhere.
 //!
 //! Pure data: no clock, no I/O, no rate.
 
+mod ledger;
+mod turns;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-use crate::message::{Lane, LineId, Medium, MessageId};
-use crate::store::{Flow, FlowRead, ReadyRow};
+use super::memory::Memory;
+use crate::message::{Lane, LineId, Medium, MessageId, WorkId};
+use crate::store::{Flow, FlowPage, FlowRead, Position, ReadyRow, WorkHead, WorkRead};
+use ledger::Ledger;
+use turns::Turns;
 
-/// After this many sends from `high` in a row, `bulk` has one, if it has something to send.
-const HIGH_STREAK: u8 = 9;
-
-/// Rows a flow may hold that cannot be sent because their recipient is busy. Beyond it the flow is not read further
+/// Rows a flow may hold that cannot be sent because their recipients are busy. Beyond it the flow is not read further
 /// until some of them are gone.
 const MAX_BLOCKED: usize = 2_000;
-
+/// Rows one recipient may hold behind the one that is in a call. Those beyond are read past.
+const MAX_BEHIND: usize = 48;
 /// Announced rows a flow holds at most; those beyond are read when their turn comes.
 const MAX_OFFERED: usize = 512;
 
@@ -27,16 +31,16 @@ type FlowKey = (Lane, Medium, Arc<str>);
 type RecipientKey = (Lane, Arc<str>);
 
 /// The rows of one line, as far as they have been read.
-#[derive(Default)]
 pub struct Queue {
+    memory: Memory,
     flows: BTreeMap<FlowKey, Window>,
     recipients: HashMap<RecipientKey, Recipient>,
-    /// Rows taken with [`Queue::next`] and not settled yet.
+    /// Rows taken with [`Queue::next`] and not ended, postponed or given back yet.
     calls: HashSet<MessageId>,
-    /// Sends from `high` since the last from `bulk`, text and media.
-    streak: [u8; 2],
-    /// Whose turn was last, per lane and medium.
-    turns: HashMap<(Lane, Medium), Arc<str>>,
+    /// Rows that another process claimed before it lost the line: they are not sent until their claims are settled.
+    foreign: HashSet<MessageId>,
+    ledger: Ledger,
+    turns: Turns,
 }
 
 /// The part of a flow that is in memory.
@@ -45,11 +49,19 @@ struct Window {
     rows: BTreeMap<MessageId, ReadyRow>,
     /// Those whose recipient is free and who are its oldest.
     sendable: BTreeSet<MessageId>,
-    /// Rows up to here have been read.
-    read_to: Option<MessageId>,
-    /// There may be ready rows above `read_to`.
+    /// Work up to here has been read.
+    read_to: Option<Position>,
+    /// There may be work behind `read_to`.
     more: bool,
     reading: bool,
+}
+
+impl Window {
+    /// Reads the flow from its beginning again.
+    fn rewind(&mut self) {
+        self.read_to = None;
+        self.more = true;
+    }
 }
 
 /// The rows of one recipient in one lane.
@@ -57,44 +69,82 @@ struct Window {
 struct Recipient {
     active: Option<Active>,
     waiting: BTreeMap<MessageId, FlowKey>,
+    /// Flows in which rows of this recipient were read past.
+    read_past: BTreeSet<FlowKey>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Active {
     /// Claimed, or about to be.
     Call(MessageId),
-    /// Waits for its next try, or is claimed by a worker that is gone.
+    /// Waits for its next try, is being given back, or is claimed by a worker that is gone.
     Held(MessageId),
 }
 
 impl Queue {
-    /// Adds a row that was announced, promoted or asked for. Rows already in hand are ignored, and so are rows that their
-    /// flow reaches later, in order; but not one behind which its recipient waits, or a later one would go first.
-    pub fn offer(&mut self, row: ReadyRow) {
-        let key = flow_key(&row);
-        if self.is_held_by(row.lane, &row.dest, row.id) {
-            self.insert(row);
-            return;
+    pub fn new(memory: Memory) -> Queue {
+        Queue {
+            memory,
+            flows: BTreeMap::new(),
+            recipients: HashMap::new(),
+            calls: HashSet::new(),
+            foreign: HashSet::new(),
+            ledger: Ledger::default(),
+            turns: Turns::default(),
         }
-        let window = self.flows.entry(key).or_default();
-        window.more |= window.rows.len() >= MAX_OFFERED;
-        if window.more && window.read_to < Some(row.id) {
-            return;
-        }
-        window.read_to = window.read_to.max(Some(row.id));
-        self.insert(row);
     }
 
-    /// Adds what a [`FlowRead`] brought.
-    pub fn read(&mut self, read: &FlowRead, rows: Vec<ReadyRow>) {
-        let key = key_of(&read.flow);
-        let window = self.flows.entry(key).or_default();
-        window.reading = false;
-        window.more = rows.len() >= read.limit as usize;
-        window.read_to = window.read_to.max(rows.last().map(|row| row.id)).max(Some(read.after));
-        for row in rows {
-            self.insert(row);
+    /// Whether announced work is to be read at once. Work that its flow reaches later, in order, is not; neither is work that
+    /// is in hand, nor any while the line cannot send (`may_read` is false) or memory is full: its flow reaches it later.
+    pub fn announced(&mut self, head: &WorkHead, may_read: bool) -> bool {
+        if self.ledger.knows(head.position.work) {
+            return false;
         }
+        let has_room = may_read && self.memory.has_room();
+        let window = self.flows.entry(key_of(&head.flow)).or_default();
+        let is_ahead = window.read_to < Some(head.position);
+        if window.more && is_ahead {
+            return false;
+        }
+        if !has_room && !is_ahead {
+            window.rewind();
+            return false;
+        }
+        if !has_room || (window.rows.len() >= MAX_OFFERED && is_ahead) {
+            window.more = true;
+            return false;
+        }
+        true
+    }
+
+    /// Adds work that was read by its number: `None` if it has ended, or its campaign does not run. Returns the work that has
+    /// ended by what was read.
+    pub fn read_work(&mut self, work: WorkId, read: Option<WorkRead>) -> Option<WorkId> {
+        match read {
+            Some(read) => {
+                let window = self.flows.entry(key_of(&read.flow)).or_default();
+                if !window.more {
+                    window.read_to = window.read_to.max(Some(read.position));
+                }
+                self.take_in(read)
+            }
+            None => {
+                self.forget_work(work);
+                None
+            }
+        }
+    }
+
+    /// Adds what a [`FlowRead`] brought. Returns the work that has ended by what was read.
+    pub fn read_flow(&mut self, read: &FlowRead, page: FlowPage) -> Vec<WorkId> {
+        let window = self.flows.entry(key_of(&read.flow)).or_default();
+        window.reading = false;
+        // Rewound meanwhile: the next read begins at the beginning.
+        if window.read_to == read.after {
+            window.more = page.more;
+            window.read_to = page.work.last().map(|work| work.position).max(window.read_to);
+        }
+        page.work.into_iter().filter_map(|work| self.take_in(work)).collect()
     }
 
     /// A read failed: it is asked for again.
@@ -104,56 +154,67 @@ impl Queue {
         }
     }
 
-    /// A scan found ready rows, `lowest` first. If that one is not in hand, or nothing in hand can be sent, the flow
-    /// is read again from there.
-    pub fn found(&mut self, flow: &Flow, lowest: MessageId) {
-        let window = self.flows.entry(key_of(flow)).or_default();
-        let in_hand = window.rows.contains_key(&lowest) || self.calls.contains(&lowest);
-        if !in_hand || window.sendable.is_empty() {
-            window.more = true;
-            window.read_to = Some(MessageId(lowest.0 - 1));
+    /// A scan found work, the flow's first. If it is not in hand, the flow is read again from its beginning.
+    pub fn found(&mut self, flow: &Flow, first: Position) {
+        if !self.ledger.knows(first.work) {
+            self.flows.entry(key_of(flow)).or_default().rewind();
         }
     }
 
-    /// Rows from `first` on were announced that are too many to be fetched at once: the lane's flows are read from
-    /// there, in order. Flows of campaigns not met yet are found by the next scan.
-    pub fn expect(&mut self, lane: Lane, first: MessageId) {
-        let plain = [Medium::Text, Medium::Media].map(|medium| (lane, medium, Arc::from("")));
-        for key in plain {
-            self.flows.entry(key).or_default();
+    /// Rows of the work come into hand, those that were refused or given back again; returns the work if none is left.
+    fn take_in(&mut self, read: WorkRead) -> Option<WorkId> {
+        let work = read.position.work;
+        let mut missing = self.ledger.refused_of(work);
+        self.ledger.open(work);
+        for row in read.rows {
+            missing.remove(&row.id);
+            if self.foreign.contains(&row.id) {
+                self.ledger.leaves_behind(work);
+            } else if self.ledger.is_refused(row.id) || !self.has(row.id) {
+                self.insert(row);
+            }
         }
-        let before = Some(MessageId(first.0 - 1));
-        for window in self.flows.iter_mut().filter(|(key, _)| key.0 == lane).map(|(_, window)| window) {
-            window.read_to = if window.more { window.read_to.min(before) } else { before };
-            window.more = true;
+        // Refused before, and not ready now: another has ended it.
+        for (id, (lane, dest)) in missing {
+            self.ledger.drop_row(id);
+            self.free(lane, &dest, id);
         }
+        self.ledger.close_if_empty(work)
+    }
+
+    fn has(&self, id: MessageId) -> bool {
+        self.ledger.holds(id) || self.calls.contains(&id)
     }
 
     fn insert(&mut self, row: ReadyRow) {
-        let key = flow_key(&row);
+        let (key, id) = (flow_key(&row), row.id);
         let recipient_key: RecipientKey = (row.lane, row.dest.as_str().into());
-        let window = self.flows.entry(key.clone()).or_default();
-        if self.calls.contains(&row.id) || window.rows.contains_key(&row.id) {
+        let recipient = self.recipients.entry(recipient_key).or_default();
+        let comes_back = recipient.active == Some(Active::Held(id));
+        if !comes_back && (recipient.waiting.len() >= MAX_BEHIND || !recipient.read_past.is_empty()) {
+            recipient.read_past.insert(key);
+            self.ledger.leaves_behind(row.work);
             return;
         }
-        let id = row.id;
-        window.rows.insert(id, row);
-        let recipient = self.recipients.entry(recipient_key).or_default();
-        if recipient.active == Some(Active::Held(id)) {
+        self.ledger.hold(id, row.work);
+        if comes_back {
             recipient.active = None;
         }
         let head = recipient.waiting.first_key_value().map(|(id, key)| (*id, key.clone()));
         recipient.waiting.insert(id, key.clone());
-        if recipient.active.is_some() {
+        let is_busy = recipient.active.is_some();
+        self.memory.take(&row);
+        if let Some(before) = self.flows.entry(key.clone()).or_default().rows.insert(id, row) {
+            self.memory.give_back(&before);
+        }
+        if is_busy {
             return;
         }
         match head {
             // Sendable already, unless the row that came back had blocked it.
             Some((head, head_flow)) if head < id => self.sendable(&head_flow, head),
             Some((head, head_flow)) => {
-                if let Some(window) = self.flows.get_mut(&head_flow) {
-                    window.sendable.remove(&head);
-                }
+                self.blocked(&head_flow, head);
                 self.sendable(&key, id);
             }
             None => self.sendable(&key, id),
@@ -166,20 +227,19 @@ impl Queue {
         }
     }
 
-    /// Takes the next row to send; its recipient is busy until [`Queue::settle`] or, after [`Queue::hold`], until
-    /// the row comes back.
-    pub fn next(&mut self, medium: Medium) -> Option<ReadyRow> {
-        let streak = &mut self.streak[medium as usize];
-        let order = if *streak >= HIGH_STREAK { [Lane::Bulk, Lane::High] } else { [Lane::High, Lane::Bulk] };
-        let key = order.into_iter().find_map(|lane| self.turn(lane, medium))?;
-        match key.0 {
-            Lane::High => self.streak[medium as usize] = self.streak[medium as usize].saturating_add(1),
-            Lane::Bulk => self.streak[medium as usize] = 0,
+    fn blocked(&mut self, key: &FlowKey, id: MessageId) {
+        if let Some(window) = self.flows.get_mut(key) {
+            window.sendable.remove(&id);
         }
-        self.turns.insert((key.0, medium), key.2.clone());
+    }
+
+    /// Takes the next row to send; its recipient is busy until the row ends or comes back.
+    pub fn next(&mut self, medium: Medium) -> Option<ReadyRow> {
+        let key = self.turns.next(medium, &self.flows)?;
         let window = self.flows.get_mut(&key)?;
         let id = window.sendable.pop_first()?;
         let row = window.rows.remove(&id)?;
+        self.memory.give_back(&row);
         if let Some(recipient) = self.recipients.get_mut(&(row.lane, Arc::from(row.dest.as_str()))) {
             recipient.waiting.remove(&id);
             recipient.active = Some(Active::Call(id));
@@ -188,86 +248,179 @@ impl Queue {
         Some(row)
     }
 
-    /// The flow of this lane and medium whose turn it is.
-    fn turn(&self, lane: Lane, medium: Medium) -> Option<FlowKey> {
-        let of_lane = |(key, window): (&FlowKey, &Window)| {
-            (key.0 == lane && key.1 == medium && !window.sendable.is_empty()).then(|| key.clone())
-        };
-        let first = (lane, medium, Arc::from(""));
-        let last = self.turns.get(&(lane, medium)).map(|last| (lane, medium, last.clone()));
-        let after = last.and_then(|last| {
-            self.flows
-                .range((Excluded(last), Unbounded))
-                .take_while(|(key, _)| key.0 == lane && key.1 == medium)
-                .find_map(of_lane)
-        });
-        after.or_else(|| {
-            self.flows
-                .range(first..)
-                .take_while(|(key, _)| key.0 == lane && key.1 == medium)
-                .find_map(of_lane)
-        })
-    }
-
     /// Whether [`Queue::next`] would find a row.
     pub fn has_next(&self, medium: Medium) -> bool {
         self.flows.iter().any(|(key, window)| key.1 == medium && !window.sendable.is_empty())
     }
 
-    /// The row is done with, whatever became of it; its recipient's next row may go.
-    pub fn settle(&mut self, lane: Lane, dest: &str, id: MessageId) {
+    /// The row has ended; its recipient's next row may go. Returns its work if that has ended with it.
+    pub fn end(&mut self, lane: Lane, dest: &str, id: MessageId) -> Option<WorkId> {
+        let work = self.leave(id);
+        self.free(lane, dest, id);
+        work
+    }
+
+    /// The row waits for its next try: its recipient's later rows wait behind it. Returns its work if that has ended with it:
+    /// the row comes back in another.
+    pub fn postpone(&mut self, lane: Lane, dest: &str, id: MessageId) -> Option<WorkId> {
+        let work = self.leave(id);
+        self.hold(lane, dest, id);
+        work
+    }
+
+    fn leave(&mut self, id: MessageId) -> Option<WorkId> {
         self.calls.remove(&id);
+        self.foreign.remove(&id);
+        let work = self.ledger.drop_row(id)?;
+        self.ledger.close_if_empty(work)
+    }
+
+    /// The row is not in a call any more and comes back: its recipient's later rows wait behind it.
+    pub fn hold(&mut self, lane: Lane, dest: &str, id: MessageId) {
+        self.calls.remove(&id);
+        let recipient = self.recipients.entry((lane, dest.into())).or_default();
+        recipient.active = Some(Active::Held(id));
+        if let Some((head, flow)) = recipient.waiting.first_key_value().map(|(id, key)| (*id, key.clone())) {
+            self.blocked(&flow, head);
+        }
+    }
+
+    /// The claim of the row was refused: its work is to be read again. Its recipient waits.
+    pub fn refuse(&mut self, row: &ReadyRow) {
+        self.hold(row.lane, &row.dest, row.id);
+        self.ledger.refuse(row.id, (row.lane, row.dest.clone()));
+    }
+
+    /// Work of which a claim was refused, to be read again.
+    pub fn refused_work(&self) -> Vec<WorkId> {
+        self.ledger.refused_work()
+    }
+
+    /// A row that was given back, or waited with its line, is ready again.
+    pub fn give_back(&mut self, row: ReadyRow) {
+        if self.ledger.holds(row.id) && self.is_held_by(row.lane, &row.dest, row.id) {
+            self.insert(row);
+        } else {
+            self.free(row.lane, &row.dest, row.id);
+        }
+    }
+
+    /// Lets go of a recipient that this row held up, unless another does by now.
+    pub fn free(&mut self, lane: Lane, dest: &str, id: MessageId) {
         let key: RecipientKey = (lane, dest.into());
         let Some(recipient) = self.recipients.get_mut(&key) else { return };
         if !matches!(recipient.active, Some(Active::Call(by) | Active::Held(by)) if by == id) {
             return;
         }
         recipient.active = None;
-        match recipient.waiting.first_key_value().map(|(id, flow)| (*id, flow.clone())) {
-            Some((next, flow)) => self.sendable(&flow, next),
-            None => drop(self.recipients.remove(&key)),
+        if let Some((next, flow)) = recipient.waiting.first_key_value().map(|(id, flow)| (*id, flow.clone())) {
+            self.sendable(&flow, next);
+            return;
+        }
+        for flow in self.recipients.remove(&key).map(|recipient| recipient.read_past).unwrap_or_default() {
+            self.flows.entry(flow).or_default().rewind();
         }
     }
 
-    /// The row waits for its next try (or is claimed by another worker): its recipient's later rows wait behind it.
-    pub fn hold(&mut self, lane: Lane, dest: &str, id: MessageId) {
-        self.calls.remove(&id);
-        let recipient = self.recipients.entry((lane, dest.into())).or_default();
-        recipient.active = Some(Active::Held(id));
-        if let Some((head, flow)) = recipient.waiting.first_key_value().map(|(id, flow)| (*id, flow.clone()))
-            && let Some(window) = self.flows.get_mut(&flow)
-        {
-            window.sendable.remove(&head);
+    /// A row is claimed by a process that is gone, or whose answer was lost: it is not sent before that is settled.
+    pub fn claimed_elsewhere(&mut self, lane: Lane, dest: &str, id: MessageId) {
+        if self.calls.contains(&id) || !self.foreign.insert(id) {
+            return;
+        }
+        self.remove(id);
+        if let Some(work) = self.ledger.drop_row(id) {
+            self.ledger.leaves_behind(work);
+            self.ledger.close_if_empty(work);
+        }
+        self.hold(lane, dest, id);
+    }
+
+    /// The claim of another is settled; the row is read again if it still waits.
+    pub fn claim_settled(&mut self, id: MessageId) {
+        self.foreign.remove(&id);
+    }
+
+    /// Takes a row that waits out of hand, as it is ended without a call. Its recipient's next row may go. Says whether it may be
+    /// ended: not while it is in a call. Second, its work if that has ended with it.
+    pub fn doom(&mut self, lane: Lane, dest: &str, id: MessageId) -> (bool, Option<WorkId>) {
+        if self.calls.contains(&id) || self.foreign.contains(&id) {
+            return (false, None);
+        }
+        self.remove(id);
+        (true, self.end(lane, dest, id))
+    }
+
+    /// Takes a row out of its flow and from behind its recipient.
+    fn remove(&mut self, id: MessageId) {
+        if !self.ledger.holds(id) {
+            return;
+        }
+        let Some(key) = self.flows.iter().find(|(_, window)| window.rows.contains_key(&id)).map(|(key, _)| key.clone())
+        else {
+            return;
+        };
+        let Some(row) = self.flows.get_mut(&key).and_then(|window| {
+            window.sendable.remove(&id);
+            window.rows.remove(&id)
+        }) else {
+            return;
+        };
+        self.memory.give_back(&row);
+        let recipient_key: RecipientKey = (row.lane, row.dest.as_str().into());
+        let Some(recipient) = self.recipients.get_mut(&recipient_key) else { return };
+        recipient.waiting.remove(&id);
+        if recipient.active.is_none() {
+            recipient.active = Some(Active::Held(id));
+            self.free(row.lane, &row.dest, id);
         }
     }
 
-    /// Whether this row was taken and not settled.
+    /// Rows of work that has ended elsewhere, or may not be sent for now, go out of hand but for those in a call. What is left
+    /// of it is found by a scan.
+    fn forget_work(&mut self, work: WorkId) {
+        for id in self.ledger.rows_of(work) {
+            if self.calls.contains(&id) {
+                self.ledger.leaves_behind(work);
+                continue;
+            }
+            self.remove(id);
+            if let Some((lane, dest)) = self.ledger.unrefuse(id) {
+                self.free(lane, &dest, id);
+            }
+            self.ledger.drop_row(id);
+        }
+        self.ledger.close_if_empty(work);
+    }
+
+    /// Whether this row was taken and has not ended.
     pub fn in_call(&self, id: MessageId) -> bool {
         self.calls.contains(&id)
     }
 
-    /// Whether this recipient's later rows wait behind this row, which is not in hand.
+    /// Whether this recipient's later rows wait behind this row, which is in no call.
     pub fn is_held_by(&self, lane: Lane, dest: &str, id: MessageId) -> bool {
         let recipient = self.recipients.get(&(lane, Arc::from(dest)));
         recipient.is_some_and(|recipient| recipient.active == Some(Active::Held(id)))
     }
 
-    /// Whether every ready row of the lane has been read, as far as is known.
-    pub fn caught_up(&self, lane: Lane) -> bool {
-        !self.flows.iter().any(|(key, window)| key.0 == lane && window.more)
-    }
-
     /// Reads that would fill windows that run low; each is asked for once until it is answered.
+    ///
+    /// While memory is full only flows with nothing in hand are read, and little of them.
     pub fn reads(&mut self, line: LineId, window_size: impl Fn(Medium) -> usize) -> Vec<FlowRead> {
         let mut reads = Vec::new();
+        let has_room = self.memory.has_room();
         for ((lane, medium, campaign), window) in &mut self.flows {
             let size = window_size(*medium);
-            let low = window.sendable.len() * 2 <= size && window.rows.len() < MAX_BLOCKED;
+            let size = if has_room { size } else { 1 };
+            let low = match has_room {
+                true => window.sendable.len() * 2 <= size && window.rows.len() < MAX_BLOCKED,
+                false => window.rows.is_empty(),
+            };
             if window.more && !window.reading && low {
                 window.reading = true;
                 reads.push(FlowRead {
                     flow: Flow { line, lane: *lane, medium: *medium, campaign: campaign.to_string() },
-                    after: window.read_to.unwrap_or(MessageId(0)),
+                    after: window.read_to,
                     limit: size as u32,
                 });
             }
@@ -279,12 +432,21 @@ impl Queue {
     pub fn is_idle(&self) -> bool {
         self.calls.is_empty()
             && self.recipients.is_empty()
+            && self.foreign.is_empty()
             && self.flows.values().all(|window| window.rows.is_empty() && !window.more && !window.reading)
     }
 
     /// Forgets flows that are empty and read to their end, such as those of finished campaigns.
     pub fn forget_empty_flows(&mut self) {
         self.flows.retain(|_, window| !window.rows.is_empty() || window.more || window.reading);
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        for row in self.flows.values().flat_map(|window| window.rows.values()) {
+            self.memory.give_back(row);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ const LINE: LineId = LineId(7);
 fn row(id: i64, dest: &str) -> ReadyRow {
     ReadyRow {
         id: MessageId(id),
+        work: WorkId(id),
         line: LINE,
         account: AccountId(1),
         lane: Lane::High,
@@ -25,179 +26,371 @@ fn bulk(id: i64, dest: &str, campaign: &str) -> ReadyRow {
     ReadyRow { lane: Lane::Bulk, cp_id: Some(campaign.into()), ..row(id, dest) }
 }
 
+/// Work with the number of its first row.
+fn work(rows: Vec<ReadyRow>) -> WorkRead {
+    let first = rows[0].id;
+    let position = Position { first, work: WorkId(first.0) };
+    let flow = rows[0].flow();
+    WorkRead { position, flow, rows: rows.into_iter().map(|row| ReadyRow { work: position.work, ..row }).collect() }
+}
+
+fn head(read: &WorkRead) -> WorkHead {
+    WorkHead { position: read.position, flow: read.flow.clone(), rows: read.rows.len() as u32 }
+}
+
+fn empty() -> Queue {
+    Queue::new(Memory::of(u64::MAX))
+}
+
+/// Work of one row each.
 fn queue(rows: impl IntoIterator<Item = ReadyRow>) -> Queue {
-    let mut queue = Queue::default();
-    rows.into_iter().for_each(|row| queue.offer(row));
+    let mut queue = empty();
+    rows.into_iter().for_each(|row| give(&mut queue, row));
     queue
+}
+
+fn give(queue: &mut Queue, row: ReadyRow) {
+    let read = work(vec![row]);
+    assert_eq!(queue.read_work(read.position.work, Some(read)), None);
+}
+
+fn page(work: Vec<WorkRead>, more: bool) -> FlowPage {
+    FlowPage { work, more }
 }
 
 fn take(queue: &mut Queue, count: usize) -> Vec<i64> {
     std::iter::from_fn(|| queue.next(Medium::Text)).take(count).map(|row| row.id.0).collect()
 }
 
-#[test]
-fn rows_come_in_order_of_id_whatever_the_order_they_were_read_in() {
-    let mut queue = queue([row(3, "c"), row(1, "a"), row(2, "b")]);
-    assert_eq!(take(&mut queue, 9), [1, 2, 3]);
-}
+mod order {
+    use super::*;
 
-#[test]
-fn a_recipients_second_message_waits_until_the_first_is_settled() {
-    let mut queue = queue([row(1, "ann"), row(2, "ann"), row(3, "bob")]);
-    assert_eq!(take(&mut queue, 9), [1, 3]);
-    queue.settle(Lane::High, "ann", MessageId(1));
-    assert_eq!(take(&mut queue, 9), [2]);
-}
-
-/// A row that was given back may lie above what is read again in order, behind a window that is full.
-#[test]
-fn a_row_behind_which_its_recipient_waits_comes_back_though_its_flow_is_read_from_below_it() {
-    let rows =
-        (1..=40).map(|id| row(id, &if [3, 20].contains(&id) { "ann".into() } else { format!("d{id}") }));
-    let mut queue = queue(rows);
-    assert_eq!(take(&mut queue, 3), [1, 2, 3]);
-    for (id, dest) in [(1, "d1"), (3, "ann")] {
-        queue.hold(Lane::High, dest, MessageId(id));
+    #[test]
+    fn is_that_of_ids() {
+        let mut queue = queue([row(3, "c"), row(1, "a"), row(2, "b")]);
+        assert_eq!(take(&mut queue, 9), [1, 2, 3]);
     }
-    let flow = row(1, "d1").flow();
-    queue.found(&flow, MessageId(1));
-    assert!(queue.is_held_by(Lane::High, "ann", MessageId(3)));
-    queue.offer(row(3, "ann"));
-    assert!(!queue.is_held_by(Lane::High, "ann", MessageId(3)));
-    let order = take(&mut queue, 99);
-    assert_eq!(order[..2], [3, 4]);
-    assert!(!order.contains(&20), "it waits for the first one's end");
+
+    #[test]
+    fn high_first_and_bulk_one_in_ten() {
+        let highs = (1..=20).map(|id| row(id, &format!("h{id}")));
+        let bulks = (101..=120).map(|id| bulk(id, &format!("b{id}"), ""));
+        let mut queue = queue(highs.chain(bulks));
+        let order = take(&mut queue, 20);
+        assert_eq!(order.iter().filter(|id| **id > 100).count(), 2);
+        assert_eq!(order[..10], [1, 2, 3, 4, 5, 6, 7, 8, 9, 101]);
+    }
+
+    #[test]
+    fn campaigns_take_turns() {
+        let spring = (1..=3).map(|id| bulk(id, &format!("s{id}"), "spring"));
+        let autumn = (11..=13).map(|id| bulk(id, &format!("a{id}"), "autumn"));
+        let mut queue = queue(spring.chain(autumn));
+        assert_eq!(take(&mut queue, 9), [11, 1, 12, 2, 13, 3]);
+    }
+
+    #[test]
+    fn text_and_media_apart() {
+        let image = ReadyRow { kind: MessageKind::Image, ..row(1, "ann") };
+        let mut queue = queue([image, row(2, "bob")]);
+        assert_eq!(take(&mut queue, 9), [2]);
+        assert_eq!(queue.next(Medium::Media).map(|row| row.id.0), Some(1));
+    }
+}
+
+mod recipient {
+    use super::*;
+
+    #[test]
+    fn second_message_waits_for_the_first() {
+        let mut queue = queue([row(1, "ann"), row(2, "ann"), row(3, "bob")]);
+        assert_eq!(take(&mut queue, 9), [1, 3]);
+        queue.end(Lane::High, "ann", MessageId(1));
+        assert_eq!(take(&mut queue, 9), [2]);
+    }
+
+    #[test]
+    fn lower_id_that_came_later_goes_first() {
+        let mut queue = queue([row(5, "ann")]);
+        give(&mut queue, row(4, "ann"));
+        assert_eq!(take(&mut queue, 9), [4]);
+        queue.end(Lane::High, "ann", MessageId(4));
+        assert_eq!(take(&mut queue, 9), [5]);
+    }
+
+    #[test]
+    fn one_call_in_each_lane() {
+        let mut queue = queue([row(1, "ann"), bulk(2, "ann", "spring")]);
+        assert_eq!(take(&mut queue, 9), [1, 2]);
+    }
+
+    #[test]
+    fn waits_for_a_retry_that_comes_back_in_other_work() {
+        let mut queue = queue([row(1, "ann"), row(2, "ann")]);
+        assert_eq!(take(&mut queue, 9), [1]);
+        assert_eq!(queue.postpone(Lane::High, "ann", MessageId(1)), Some(WorkId(1)));
+        give(&mut queue, row(3, "ann"));
+        assert_eq!(take(&mut queue, 9), [0; 0]);
+        let again = Position { first: MessageId(1), work: WorkId(50) };
+        let rows = vec![ReadyRow { work: again.work, ..row(1, "ann") }];
+        queue.read_work(again.work, Some(WorkRead { position: again, flow: rows[0].flow(), rows }));
+        assert_eq!(take(&mut queue, 9), [1]);
+        assert_eq!(queue.end(Lane::High, "ann", MessageId(1)), Some(WorkId(50)));
+        assert_eq!(take(&mut queue, 9), [2]);
+    }
+
+    #[test]
+    fn row_given_back_is_first_again() {
+        let mut queue = queue([row(1, "ann"), row(2, "ann"), row(3, "bob")]);
+        let taken = queue.next(Medium::Text).expect("a row");
+        queue.hold(Lane::High, "ann", MessageId(1));
+        assert_eq!(take(&mut queue, 9), [3]);
+        queue.give_back(ReadyRow { fence: 1, ..taken });
+        assert_eq!(take(&mut queue, 9), [1]);
+        assert_eq!(queue.end(Lane::High, "ann", MessageId(1)), Some(WorkId(1)));
+    }
+
+    #[test]
+    fn with_thousands_of_rows_delays_nobody_else() {
+        let mut queue = empty();
+        let flow = row(1, "ann").flow();
+        queue.found(&flow, Position { first: MessageId(1), work: WorkId(1) });
+        let mut sent = Vec::new();
+        for n in 0..80 {
+            let read = queue.reads(LINE, |_| 64).pop().expect("the flow is read on");
+            let first = n * 64 + 1;
+            queue.read_flow(&read, page(vec![work((first..first + 64).map(|id| row(id, "ann")).collect())], true));
+            sent.extend(take(&mut queue, 9));
+        }
+        assert_eq!(sent, [1]);
+        let read = queue.reads(LINE, |_| 64).pop().expect("the flow is read on");
+        queue.read_flow(&read, page(vec![work(vec![row(9_001, "bob")])], false));
+        assert_eq!(take(&mut queue, 9), [9_001]);
+        let in_hand = queue.flows.values().map(|window| window.rows.len()).sum::<usize>();
+        assert!(in_hand <= MAX_BEHIND, "{in_hand} rows in memory");
+
+        // The rows read past are fetched when those in hand are gone, in order.
+        queue.end(Lane::High, "ann", MessageId(1));
+        let mut order = vec![1];
+        while order.len() < 200 {
+            while let Some(row) = queue.next(Medium::Text) {
+                order.push(row.id.0);
+                queue.end(Lane::High, &row.dest, row.id);
+            }
+            let read = queue.reads(LINE, |_| 64).pop().expect("the flow is read from its beginning");
+            let first = read.after.map_or(1, |after| after.first.0 + 64);
+            let last = *order.last().expect("a row");
+            let rows: Vec<ReadyRow> = (first..first + 64).filter(|id| *id > last).map(|id| row(id, "ann")).collect();
+            let position = Position { first: MessageId(first), work: WorkId(first) };
+            let rows = rows.into_iter().map(|row| ReadyRow { work: position.work, ..row }).collect();
+            queue.read_flow(&read, page(vec![WorkRead { position, flow: flow.clone(), rows }], true));
+        }
+        assert!(order.windows(2).all(|pair| pair[1] == pair[0] + 1), "{order:?}");
+    }
+}
+
+mod work_ends {
+    use super::*;
+
+    #[test]
+    fn with_its_last_row() {
+        let mut queue = empty();
+        let read = work(vec![row(1, "a"), row(2, "b"), row(3, "c")]);
+        assert_eq!(queue.read_work(WorkId(1), Some(read)), None);
+        take(&mut queue, 9);
+        assert_eq!(queue.end(Lane::High, "a", MessageId(1)), None);
+        assert_eq!(queue.postpone(Lane::High, "c", MessageId(3)), None);
+        assert_eq!(queue.end(Lane::High, "b", MessageId(2)), Some(WorkId(1)));
+    }
+
+    #[test]
+    fn when_it_is_read_and_no_row_is_ready() {
+        let position = Position { first: MessageId(1), work: WorkId(1) };
+        let read = WorkRead { position, flow: row(1, "a").flow(), rows: Vec::new() };
+        assert_eq!(empty().read_work(WorkId(1), Some(read)), Some(WorkId(1)));
+    }
+
+    #[test]
+    fn not_while_a_row_of_it_was_read_past() {
+        let mut queue = empty();
+        let rows: Vec<ReadyRow> = (1..=60).map(|id| row(id, "ann")).collect();
+        queue.read_work(WorkId(1), Some(work(rows)));
+        while let Some(row) = queue.next(Medium::Text) {
+            assert_eq!(queue.end(Lane::High, "ann", row.id), None);
+        }
+        assert!(queue.reads(LINE, |_| 16).iter().any(|read| read.after.is_none()), "it is read again");
+    }
+
+    #[test]
+    fn not_while_another_process_has_claimed_a_row_of_it() {
+        let mut queue = empty();
+        queue.claimed_elsewhere(Lane::High, "a", MessageId(1));
+        queue.read_work(WorkId(1), Some(work(vec![row(1, "a"), row(2, "b")])));
+        assert_eq!(take(&mut queue, 9), [2]);
+        assert_eq!(queue.end(Lane::High, "b", MessageId(2)), None);
+        queue.claim_settled(MessageId(1));
+        queue.read_work(WorkId(1), Some(work(vec![row(1, "a")])));
+        assert_eq!(take(&mut queue, 9), [1]);
+    }
+}
+
+mod claim_refused {
+    use super::*;
+
+    #[test]
+    fn row_comes_back_when_its_work_is_read_again() {
+        let mut queue = queue([row(1, "ann"), row(2, "ann")]);
+        let refused = queue.next(Medium::Text).expect("a row");
+        queue.refuse(&refused);
+        assert_eq!((take(&mut queue, 9), queue.refused_work()), (vec![], vec![WorkId(1)]));
+        give(&mut queue, ReadyRow { fence: 2, ..row(1, "ann") });
+        assert_eq!(take(&mut queue, 9), [1]);
+        assert!(queue.refused_work().is_empty());
+    }
+
+    #[test]
+    fn row_that_another_has_ended_lets_its_recipient_go() {
+        let mut queue = queue([row(1, "ann"), row(2, "ann")]);
+        let refused = queue.next(Medium::Text).expect("a row");
+        queue.refuse(&refused);
+        let position = Position { first: MessageId(1), work: WorkId(1) };
+        let read = WorkRead { position, flow: refused.flow(), rows: Vec::new() };
+        assert_eq!(queue.read_work(WorkId(1), Some(read)), Some(WorkId(1)));
+        assert_eq!(take(&mut queue, 9), [2]);
+    }
+
+    #[test]
+    fn work_of_a_paused_campaign_goes_out_of_hand_and_is_not_ended() {
+        let mut queue = empty();
+        queue.read_work(WorkId(1), Some(work(vec![bulk(1, "a", "spring"), bulk(2, "b", "spring")])));
+        let refused = queue.next(Medium::Text).expect("a row");
+        queue.refuse(&refused);
+        assert_eq!(queue.read_work(WorkId(1), None), None);
+        assert_eq!(take(&mut queue, 9), [0; 0]);
+        queue.forget_empty_flows();
+        assert!(queue.is_idle());
+    }
+}
+
+mod announced {
+    use super::*;
+
+    #[test]
+    fn work_in_hand_is_not_read_again() {
+        let mut queue = queue([row(1, "ann")]);
+        assert!(!queue.announced(&head(&work(vec![row(1, "ann")])), true));
+        assert!(queue.announced(&head(&work(vec![row(2, "bob")])), true));
+    }
+
+    #[test]
+    fn work_that_its_flow_reaches_later_is_left_to_the_flow() {
+        let mut queue = empty();
+        let first = Position { first: MessageId(1), work: WorkId(1) };
+        queue.found(&row(1, "a").flow(), first);
+        assert!(!queue.announced(&head(&work(vec![row(9, "z")])), true));
+        let reads = queue.reads(LINE, |_| 2);
+        assert_eq!((reads[0].after, reads[0].limit), (None, 2));
+        assert!(queue.reads(LINE, |_| 2).is_empty(), "asked for once until it is answered");
+        queue.read_flow(&reads[0], page(vec![work(vec![row(1, "a"), row(2, "b")])], true));
+        assert_eq!(take(&mut queue, 9), [1, 2]);
+        let reads = queue.reads(LINE, |_| 2);
+        assert_eq!(reads[0].after, Some(first));
+        queue.read_flow(&reads[0], page(vec![work(vec![row(9, "z")])], false));
+        assert_eq!(take(&mut queue, 9), [9]);
+        assert!(queue.announced(&head(&work(vec![row(10, "y")])), true));
+    }
+
+    #[test]
+    fn work_does_not_fill_the_memory() {
+        let mut queue = empty();
+        for id in 1..=10_000 {
+            let read = work(vec![row(id, &format!("d{id}"))]);
+            if queue.announced(&head(&read), true) {
+                queue.read_work(read.position.work, Some(read));
+            }
+        }
+        assert_eq!(take(&mut queue, 10_000).len(), MAX_OFFERED);
+        assert!(!queue.reads(LINE, |_| 16).is_empty(), "the rest is read in order");
+    }
+}
+
+mod memory {
+    use super::*;
+
+    #[test]
+    fn full_leaves_announced_work_to_its_flow_and_lets_empty_flows_read_a_little() {
+        let memory = Memory::of(3_000);
+        let mut full = Queue::new(memory.clone());
+        (1..=9).for_each(|id| give(&mut full, row(id, &format!("d{id}"))));
+        assert!(!memory.has_room());
+        let mut other = Queue::new(memory.clone());
+        assert!(!other.announced(&head(&work(vec![row(20, "z")])), true));
+        assert_eq!(other.reads(LINE, |_| 64).iter().map(|read| read.limit).collect::<Vec<_>>(), [1]);
+        assert!(!full.announced(&head(&work(vec![row(21, "z")])), true));
+        assert!(full.reads(LINE, |_| 64).is_empty());
+        drop(full);
+        assert!(memory.has_room(), "rows of a line that was let go take none");
+    }
+
+    #[test]
+    fn nothing_is_read_for_a_line_that_cannot_send() {
+        let mut queue = empty();
+        assert!(!queue.announced(&head(&work(vec![row(2, "z")])), false));
+        assert_eq!(queue.reads(LINE, |_| 64).len(), 1, "as soon as it can");
+    }
+}
+
+mod found {
+    use super::*;
+
+    #[test]
+    fn unknown_first_work_is_read_from_the_beginning() {
+        let mut queue = queue([row(5, "e")]);
+        queue.found(&row(3, "c").flow(), Position { first: MessageId(3), work: WorkId(3) });
+        let reads = queue.reads(LINE, |_| 16);
+        assert_eq!(reads[0].after, None);
+        queue.read_flow(&reads[0], page(vec![work(vec![row(3, "c")]), work(vec![row(5, "e")])], false));
+        assert_eq!(take(&mut queue, 9), [3, 5]);
+    }
+
+    #[test]
+    fn rewinding_while_a_read_is_under_way_is_not_lost() {
+        let mut queue = empty();
+        let flow = row(1, "a").flow();
+        queue.found(&flow, Position { first: MessageId(8), work: WorkId(8) });
+        let read = queue.reads(LINE, |_| 16).pop().expect("a read");
+        queue.read_flow(&read, page(vec![work(vec![row(8, "h")])], true));
+        let read = queue.reads(LINE, |_| 16).pop().expect("a read");
+        queue.found(&flow, Position { first: MessageId(1), work: WorkId(1) });
+        queue.read_flow(&read, page(Vec::new(), false));
+        assert_eq!(queue.reads(LINE, |_| 16).pop().expect("a read").after, None);
+    }
+}
+
+mod doomed {
+    use super::*;
+
+    #[test]
+    fn row_in_hand_goes_and_its_recipients_next_may_go() {
+        let mut queue = queue([row(1, "ann"), row(2, "ann")]);
+        assert_eq!(queue.doom(Lane::High, "ann", MessageId(1)), (true, Some(WorkId(1))));
+        assert_eq!(take(&mut queue, 9), [2]);
+    }
+
+    #[test]
+    fn row_in_a_call_stays() {
+        let mut queue = queue([row(1, "ann")]);
+        take(&mut queue, 1);
+        assert_eq!(queue.doom(Lane::High, "ann", MessageId(1)), (false, None));
+    }
 }
 
 #[test]
-fn a_held_recipient_waits_for_its_row_to_come_back() {
-    let mut queue = queue([row(1, "ann"), row(2, "ann")]);
-    assert_eq!(take(&mut queue, 9), [1]);
-    queue.hold(Lane::High, "ann", MessageId(1));
-    queue.offer(row(3, "ann"));
-    assert_eq!(take(&mut queue, 9), [0; 0]);
-    queue.offer(row(1, "ann"));
-    assert_eq!(take(&mut queue, 9), [1]);
-    queue.settle(Lane::High, "ann", MessageId(1));
-    assert_eq!(take(&mut queue, 9), [2]);
-}
-
-#[test]
-fn a_lower_id_that_was_committed_later_goes_before_a_higher_one_of_its_recipient() {
-    let mut queue = queue([row(5, "ann")]);
-    queue.offer(row(4, "ann"));
-    assert_eq!(take(&mut queue, 9), [4]);
-    queue.settle(Lane::High, "ann", MessageId(4));
-    assert_eq!(take(&mut queue, 9), [5]);
-}
-
-#[test]
-fn the_same_recipient_may_have_one_call_in_each_lane() {
-    let mut queue = queue([row(1, "ann"), bulk(2, "ann", "spring")]);
-    assert_eq!(take(&mut queue, 9), [1, 2]);
-}
-
-#[test]
-fn high_goes_first_and_bulk_keeps_one_in_ten() {
-    let highs = (1..=20).map(|id| row(id, &format!("h{id}")));
-    let bulks = (101..=120).map(|id| bulk(id, &format!("b{id}"), ""));
-    let mut queue = queue(highs.chain(bulks));
-    let order = take(&mut queue, 20);
-    assert_eq!(order.iter().filter(|id| **id > 100).count(), 2);
-    assert_eq!(order[..9], [1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    assert_eq!(order[9], 101);
-}
-
-#[test]
-fn two_campaigns_of_a_line_take_turns() {
-    let spring = (1..=3).map(|id| bulk(id, &format!("s{id}"), "spring"));
-    let autumn = (11..=13).map(|id| bulk(id, &format!("a{id}"), "autumn"));
-    let mut queue = queue(spring.chain(autumn));
-    assert_eq!(take(&mut queue, 9), [11, 1, 12, 2, 13, 3]);
-}
-
-#[test]
-fn text_and_media_are_taken_apart() {
-    let image = ReadyRow { kind: MessageKind::Image, ..row(1, "ann") };
-    let mut queue = queue([image, row(2, "bob")]);
-    assert_eq!(take(&mut queue, 9), [2]);
-    assert_eq!(queue.next(Medium::Media).map(|row| row.id.0), Some(1));
-}
-
-#[test]
-fn a_row_in_a_call_is_not_taken_again_when_a_late_read_brings_it() {
-    let mut queue = queue([row(1, "ann")]);
-    assert_eq!(take(&mut queue, 9), [1]);
-    queue.offer(row(1, "ann"));
-    assert_eq!(take(&mut queue, 9), [0; 0]);
-}
-
-#[test]
-fn a_flow_with_more_rows_is_read_in_order_and_announcements_beyond_it_are_left_to_the_read() {
-    let mut queue = Queue::default();
-    let flow = row(1, "a").flow();
-    queue.found(&flow, MessageId(1));
-    let reads = queue.reads(LINE, |_| 2);
-    assert_eq!(reads.iter().map(|read| (read.after.0, read.limit)).collect::<Vec<_>>(), [(0, 2)]);
-    assert!(queue.reads(LINE, |_| 2).is_empty(), "asked for once until it is answered");
-    queue.read(&reads[0], vec![row(1, "a"), row(2, "b")]);
-    queue.offer(row(9, "z"));
-    assert_eq!(take(&mut queue, 9), [1, 2]);
-    let reads = queue.reads(LINE, |_| 2);
-    assert_eq!(reads[0].after.0, 2);
-    queue.read(&reads[0], vec![row(9, "z")]);
-    assert_eq!(take(&mut queue, 9), [9]);
-    assert!(queue.caught_up(Lane::High));
-}
-
-#[test]
-fn a_scan_that_finds_an_unknown_lower_row_reads_from_there() {
-    let mut queue = queue([row(5, "e")]);
-    queue.found(&row(3, "c").flow(), MessageId(3));
-    let reads = queue.reads(LINE, |_| 16);
-    assert_eq!(reads[0].after.0, 2);
-    queue.read(&reads[0], vec![row(3, "c"), row(5, "e")]);
-    assert_eq!(take(&mut queue, 9), [3, 5]);
-}
-
-#[test]
-fn announcements_too_wide_to_fetch_are_read_in_order_from_their_first_row() {
-    let mut queue = queue([row(5, "e")]);
-    queue.expect(Lane::High, MessageId(3));
-    let reads = queue.reads(LINE, |_| 16);
-    let text = reads.iter().find(|read| read.flow.medium == Medium::Text).expect("a read");
-    assert_eq!((reads.len(), text.after.0), (2, 2));
-    queue.read(text, vec![row(3, "c"), row(5, "e"), row(900, "z")]);
-    assert_eq!(take(&mut queue, 9), [3, 5, 900]);
-}
-
-#[test]
-fn announcements_do_not_fill_the_memory() {
-    let mut queue = queue((1..=10_000).map(|id| row(id, &format!("d{id}"))));
-    assert_eq!(take(&mut queue, 10_000).len(), MAX_OFFERED);
-    assert!(!queue.caught_up(Lane::High));
-}
-
-#[test]
-fn blocked_rows_do_not_stop_a_flow_from_being_read_further() {
-    let mut queue = Queue::default();
-    let flow = row(1, "a").flow();
-    queue.found(&flow, MessageId(1));
-    let reads = queue.reads(LINE, |_| 16);
-    queue.read(&reads[0], (1..=16).map(|id| row(id, "ann")).collect());
-    assert_eq!(take(&mut queue, 9), [1]);
-    let reads = queue.reads(LINE, |_| 16);
-    assert_eq!(reads[0].after.0, 16);
-    queue.read(&reads[0], vec![row(17, "bob")]);
-    assert_eq!(take(&mut queue, 9), [17]);
-}
-
-#[test]
-fn an_empty_queue_is_idle_and_one_with_a_held_recipient_is_not() {
+fn idle_when_nothing_is_in_hand_or_held() {
     let mut queue = queue([row(1, "ann")]);
     assert!(!queue.is_idle());
     take(&mut queue, 1);
-    queue.settle(Lane::High, "ann", MessageId(1));
+    queue.end(Lane::High, "ann", MessageId(1));
     assert!(queue.is_idle());
     queue.hold(Lane::High, "ann", MessageId(1));
     assert!(!queue.is_idle());

@@ -1,147 +1,182 @@
-//! Campaigns: how they stand, their state, and the end of cancelled ones.
+//! Campaigns: how they stand, and their state. Rows are not counted: the statements that change them keep counters.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sqlx::Connection;
+use sqlx::postgres::PgRow;
 
 use super::error::failed;
-use super::parameters::milliseconds;
+use super::log::{Claimed, Claims, claimed};
+use super::parameters::{milliseconds, numbers};
 use super::pool::Pool;
 use super::rows;
-use crate::message::{AccountId, CampaignState, LineId, Medium, MessageId, Status};
-use crate::store::{CampaignCount, CancelledRow, StoreError};
+use crate::message::{AccountId, CampaignState, LineId, Medium, Partition, Status};
+use crate::store::{CampaignCount, StoreError};
 
-/// By line and medium, from `campaign_logged`; by status, from the index `cdls_campaign`. Account $1, campaign $2.
-///
-/// What waits is mostly what was logged a moment ago, and PostgreSQL looks at each such row itself until it has been
-/// vacuumed: seconds for a million. So more than $3 PENDING rows are what was logged but for all others.
-/// `campaign_logged` counts rows that somebody deleted, too; with a few rows left it is not asked, so that a campaign
-/// still comes to its end. The newest rows are looked at, as versions of those that were sent stand before the oldest.
-const COUNTS: &str = "
-    with part as materialized (
-        select v8l_id, media, sum(rows)::bigint as logged from campaign_logged
-        where cdcs_id = $1 and cp_id = $2
-          and exists (select from pg_inherits i where i.inhparent = 'cdls'::regclass
-                      and i.inhrelid = to_regclass('cdls_' || id_range))
-        group by v8l_id, media),
-    others as materialized (
-        select part.v8l_id, part.media, s.status, (
-            select count(*) from cdls c
-            where c.cdcs_id = $1 and c.cp_id = $2 and c.v8l_id = part.v8l_id and c.media = part.media
-              and c.status = s.status) as rows
-        from part cross join unnest($4::text[]) as s(status)),
-    waiting as materialized (
-        select part.v8l_id, part.media, part.logged, p.seen, p.newest from part cross join lateral (
-            select count(*) as seen, max(d.cdls_id) as newest from (
-                select c.cdls_id from cdls c
-                where c.cdcs_id = $1 and c.cp_id = $2 and c.v8l_id = part.v8l_id and c.media = part.media
-                  and c.status = 'PENDING'
-                order by c.cdls_id desc limit $3) as d) as p),
-    counted as (
-        select v8l_id, media, status, rows, null::bigint as newest from others
+const COUNTERS: &str = "
+    select v8l_id, media, status, sum(rows)::bigint as rows from (
+        select v8l_id, media, status, rows from campaign_total where cdcs_id = $1 and cp_id = $2
         union all
-        select w.v8l_id, w.media, 'PENDING', case when w.seen < $3 then w.seen else greatest(w.seen, w.logged - (
-                   select sum(o.rows) from others o where o.v8l_id = w.v8l_id and o.media = w.media)::bigint) end,
-               w.newest
-        from waiting w)
-    select c.v8l_id, c.media, c.status, c.rows,
-           (select n.next_at from cdls n where n.cdls_id = c.newest and n.next_at > now()) as not_before
-    from counted c where c.rows > 0
-    order by c.v8l_id, c.media, c.status";
+        select v8l_id, media, status, rows from campaign_delta where cdcs_id = $1 and cp_id = $2) as c
+    group by v8l_id, media, status having sum(rows) > 0
+    order by v8l_id, media, status";
 
-/// PENDING rows of a group that are counted one by one.
-const COUNTED_ONE_BY_ONE: i64 = 100;
+/// The newest scheduled row of each line and medium, unless a newer one waits for its turn. Of the campaign's rows that are
+/// scheduled the newest $3 are looked at.
+const NOT_BEFORE: &str = "
+    with newest as materialized (
+        select o.cdls_id, o.v8l_id, o.media, o.due_at from cdls_open o
+        where o.cdcs_id = $1 and (o.campaign, o.cdls_id) >= ($2, 0)
+          and (o.campaign, o.cdls_id) <= ($2, 9223372036854775807) and o.campaign <> '' and o.kind = 'schedule'
+        order by o.campaign desc, o.cdls_id desc limit $3),
+    scheduled as (
+        select distinct on (v8l_id, media) v8l_id, media, cdls_id, due_at from newest
+        order by v8l_id, media, cdls_id desc)
+    select s.v8l_id, s.media, s.due_at from scheduled s
+    where s.due_at > now() and not exists (
+        select from (values ('high'), ('bulk')) as p(priority) cross join lateral (
+            select w.ids[cardinality(w.ids)] as last_id from work w
+            where w.partition_no = (s.v8l_id % 64)::smallint and w.v8l_id = s.v8l_id and w.priority = p.priority
+              and w.media = s.media and w.campaign = $2
+            order by w.first_id desc limit 1) as w
+        where w.last_id > s.cdls_id)";
 
-/// No other index holds all that is asked; without this, a planner with old statistics takes one, and looks at each row.
-const FROM_INDEX_ALONE: &str = "set local enable_indexscan = off";
+const SCHEDULED_LOOKED_AT: i64 = 10_000;
 
+/// A line, and whether its media are meant.
+type Group = (i64, bool);
+
+/// By line, medium and status, in the order they are told in.
+type Counts = BTreeMap<(i64, Medium, &'static str), CampaignCount>;
+
+/// The counters, with claimed rows as SENDING.
 pub async fn counts(pool: &Pool, account: AccountId, cp_id: &str) -> Result<Vec<CampaignCount>, StoreError> {
-    let others: Vec<&str> = Status::ALL
-        .iter()
-        .filter(|status| **status != Status::Pending)
-        .map(|status| status.as_str())
-        .collect();
-    let mut lent = pool.lend().await.map_err(failed)?;
-    let counting = async {
-        let mut transaction = lent.begin().await.map_err(failed)?;
-        sqlx::query(FROM_INDEX_ALONE).execute(&mut *transaction).await.map_err(failed)?;
-        let query = sqlx::query(COUNTS).bind(account.0).bind(cp_id).bind(COUNTED_ONE_BY_ONE).bind(others);
-        let counted = query.fetch_all(&mut *transaction).await.map_err(failed)?;
-        transaction.rollback().await.map_err(failed)?;
-        Ok(counted)
-    };
-    let counted = pool.wait_for(counting).await?;
-    lent.give_back();
-    counted
-        .iter()
-        .map(|row| {
-            let media: bool = rows::get(row, "media")?;
-            Ok(CampaignCount {
-                line: LineId(rows::get(row, "v8l_id")?),
-                medium: if media { Medium::Media } else { Medium::Text },
-                status: rows::word(row, "status")?,
-                rows: rows::get(row, "rows")?,
-                not_before: rows::get(row, "not_before")?,
-            })
+    let counters = sqlx::query(COUNTERS).bind(account.0).bind(cp_id).fetch_all(pool).await.map_err(failed)?;
+    let counters: Vec<CampaignCount> = counters.iter().filter_map(counter).collect();
+    let waits = |count: &&CampaignCount| matches!(count.status, Status::Pending | Status::Retry);
+    if !counters.iter().any(|count| waits(&count)) {
+        return Ok(counters);
+    }
+    let mut partitions: Vec<Partition> =
+        counters.iter().filter(waits).map(|count| count.line.partition()).collect();
+    partitions.sort_unstable();
+    partitions.dedup();
+    let of_campaign =
+        Claims { campaign: Some((account, cp_id)), partitions: Some(numbers(&partitions)), since: None };
+    let mut counts: Counts = counters.into_iter().map(|count| (key(&count), count)).collect();
+    for group in claimed(pool, &of_campaign).await? {
+        claim(&mut counts, &group);
+    }
+    let scheduled: Vec<(i64, bool, time::OffsetDateTime)> = sqlx::query_as(NOT_BEFORE)
+        .bind(account.0)
+        .bind(cp_id)
+        .bind(SCHEDULED_LOOKED_AT)
+        .fetch_all(pool)
+        .await
+        .map_err(failed)?;
+    let scheduled: BTreeMap<Group, time::OffsetDateTime> =
+        scheduled.into_iter().map(|(line, media, due_at)| ((line, media), due_at)).collect();
+    for count in counts.values_mut().filter(|count| count.status == Status::Pending) {
+        count.not_before = scheduled.get(&(count.line.0, count.medium == Medium::Media)).copied();
+    }
+    Ok(counts.into_values().filter(|count| count.rows > 0).collect())
+}
+
+fn key(count: &CampaignCount) -> (i64, Medium, &'static str) {
+    (count.line.0, count.medium, count.status.as_str())
+}
+
+fn medium(media: bool) -> Medium {
+    if media { Medium::Media } else { Medium::Text }
+}
+
+/// Moves claimed rows from the state that the log shows to SENDING. A call may have ended between the two looks.
+fn claim(counts: &mut Counts, group: &Claimed) {
+    let Ok(status) = group.status.parse::<Status>() else { return };
+    let (line, medium) = (LineId(group.line), medium(group.media));
+    let Some(stored) = counts.get_mut(&(line.0, medium, status.as_str())) else { return };
+    let moved = group.rows.min(stored.rows);
+    stored.rows -= moved;
+    let sending = CampaignCount { line, medium, status: Status::Sending, rows: 0, not_before: None };
+    counts.entry(key(&sending)).or_insert(sending).rows += moved;
+}
+
+fn counter(row: &PgRow) -> Option<CampaignCount> {
+    let read = || {
+        Ok(CampaignCount {
+            line: LineId(rows::get(row, "v8l_id")?),
+            medium: medium(rows::get(row, "media")?),
+            status: rows::word(row, "status")?,
+            rows: rows::get(row, "rows")?,
+            not_before: None,
         })
-        .collect()
-}
-
-/// The groups of a campaign by line and medium: one probe each. Account $1, campaign $2.
-macro_rules! groups {
-    () => {
-        "recursive part as (
-            (select c.v8l_id, c.media from cdls c where c.cdcs_id = $1 and c.cp_id = $2
-             order by c.cdcs_id, c.cp_id, c.v8l_id, c.media limit 1)
-            union all
-            select next.* from part cross join lateral (
-                select c.v8l_id, c.media from cdls c
-                where c.cdcs_id = $1 and c.cp_id = $2 and (c.v8l_id, c.media) > (part.v8l_id, part.media)
-                order by c.cdcs_id, c.cp_id, c.v8l_id, c.media limit 1) as next)"
     };
+    read()
+        .map_err(
+            |error: StoreError| tracing::warn!(%error, "skipped unreadable row of a campaign's counters"),
+        )
+        .ok()
 }
 
-/// A flow ends its rows about in the order of their ids, so those that ended last stand at the end of their group. A
-/// sample that lies wholly inside the window is as long as it reaches back. Rows that expired were not sent, nor were
-/// those of another account's line.
-///
-/// The status is compared twice, here and below, because a planner that is told that it is constant takes the order of
-/// the primary key, and walks over the rows of all other groups: five seconds with a million of them.
-const RATE: &str = concat!(
-    "with ",
-    groups!(),
-    "select coalesce(sum(case when ended.of_all = $4 and ended.within = $4
-                              then ended.within / greatest(ended.reaches, 0.1)
-                              else ended.within * 1000.0 / $3 end), 0)::double precision as rate
-     from part cross join unnest(array['OK', 'ERROR']) as s(status) cross join lateral (
-         select count(*) as of_all, count(*) filter (where d.age_s * 1000 <= $3) as within, max(d.age_s) as reaches
-         from (select case when coalesce(c.error_kind, '') not in ('expired', 'line')
-                           then extract(epoch from now() - coalesce(c.done_at, c.created_at)) end as age_s from cdls c
-               where c.cdcs_id = $1 and c.cp_id = $2 and c.v8l_id = part.v8l_id and c.media = part.media
-                 and c.status >= s.status and c.status <= s.status
-               order by c.cdcs_id desc, c.cp_id desc, c.v8l_id desc, c.media desc, c.status desc, c.cdls_id desc
-               limit $4) as d) as ended"
-);
+const RATE: &str = "
+    select coalesce(sum(sent), 0) * 1000.0::double precision / greatest($3, 1) from campaign_delta
+    where cdcs_id = $1 and cp_id = $2 and at > now() - $3 * interval '1 millisecond'";
 
-/// Rows of each group that are looked at for the rate: three seconds' worth at Meta's ceiling.
-const SAMPLE: i64 = 1_000;
-
+/// Counters are folded when they are older than any window that is asked for.
 pub async fn rate(pool: &Pool, account: AccountId, cp_id: &str, window: Duration) -> Result<f64, StoreError> {
     sqlx::query_scalar(RATE)
         .bind(account.0)
         .bind(cp_id)
         .bind(milliseconds(window))
-        .bind(SAMPLE)
         .fetch_one(pool)
         .await
         .map_err(failed)
 }
 
+/// Looks at the oldest counters only. Totals are locked in the order of their key, so that two that fold wait for each
+/// other and do not deadlock.
+const FOLD: &str = "
+    with oldest as materialized (
+        select d.delta_id, d.at from campaign_delta d order by d.delta_id limit $2 for update skip locked),
+    gone as (
+        delete from campaign_delta d using oldest o
+        where d.delta_id = o.delta_id and o.at < now() - $1 * interval '1 millisecond'
+        returning d.cdcs_id, d.cp_id, d.v8l_id, d.media, d.status, d.rows),
+    folded as (
+        insert into campaign_total as t (cdcs_id, cp_id, v8l_id, media, status, rows)
+        select cdcs_id, cp_id, v8l_id, media, status, sum(rows) from gone
+        group by cdcs_id, cp_id, v8l_id, media, status
+        order by cdcs_id, cp_id, v8l_id, media, status
+        on conflict (cdcs_id, cp_id, v8l_id, media, status) do update set rows = t.rows + excluded.rows)
+    select count(*) from gone";
+
+pub async fn fold(pool: &Pool, age: Duration, limit: u32) -> Result<u64, StoreError> {
+    let folded: i64 = sqlx::query_scalar(FOLD)
+        .bind(milliseconds(age))
+        .bind(i64::from(limit))
+        .fetch_one(pool)
+        .await
+        .map_err(failed)?;
+    Ok(folded.unsigned_abs())
+}
+
+pub async fn state(pool: &Pool, account: AccountId, cp_id: &str) -> Result<CampaignState, StoreError> {
+    let found = sqlx::query("select state from campaign where cdcs_id = $1 and cp_id = $2")
+        .bind(account.0)
+        .bind(cp_id)
+        .fetch_optional(pool)
+        .await
+        .map_err(failed)?;
+    found.map_or(Ok(CampaignState::Running), |row| rows::word(&row, "state"))
+}
+
+/// A campaign that changes its state is looked at again by those who end what waits of cancelled ones.
 const SET: &str = "
     insert into campaign as k (cdcs_id, cp_id, state) values ($1, $2, $3)
     on conflict (cdcs_id, cp_id) do update set
         state = case when k.state = 'cancelled' then k.state else excluded.state end,
-        changed_at = case when k.state in ('cancelled', excluded.state) then k.changed_at else now() end
+        changed_at = case when k.state in ('cancelled', excluded.state) then k.changed_at else now() end,
+        swept = case when k.state in ('cancelled', excluded.state) then k.swept else false end
     returning state";
 
 pub async fn set(
@@ -158,61 +193,4 @@ pub async fn set(
         .await
         .map_err(failed)?;
     rows::word(&row, "state")
-}
-
-pub async fn in_state(
-    pool: &Pool,
-    state: CampaignState,
-    within: Option<Duration>,
-) -> Result<Vec<(AccountId, String)>, StoreError> {
-    let found: Vec<(i64, String)> = sqlx::query_as(
-        "select cdcs_id, cp_id from campaign
-         where state = $1 and ($2::bigint is null or changed_at > now() - $2 * interval '1 millisecond')
-         order by cdcs_id, cp_id",
-    )
-    .bind(state.as_str())
-    .bind(within.map(milliseconds))
-    .fetch_all(pool)
-    .await
-    .map_err(failed)?;
-    Ok(found.into_iter().map(|(account, cp_id)| (AccountId(account), cp_id)).collect())
-}
-
-const CANCEL_WAITING: &str = concat!(
-    "with ",
-    groups!(),
-    ", waiting as materialized (
-         select w.cdls_id from part cross join unnest(array['PENDING', 'RETRY']) as s(status) cross join lateral (
-             select c.cdls_id from cdls c
-             where c.cdcs_id = $1 and c.cp_id = $2 and c.v8l_id = part.v8l_id and c.media = part.media
-               and (c.status, c.cdls_id) > (s.status, $3) and c.status <= s.status
-             order by c.cdcs_id, c.cp_id, c.v8l_id, c.media, c.status, c.cdls_id limit $4) as w
-         where exists (select from campaign k where k.cdcs_id = $1 and k.cp_id = $2 and k.state = 'cancelled')
-         order by w.cdls_id limit $4),
-     locked as materialized (
-         select c.cdls_id from waiting cross join lateral (
-             select c.cdls_id from cdls c where c.cdls_id = waiting.cdls_id and strpos('PENDING RETRY', c.status) > 0
-             for update skip locked) as c)
-     update cdls c set status = 'CANCELLED', done_at = now(), next_at = null
-     from locked where c.cdls_id = locked.cdls_id
-     returning c.cdls_id, c.waiter"
-);
-
-pub async fn cancel_waiting(
-    pool: &Pool,
-    account: AccountId,
-    cp_id: &str,
-    after: MessageId,
-    limit: u32,
-) -> Result<Vec<CancelledRow>, StoreError> {
-    let mut ended: Vec<(i64, Option<String>)> = sqlx::query_as(CANCEL_WAITING)
-        .bind(account.0)
-        .bind(cp_id)
-        .bind(after.0)
-        .bind(i64::from(limit))
-        .fetch_all(pool)
-        .await
-        .map_err(failed)?;
-    ended.sort_unstable();
-    Ok(ended.into_iter().map(|(id, waiter)| (MessageId(id), waiter)).collect())
 }

@@ -8,24 +8,43 @@ pub fn failed(error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
+            let reason = format!("{} ({code})", database.message());
             match code.get(..2) {
-                // No partition has room for the row: the next one is not made yet. What a trigger raises names no table.
-                Some("23")
-                    if code == "23514" && database.constraint().is_none() && database.table().is_some() =>
-                {
-                    StoreError::Unavailable(format!("{} ({code})", database.message()))
+                // Lock not available, serialization failure, deadlock.
+                Some("55" | "40") if matches!(&*code, "55P03" | "40001" | "40P01") => {
+                    StoreError::Locked(reason)
                 }
+                Some("23") if is_ours(database.as_ref(), &code) => StoreError::Unavailable(reason),
                 // Data exception, integrity constraint violation.
-                Some("22" | "23") => StoreError::Rejected(format!("{} ({code})", database.message())),
+                Some("22" | "23") => StoreError::Rejected(reason),
                 // Undefined table or column.
-                Some("42") => StoreError::Schema(format!(
-                    "{} ({code}); run `meta-dispatch migrate`",
-                    database.message()
-                )),
-                _ => StoreError::Unavailable(format!("{} ({code})", database.message())),
+                Some("42") => StoreError::Schema(format!("{reason}; run `meta-dispatch migrate`")),
+                _ => StoreError::Unavailable(reason),
             }
         }
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreError::Rejected(error.to_string()),
         _ => StoreError::Unavailable(error.to_string()),
+    }
+}
+
+/// Whether a constraint was violated through no fault of the data.
+fn is_ours(database: &dyn sqlx::error::DatabaseError, code: &str) -> bool {
+    match code {
+        // No range has room for the row: the next one is not made yet. What a trigger raises names no table.
+        "23514" => database.constraint().is_none() && database.table().is_some(),
+        // An id that is there already: the sequence stands behind the table, after a restore for example.
+        "23505" => database.table().is_some_and(|table| table.starts_with("cdls") || table == "work"),
+        _ => false,
+    }
+}
+
+/// Whether the server has said that a statement was not carried out. A connection that it ends says nothing about the
+/// statement.
+pub fn was_refused(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(database) => !database.code().is_some_and(|code| code.starts_with("57P")),
+        // It was not sent.
+        sqlx::Error::Encode(_) => true,
+        _ => false,
     }
 }

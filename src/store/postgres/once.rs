@@ -1,17 +1,15 @@
 //! What was logged before: idempotency keys, lines of batches, `httpdup` windows.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 use super::error::failed;
 use super::parameters::milliseconds;
-use super::pool::Pool;
 use super::rows;
-use crate::message::{AccountId, MessageId};
-use crate::store::once::{firsts, windows};
-use crate::store::{BatchLine, Inserted, LONGEST_HTTPDUP, NewMessage, RememberedKey, StoreError};
+use crate::message::MessageId;
+use crate::store::intake::{firsts, windows};
+use crate::store::{BatchLine, Inserted, NewMessage, RememberedKey, StoreError};
 
 /// A key that has expired is free. One that is not is locked by this statement, so that nobody forgets it meanwhile.
 const TAKE_KEYS: &str = "
@@ -64,7 +62,7 @@ pub async fn decide(
     let refused = duplicates(connection, messages, &mut verdicts).await?;
     if !refused.is_empty() {
         give_back(connection, messages, &refused).await?;
-        // Whoever repeated one of those in this very commit is refused with it.
+        // A repetition of one of those in this very commit is refused with it.
         let gone: HashSet<i64> = refused.iter().map(|place| ids[*place]).collect();
         for verdict in &mut verdicts {
             if matches!(verdict, Some(Inserted::Replay(id)) if gone.contains(&id.0)) {
@@ -229,142 +227,4 @@ async fn give_back(
         .map_err(failed)?;
     }
     Ok(())
-}
-
-pub async fn remembered_key(
-    pool: &Pool,
-    account: AccountId,
-    key: &str,
-) -> Result<Option<RememberedKey>, StoreError> {
-    let found = sqlx::query(
-        "select request_hash, cdls_id from idempotency_key where cdcs_id = $1 and key = $2 and expires_at > now()",
-    )
-    .bind(account.0)
-    .bind(key)
-    .fetch_optional(pool)
-    .await
-    .map_err(failed)?;
-    found
-        .map(|row| {
-            let id = MessageId(rows::get(&row, "cdls_id")?);
-            Ok(RememberedKey { request_hash: rows::get(&row, "request_hash")?, id })
-        })
-        .transpose()
-}
-
-pub async fn open_batch(
-    pool: &Pool,
-    account: AccountId,
-    batch_id: &str,
-    kept: Duration,
-) -> Result<i64, StoreError> {
-    let mut lent = pool.lend().await.map_err(failed)?;
-    let number = pool.wait_for(opened(&mut lent, account, batch_id, kept)).await?;
-    lent.give_back();
-    Ok(number)
-}
-
-async fn opened(
-    connection: &mut PgConnection,
-    account: AccountId,
-    batch_id: &str,
-    kept: Duration,
-) -> Result<i64, StoreError> {
-    let mut transaction = connection.begin().await.map_err(failed)?;
-    sqlx::query(
-        "update batch set batch_id = null where cdcs_id = $1 and batch_id = $2 and expires_at <= now()",
-    )
-    .bind(account.0)
-    .bind(batch_id)
-    .execute(&mut *transaction)
-    .await
-    .map_err(failed)?;
-    let number = sqlx::query_scalar(
-        "insert into batch as b (cdcs_id, batch_id, expires_at)
-         values ($1, $2, now() + $3 * interval '1 millisecond')
-         on conflict (cdcs_id, batch_id) do update set expires_at = greatest(b.expires_at, excluded.expires_at)
-         returning batch_no",
-    )
-    .bind(account.0)
-    .bind(batch_id)
-    .bind(milliseconds(kept))
-    .fetch_one(&mut *transaction)
-    .await
-    .map_err(failed)?;
-    transaction.commit().await.map_err(failed)?;
-    Ok(number)
-}
-
-pub async fn batch_lines(
-    pool: &Pool,
-    batch: i64,
-    first: i64,
-    last: i64,
-) -> Result<Vec<(i64, MessageId)>, StoreError> {
-    let found: Vec<(i64, i64)> = sqlx::query_as(
-        "select line, cdls_id from batch_line where batch_no = $1 and line between $2 and $3 order by line",
-    )
-    .bind(batch)
-    .bind(first)
-    .bind(last)
-    .fetch_all(pool)
-    .await
-    .map_err(failed)?;
-    Ok(found.into_iter().map(|(line, id)| (line, MessageId(id))).collect())
-}
-
-pub async fn forget_expired(pool: &Pool, limit: u32) -> Result<u64, StoreError> {
-    let keys = sqlx::query(
-        "delete from idempotency_key where ctid = any(array(
-             select ctid from idempotency_key where expires_at <= now()
-             order by expires_at limit $1 for update skip locked))",
-    )
-    .bind(i64::from(limit))
-    .execute(pool)
-    .await
-    .map_err(failed)?;
-    let windows = sqlx::query(
-        "delete from http_duplicate where ctid = any(array(
-             select ctid from http_duplicate where accepted_at <= now() - $2 * interval '1 millisecond'
-             order by accepted_at limit $1 for update skip locked))",
-    )
-    .bind(i64::from(limit))
-    .bind(milliseconds(LONGEST_HTTPDUP))
-    .execute(pool)
-    .await
-    .map_err(failed)?;
-    let lines = forget_batch(pool, limit).await?;
-    Ok(keys.rows_affected().max(windows.rows_affected()).max(lines))
-}
-
-/// Forgets lines of the batch that expired first, and then the batch. Counts as full until it is gone.
-async fn forget_batch(pool: &Pool, limit: u32) -> Result<u64, StoreError> {
-    let expired: Option<i64> = sqlx::query_scalar(
-        "update batch set batch_id = null where batch_no =
-             (select batch_no from batch where expires_at <= now() order by expires_at limit 1)
-             and expires_at <= now()
-         returning batch_no",
-    )
-    .fetch_optional(pool)
-    .await
-    .map_err(failed)?;
-    let Some(expired) = expired else { return Ok(0) };
-    let lines = sqlx::query(
-        "delete from batch_line where ctid = any(array(
-             select ctid from batch_line where batch_no = $1 limit $2))",
-    )
-    .bind(expired)
-    .bind(i64::from(limit))
-    .execute(pool)
-    .await
-    .map_err(failed)?
-    .rows_affected();
-    if lines < u64::from(limit) {
-        sqlx::query("delete from batch where batch_no = $1")
-            .bind(expired)
-            .execute(pool)
-            .await
-            .map_err(failed)?;
-    }
-    Ok(u64::from(limit))
 }

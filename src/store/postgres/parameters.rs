@@ -2,12 +2,21 @@
 
 use std::time::Duration;
 
-use crate::message::Partition;
+use crate::message::{LineId, Partition};
 
 pub fn milliseconds(length: Duration) -> i64 {
     i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Of a time that a statement tells in milliseconds; what has passed is nothing.
+pub fn length(milliseconds: i64) -> Duration {
+    Duration::from_millis(milliseconds.max(0).unsigned_abs())
+}
+
 pub fn numbers(partitions: &[Partition]) -> Vec<i16> {
     partitions.iter().map(|partition| partition.0).collect()
+}
+
+pub fn partition_of(line: LineId) -> i16 {
+    line.partition().0
 }

@@ -17,7 +17,7 @@ use super::error::failed;
 use crate::store::StoreError;
 
 /// Connections for one kind of work. As an executor it runs each statement on a connection of its own.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Pool {
     pub connections: PgPool,
     /// How long a statement or a transaction may take, as seen from here.
@@ -38,6 +38,11 @@ impl Pool {
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         tokio::time::timeout(self.patience, work).await.unwrap_or_else(|_| Err(failed(self.no_answer())))
+    }
+
+    /// Waits for one statement on a lent connection.
+    pub async fn answer<T>(&self, statement: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        tokio::time::timeout(self.patience, statement).await.unwrap_or_else(|_| Err(self.no_answer()))
     }
 
     fn no_answer(&self) -> Error {
@@ -97,8 +102,7 @@ impl<'p> Executor<'p> for &'p Pool {
         let all = async move {
             let mut lent = self.lend().await?;
             let rows = lent.fetch_many(query).try_collect::<Vec<_>>();
-            let answer =
-                tokio::time::timeout(self.patience, rows).await.unwrap_or_else(|_| Err(self.no_answer()));
+            let answer = self.answer(rows).await;
             lent.give_back_after(&answer);
             answer.map(|rows| iter(rows.into_iter().map(Ok)))
         };
@@ -113,8 +117,7 @@ impl<'p> Executor<'p> for &'p Pool {
         Box::pin(async move {
             let mut lent = self.lend().await?;
             let row = lent.fetch_optional(query);
-            let answer =
-                tokio::time::timeout(self.patience, row).await.unwrap_or_else(|_| Err(self.no_answer()));
+            let answer = self.answer(row).await;
             lent.give_back_after(&answer);
             answer
         })

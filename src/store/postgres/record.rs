@@ -1,141 +1,289 @@
-//! The recorder's transaction: one statement, changes first, then claims.
+//! The recorder's transaction: one statement. Changes first, then claims, and what has ended is removed.
+//!
+//! A statement is put together of the parts its batch needs, as each further table costs time even where nothing is written
+//! to it, and names the ranges of its rows: nearly always one. The guard of a change is looked at again if its row is
+//! changed meanwhile, so that such a row matches nothing.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
 
 use super::error::failed;
+use super::log::ranges::{Range, is_missing, range_of};
 use super::parameters::milliseconds;
 use super::pool::Pool;
+use super::rows;
 use crate::failpoint;
-use crate::message::Status;
-use crate::store::{Change, Claim, Recorded, RowChange, StoreError};
+use crate::message::{ErrorKind, Status};
+use crate::store::{Change, Claim, Record, Recorded, RowChange, StoreError};
 
-/// One statement, because each further one costs a round trip and a commit: with 60 entries in a batch that was a
-/// tenth of what a batch cost.
-///
-/// A change finds its row by the primary key, and rows are changed in order of id; the guard (`fence` and the statuses
-/// a change may leave) is looked at again if the row is changed meanwhile, so that such a row matches nothing. That a line
-/// cannot send a row because it is another account's is asked of the line itself: who says so may know an old record.
-///
-/// A claim needs the lease of the row's partition at this moment, and a campaign that runs. Rows that others have
-/// locked are left to them. The `coalesce` keeps the planner from the ready index, which it would walk for each row:
-/// without it a claim of 200 rows beside a busy ingest took 42 ms. Lateral joins because a planner without statistics
-/// would walk a whole partial index for plain ones.
-const RECORD: &str = "
-    with changed as (
-        update cdls c set
-            status = w.status,
-            status_code = coalesce(w.status_code, c.status_code),
-            message_id = coalesce(w.message_id, c.message_id),
-            error_code = case when w.writes_error then w.error_code else c.error_code end,
-            error_subcode = case when w.writes_error then w.error_subcode else c.error_subcode end,
-            error_message = case when w.writes_error then w.error_message else c.error_message end,
-            fbtrace_id = case when w.writes_error then w.fbtrace_id else c.fbtrace_id end,
-            error_kind = coalesce(w.error_kind, c.error_kind),
-            attempts = c.attempts + w.add_attempts,
-            tries = c.tries + w.add_tries,
-            ambiguous_attempts = c.ambiguous_attempts + w.add_ambiguous,
-            crashes = c.crashes + w.add_crashes,
-            next_at = now() + w.next_ms * interval '1 millisecond',
-            done_at = case when w.done then now() else c.done_at end,
-            call_deadline = null,
-            worker = null
-        from (select u.*, case when u.status = 'OK' then (select o.status from cdls o where o.cdls_id = u.id) end as was
-              from unnest(
-                $2::bigint[], $3::integer[], $4::text[], $5::text[], $6::integer[], $7::text[], $8::boolean[], $9::integer[],
-                $10::integer[], $11::text[], $12::text[], $13::text[], $14::integer[], $15::integer[], $16::integer[],
-                $17::bigint[], $18::boolean[], $19::integer[])
-                as u(id, fence, leaves, status, status_code, message_id, writes_error, error_code, error_subcode, error_kind,
-                     error_message, fbtrace_id, add_attempts, add_tries, add_ambiguous, next_ms, done, add_crashes)
-              order by id) as w
-        where c.cdls_id = w.id and c.fence = w.fence and strpos(w.leaves, c.status) > 0
-          and (w.error_kind is distinct from 'line' or not exists (
-              select from cd_v8_line l where l.v8l_id = c.v8l_id and l.cdcs_id = c.cdcs_id))
-        returning c.cdls_id, coalesce(w.was <> 'SENDING', false) as late),
-    locked as materialized (
-        select w.* from (select * from unnest($20::bigint[], $21::integer[], $22::bigint[]) as u(id, fence, deadline_ms)
-                         order by id) as w
-        cross join lateral (
-            select from cdls c
-            where c.cdls_id = w.id and c.fence = w.fence and c.status in ('PENDING', 'RETRY')
-              and coalesce(c.next_at, 'infinity') = 'infinity' and c.expires_at > now()
-              and c.partition_no = any (array(select l.partition_no from partition_lease l where l.owner = $1
-                                              and l.expires_at > now()))
-              and (c.cp_id is null or not exists (select from campaign p where p.cdcs_id = c.cdcs_id
-                   and p.cp_id = c.cp_id and p.state <> 'running'))
-            for update skip locked) as c),
-    claimed as (
-        update cdls c set
-            status = 'SENDING', fence = c.fence + 1, attempts = c.attempts + 1, sent_at = now(), worker = $1,
-            call_deadline = now() + w.deadline_ms * interval '1 millisecond'
-        from locked w
-        where c.cdls_id = w.id
-        returning c.cdls_id)
-    select cdls_id, late, false as claim from changed
-    union all
-    select cdls_id, false as late, true as claim from claimed";
+/// Rows remembered at most: more are not in calls.
+const MOST_PLAIN: usize = 100_000;
 
-pub async fn record(
-    pool: &Pool,
-    worker: &str,
-    changes: &[Change],
-    claims: &[Claim],
-) -> Result<Recorded, StoreError> {
-    let rows: Vec<RowChange> = changes.iter().map(Change::row).collect();
-    let statement = statement();
-    let written: Vec<(i64, bool, bool)> = sqlx::query_as(&statement)
-        .bind(worker)
-        .bind(rows.iter().map(|r| r.id).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.fence).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| leaves(r.from)).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.to.as_str()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.status_code).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.message_id.as_deref()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.writes_error).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.error_code).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.error_subcode).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.error_kind).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.error_message.as_deref()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.fbtrace_id.as_deref()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.add_attempts).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.add_tries).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.add_ambiguous).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.next_after_ms).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.done).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.add_crashes).collect::<Vec<_>>())
-        .bind(claims.iter().map(|c| c.id.0).collect::<Vec<_>>())
-        .bind(claims.iter().map(|c| c.fence).collect::<Vec<_>>())
-        .bind(claims.iter().map(|c| milliseconds(c.call_deadline)).collect::<Vec<_>>())
-        .fetch_all(pool)
-        .await
-        .map_err(failed)?;
-    let (mut changed, mut claimed, mut late) = (HashSet::new(), HashSet::new(), 0);
-    for (id, was_late, is_claim) in written {
-        late += usize::from(was_late);
-        if is_claim { &mut claimed } else { &mut changed }.insert(id);
+/// Rows this process has claimed that have no campaign, so that the ends of their calls touch no counter.
+#[derive(Default)]
+pub struct PlainRows(Mutex<HashSet<i64>>);
+
+impl PlainRows {
+    fn has_all(&self, changes: &[RowChange]) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.iter().all(|change| known.contains(&change.id))
     }
+
+    fn note(&self, claimed: impl Iterator<Item = i64>, changes: &[RowChange]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            known.remove(&change.id);
+        }
+        if known.len() >= MOST_PLAIN {
+            known.clear();
+        }
+        known.extend(claimed);
+    }
+}
+
+/// How changes are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Ends of calls of rows without a campaign, which stand nowhere but in their work: one update.
+    Plain,
+    Any,
+}
+
+/// One statement's worth.
+struct Batch<'a> {
+    record: Record<'a>,
+    changes: &'a [RowChange],
+    claims: &'a [Claim],
+    form: Form,
+}
+
+/// What the statement answered.
+#[derive(Default)]
+struct Written {
+    changed: HashSet<i64>,
+    late: usize,
+    claimed: HashSet<i64>,
+    plain: Vec<i64>,
+}
+
+pub async fn record(pool: &Pool, plain_rows: &PlainRows, record: Record<'_>) -> Result<Recorded, StoreError> {
+    let changes: Vec<RowChange> = record.changes.iter().map(Change::row).collect();
+    let form = if is_plain(&changes) && plain_rows.has_all(&changes) { Form::Plain } else { Form::Any };
+    let mut written = write(pool, Batch { record, changes: &changes, claims: record.claims, form }).await?;
+    if form == Form::Plain && written.changed.len() < changes.len() {
+        // Rows that others have settled meanwhile; what has ended was not removed.
+        let left: Vec<RowChange> =
+            changes.iter().filter(|change| !written.changed.contains(&change.id)).cloned().collect();
+        let rest = write(pool, Batch { record, changes: &left, claims: &[], form: Form::Any }).await?;
+        written.changed.extend(rest.changed);
+        written.late += rest.late;
+    }
+    plain_rows.note(written.plain.into_iter(), &changes);
     Ok(Recorded {
-        changed: changes.iter().map(|change| changed.contains(&change.id().0)).collect(),
-        claimed: claims.iter().map(|claim| claimed.contains(&claim.id.0)).collect(),
-        late,
+        changed: changes.iter().map(|change| written.changed.contains(&change.id)).collect(),
+        claimed: record.claims.iter().map(|claim| written.claimed.contains(&claim.id.0)).collect(),
+        late: written.late,
     })
 }
 
-/// The statuses a change may leave, as a text in which a status is looked for; no status is part of another's name.
-fn leaves(from: &[Status]) -> String {
-    from.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(" ")
+/// Whether changes only end rows with the answer to their calls.
+fn is_plain(changes: &[RowChange]) -> bool {
+    changes.iter().all(|change| {
+        matches!(change.to, Status::Ok | Status::Error)
+            && change.from_fence != change.to_fence
+            && change.error_kind != Some(ErrorKind::Line.as_str())
+    })
 }
 
-/// The statement; with a seeded defect, without the guards of a claim that the defect is about.
-fn statement() -> Cow<'static, str> {
-    let without_lease =
-        || RECORD.replace("l.owner = $1", "$1 is not null").replace("l.expires_at > now()", "true");
-    if failpoint::defect("no_guard_on_claim") {
-        let guard = "c.fence = w.fence and c.status in ('PENDING', 'RETRY')";
-        return without_lease().replace(guard, "true").into();
+async fn write(pool: &Pool, batch: Batch<'_>) -> Result<Written, StoreError> {
+    let mut ranges = batch.ranges();
+    loop {
+        let Some(statement) = batch.statement(&ranges) else { return Ok(Written::default()) };
+        match batch.bind(&statement).fetch_all(pool).await {
+            Ok(rows) => return Written::of(&rows),
+            Err(error) if is_missing(&error) => {
+                let there = existing(pool, &ranges).await?;
+                if there.len() == ranges.len() {
+                    return Err(failed(error));
+                }
+                ranges = there;
+            }
+            Err(error) => return Err(failed(error)),
+        }
     }
-    if failpoint::defect("lease_ignored") {
-        return without_lease().into();
+}
+
+/// Those of the ranges that are there: the rows of others are gone.
+async fn existing(pool: &Pool, ranges: &BTreeSet<Range>) -> Result<BTreeSet<Range>, StoreError> {
+    let mut there = BTreeSet::new();
+    for range in ranges {
+        let is_there: bool = sqlx::query_scalar("select to_regclass($1) is not null")
+            .bind(format!("cdls_{range}"))
+            .fetch_one(pool)
+            .await
+            .map_err(failed)?;
+        if is_there {
+            there.insert(*range);
+        }
     }
-    RECORD.into()
+    Ok(there)
+}
+
+impl Written {
+    fn of(rows: &[PgRow]) -> Result<Written, StoreError> {
+        let mut written = Written::default();
+        for row in rows {
+            let id: i64 = rows::get(row, "id")?;
+            let flag: bool = rows::get(row, "flag")?;
+            if rows::get(row, "is_claim")? {
+                written.claimed.insert(id);
+                written.plain.extend(flag.then_some(id));
+            } else {
+                written.changed.insert(id);
+                written.late += usize::from(flag);
+            }
+        }
+        Ok(written)
+    }
+}
+
+impl Batch<'_> {
+    fn ranges(&self) -> BTreeSet<Range> {
+        let changes = self.changes.iter().map(|change| change.id);
+        changes.chain(self.claims.iter().map(|claim| claim.id.0)).filter_map(range_of).collect()
+    }
+
+    fn of_changes(&self, range: Range) -> bool {
+        self.changes.iter().any(|change| range_of(change.id) == Some(range))
+    }
+
+    fn of_claims(&self, range: Range) -> bool {
+        self.claims.iter().any(|claim| range_of(claim.id.0) == Some(range))
+    }
+
+    /// `None`: there is nothing to do.
+    fn statement(&self, ranges: &BTreeSet<Range>) -> Option<String> {
+        let (mut parts, mut answers) = (Vec::new(), Vec::new());
+        let changed: Vec<Range> = ranges.iter().copied().filter(|range| self.of_changes(*range)).collect();
+        self.add_changes(&changed, &mut parts, &mut answers);
+        let claimed: Vec<Range> = ranges.iter().copied().filter(|range| self.of_claims(*range)).collect();
+        add_claims(&claimed, &mut parts, &mut answers);
+        let if_all = if self.form == Form::Plain && !changed.is_empty() { IF_ALL } else { "" };
+        if !self.record.ended_work.is_empty() {
+            parts.push(format!("ended as (delete from work where work_id = any($2::bigint[]){if_all})"));
+        }
+        if !self.record.ended_claims.is_empty() {
+            parts.push(format!("{CLOSED}{if_all})"));
+        }
+        if parts.is_empty() {
+            return None;
+        }
+        let answer = if answers.is_empty() { NOTHING.to_owned() } else { answers.join("\nunion all\n") };
+        Some(format!("with {}\n{answer}", parts.join(",\n")))
+    }
+
+    fn add_changes(&self, ranges: &[Range], parts: &mut Vec<String>, answers: &mut Vec<String>) {
+        if ranges.is_empty() {
+            return;
+        }
+        let update = match self.form {
+            Form::Plain => include_str!("sql/record_plain.sql"),
+            Form::Any => include_str!("sql/record_any.sql"),
+        };
+        let update = update.replace("{set}", include_str!("sql/record_set.sql"));
+        parts.push(include_str!("sql/record_changes.sql").to_owned());
+        parts.extend(ranges.iter().map(|range| on(&update, *range)));
+        let all: Vec<String> = ranges.iter().map(|range| format!("select * from changed_{range}")).collect();
+        parts.push(format!("changed as ({})", all.join(" union all ")));
+        if self.form == Form::Any {
+            parts.push(include_str!("sql/record_open.sql").to_owned());
+        }
+        answers.push("select id, is_late as flag, false as is_claim from changed".to_owned());
+    }
+
+    /// A statement that has no changes needs no parameters for them.
+    fn bind<'q>(&'q self, statement: &'q str) -> Query<'q, sqlx::Postgres, PgArguments> {
+        let Record { worker, claim_no, ended_work, ended_claims, .. } = self.record;
+        let query = sqlx::query(statement)
+            .bind(worker)
+            .bind(ended_work.iter().map(|work| work.0).collect::<Vec<_>>())
+            .bind(ended_claims)
+            .bind(claim_no)
+            .bind(self.claims.iter().map(|claim| claim.id.0).collect::<Vec<_>>())
+            .bind(self.claims.iter().map(|claim| claim.fence).collect::<Vec<_>>())
+            .bind(self.claims.iter().map(|claim| milliseconds(claim.call_deadline)).collect::<Vec<_>>());
+        if self.changes.is_empty() { query } else { bind_changes(query, self.changes) }
+    }
+}
+
+/// What has ended is removed only where every change took place: it may be by one of the others that it has.
+const IF_ALL: &str = " and (select count(*) from changed) = cardinality($8)";
+
+const CLOSED: &str = "closed as (delete from claim c using unnest($3::bigint[]) as n(claim_no)
+        where c.worker = $1 and c.claim_no = n.claim_no";
+
+const NOTHING: &str = "select 0::bigint as id, false as flag, false as is_claim where false";
+
+/// Claims of this statement, and those it made before, if it is repeated.
+const CLAIMED: &str =
+    "select p.id, p.is_plain as flag, true as is_claim from passed p where exists (select from claimed)
+union all
+select unnest(c.ids), false, true from claim c where c.worker = $1 and c.claim_no = $4";
+
+fn bind_changes<'q>(
+    query: Query<'q, sqlx::Postgres, PgArguments>,
+    changes: &'q [RowChange],
+) -> Query<'q, sqlx::Postgres, PgArguments> {
+    fn all<'q, T>(changes: &'q [RowChange], of: impl Fn(&'q RowChange) -> T) -> Vec<T> {
+        changes.iter().map(of).collect()
+    }
+    query
+        .bind(all(changes, |r| r.id))
+        .bind(all(changes, |r| r.from_fence))
+        .bind(all(changes, |r| r.to_fence))
+        .bind(all(changes, |r| r.late))
+        .bind(all(changes, |r| r.to.as_str()))
+        .bind(all(changes, |r| r.status_code))
+        .bind(all(changes, |r| r.message_id.as_deref()))
+        .bind(all(changes, |r| r.writes_error))
+        .bind(all(changes, |r| r.error_code))
+        .bind(all(changes, |r| r.error_subcode))
+        .bind(all(changes, |r| r.error_kind))
+        .bind(all(changes, |r| r.error_message.as_deref()))
+        .bind(all(changes, |r| r.fbtrace_id.as_deref()))
+        .bind(all(changes, |r| r.add_attempts))
+        .bind(all(changes, |r| r.add_tries))
+        .bind(all(changes, |r| r.add_ambiguous))
+        .bind(all(changes, |r| r.add_crashes))
+        .bind(all(changes, |r| r.begun_ago_ms))
+        .bind(all(changes, |r| r.next_after_ms))
+        .bind(all(changes, |r| r.done))
+}
+
+fn on(statement: &str, range: Range) -> String {
+    statement.replace("{range}", &range.to_string())
+}
+
+/// With a seeded defect, without the guards of a claim that the defect is about.
+fn add_claims(ranges: &[Range], parts: &mut Vec<String>, answers: &mut Vec<String>) {
+    if ranges.is_empty() {
+        return;
+    }
+    let (mut lease, mut passed) =
+        (include_str!("sql/record_lease.sql").to_owned(), include_str!("sql/record_claims.sql").to_owned());
+    let unguarded = failpoint::defect("no_guard_on_claim");
+    if unguarded || failpoint::defect("lease_ignored") {
+        lease = "lease as (select array(select generate_series(0, 63))::smallint[] as partitions)".to_owned();
+    }
+    if unguarded {
+        passed = passed.replace("and c.fence = w.fence and c.status in ('PENDING', 'RETRY')", "");
+    }
+    parts.push(lease);
+    let all: Vec<String> = ranges.iter().map(|range| on(&passed, *range)).collect();
+    parts.push(format!("passed as materialized (\n{})", all.join("    union all\n")));
+    parts.push(include_str!("sql/record_claimed.sql").to_owned());
+    answers.push(CLAIMED.to_owned());
 }

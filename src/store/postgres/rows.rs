@@ -6,8 +6,8 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use super::error::failed;
-use crate::message::{AccountId, LineId, MessageId, UnknownWord};
-use crate::store::{LogRow, ReadyRow, StoreError};
+use crate::message::{AccountId, LineId, Medium, MessageId, UnknownWord, WorkId};
+use crate::store::{Flow, LogRow, Position, ReadyRow, StoreError};
 
 /// The columns of a [`ReadyRow`], for rows named `c`.
 macro_rules! ready_columns {
@@ -17,16 +17,6 @@ macro_rules! ready_columns {
     };
 }
 pub(super) use ready_columns;
-
-/// The columns of a [`LogRow`].
-macro_rules! log_columns {
-    () => {
-        "cdls_id, cdcs_id, v8l_id, class, dest, mtype, mdata, mcaption, msg_id, cp_id, priority, status, status_code, \
-         message_id, error_code, error_subcode, error_kind, error_message, fbtrace_id, attempts, ambiguous_attempts, \
-         next_at, expires_at, created_at, sent_at, done_at, delivered_at, read_at"
-    };
-}
-pub(super) use log_columns;
 
 /// A stored word as its type.
 pub fn word<T: FromStr<Err = UnknownWord>>(row: &PgRow, column: &str) -> Result<T, StoreError> {
@@ -47,9 +37,38 @@ where
     row.try_get(column).map_err(failed)
 }
 
-pub fn ready(row: &PgRow) -> Result<ReadyRow, StoreError> {
+/// The rows that this version can read. A later version may have written a word that this one does not know.
+pub fn readable<T>(rows: &[PgRow], decode: impl Fn(&PgRow) -> Result<T, StoreError>) -> Vec<T> {
+    rows.iter().filter_map(|row| decode(row).inspect_err(skipped).ok()).collect()
+}
+
+/// Says that a row is left out.
+pub fn skipped(error: &StoreError) {
+    tracing::warn!("skipped unreadable row: {error}");
+}
+
+pub fn medium(media: bool) -> Medium {
+    if media { Medium::Media } else { Medium::Text }
+}
+
+/// The flow of a row of `work`, or of what it returns.
+pub fn flow(row: &PgRow) -> Result<Flow, StoreError> {
+    Ok(Flow {
+        line: LineId(get(row, "v8l_id")?),
+        lane: word(row, "priority")?,
+        medium: medium(get(row, "media")?),
+        campaign: get(row, "campaign")?,
+    })
+}
+
+pub fn position(row: &PgRow) -> Result<Position, StoreError> {
+    Ok(Position { first: MessageId(get(row, "first_id")?), work: WorkId(get(row, "work_id")?) })
+}
+
+pub fn ready(row: &PgRow, work: WorkId) -> Result<ReadyRow, StoreError> {
     Ok(ReadyRow {
         id: MessageId(get(row, "cdls_id")?),
+        work,
         line: LineId(get(row, "v8l_id")?),
         account: AccountId(get(row, "cdcs_id")?),
         lane: word(row, "priority")?,

@@ -2,15 +2,36 @@
 
 use std::collections::HashSet;
 
+use async_trait::async_trait;
 use sqlx::migrate::Migrator;
 
+use super::PostgresStore;
 use super::error::failed;
 use super::pool::Pool;
-use crate::store::{SchemaState, StoreError};
+use crate::store::{SchemaState, SchemaStore, StoreError};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-pub async fn migrate(pool: &Pool) -> Result<usize, StoreError> {
+#[async_trait]
+impl SchemaStore for PostgresStore {
+    async fn migrate(&self) -> Result<usize, StoreError> {
+        migrate(&self.calm).await
+    }
+
+    async fn schema(&self) -> Result<SchemaState, StoreError> {
+        state(&self.calm).await
+    }
+
+    async fn ensure_room(&self) -> Result<usize, StoreError> {
+        ensure_room(&self.scans).await
+    }
+
+    async fn close(&self) {
+        futures::future::join_all(self.pools().map(|pool| pool.connections.close())).await;
+    }
+}
+
+async fn migrate(pool: &Pool) -> Result<usize, StoreError> {
     let before = applied(pool).await?.len();
     let mut migrations = Migrator { ..sqlx::migrate!("migrations/postgres") };
     migrations.set_ignore_missing(true);
@@ -20,7 +41,7 @@ pub async fn migrate(pool: &Pool) -> Result<usize, StoreError> {
     Ok(after - before)
 }
 
-pub async fn state(pool: &Pool) -> Result<SchemaState, StoreError> {
+async fn state(pool: &Pool) -> Result<SchemaState, StoreError> {
     let applied = applied(pool).await?;
     let known: HashSet<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
     Ok(if !known.is_subset(&applied) {
@@ -48,7 +69,7 @@ async fn applied(pool: &Pool) -> Result<HashSet<i64>, StoreError> {
     Ok(versions.into_iter().collect())
 }
 
-pub async fn ensure_room(pool: &Pool) -> Result<usize, StoreError> {
+async fn ensure_room(pool: &Pool) -> Result<usize, StoreError> {
     let made: i32 =
         sqlx::query_scalar("select cdls_ensure_partitions()").fetch_one(pool).await.map_err(failed)?;
     Ok(made as usize)

@@ -1,18 +1,19 @@
-//! The group commit of new rows, together with what keeps them from being logged again.
+//! The group commit of new rows, together with what keeps them from being logged again and what announces them.
 //!
 //! There is one writer at a time, so what was logged before is read under the write lock and then decided here.
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::clock::{self, Now};
+use super::counts::{Counts, Group};
 use super::error::{begin, commit, failed};
-use super::once;
+use super::{once, work};
 use crate::failpoint;
-use crate::message::{MessageId, Submission};
-use crate::store::{Inserted, NewMessage, StoreError};
+use crate::message::{Medium, MessageId, Submission};
+use crate::store::{Accepted, Flow, Inserted, NewMessage, StoreError};
 
 /// One statement for the whole batch, an array for each row: a statement of its own for each row would cost three times
 /// as much, most of it on the way to the connection's thread and back.
@@ -24,17 +25,38 @@ select value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->
 from json_each(?1) order by key
 returning cdls_id";
 
+/// Rows ?1, now ?2.
+const SCHEDULE: &str = "
+insert into cdls_open (cdls_id, kind, partition_no, cdcs_id, v8l_id, priority, media, campaign, dest, due_at, since)
+select value->>0, 'schedule', value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8, ?2
+from json_each(?1)";
+
 /// Logs all that are new, or none.
-pub async fn accept(writer: &SqlitePool, messages: &[NewMessage]) -> Result<Vec<Inserted>, StoreError> {
+pub async fn accept(writer: &SqlitePool, messages: &[NewMessage]) -> Result<Accepted, StoreError> {
     if messages.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Accepted::default());
     }
     let (mut transaction, now) = begin(writer).await?;
     let verdicts = once::decide(&mut transaction, now, messages).await?;
-    let new = verdicts.iter().zip(messages).filter(|(verdict, _)| **verdict == once::Verdict::New);
-    let rows = new.map(|(_, message)| values(&message.submission, now)).collect();
-    let mut ids = insert(&mut transaction, rows, now).await?.into_iter();
-    let mut inserted = Vec::with_capacity(messages.len());
+    let new: Vec<New<'_>> = verdicts
+        .iter()
+        .zip(messages)
+        .filter(|(verdict, _)| **verdict == once::Verdict::New)
+        .map(|(_, message)| New::at(now, &message.submission))
+        .collect();
+    let ids = insert(&mut transaction, &new, now).await?;
+    let work = enqueue(&mut transaction, &new, &ids, now).await?;
+    let inserted = told(verdicts, ids)?;
+    once::remember(&mut transaction, now, messages, &inserted).await?;
+    failpoint::hit("after_insert");
+    commit(transaction).await?;
+    Ok(Accepted { inserted, work })
+}
+
+/// What became of each message.
+fn told(verdicts: Vec<once::Verdict>, ids: Vec<MessageId>) -> Result<Vec<Inserted>, StoreError> {
+    let mut ids = ids.into_iter();
+    let mut inserted = Vec::with_capacity(verdicts.len());
     for verdict in verdicts {
         inserted.push(match verdict {
             once::Verdict::New => Inserted::New(ids.next().ok_or_else(not_inserted)?),
@@ -45,9 +67,6 @@ pub async fn accept(writer: &SqlitePool, messages: &[NewMessage]) -> Result<Vec<
             },
         });
     }
-    once::remember(&mut transaction, now, messages, &inserted).await?;
-    failpoint::hit("after_insert");
-    commit(transaction).await?;
     Ok(inserted)
 }
 
@@ -55,16 +74,81 @@ fn not_inserted() -> StoreError {
     StoreError::Unavailable("a row was not inserted".into())
 }
 
+/// A row to be logged, with its times as the log holds them.
+struct New<'a> {
+    submission: &'a Submission,
+    scheduled: Option<String>,
+    expires_at: String,
+}
+
+impl New<'_> {
+    fn at(now: Now, submission: &Submission) -> New<'_> {
+        let scheduled = submission.send_at.filter(|at| now.is_before(*at));
+        let expires_at = match submission.send_at {
+            Some(at) => clock::later(at, submission.valid_for),
+            None => now.after(submission.valid_for),
+        };
+        New { submission, scheduled: scheduled.map(|at| clock::later(at, Duration::ZERO)), expires_at }
+    }
+
+    fn flow(&self) -> Flow {
+        Flow {
+            line: self.submission.line,
+            lane: self.submission.lane,
+            medium: self.submission.kind.medium(),
+            campaign: self.submission.cp_id.clone().unwrap_or_default(),
+        }
+    }
+
+    fn is_media(&self) -> bool {
+        self.submission.kind.medium() == Medium::Media
+    }
+
+    fn group(&self) -> Option<Group> {
+        let cp_id = self.submission.cp_id.clone()?;
+        let (account, line) = (self.submission.account.0, self.submission.line.0);
+        Some(Group { account, cp_id, line, media: self.is_media() })
+    }
+
+    fn values(&self) -> Value {
+        let Submission {
+            account, line, class, dest, kind, mdata, mcaption, msg_id, cp_id, lane, waiter, ..
+        } = self.submission;
+        json!([
+            account,
+            line,
+            class,
+            dest,
+            kind,
+            mdata,
+            mcaption,
+            msg_id,
+            cp_id,
+            lane,
+            self.scheduled,
+            self.expires_at,
+            waiter,
+        ])
+    }
+
+    /// As a scheduled row.
+    fn open_values(&self, id: MessageId) -> Value {
+        let Submission { account, line, dest, lane, .. } = self.submission;
+        let (media, campaign) = (i32::from(self.is_media()), self.submission.cp_id.as_deref().unwrap_or(""));
+        json!([id, line.partition(), account, line, lane, media, campaign, dest, self.scheduled])
+    }
+}
+
 async fn insert(
     connection: &mut SqliteConnection,
-    rows: Vec<serde_json::Value>,
+    new: &[New<'_>],
     now: Now,
 ) -> Result<Vec<MessageId>, StoreError> {
-    if rows.is_empty() {
+    if new.is_empty() {
         return Ok(Vec::new());
     }
     let mut ids: Vec<i64> = sqlx::query_scalar(INSERT)
-        .bind(serde_json::Value::Array(rows).to_string())
+        .bind(Value::from_iter(new.iter().map(New::values)).to_string())
         .bind(now.text())
         .fetch_all(connection)
         .await
@@ -72,28 +156,36 @@ async fn insert(
     // Rows are inserted in the order given, each with an id above every id there ever was (AUTOINCREMENT); only the
     // order in which RETURNING names them is not promised.
     ids.sort_unstable();
+    if ids.len() != new.len() {
+        return Err(not_inserted());
+    }
     Ok(ids.into_iter().map(MessageId).collect())
 }
 
-fn values(submission: &Submission, now: Now) -> serde_json::Value {
-    let scheduled = submission.send_at.filter(|at| now.is_before(*at));
-    let expires_at = match submission.send_at {
-        Some(at) => clock::later(at, submission.valid_for),
-        None => now.after(submission.valid_for),
-    };
-    json!([
-        submission.account,
-        submission.line,
-        submission.class,
-        submission.dest,
-        submission.kind,
-        submission.mdata,
-        submission.mcaption,
-        submission.msg_id,
-        submission.cp_id,
-        submission.lane,
-        scheduled.map(|at| clock::later(at, Duration::ZERO)),
-        expires_at,
-        submission.waiter,
-    ])
+/// Puts the new rows into the queue and counts them; the work that was added.
+async fn enqueue(
+    connection: &mut SqliteConnection,
+    new: &[New<'_>],
+    ids: &[MessageId],
+    now: Now,
+) -> Result<Vec<crate::store::Work>, StoreError> {
+    let mut counts = Counts::default();
+    let (mut scheduled, mut ready) = (Vec::new(), Vec::with_capacity(new.len()));
+    for (row, id) in new.iter().zip(ids) {
+        if let Some(group) = row.group() {
+            counts.logged(group);
+        }
+        if row.scheduled.is_some() {
+            scheduled.push(row.open_values(*id));
+        } else {
+            let (account, expires_at) = (row.submission.account, row.expires_at.clone());
+            ready.push(work::Ready { id: *id, account, flow: row.flow(), expires_at });
+        }
+    }
+    if !scheduled.is_empty() {
+        let statement = sqlx::query(SCHEDULE).bind(Value::Array(scheduled).to_string()).bind(now.text());
+        statement.execute(&mut *connection).await.map_err(failed)?;
+    }
+    counts.write(connection, now).await?;
+    work::add(connection, ready, false).await
 }

@@ -1,100 +1,204 @@
-//! Campaigns: how they stand, their state, and the end of cancelled ones.
+//! Campaigns: how they stand, by their counters, and their state.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sqlx::{Row, SqlitePool};
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{SqliteConnection, SqlitePool};
 
 use super::clock::Now;
-use super::enquiry::groups;
 use super::error::{begin, commit, failed};
-use super::row::{list, time, time_or_null, word};
-use crate::message::{AccountId, CampaignState, LineId, Medium, MessageId};
-use crate::store::{CampaignCount, CancelledRow, StoreError};
+use super::row::{get, medium, readable, time, word};
+use crate::message::{AccountId, CampaignState, LineId, Medium, Status};
+use crate::store::{CampaignCount, StoreError};
 
-/// From the index `cdls_campaign` alone, but for the newest PENDING row of each group. Account ?1, campaign ?2, now ?3.
+/// Campaign ?2 of account ?1.
 pub(super) const COUNTS: &str = "
-with counted as materialized (
-    select v8l_id, media, status, count(*) as rows, max(cdls_id) as newest from cdls indexed by cdls_campaign
-    where cdcs_id = ?1 and cp_id = ?2
-    group by v8l_id, media, status)
-select c.v8l_id, c.media, c.status, c.rows,
-       (select n.next_at from cdls n where n.cdls_id = c.newest and c.status = 'PENDING' and n.next_at > ?3) as not_before
-from counted c
-order by c.v8l_id, c.media, c.status";
+select v8l_id, media, status, sum(rows) as rows
+from (select v8l_id, media, status, rows from campaign_total where cdcs_id = ?1 and cp_id = ?2
+      union all
+      select v8l_id, media, status, rows from campaign_delta where cdcs_id = ?1 and cp_id = ?2)
+group by v8l_id, media, status having sum(rows) > 0";
+
+/// Its rows with an open claim.
+pub(super) const SENDING: &str = "
+select c.v8l_id, c.mtype <> 'text' as media, c.status, count(*) as rows
+from claim_row r cross join cdls c
+where c.cdls_id = r.cdls_id and r.fence > c.fence and c.status in ('PENDING', 'RETRY') and c.cdcs_id = ?1 and c.cp_id = ?2
+group by 1, 2, 3";
+
+/// The newest scheduled row of the campaign of line ?3 and medium ?4 that is due after ?5, unless a newer one has work.
+pub(super) const NOT_BEFORE: &str = "
+select newest.due_at from (
+    select cdls_id, due_at from cdls_open indexed by cdls_open_campaign
+    where cdcs_id = ?1 and campaign = ?2 and campaign <> '' and kind <> 'unknown' and kind = 'schedule'
+      and v8l_id = ?3 and media = ?4
+    order by cdls_id desc limit 1) newest
+where newest.due_at > ?5 and newest.cdls_id > coalesce((
+    select json_extract(w.ids, '$[#-1]') from work w indexed by work_campaign
+    where w.cdcs_id = ?1 and w.campaign = ?2 and w.campaign <> '' and w.v8l_id = ?3 and w.media = ?4
+    order by w.work_id desc limit 1), 0)";
+
+/// A group of counters, as the words stand in the table.
+type Groups = BTreeMap<(i64, bool, String), i64>;
 
 pub async fn counts(
     reader: &SqlitePool,
     account: AccountId,
     cp_id: &str,
 ) -> Result<Vec<CampaignCount>, StoreError> {
-    let counted = sqlx::query(COUNTS)
-        .bind(account.0)
-        .bind(cp_id)
-        .bind(Now::read().text())
-        .fetch_all(reader)
-        .await
-        .map_err(failed)?;
-    counted
-        .iter()
-        .map(|row| {
-            let media: bool = row.try_get("media").map_err(failed)?;
-            Ok(CampaignCount {
-                line: LineId(row.try_get("v8l_id").map_err(failed)?),
-                medium: if media { Medium::Media } else { Medium::Text },
-                status: word(row, "status")?,
-                rows: row.try_get("rows").map_err(failed)?,
-                not_before: time_or_null(row, "not_before")?,
-            })
-        })
-        .collect()
+    // One look: a row that changes its state meanwhile is counted once.
+    let mut transaction = reader.begin().await.map_err(failed)?;
+    let mut counted = groups(&mut transaction, COUNTS, account, cp_id).await?;
+    for ((line, media, status), rows) in groups(&mut transaction, SENDING, account, cp_id).await? {
+        *counted.entry((line, media, status)).or_default() -= rows;
+        *counted.entry((line, media, Status::Sending.as_str().to_owned())).or_default() += rows;
+    }
+    let mut counts = Vec::with_capacity(counted.len());
+    for ((line, media, status), rows) in counted.into_iter().filter(|(_, rows)| *rows > 0) {
+        let status: Status = match status.parse() {
+            Ok(status) => status,
+            Err(error) => {
+                tracing::warn!(cp_id, "skipped unreadable row: {error}");
+                continue;
+            }
+        };
+        let mut count = CampaignCount {
+            line: LineId(line),
+            medium: if media { Medium::Media } else { Medium::Text },
+            status,
+            rows,
+            not_before: None,
+        };
+        if status == Status::Pending {
+            count.not_before = not_before(&mut transaction, account, cp_id, &count).await?;
+        }
+        counts.push(count);
+    }
+    Ok(counts)
 }
 
-/// The newest ?6 rows of one group of the campaign (line ?3, media ?4) that ended: how many ended since ?5, how many
-/// there are, and the earliest end. A flow ends its rows about in the order of their ids.
-pub(super) const ENDED: &str = "
-select count(*) as of_all, count(iif(d.done_at >= ?5, 1, null)) as within, min(d.done_at) as earliest
-from (select iif(coalesce(n.error_kind, '') in ('expired', 'line'), null, n.done_at) as done_at from cdls n indexed by cdls_campaign
-      where n.cdcs_id = ?1 and n.cp_id = ?2 and n.v8l_id = ?3 and n.media = ?4 and n.status = ?7
-      order by n.cdls_id desc limit ?6) d";
+async fn groups(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+    account: AccountId,
+    cp_id: &str,
+) -> Result<Groups, StoreError> {
+    let found =
+        sqlx::query(statement).bind(account.0).bind(cp_id).fetch_all(connection).await.map_err(failed)?;
+    let group = |row: &SqliteRow| {
+        let media = medium(row)? == Medium::Media;
+        Ok(((get(row, "v8l_id")?, media, get(row, "status")?), get(row, "rows")?))
+    };
+    Ok(readable(&found, group).into_iter().collect())
+}
 
-/// Rows of each group that are looked at: three seconds' worth at Meta's ceiling.
-const SAMPLE: i64 = 1_000;
+async fn not_before(
+    connection: &mut SqliteConnection,
+    account: AccountId,
+    cp_id: &str,
+    count: &CampaignCount,
+) -> Result<Option<time::OffsetDateTime>, StoreError> {
+    let found = sqlx::query(NOT_BEFORE)
+        .bind(account.0)
+        .bind(cp_id)
+        .bind(count.line.0)
+        .bind(count.medium == Medium::Media)
+        .bind(Now::read().text())
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    Ok(readable(&found, |row| time(row, "due_at")).pop())
+}
 
-/// A sample that lies wholly inside the window is as long as it reaches back.
 pub async fn rate(
     reader: &SqlitePool,
     account: AccountId,
     cp_id: &str,
     window: Duration,
 ) -> Result<f64, StoreError> {
-    let mut transaction = reader.begin().await.map_err(failed)?;
-    let now = Now::read();
-    let mut rate = 0.0;
-    for group in groups(&mut transaction, account, Some(cp_id)).await? {
-        if !["OK", "ERROR"].contains(&group.status.as_str()) {
-            continue;
-        }
-        let row = sqlx::query(ENDED)
-            .bind(account.0)
-            .bind(cp_id)
-            .bind(group.line)
-            .bind(group.media)
-            .bind(now.before(window))
-            .bind(SAMPLE)
-            .bind(group.status)
-            .fetch_one(&mut *transaction)
+    let sent: i64 = sqlx::query_scalar(
+        "select coalesce(sum(sent), 0) from campaign_delta where cdcs_id = ?1 and cp_id = ?2 and at > ?3",
+    )
+    .bind(account.0)
+    .bind(cp_id)
+    .bind(Now::read().before(window))
+    .fetch_one(reader)
+    .await
+    .map_err(failed)?;
+    Ok(sent as f64 / window.as_secs_f64().max(0.001))
+}
+
+/// The oldest ?2 counters, if they were added by ?1; in the order they were added.
+const FOLDED: &str = "
+delete from campaign_delta
+where at <= ?1 and delta_id in (select delta_id from campaign_delta order by delta_id limit ?2)
+returning cdcs_id, cp_id, v8l_id, media, status, rows";
+
+const ADD: &str = "
+insert into campaign_total (cdcs_id, cp_id, v8l_id, media, status, rows)
+select value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 from json_each(?1) where true
+on conflict (cdcs_id, cp_id, v8l_id, media, status) do update set rows = rows + excluded.rows";
+
+pub async fn fold(
+    reader: &SqlitePool,
+    writer: &SqlitePool,
+    age: Duration,
+    limit: u32,
+) -> Result<u64, StoreError> {
+    let oldest: Option<String> =
+        sqlx::query_scalar("select at from campaign_delta order by delta_id limit 1")
+            .fetch_optional(reader)
             .await
             .map_err(failed)?;
-        let of_all: i64 = row.try_get("of_all").map_err(failed)?;
-        let within: i64 = row.try_get("within").map_err(failed)?;
-        let mut length = window.as_secs_f64();
-        if of_all == SAMPLE && within == SAMPLE {
-            let earliest = time(&row, "earliest")?;
-            length = (-now.until(earliest)).as_seconds_f64().max(0.1);
-        }
-        rate += within as f64 / length;
+    if oldest.is_none_or(|oldest| oldest > Now::read().before(age)) {
+        return Ok(0);
     }
-    Ok(rate)
+    let (mut transaction, now) = begin(writer).await?;
+    let folded = sqlx::query(FOLDED)
+        .bind(now.before(age))
+        .bind(limit)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed)?;
+    let mut sums: BTreeMap<(i64, String, i64, i64, String), i64> = BTreeMap::new();
+    for row in &folded {
+        let group = (
+            get(row, "cdcs_id")?,
+            get(row, "cp_id")?,
+            get(row, "v8l_id")?,
+            get(row, "media")?,
+            get(row, "status")?,
+        );
+        *sums.entry(group).or_default() += get::<i64>(row, "rows")?;
+    }
+    sqlx::query(ADD)
+        .bind(Value::from_iter(sums.into_iter().map(|(group, rows)| sum_values(group, rows))).to_string())
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+    commit(transaction).await?;
+    Ok(folded.len() as u64)
+}
+
+fn sum_values((account, cp_id, line, media, status): (i64, String, i64, i64, String), rows: i64) -> Value {
+    json!([account, cp_id, line, media, status, rows])
+}
+
+/// A campaign without a row is running.
+pub async fn state(
+    reader: &SqlitePool,
+    account: AccountId,
+    cp_id: &str,
+) -> Result<CampaignState, StoreError> {
+    sqlx::query("select state from campaign where cdcs_id = ?1 and cp_id = ?2")
+        .bind(account.0)
+        .bind(cp_id)
+        .fetch_optional(reader)
+        .await
+        .map_err(failed)?
+        .map_or(Ok(CampaignState::Running), |row| word(&row, "state"))
 }
 
 const SET: &str = "
@@ -104,6 +208,7 @@ on conflict (cdcs_id, cp_id) do update set
     changed_at = iif(state in ('cancelled', excluded.state), changed_at, excluded.changed_at)
 returning state";
 
+/// Claims are checked under the same lock, so that none is made from the answer on.
 pub async fn set(
     writer: &SqlitePool,
     account: AccountId,
@@ -123,93 +228,4 @@ pub async fn set(
     drop(row);
     commit(transaction).await?;
     Ok(state)
-}
-
-pub async fn in_state(
-    reader: &SqlitePool,
-    state: CampaignState,
-    within: Option<Duration>,
-) -> Result<Vec<(AccountId, String)>, StoreError> {
-    let found: Vec<(i64, String)> = sqlx::query_as(
-        "select cdcs_id, cp_id from campaign where state = ?1 and (?2 is null or changed_at > ?2)
-         order by cdcs_id, cp_id",
-    )
-    .bind(state.as_str())
-    .bind(within.map(|within| Now::read().before(within)))
-    .fetch_all(reader)
-    .await
-    .map_err(failed)?;
-    Ok(found.into_iter().map(|(account, cp_id)| (AccountId(account), cp_id)).collect())
-}
-
-/// The lowest ?7 rows above id ?6 of one group of campaign ?2 of account ?1: line ?3, medium ?4, status ?5.
-pub(super) const WAITING: &str = "
-select n.cdls_id from cdls n indexed by cdls_campaign
-where n.cdcs_id = ?1 and n.cp_id = ?2 and n.v8l_id = ?3 and n.media = ?4 and n.status = ?5 and n.cdls_id > ?6
-order by n.cdls_id limit ?7";
-
-pub async fn cancel_waiting(
-    reader: &SqlitePool,
-    writer: &SqlitePool,
-    account: AccountId,
-    cp_id: &str,
-    after: MessageId,
-    limit: u32,
-) -> Result<Vec<CancelledRow>, StoreError> {
-    let waiting = waiting(reader, account, cp_id, after, limit).await?;
-    if waiting.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (mut transaction, now) = begin(writer).await?;
-    let mut ended: Vec<CancelledRow> = sqlx::query_as(
-        "update cdls set status = 'CANCELLED', done_at = ?2, next_at = null
-         where cdls_id in (select value from json_each(?1)) and status in ('PENDING', 'RETRY')
-           and exists (select 1 from campaign k where k.cdcs_id = ?3 and k.cp_id = ?4 and k.state = 'cancelled')
-         returning cdls_id, waiter",
-    )
-    .bind(list(waiting))
-    .bind(now.text())
-    .bind(account.0)
-    .bind(cp_id)
-    .fetch_all(&mut *transaction)
-    .await
-    .map_err(failed)?
-    .into_iter()
-    .map(|(id, waiter): (i64, Option<String>)| (MessageId(id), waiter))
-    .collect();
-    commit(transaction).await?;
-    ended.sort_unstable();
-    Ok(ended)
-}
-
-/// The lowest waiting rows of the campaign above `after`.
-async fn waiting(
-    reader: &SqlitePool,
-    account: AccountId,
-    cp_id: &str,
-    after: MessageId,
-    limit: u32,
-) -> Result<Vec<i64>, StoreError> {
-    let mut transaction = reader.begin().await.map_err(failed)?;
-    let mut waiting: Vec<i64> = Vec::new();
-    for group in groups(&mut transaction, account, Some(cp_id)).await? {
-        if !["PENDING", "RETRY"].contains(&group.status.as_str()) {
-            continue;
-        }
-        let rows: Vec<i64> = sqlx::query_scalar(WAITING)
-            .bind(account.0)
-            .bind(cp_id)
-            .bind(group.line)
-            .bind(group.media)
-            .bind(group.status)
-            .bind(after.0)
-            .bind(limit)
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        waiting.extend(rows);
-    }
-    waiting.sort_unstable();
-    waiting.truncate(limit as usize);
-    Ok(waiting)
 }

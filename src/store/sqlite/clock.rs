@@ -31,6 +31,10 @@ impl Now {
         Now(OffsetDateTime::now_utc())
     }
 
+    pub fn time(self) -> OffsetDateTime {
+        self.0
+    }
+
     pub fn text(self) -> String {
         timestamp(self.0)
     }

@@ -1,117 +1,293 @@
-//! Accounts, tokens and new lines: what operators add and list.
+//! Accounts, their tokens and broker users, and the lines they send from.
 
-use secrecy::ExposeSecret;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::error::ErrorKind;
-use sqlx::{Row, SqlitePool};
 
-use super::clock::Now;
-use super::error::failed;
-use super::row::{time, time_or_null};
+use super::SqliteStore;
+use super::clock::{self, Now};
+use super::error::{begin, commit, failed};
+use super::line::{line_select, records};
+use super::row::{get, list, readable, time, time_or_null};
 use crate::message::{AccountId, LineId};
-use crate::store::{AccountRow, NewLine, StoreError, TokenRow};
+use crate::store::{
+    AccountRow, BrokerUser, BrokerUserRow, DirectoryStore, LineRecord, NewLine, PauseScope, StoreError,
+    TokenRecord, TokenRow,
+};
 
-pub async fn add_account(writer: &SqlitePool, name: &str) -> Result<AccountId, StoreError> {
-    let added = sqlx::query("insert into account (cdcs_name, created_at) values (?1, ?2)")
-        .bind(name)
-        .bind(Now::read().text())
-        .execute(writer)
+#[async_trait]
+impl DirectoryStore for SqliteStore {
+    async fn token(&self, token_id: &str) -> Result<Option<TokenRecord>, StoreError> {
+        let found = sqlx::query(
+            "select t.cdcs_id, t.token_hash, coalesce(a.cdcs_active, 0) <> 0 as active
+             from account_token t left join account a on a.cdcs_id = t.cdcs_id
+             where t.token_id = ?1 and t.revoked_at is null",
+        )
+        .bind(token_id)
+        .fetch_optional(&self.reader)
         .await
         .map_err(failed)?;
-    Ok(AccountId(added.last_insert_rowid()))
-}
+        let Some(row) = found else { return Ok(None) };
+        Ok(Some(TokenRecord {
+            account: AccountId(get(&row, "cdcs_id")?),
+            account_active: get(&row, "active")?,
+            hash: get(&row, "token_hash")?,
+        }))
+    }
 
-/// All accounts, by id.
-pub async fn accounts(reader: &SqlitePool) -> Result<Vec<AccountRow>, StoreError> {
-    let rows = sqlx::query(
-        "select cdcs_id, cdcs_name, cdcs_active <> 0 as active, created_at from account order by cdcs_id",
-    )
-    .fetch_all(reader)
-    .await
-    .map_err(failed)?;
-    rows.iter()
-        .map(|row| {
+    async fn broker_user(&self, user: &str) -> Result<Option<BrokerUser>, StoreError> {
+        let found = sqlx::query(
+            "select u.cdcs_id, a.cdcs_active <> 0 as active from broker_user u join account a using (cdcs_id)
+             where u.broker_user = ?1",
+        )
+        .bind(user)
+        .fetch_optional(&self.reader)
+        .await
+        .map_err(failed)?;
+        let Some(row) = found else { return Ok(None) };
+        Ok(Some(BrokerUser {
+            account: AccountId(get(&row, "cdcs_id")?),
+            account_active: get(&row, "active")?,
+        }))
+    }
+
+    async fn lines(&self, ids: &[LineId]) -> Result<Vec<LineRecord>, StoreError> {
+        let found = sqlx::query(concat!(
+            line_select!(),
+            "where l.v8l_id in (select value from json_each(?1)) order by l.v8l_id"
+        ))
+        .bind(list(ids.iter().map(|id| id.0)))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(failed)?;
+        records(&found)
+    }
+
+    async fn all_lines(&self) -> Result<Vec<LineRecord>, StoreError> {
+        let found = sqlx::query(concat!(line_select!(), "order by l.v8l_id"))
+            .fetch_all(&self.reader)
+            .await
+            .map_err(failed)?;
+        records(&found)
+    }
+
+    async fn pause(&self, scope: PauseScope, length: Duration, reason: &str) -> Result<(), StoreError> {
+        let only = match scope {
+            PauseScope::Line(line) => Some(line.0),
+            PauseScope::App => None,
+        };
+        let (mut transaction, now) = begin(&self.writer).await?;
+        let until = now.after(length);
+        let lines: Vec<(i64, Option<Vec<u8>>)> = sqlx::query_as(
+            "select v8l_id, cast(v8l_paused_until as blob) from cd_v8_line where ?1 is null or v8l_id = ?1",
+        )
+        .bind(only)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        // Compared as times: another program may have written them in another way.
+        let end = clock::parse(&until);
+        let sooner = lines.into_iter().filter(|(_, paused_until)| {
+            paused_until.as_deref().and_then(|text| clock::parse(&String::from_utf8_lossy(text))) < end
+        });
+        sqlx::query(
+            "update cd_v8_line set v8l_paused_until = ?2, v8l_pause_reason = ?3
+             where v8l_id in (select value from json_each(?1))",
+        )
+        .bind(list(sooner.map(|(id, _)| id)))
+        .bind(&until)
+        .bind(reason)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        commit(transaction).await
+    }
+
+    async fn add_account(&self, name: &str) -> Result<AccountId, StoreError> {
+        let added = sqlx::query("insert into account (cdcs_name, created_at) values (?1, ?2)")
+            .bind(name)
+            .bind(Now::read().text())
+            .execute(&self.writer)
+            .await
+            .map_err(failed)?;
+        Ok(AccountId(added.last_insert_rowid()))
+    }
+
+    /// By id.
+    async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
+        let found = sqlx::query(
+            "select cdcs_id, cdcs_name, cdcs_active <> 0 as active, created_at from account order by cdcs_id",
+        )
+        .fetch_all(&self.reader)
+        .await
+        .map_err(failed)?;
+        Ok(readable(&found, |row| {
             Ok(AccountRow {
-                cdcs_id: AccountId(row.try_get("cdcs_id").map_err(failed)?),
-                cdcs_name: row.try_get("cdcs_name").map_err(failed)?,
-                cdcs_active: row.try_get("active").map_err(failed)?,
+                cdcs_id: AccountId(get(row, "cdcs_id")?),
+                cdcs_name: get(row, "cdcs_name")?,
+                cdcs_active: get(row, "active")?,
                 created_at: time(row, "created_at")?,
             })
+        }))
+    }
+
+    async fn add_token(&self, account: AccountId, token_id: &str, hash: &[u8]) -> Result<(), StoreError> {
+        sqlx::query(
+            "insert into account_token (token_id, cdcs_id, token_hash, created_at) values (?1, ?2, ?3, ?4)",
+        )
+        .bind(token_id)
+        .bind(account.0)
+        .bind(hash)
+        .bind(Now::read().text())
+        .execute(&self.writer)
+        .await
+        .map(drop)
+        .map_err(|error| match kind(&error) {
+            Some(ErrorKind::ForeignKeyViolation) => no_account(account),
+            Some(ErrorKind::UniqueViolation) => {
+                StoreError::Invalid(format!("token {token_id} exists already"))
+            }
+            _ => failed(error),
         })
-        .collect()
-}
+    }
 
-pub async fn add_token(
-    writer: &SqlitePool,
-    account: AccountId,
-    token_id: &str,
-    hash: &[u8],
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "insert into account_token (token_id, cdcs_id, token_hash, created_at) values (?1, ?2, ?3, ?4)",
-    )
-    .bind(token_id)
-    .bind(account.0)
-    .bind(hash)
-    .bind(Now::read().text())
-    .execute(writer)
-    .await
-    .map(drop)
-    .map_err(|error| match kind(&error) {
-        Some(ErrorKind::ForeignKeyViolation) => no_account(account),
-        Some(ErrorKind::UniqueViolation) => StoreError::Invalid(format!("token {token_id} exists already")),
-        _ => failed(error),
-    })
-}
-
-/// All tokens, oldest first.
-pub async fn tokens(reader: &SqlitePool) -> Result<Vec<TokenRow>, StoreError> {
-    let rows = sqlx::query(
-        "select token_id, cdcs_id, created_at, revoked_at from account_token order by created_at, token_id",
-    )
-    .fetch_all(reader)
-    .await
-    .map_err(failed)?;
-    rows.iter()
-        .map(|row| {
+    /// Oldest first.
+    async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
+        let found = sqlx::query(
+            "select token_id, cdcs_id, created_at, revoked_at from account_token
+             order by created_at, token_id",
+        )
+        .fetch_all(&self.reader)
+        .await
+        .map_err(failed)?;
+        Ok(readable(&found, |row| {
             Ok(TokenRow {
-                token_id: row.try_get("token_id").map_err(failed)?,
-                cdcs_id: AccountId(row.try_get("cdcs_id").map_err(failed)?),
+                token_id: get(row, "token_id")?,
+                cdcs_id: AccountId(get(row, "cdcs_id")?),
                 created_at: time(row, "created_at")?,
                 revoked_at: time_or_null(row, "revoked_at")?,
             })
-        })
-        .collect()
-}
+        }))
+    }
 
-/// Whether there was such a token that was not revoked yet.
-pub async fn revoke_token(writer: &SqlitePool, token_id: &str) -> Result<bool, StoreError> {
-    sqlx::query("update account_token set revoked_at = ?2 where token_id = ?1 and revoked_at is null")
-        .bind(token_id)
-        .bind(Now::read().text())
-        .execute(writer)
+    async fn revoke_token(&self, token_id: &str) -> Result<bool, StoreError> {
+        sqlx::query("update account_token set revoked_at = ?2 where token_id = ?1 and revoked_at is null")
+            .bind(token_id)
+            .bind(Now::read().text())
+            .execute(&self.writer)
+            .await
+            .map(|done| done.rows_affected() == 1)
+            .map_err(failed)
+    }
+
+    async fn map_broker_user(&self, account: AccountId, user: &str) -> Result<(), StoreError> {
+        sqlx::query("insert into broker_user (broker_user, cdcs_id, created_at) values (?1, ?2, ?3)")
+            .bind(user)
+            .bind(account.0)
+            .bind(Now::read().text())
+            .execute(&self.writer)
+            .await
+            .map(drop)
+            .map_err(|error| match kind(&error) {
+                Some(ErrorKind::ForeignKeyViolation) => no_account(account),
+                Some(ErrorKind::UniqueViolation) => StoreError::Invalid(format!(
+                    "user {user} is mapped already (account unmap-user --user {user} ends that)"
+                )),
+                _ => failed(error),
+            })
+    }
+
+    async fn unmap_broker_user(&self, user: &str) -> Result<bool, StoreError> {
+        sqlx::query("delete from broker_user where broker_user = ?1")
+            .bind(user)
+            .execute(&self.writer)
+            .await
+            .map(|done| done.rows_affected() == 1)
+            .map_err(failed)
+    }
+
+    async fn broker_users(&self) -> Result<Vec<BrokerUserRow>, StoreError> {
+        let found =
+            sqlx::query("select broker_user, cdcs_id, created_at from broker_user order by broker_user")
+                .fetch_all(&self.reader)
+                .await
+                .map_err(failed)?;
+        Ok(readable(&found, |row| {
+            Ok(BrokerUserRow {
+                broker_user: get(row, "broker_user")?,
+                cdcs_id: AccountId(get(row, "cdcs_id")?),
+                created_at: time(row, "created_at")?,
+            })
+        }))
+    }
+
+    async fn add_line(&self, line: &NewLine) -> Result<LineId, StoreError> {
+        let added = sqlx::query(
+            "insert into cd_v8_line (v8l_id, cdcs_id, v8l_name, v8l_class, v8l_wa_api_key, v8l_fb_page_id,
+                                     v8l_ig_account_id, v8l_rate_text, v8l_rate_media)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )
+        .bind(line.id.map(|id| id.0))
+        .bind(line.account.0)
+        .bind(&line.name)
+        .bind(line.class.as_str())
+        .bind(line.page_token.expose_secret())
+        .bind(&line.page_id)
+        .bind(&line.instagram_account_id)
+        .bind(line.rate_text)
+        .bind(line.rate_media)
+        .execute(&self.writer)
+        .await
+        .map_err(|error| line_refused(error, line))?;
+        Ok(LineId(added.last_insert_rowid()))
+    }
+
+    async fn set_page_token(&self, line: LineId, page_token: &SecretString) -> Result<bool, StoreError> {
+        sqlx::query(
+            "update cd_v8_line set v8l_wa_api_key = ?2, v8l_paused_until = null, v8l_pause_reason = null
+             where v8l_id = ?1",
+        )
+        .bind(line.0)
+        .bind(page_token.expose_secret())
+        .execute(&self.writer)
         .await
         .map(|done| done.rows_affected() == 1)
         .map_err(failed)
+    }
+
+    async fn pause_line(
+        &self,
+        line: LineId,
+        length: Option<Duration>,
+        reason: &str,
+    ) -> Result<bool, StoreError> {
+        let until = length.map_or_else(|| clock::FOREVER.to_owned(), |length| Now::read().after(length));
+        sqlx::query("update cd_v8_line set v8l_paused_until = ?2, v8l_pause_reason = ?3 where v8l_id = ?1")
+            .bind(line.0)
+            .bind(until)
+            .bind(reason)
+            .execute(&self.writer)
+            .await
+            .map(|done| done.rows_affected() == 1)
+            .map_err(failed)
+    }
+
+    async fn resume_line(&self, line: LineId) -> Result<bool, StoreError> {
+        sqlx::query(
+            "update cd_v8_line set v8l_paused_until = null, v8l_pause_reason = null where v8l_id = ?1",
+        )
+        .bind(line.0)
+        .execute(&self.writer)
+        .await
+        .map(|done| done.rows_affected() == 1)
+        .map_err(failed)
+    }
 }
 
-pub async fn add_line(writer: &SqlitePool, line: &NewLine) -> Result<LineId, StoreError> {
-    let added = sqlx::query(
-        "insert into cd_v8_line (v8l_id, cdcs_id, v8l_name, v8l_class, v8l_wa_api_key, v8l_fb_page_id,
-                                 v8l_ig_account_id, v8l_rate_text, v8l_rate_media)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    )
-    .bind(line.id.map(|id| id.0))
-    .bind(line.account.0)
-    .bind(&line.name)
-    .bind(line.class.as_str())
-    .bind(line.page_token.expose_secret())
-    .bind(&line.page_id)
-    .bind(&line.instagram_account_id)
-    .bind(line.rate_text)
-    .bind(line.rate_media)
-    .execute(writer)
-    .await
-    .map_err(|error| match (kind(&error), line.id) {
+fn line_refused(error: sqlx::Error, line: &NewLine) -> StoreError {
+    match (kind(&error), line.id) {
         (Some(ErrorKind::ForeignKeyViolation), _) => no_account(line.account),
         (Some(ErrorKind::UniqueViolation), Some(id)) => {
             StoreError::Invalid(format!("line {id} exists already"))
@@ -120,14 +296,13 @@ pub async fn add_line(writer: &SqlitePool, line: &NewLine) -> Result<LineId, Sto
             StoreError::Invalid("a line's id and its rates must be positive".into())
         }
         _ => failed(error),
-    })?;
-    Ok(LineId(added.last_insert_rowid()))
+    }
 }
 
-pub(super) fn no_account(account: AccountId) -> StoreError {
+fn no_account(account: AccountId) -> StoreError {
     StoreError::Invalid(format!("account {account} does not exist"))
 }
 
-pub(super) fn kind(error: &sqlx::Error) -> Option<ErrorKind> {
+fn kind(error: &sqlx::Error) -> Option<ErrorKind> {
     error.as_database_error().map(|error| error.kind())
 }

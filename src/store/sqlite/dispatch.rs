@@ -1,265 +1,287 @@
-//! What may be sent: ready rows by announced range and by flow, and which flows have any.
+//! What may be sent: work by number and by flow with its ready rows, the flows that have work, and what has come since.
 //!
-//! Every statement here repeats the condition of the index `cdls_ready` word for word: SQLite uses a partial index
-//! only then (`indexed by` holds it to that also when somebody has run ANALYZE). Rows of campaigns that are paused or cancelled are left out everywhere.
+//! Statements name their index: SQLite would choose by statistics that nobody keeps. The recorder's transaction, claims,
+//! rows whose time has come, and rows to be ended stand in files of their own.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_trait::async_trait;
 use serde_json::{Value, json};
+use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection, SqlitePool};
+use time::OffsetDateTime;
 
 use super::clock::Now;
 use super::error::failed;
-use super::row::{list, time, word};
-use crate::message::{AccountId, Lane, LineId, Medium, MessageId, Partition};
-use crate::store::{Flow, FlowRead, RangeRead, ReadyRow, StoreError};
+use super::row::{flow, get, list, read_or_skip, readable, time, word};
+use super::{SqliteStore, claims, doomed, due, record};
+use crate::message::{AccountId, LineId, Medium, MessageId, Partition, WorkId};
+use crate::store::{
+    ClaimedRow, DispatchStore, DoomedRow, Flow, FlowPage, FlowRead, HeldRecipient, NewWork, Position,
+    Promoted, ReadyRow, Record, Recorded, StoreError, WorkHead, WorkRead,
+};
 
-/// Up to this many ids, a range is read along the primary key; a wider one flow by flow, so that the rows of other
-/// lines in between do not count.
-const NARROW: i64 = 10_000;
+pub(super) const READ_WORK: &str = include_str!("sql/read_work.sql");
+pub(super) const READ_FLOWS: &str = include_str!("sql/read_flows.sql");
+pub(super) const READY_FLOWS: &str = include_str!("sql/ready_flows.sql");
 
-macro_rules! ready {
-    ($table:literal) => {
-        concat!($table, ".status in ('PENDING', 'RETRY') and ", $table, ".next_at is null")
-    };
-}
+/// Work with numbers above ?1, at most ?2.
+pub(super) const NEW_WORK: &str = "
+select work_id, partition_no, v8l_id, priority, media, campaign, first_id, json_array_length(ids) as rows
+from work where work_id > ?1 order by work_id limit ?2";
 
-macro_rules! campaign_runs {
-    ($table:literal) => {
-        concat!(
-            "not exists (select 1 from campaign k where k.cdcs_id = ",
-            $table,
-            ".cdcs_id and k.cp_id = ",
-            $table,
-            ".cp_id and k.state in ('paused', 'cancelled'))"
-        )
-    };
-}
+/// Campaigns that run again since ?1.
+pub(super) const RESUMED: &str =
+    "select exists (select 1 from campaign where changed_at > ?1 and state = 'running')";
 
-macro_rules! ready_columns {
-    () => {
-        "c.cdls_id, c.v8l_id, c.cdcs_id, c.priority, c.mtype, c.cp_id, c.dest, c.mdata, c.fence, c.attempts, \
-         c.tries, c.expires_at, c.waiter"
-    };
-}
+/// A look some time later still tells that a campaign was resumed, also when the one between has failed.
+const RESUMED_FOR: Duration = Duration::from_secs(6);
 
-/// Ranges ?1 (arrays: line, lane, first id, last id), at most ?2 rows of each. `not indexed` leaves the primary key.
-pub(super) const NARROW_RANGES: &str = concat!(
-    "select j.key as read, ",
-    ready_columns!(),
-    " from json_each(?1) j cross join cdls c
-    where c.cdls_id in (
-        select n.cdls_id from cdls n not indexed
-        where n.cdls_id between j.value->>2 and j.value->>3 and n.v8l_id = j.value->>0
-          and n.priority = j.value->>1 and ",
-    ready!("n"),
-    " and ",
-    campaign_runs!("n"),
-    " order by n.cdls_id limit ?2)"
-);
-
-/// Flows ?1 (arrays: line, lane, media, campaign, the id before the first, last id), at most ?2 rows of each. The first
-/// condition is asked once a flow, before its first row, so that a paused campaign of a million rows is not walked over.
-pub(super) const FLOW_ROWS: &str = concat!(
-    "select j.key as read, ",
-    ready_columns!(),
-    " from json_each(?1) j cross join cdls c
-    where not exists (
-        select 1 from cd_v8_line l join campaign k on k.cdcs_id = l.cdcs_id
-        where l.v8l_id = j.value->>0 and k.cp_id = j.value->>3 and k.state in ('paused', 'cancelled'))
-      and c.cdls_id in (
-        select n.cdls_id from cdls n indexed by cdls_ready
-        where n.v8l_id = j.value->>0 and n.priority = j.value->>1 and n.media = j.value->>2
-          and n.campaign = j.value->>3 and n.cdls_id > j.value->>4 and n.cdls_id <= j.value->>5 and ",
-    ready!("n"),
-    " and ",
-    campaign_runs!("n"),
-    " order by n.cdls_id limit ?2)"
-);
-
-/// The first ready row of every flow from (line ?1, lane ?2) on, up to (line ?3, lane ?4), in partitions ?5: a loose
-/// index scan, each step one look-up for what follows the flow before. A flow has one account, its line's, so its
-/// first row says whether its campaign runs.
-///
-/// The plus signs take the columns' affinity away; columns compared with columns would use only the first part of the
-/// index. The seek is "at or after" and then walks over equals: the NUL, which no campaign holds, leaves no equals.
-/// ?6: whether the flows of campaigns that do not run are among them.
-pub(super) const FLOW_HEADS: &str = concat!(
-    "with recursive head(id) as (
-        select (
-            select n.cdls_id from cdls n indexed by cdls_ready
-            where ",
-    ready!("n"),
-    " and (n.v8l_id, n.priority, n.media, n.campaign) > (?1, ?2, -1, '')
-            order by n.v8l_id, n.priority, n.media, n.campaign, n.cdls_id limit 1)
-        union all
-        select (
-            select n.cdls_id from cdls n indexed by cdls_ready
-            where ",
-    ready!("n"),
-    " and (n.v8l_id, n.priority, n.media, n.campaign)
-                > (+c.v8l_id, +c.priority, +c.media, c.campaign || char(0))
-            order by n.v8l_id, n.priority, n.media, n.campaign, n.cdls_id limit 1)
-        from head join cdls c on c.cdls_id = head.id
-        where (c.v8l_id, c.priority) <= (?3, ?4)
-    )
-    select c.v8l_id, c.priority, c.media, c.campaign, c.cdls_id
-    from head join cdls c on c.cdls_id = head.id
-    where (c.v8l_id, c.priority) <= (?3, ?4)
-      and c.partition_no in (select value from json_each(?5))
-      and (?6 or ",
-    campaign_runs!("c"),
-    ")"
-);
-
-/// Ready rows inside announced ranges, those of each range together and in id order.
-pub async fn read_ranges(reader: &SqlitePool, ranges: &[RangeRead]) -> Result<Vec<ReadyRow>, StoreError> {
-    let mut connection = reader.acquire().await.map_err(failed)?;
-    let is_narrow = |range: &&RangeRead| range.last.0.saturating_sub(range.first.0) < NARROW;
-    let (narrow, wide): (Vec<&RangeRead>, Vec<&RangeRead>) = ranges.iter().partition(is_narrow);
-    let reads = narrow
-        .into_iter()
-        .map(|range| (range.limit, json!([range.line, range.lane, range.first, range.last])))
-        .collect();
-    let mut rows = read(&mut connection, NARROW_RANGES, reads).await?;
-    for range in wide {
-        rows.extend(wide_range(&mut connection, range).await?);
+#[async_trait]
+impl DispatchStore for SqliteStore {
+    async fn read_work(&self, work: &[WorkId]) -> Result<Vec<WorkRead>, StoreError> {
+        if work.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.reader.acquire().await.map_err(failed)?;
+        Ok(work_with_rows(&mut connection, work).await?.into_values().collect())
     }
-    Ok(rows)
+
+    async fn read_flows(&self, reads: &[FlowRead]) -> Result<Vec<FlowPage>, StoreError> {
+        let Some(longest) = reads.iter().map(|read| read.limit.max(1)).max() else { return Ok(Vec::new()) };
+        let mut connection = self.reader.acquire().await.map_err(failed)?;
+        // One more tells whether there is more; each holds a message at least.
+        let found = sqlx::query(READ_FLOWS)
+            .bind(Value::from_iter(reads.iter().map(flow_values)).to_string())
+            .bind(i64::from(longest) + 1)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(failed)?;
+        let pages = pages(reads, &found)?;
+        let wanted: Vec<WorkId> =
+            pages.iter().flat_map(|(work, _)| work).map(|position| position.work).collect();
+        let mut read = work_with_rows(&mut connection, &wanted).await?;
+        let page = |(positions, more): (Vec<Position>, bool)| FlowPage {
+            work: positions.iter().filter_map(|position| read.remove(&position.work)).collect(),
+            more,
+        };
+        Ok(pages.into_iter().map(page).collect())
+    }
+
+    async fn ready_flows(
+        &self,
+        partitions: &[Partition],
+        sendable: bool,
+    ) -> Result<Vec<(Flow, Position)>, StoreError> {
+        let found = sqlx::query(READY_FLOWS)
+            .bind(numbers(partitions))
+            .bind(Now::read().text())
+            .bind(sendable)
+            .fetch_all(&self.reader)
+            .await
+            .map_err(failed)?;
+        Ok(readable(&found, |row| Ok((flow(row)?, position(row)?))))
+    }
+
+    async fn new_work(
+        &self,
+        partitions: &[Partition],
+        after: Option<WorkId>,
+        limit: u32,
+    ) -> Result<NewWork, StoreError> {
+        let mut connection = self.reader.acquire().await.map_err(failed)?;
+        let campaign_resumed: bool = sqlx::query_scalar(RESUMED)
+            .bind(Now::read().before(RESUMED_FOR))
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed)?;
+        let Some(after) = after else {
+            let reached: Option<i64> = sqlx::query_scalar("select max(work_id) from work")
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(failed)?;
+            return Ok(NewWork { work: Vec::new(), reached: WorkId(reached.unwrap_or(0)), campaign_resumed });
+        };
+        let found = sqlx::query(NEW_WORK)
+            .bind(after.0)
+            .bind(limit)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(failed)?;
+        let reached = found.last().map(|row| get(row, "work_id").map(WorkId)).transpose()?;
+        let heads = readable(&found, |row| Ok((Partition(get(row, "partition_no")?), head(row)?)));
+        let ours = heads.into_iter().filter(|(partition, _)| partitions.contains(partition));
+        Ok(NewWork {
+            work: ours.map(|(_, head)| head).collect(),
+            reached: reached.unwrap_or(after),
+            campaign_resumed,
+        })
+    }
+
+    async fn promote_due(
+        &self,
+        partitions: &[Partition],
+        from: Option<OffsetDateTime>,
+        limit: u32,
+    ) -> Result<Promoted, StoreError> {
+        due::promote(&self.reader, &self.writer, partitions, from, limit).await
+    }
+
+    async fn held_recipients(
+        &self,
+        partitions: &[Partition],
+        within: Duration,
+        limit: u32,
+    ) -> Result<Vec<HeldRecipient>, StoreError> {
+        due::held_recipients(&self.reader, partitions, within, limit).await
+    }
+
+    async fn still_held(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+        let held: Vec<i64> = sqlx::query_scalar(
+            "select cdls_id from cdls
+             where cdls_id in (select value from json_each(?1)) and status in ('PENDING', 'RETRY')
+             order by cdls_id",
+        )
+        .bind(list(ids.iter().map(|id| id.0)))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(failed)?;
+        Ok(held.into_iter().map(MessageId).collect())
+    }
+
+    async fn record(&self, record: Record<'_>) -> Result<Recorded, StoreError> {
+        record::record(&self.writer, &self.leases, record).await
+    }
+
+    async fn open_claims(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError> {
+        claims::open(&self.reader, partitions).await
+    }
+
+    async fn forget_claims(&self) -> Result<u64, StoreError> {
+        claims::forget(&self.reader, &self.writer, &self.leases).await
+    }
+
+    async fn expired_rows(&self, partitions: &[Partition], limit: u32) -> Result<Vec<DoomedRow>, StoreError> {
+        doomed::expired(&self.reader, &self.writer, partitions, limit).await
+    }
+
+    async fn cancelled_rows(
+        &self,
+        partitions: &[Partition],
+        limit: u32,
+    ) -> Result<Vec<DoomedRow>, StoreError> {
+        doomed::cancelled(&self.reader, &self.writer, partitions, limit).await
+    }
 }
 
-async fn wide_range(
-    connection: &mut SqliteConnection,
-    range: &RangeRead,
-) -> Result<Vec<ReadyRow>, StoreError> {
-    let lane = (range.line.0, range.lane.as_str());
-    let before = MessageId(range.first.0.saturating_sub(1));
-    let reads = flow_heads(connection, lane, lane, &[range.line.partition()], false)
-        .await?
-        .iter()
-        .map(|(flow, _)| flow_read(flow, before, range.last, range.limit))
-        .collect();
-    let mut rows = read(connection, FLOW_ROWS, reads).await?;
-    rows.sort_by_key(|row| row.id);
-    rows.truncate(range.limit as usize);
-    Ok(rows)
+/// Partitions, as statements take them.
+pub(super) fn numbers(partitions: &[Partition]) -> String {
+    list(partitions.iter().map(|partition| i64::from(partition.0)))
 }
 
-/// Next ready rows of flows: flow by flow, each in id order.
-pub async fn read_flows(reader: &SqlitePool, reads: &[FlowRead]) -> Result<Vec<ReadyRow>, StoreError> {
-    let mut connection = reader.acquire().await.map_err(failed)?;
-    let last = MessageId(i64::MAX);
-    let reads = reads.iter().map(|read| flow_read(&read.flow, read.after, last, read.limit)).collect();
-    read(&mut connection, FLOW_ROWS, reads).await
-}
-
-/// One of many reads of one statement: its limit, and what the statement reads.
-type Read = (u32, Value);
-
-fn flow_read(flow: &Flow, after: MessageId, last: MessageId, limit: u32) -> Read {
+fn flow_values(FlowRead { flow, after, .. }: &FlowRead) -> Value {
     let media = i32::from(flow.medium == Medium::Media);
-    (limit, json!([flow.line, flow.lane, media, flow.campaign, after, last]))
+    let (first, work) = after.map_or((0, 0), |after| (after.first.0, after.work.0));
+    json!([flow.line.partition(), flow.line, flow.lane, media, flow.campaign, first, work])
 }
 
-/// Runs the statement over all reads: the rows read by read, each in id order.
-async fn read(
+/// For each read its work, as much as it asked for, and whether there is more.
+fn pages(reads: &[FlowRead], found: &[SqliteRow]) -> Result<Vec<(Vec<Position>, bool)>, StoreError> {
+    let mut of_reads: Vec<Vec<(Position, u32)>> = vec![Vec::new(); reads.len()];
+    for row in found {
+        let read: i64 = get(row, "read")?;
+        if let Some(work) = usize::try_from(read).ok().and_then(|read| of_reads.get_mut(read)) {
+            work.push((position(row)?, get(row, "rows")?));
+        }
+    }
+    let page = |(read, mut work): (&FlowRead, Vec<(Position, u32)>)| {
+        work.sort_unstable_by_key(|(position, _)| *position);
+        let (mut taken, mut rows) = (Vec::new(), 0);
+        for (position, length) in &work {
+            if rows >= read.limit.max(1) {
+                break;
+            }
+            taken.push(*position);
+            rows += length;
+        }
+        let more = taken.len() < work.len();
+        (taken, more)
+    };
+    Ok(reads.iter().zip(of_reads).map(page).collect())
+}
+
+/// Work with its ready rows, each in order of id.
+async fn work_with_rows(
     connection: &mut SqliteConnection,
-    sql: &'static str,
-    reads: Vec<Read>,
-) -> Result<Vec<ReadyRow>, StoreError> {
-    let (limits, values): (Vec<u32>, Vec<Value>) = reads.into_iter().unzip();
-    // LIMIT takes no column: all are read with the largest and cut back.
-    let Some(largest) = limits.iter().max() else { return Ok(Vec::new()) };
-    let found = sqlx::query(sql)
-        .bind(Value::Array(values).to_string())
-        .bind(largest)
+    work: &[WorkId],
+) -> Result<BTreeMap<WorkId, WorkRead>, StoreError> {
+    if work.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let found = sqlx::query(READ_WORK)
+        .bind(list(work.iter().map(|work| work.0)))
         .fetch_all(connection)
         .await
         .map_err(failed)?;
     let now = Now::read();
-    let mut rows = Vec::with_capacity(found.len());
+    let mut read: BTreeMap<WorkId, WorkRead> = BTreeMap::new();
+    let mut with_unreadable = BTreeSet::new();
     for row in &found {
-        let read: i64 = row.try_get("read").map_err(failed)?;
-        match ready_row(row, now) {
-            Ok(ready) => rows.push((read as usize, ready)),
-            // Such as a kind of message of a later version: it waits for that one, and the others do not wait for it.
-            Err(error) => {
-                let id: i64 = row.try_get("cdls_id").map_err(failed)?;
-                tracing::warn!(cdls_id = id, %error, "ready row left out");
+        let number = WorkId(get(row, "work_id")?);
+        if let Entry::Vacant(vacant) = read.entry(number) {
+            let Some(empty) = read_or_skip(row, empty_work) else { continue };
+            vacant.insert(empty);
+        }
+        let id: Option<i64> = get(row, "cdls_id")?;
+        if let Some(work) = read.get_mut(&number).filter(|_| id.is_some()) {
+            match read_or_skip(row, |row| ready_row(row, number, now)) {
+                Some(ready) => work.rows.push(ready),
+                None => drop(with_unreadable.insert(number)),
             }
         }
     }
-    rows.sort_by_key(|(read, row)| (*read, row.id));
-    let mut counts = vec![0; limits.len()];
-    rows.retain(|(read, _)| {
-        counts[*read] += 1;
-        counts[*read] <= limits[*read]
-    });
-    Ok(rows.into_iter().map(|(_, row)| row).collect())
+    // Without a row it would count as ended, while one of it waits for a version that can read it.
+    read.retain(|number, work| !work.rows.is_empty() || !with_unreadable.contains(number));
+    read.values_mut().for_each(|work| work.rows.sort_unstable_by_key(|row| row.id));
+    Ok(read)
 }
 
-/// Every flow of these partitions that has ready rows, with the lowest ready id.
-///
-/// Looks at the flows of all lines: this database has one worker process, which holds every partition but for moments.
-pub async fn ready_flows(
-    reader: &SqlitePool,
-    partitions: &[Partition],
-) -> Result<Vec<(Flow, MessageId)>, StoreError> {
-    let mut connection = reader.acquire().await.map_err(failed)?;
-    flow_heads(&mut connection, (0, ""), (i64::MAX, ""), partitions, false).await
-}
-
-/// The same whatever the state of their campaigns.
-pub async fn waiting_flows(reader: &SqlitePool, partitions: &[Partition]) -> Result<Vec<Flow>, StoreError> {
-    let mut connection = reader.acquire().await.map_err(failed)?;
-    let heads = flow_heads(&mut connection, (0, ""), (i64::MAX, ""), partitions, true).await?;
-    Ok(heads.into_iter().map(|(flow, _)| flow).collect())
-}
-
-async fn flow_heads(
-    connection: &mut SqliteConnection,
-    from: (i64, &str),
-    to: (i64, &str),
-    partitions: &[Partition],
-    all: bool,
-) -> Result<Vec<(Flow, MessageId)>, StoreError> {
-    let rows = sqlx::query(FLOW_HEADS)
-        .bind(from.0)
-        .bind(from.1)
-        .bind(to.0)
-        .bind(to.1)
-        .bind(list(partitions.iter().map(|partition| i64::from(partition.0))))
-        .bind(all)
-        .fetch_all(connection)
-        .await
-        .map_err(failed)?;
-    rows.iter().map(flow_head).collect()
-}
-
-fn flow_head(row: &SqliteRow) -> Result<(Flow, MessageId), StoreError> {
-    let media: bool = row.try_get("media").map_err(failed)?;
+fn empty_work(row: &SqliteRow) -> Result<WorkRead, StoreError> {
+    let media: bool = get(row, "w_media")?;
     let flow = Flow {
-        line: LineId(row.try_get("v8l_id").map_err(failed)?),
-        lane: word::<Lane>(row, "priority")?,
+        line: LineId(get(row, "w_v8l_id")?),
+        lane: word(row, "w_priority")?,
         medium: if media { Medium::Media } else { Medium::Text },
-        campaign: row.try_get("campaign").map_err(failed)?,
+        campaign: get(row, "w_campaign")?,
     };
-    Ok((flow, MessageId(row.try_get("cdls_id").map_err(failed)?)))
+    Ok(WorkRead { position: position(row)?, flow, rows: Vec::new() })
 }
 
-fn ready_row(row: &SqliteRow, now: Now) -> Result<ReadyRow, StoreError> {
+fn ready_row(row: &SqliteRow, work: WorkId, now: Now) -> Result<ReadyRow, StoreError> {
     Ok(ReadyRow {
-        id: MessageId(row.try_get("cdls_id").map_err(failed)?),
-        line: LineId(row.try_get("v8l_id").map_err(failed)?),
-        account: AccountId(row.try_get("cdcs_id").map_err(failed)?),
+        id: MessageId(get(row, "cdls_id")?),
+        work,
+        line: LineId(get(row, "v8l_id")?),
+        account: AccountId(get(row, "cdcs_id")?),
         lane: word(row, "priority")?,
         kind: word(row, "mtype")?,
-        cp_id: row.try_get("cp_id").map_err(failed)?,
-        dest: row.try_get("dest").map_err(failed)?,
-        mdata: row.try_get("mdata").map_err(failed)?,
-        fence: row.try_get("fence").map_err(failed)?,
-        attempts: row.try_get("attempts").map_err(failed)?,
-        tries: row.try_get("tries").map_err(failed)?,
+        cp_id: get(row, "cp_id")?,
+        dest: get(row, "dest")?,
+        mdata: get(row, "mdata")?,
+        fence: get(row, "fence")?,
+        attempts: get(row, "attempts")?,
+        tries: get(row, "tries")?,
         valid_for: now.until(time(row, "expires_at")?),
-        waiter: row.try_get("waiter").map_err(failed)?,
+        waiter: get(row, "waiter")?,
     })
+}
+
+fn position(row: &SqliteRow) -> Result<Position, StoreError> {
+    Ok(Position { first: MessageId(get(row, "first_id")?), work: WorkId(get(row, "work_id")?) })
+}
+
+fn head(row: &SqliteRow) -> Result<WorkHead, StoreError> {
+    Ok(WorkHead { position: position(row)?, flow: flow(row)?, rows: get(row, "rows")? })
 }

@@ -1,197 +1,177 @@
-//! Rows that somebody must look at when a time comes: due schedules and retries, and claims.
+//! Rows that wait for a time: those that are due become work, and retries hold their recipients.
 //!
-//! Candidates are read first, on a reading connection; the writing one is taken only when there is something to
-//! change, and each change repeats the condition. Statements repeat the condition of the index `cdls_due` word for
-//! word: SQLite uses a partial index only then.
+//! Candidates are read first, on a reading connection; the writing one is taken only when there is something to change, and
+//! each change repeats the condition.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqlitePool};
+use sqlx::{SqliteConnection, SqlitePool};
+use time::OffsetDateTime;
 
-use super::clock::Now;
+use super::clock::{self, Now};
+use super::dispatch::numbers;
 use super::error::{begin, commit, failed};
-use super::row::{list, time, time_or_null, word};
-use crate::message::{Lane, LineId, MessageId, Partition, Status};
-use crate::store::{ClaimedRow, HeldRecipient, StoreError};
+use super::row::{flow, get, list, readable, time, time_or_null, word};
+use super::{claims, work};
+use crate::message::{AccountId, LineId, MessageId, Partition};
+use crate::store::{HeldRecipient, Position, Promoted, StoreError, Work, WorkHead};
 
-macro_rules! timed {
-    () => {
-        "n.status in ('PENDING', 'RETRY', 'SENDING') and (n.next_at is not null or n.call_deadline is not null)"
-    };
-}
+pub(super) const DUE: &str = include_str!("sql/due.sql");
+pub(super) const HELD: &str = include_str!("sql/held.sql");
 
-/// Partitions ?1, now ?2, at most ?3 rows of each; partitions take turns. One partition at a time, so that the index gives the order and a
-/// million due rows are not sorted for the first thousand.
-pub(super) const DUE: &str = concat!(
-    "select c.cdls_id, c.v8l_id, c.priority, c.next_at from json_each(?1) p cross join cdls c
-    where c.cdls_id in (
-        select n.cdls_id from cdls n indexed by cdls_due
-        where n.partition_no = p.value and coalesce(n.call_deadline, n.next_at) <= ?2 and n.status <> 'SENDING' and ",
-    timed!(),
-    " order by coalesce(n.call_deadline, n.next_at), n.cdls_id limit ?3)"
-);
+/// When the next row of partitions ?1 is due after ?2.
+pub(super) const NEXT: &str = "
+select (
+    select min(o.due_at) from cdls_open o indexed by cdls_open_due
+    where o.partition_no = p.value and o.due_at > ?2) as due_at
+from json_each(?1) p";
 
-/// The due index holds schedules too, a campaign of millions perhaps: only what its time makes a retry or a claim is read.
-pub(super) const HELD: &str = concat!(
-    "select v8l_id, priority, dest, cdls_id, status, coalesce(call_deadline, next_at) as until
-    from cdls n indexed by cdls_due
-    where n.partition_no in (select value from json_each(?1)) and n.status in ('SENDING', 'RETRY')
-      and coalesce(n.call_deadline, n.next_at) <= ?2 and ",
-    timed!()
-);
+/// Of rows ?1 those that are due by ?2, and whether they have not ended.
+const CANDIDATES: &str = "
+select o.cdls_id, o.cdcs_id, o.v8l_id, o.priority, o.media, o.campaign, cast(c.expires_at as text) as expires_at,
+       coalesce(c.status in ('PENDING', 'RETRY'), 0) as waits
+from json_each(?1) j cross join cdls_open o left join cdls c on c.cdls_id = o.cdls_id
+where o.cdls_id = j.value and o.kind in ('schedule', 'retry') and o.due_at <= ?2";
 
-pub(super) const CLAIMED: &str = concat!(
-    "select cdls_id, v8l_id, fence, coalesce(worker, '') as worker, call_deadline, waiter,
-           attempts, tries, crashes, expires_at
-    from cdls n indexed by cdls_due
-    where n.partition_no in (select value from json_each(?1)) and n.status = 'SENDING'
-      and coalesce(n.call_deadline, n.next_at) <= ?2 and ",
-    timed!()
-);
-
-/// Makes due rows ready; which they were, lowest due time and id first.
+/// Makes due rows ready.
 pub async fn promote(
     reader: &SqlitePool,
     writer: &SqlitePool,
     partitions: &[Partition],
+    from: Option<OffsetDateTime>,
     limit: u32,
-) -> Result<Vec<(LineId, Lane, MessageId)>, StoreError> {
-    let due = due_rows(reader, partitions, limit).await?;
-    if due.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (mut transaction, now) = begin(writer).await?;
-    let promoted: Vec<i64> = sqlx::query_scalar(
-        "update cdls set status = 'PENDING', next_at = null
-         where cdls_id in (select value from json_each(?1)) and status in ('PENDING', 'RETRY') and next_at <= ?2
-         returning cdls_id",
-    )
-    .bind(list(due.iter().map(|(_, _, id)| id.0)))
-    .bind(now.text())
-    .fetch_all(&mut *transaction)
-    .await
-    .map_err(failed)?;
-    commit(transaction).await?;
-    let promoted: BTreeSet<i64> = promoted.into_iter().collect();
-    Ok(due.into_iter().filter(|(_, _, id)| promoted.contains(&id.0)).collect())
+) -> Result<Promoted, StoreError> {
+    let looked_at = Now::read();
+    let mut connection = reader.acquire().await.map_err(failed)?;
+    let (due, more) = due_rows(&mut connection, partitions, from, looked_at, limit).await?;
+    let next = next_due(&mut connection, partitions, looked_at).await?;
+    drop(connection);
+    let work = if due.is_empty() { Vec::new() } else { make_ready(writer, &due).await? };
+    let reached = (!more).then(|| looked_at.time());
+    Ok(Promoted { work: work.iter().map(head).collect(), more, reached, next })
 }
 
-async fn due_rows(
-    reader: &SqlitePool,
+async fn next_due(
+    connection: &mut SqliteConnection,
     partitions: &[Partition],
-    limit: u32,
-) -> Result<Vec<(LineId, Lane, MessageId)>, StoreError> {
-    let rows = sqlx::query(DUE)
-        .bind(list(partitions.iter().map(|partition| i64::from(partition.0))))
-        .bind(Now::read().text())
-        .bind(limit)
-        .fetch_all(reader)
+    now: Now,
+) -> Result<Option<Duration>, StoreError> {
+    let found = sqlx::query(NEXT)
+        .bind(numbers(partitions))
+        .bind(now.text())
+        .fetch_all(connection)
         .await
         .map_err(failed)?;
-    let mut due = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let at: String = row.try_get("next_at").map_err(failed)?;
-        due.push((at, id(row)?, line(row)?, word(row, "priority")?));
-    }
-    due.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-    let mut places: HashMap<Partition, u32> = HashMap::new();
-    let mut in_turn: Vec<(u32, (LineId, Lane, MessageId))> = due
+    let next = readable(&found, |row| time_or_null(row, "due_at")).into_iter().flatten().min();
+    Ok(next.map(|next| now.until(next).try_into().unwrap_or_default()))
+}
+
+/// At most `limit` rows that are due, of each partition the earliest first, partitions in turn; and whether there are more.
+async fn due_rows(
+    connection: &mut SqliteConnection,
+    partitions: &[Partition],
+    from: Option<OffsetDateTime>,
+    now: Now,
+    limit: u32,
+) -> Result<(Vec<i64>, bool), StoreError> {
+    let found = sqlx::query(DUE)
+        .bind(numbers(partitions))
+        .bind(now.text())
+        .bind(from.map(|from| clock::later(from, Duration::ZERO)).unwrap_or_default())
+        .bind(i64::from(limit) + 1)
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    let mut due: Vec<(String, i64, i64)> =
+        readable(&found, |row| Ok((get(row, "due_at")?, get(row, "cdls_id")?, get(row, "partition_no")?)));
+    due.sort_unstable();
+    let mut places: HashMap<i64, u32> = HashMap::new();
+    let mut in_turn: Vec<(u32, i64)> = due
         .into_iter()
-        .map(|(_, id, line, lane)| {
-            let place = places.entry(line.partition()).or_default();
+        .map(|(_, id, partition)| {
+            let place = places.entry(partition).or_default();
             *place += 1;
-            (*place, (line, lane, id))
+            (*place, id)
         })
         .collect();
     in_turn.sort_by_key(|(place, _)| *place);
-    Ok(in_turn.into_iter().map(|(_, row)| row).take(limit as usize).collect())
+    let more = in_turn.len() > limit as usize;
+    Ok((in_turn.into_iter().map(|(_, id)| id).take(limit as usize).collect(), more))
 }
 
-/// Rows of the due index whose time comes `within` so long.
-async fn timed_rows(
-    statement: &'static str,
-    reader: &SqlitePool,
-    partitions: &[Partition],
-    within: Duration,
-) -> Result<Vec<SqliteRow>, StoreError> {
-    sqlx::query(statement)
-        .bind(list(partitions.iter().map(|partition| i64::from(partition.0))))
-        .bind(Now::read().after(within))
-        .fetch_all(reader)
+/// Rows that have ended meanwhile are left out; a row that this version cannot read goes on standing where it is.
+async fn make_ready(writer: &SqlitePool, due: &[i64]) -> Result<Vec<Work>, StoreError> {
+    let (mut transaction, now) = begin(writer).await?;
+    let found = sqlx::query(CANDIDATES)
+        .bind(list(due.iter().copied()))
+        .bind(now.text())
+        .fetch_all(&mut *transaction)
         .await
-        .map_err(failed)
+        .map_err(failed)?;
+    let (taken, ready): (Vec<i64>, Vec<Option<work::Ready>>) =
+        readable(&found, candidate).into_iter().unzip();
+    sqlx::query("delete from cdls_open where cdls_id in (select value from json_each(?1))")
+        .bind(list(taken))
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+    let work = work::add(&mut transaction, ready.into_iter().flatten().collect(), true).await?;
+    commit(transaction).await?;
+    Ok(work)
 }
 
-/// Recipients with a claimed row or one that waits for its next try.
+/// The row, and what becomes of it unless it has ended.
+fn candidate(row: &SqliteRow) -> Result<(i64, Option<work::Ready>), StoreError> {
+    let id = get(row, "cdls_id")?;
+    let waits: bool = get(row, "waits")?;
+    if !waits {
+        return Ok((id, None));
+    }
+    let (account, expires_at) = (AccountId(get(row, "cdcs_id")?), get(row, "expires_at")?);
+    Ok((id, Some(work::Ready { id: MessageId(id), account, flow: flow(row)?, expires_at })))
+}
+
+fn head(work: &Work) -> WorkHead {
+    let first = work.ids.first().copied().unwrap_or_default();
+    let rows = work.ids.len() as u32;
+    WorkHead { position: Position { first, work: work.id }, flow: work.flow.clone(), rows }
+}
+
+/// Recipients with a row that is to be tried again, the earliest `limit`, or with an open claim.
 pub async fn held_recipients(
     reader: &SqlitePool,
     partitions: &[Partition],
     within: Duration,
+    limit: u32,
 ) -> Result<Vec<HeldRecipient>, StoreError> {
-    let rows = timed_rows(HELD, reader, partitions, within).await?;
     let now = Now::read();
-    rows.iter()
-        .map(|row| {
-            Ok(HeldRecipient {
-                line: line(row)?,
-                lane: word(row, "priority")?,
-                dest: row.try_get("dest").map_err(failed)?,
-                by: id(row)?,
-                status: word::<Status>(row, "status")?,
-                // What has passed is no wait.
-                wait: now.until(time(row, "until")?).try_into().unwrap_or_default(),
-            })
-        })
-        .collect()
+    let found = sqlx::query(HELD)
+        .bind(numbers(partitions))
+        .bind(now.after(within))
+        .bind(limit)
+        .fetch_all(reader)
+        .await
+        .map_err(failed)?;
+    let mut held = readable(&found, |row| held_recipient(row, now));
+    held.sort_by_key(|held| (held.wait, held.by));
+    held.truncate(limit as usize);
+    let retries: HashSet<MessageId> = held.iter().map(|held| held.by).collect();
+    let claimed = claims::held(reader, partitions, now).await?;
+    held.extend(claimed.into_iter().filter(|held| !retries.contains(&held.by)));
+    Ok(held)
 }
 
-/// Of these rows, those that are still claimed, or wait for their next try.
-pub async fn still_held(reader: &SqlitePool, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
-    let held: Vec<i64> = sqlx::query_scalar(
-        "select cdls_id from cdls
-         where cdls_id in (select value from json_each(?1))
-           and (status = 'SENDING' or (status = 'RETRY' and next_at is not null))
-         order by cdls_id",
-    )
-    .bind(list(ids.iter().map(|id| id.0)))
-    .fetch_all(reader)
-    .await
-    .map_err(failed)?;
-    Ok(held.into_iter().map(MessageId).collect())
-}
-
-/// Claimed rows, whoever holds them.
-pub async fn claimed_rows(
-    reader: &SqlitePool,
-    partitions: &[Partition],
-    within: Duration,
-) -> Result<Vec<ClaimedRow>, StoreError> {
-    let rows = timed_rows(CLAIMED, reader, partitions, within).await?;
-    let now = Now::read();
-    rows.iter()
-        .map(|row| {
-            Ok(ClaimedRow {
-                id: id(row)?,
-                line: line(row)?,
-                fence: row.try_get("fence").map_err(failed)?,
-                worker: row.try_get("worker").map_err(failed)?,
-                overdue: time_or_null(row, "call_deadline")?.is_none_or(|deadline| !now.is_before(deadline)),
-                waiter: row.try_get("waiter").map_err(failed)?,
-                attempts: row.try_get("attempts").map_err(failed)?,
-                tries: row.try_get("tries").map_err(failed)?,
-                crashes: row.try_get("crashes").map_err(failed)?,
-                valid_for: now.until(time(row, "expires_at")?),
-            })
-        })
-        .collect()
-}
-
-fn id(row: &SqliteRow) -> Result<MessageId, StoreError> {
-    row.try_get("cdls_id").map(MessageId).map_err(failed)
-}
-
-fn line(row: &SqliteRow) -> Result<LineId, StoreError> {
-    row.try_get("v8l_id").map(LineId).map_err(failed)
+/// A row of `cdls_id`, `v8l_id`, `priority`, `dest`, `status` and `until`.
+pub(super) fn held_recipient(row: &SqliteRow, now: Now) -> Result<HeldRecipient, StoreError> {
+    Ok(HeldRecipient {
+        line: LineId(get(row, "v8l_id")?),
+        lane: word(row, "priority")?,
+        dest: get(row, "dest")?,
+        by: MessageId(get(row, "cdls_id")?),
+        status: word(row, "status")?,
+        // A time that has passed is no wait.
+        wait: now.until(time(row, "until")?).try_into().unwrap_or_default(),
+    })
 }

@@ -1,15 +1,15 @@
 //! What was logged before: idempotency keys, lines of batches, `httpdup` windows.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use serde_json::json;
-use sqlx::{Row, SqliteConnection, SqlitePool};
+use sqlx::{SqliteConnection, SqlitePool};
 
 use super::clock::Now;
 use super::error::{begin, commit, failed};
-use crate::message::{AccountId, MessageId};
-use crate::store::once::windows;
+use super::row::get;
+use crate::message::MessageId;
+use crate::store::intake::windows;
 use crate::store::{BatchLine, Inserted, LONGEST_HTTPDUP, NewMessage, RememberedKey, StoreError};
 
 const KEYS: &str = "
@@ -74,9 +74,9 @@ async fn keys(
     let Some(wanted) = wanted else { return Ok(()) };
     let mut known = HashMap::new();
     for row in sqlx::query(KEYS).bind(wanted).bind(now.text()).fetch_all(connection).await.map_err(failed)? {
-        let place: i64 = row.try_get("place").map_err(failed)?;
-        let id = MessageId(row.try_get("cdls_id").map_err(failed)?);
-        let request_hash = row.try_get("request_hash").map_err(failed)?;
+        let place: i64 = get(&row, "place")?;
+        let id = MessageId(get(&row, "cdls_id")?);
+        let request_hash = get(&row, "request_hash")?;
         known.insert(place as usize, RememberedKey { request_hash, id });
     }
     let mut first = HashMap::new();
@@ -105,8 +105,8 @@ async fn lines(
     });
     let Some(wanted) = wanted else { return Ok(()) };
     for row in sqlx::query(LINES).bind(wanted).fetch_all(connection).await.map_err(failed)? {
-        let place: i64 = row.try_get("place").map_err(failed)?;
-        let id = MessageId(row.try_get("cdls_id").map_err(failed)?);
+        let place: i64 = get(&row, "place")?;
+        let id = MessageId(get(&row, "cdls_id")?);
         verdicts[place as usize] = Verdict::Known(Inserted::Replay(id));
     }
     let mut first: HashMap<BatchLine, usize> = HashMap::new();
@@ -192,76 +192,23 @@ fn list(
     (!values.is_empty()).then(|| serde_json::Value::Array(values).to_string())
 }
 
-pub async fn remembered_key(
-    reader: &SqlitePool,
-    account: AccountId,
-    key: &str,
-) -> Result<Option<RememberedKey>, StoreError> {
-    let found = sqlx::query(
-        "select request_hash, cdls_id from idempotency_key where cdcs_id = ?1 and key = ?2 and expires_at > ?3",
-    )
-    .bind(account.0)
-    .bind(key)
-    .bind(Now::read().text())
-    .fetch_optional(reader)
-    .await
-    .map_err(failed)?;
-    found
-        .map(|row| {
-            let id = MessageId(row.try_get("cdls_id").map_err(failed)?);
-            Ok(RememberedKey { request_hash: row.try_get("request_hash").map_err(failed)?, id })
-        })
-        .transpose()
-}
+/// Whether anything has expired by now ?1, or is a window older than ?2.
+const EXPIRED: &str = "
+select exists (select 1 from idempotency_key where expires_at <= ?1)
+    or exists (select 1 from http_duplicate where accepted_at <= ?2)
+    or exists (select 1 from batch where expires_at <= ?1)";
 
-pub async fn open_batch(
-    writer: &SqlitePool,
-    account: AccountId,
-    batch_id: &str,
-    kept: Duration,
-) -> Result<i64, StoreError> {
-    let (mut transaction, now) = begin(writer).await?;
-    sqlx::query("update batch set batch_id = null where cdcs_id = ?1 and batch_id = ?2 and expires_at <= ?3")
-        .bind(account.0)
-        .bind(batch_id)
+pub async fn forget_expired(reader: &SqlitePool, writer: &SqlitePool, limit: u32) -> Result<u64, StoreError> {
+    let now = Now::read();
+    let is_any: bool = sqlx::query_scalar(EXPIRED)
         .bind(now.text())
-        .execute(&mut *transaction)
+        .bind(now.before(LONGEST_HTTPDUP))
+        .fetch_one(reader)
         .await
         .map_err(failed)?;
-    let number = sqlx::query_scalar(
-        "insert into batch (cdcs_id, batch_id, expires_at) values (?1, ?2, ?3)
-         on conflict (cdcs_id, batch_id) do update set expires_at = max(expires_at, excluded.expires_at)
-         returning batch_no",
-    )
-    .bind(account.0)
-    .bind(batch_id)
-    .bind(now.after(kept))
-    .fetch_one(&mut *transaction)
-    .await
-    .map_err(failed)?;
-    commit(transaction).await?;
-    Ok(number)
-}
-
-pub async fn batch_lines(
-    pool: &SqlitePool,
-    batch: i64,
-    first: i64,
-    last: i64,
-) -> Result<Vec<(i64, MessageId)>, StoreError> {
-    let found: Vec<(i64, i64)> = sqlx::query_as(
-        "select line, cdls_id from batch_line where batch_no = ?1 and line between ?2 and ?3 order by line",
-    )
-    .bind(batch)
-    .bind(first)
-    .bind(last)
-    .fetch_all(pool)
-    .await
-    .map_err(failed)?;
-    Ok(found.into_iter().map(|(line, id)| (line, MessageId(id))).collect())
-}
-
-pub async fn forget_expired(writer: &SqlitePool, limit: u32) -> Result<u64, StoreError> {
+    if !is_any {
+        return Ok(0);
+    }
     let (mut transaction, now) = begin(writer).await?;
     let keys = sqlx::query(
         "delete from idempotency_key where rowid in

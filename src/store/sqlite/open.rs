@@ -11,7 +11,8 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use super::error::{failed, is_busy};
-use super::{SqliteStore, lease, schema};
+use super::leases::Leases;
+use super::{SqliteStore, schema};
 use crate::store::StoreError;
 
 const READERS: u32 = 4;
@@ -28,14 +29,12 @@ impl SqliteStore {
         SqliteStore::open_file(&path_of(url)?).await
     }
 
-    /// The same for `serve`: refuses a second one on the same file. What a predecessor left of its leases is void
-    /// then; their epochs stay, so that they only grow.
+    /// The same for `serve`: refuses a second one on the same file. Claims that a predecessor left are found by the worker
+    /// that acquires their partitions.
     pub async fn open_exclusive(url: &str) -> Result<SqliteStore, StoreError> {
         let path = path_of(url)?;
         let lock = lock(&path)?;
-        let store = SqliteStore { _exclusive: Some(lock), ..SqliteStore::open_file(&path).await? };
-        lease::reset(&store.writer).await?;
-        Ok(store)
+        Ok(SqliteStore { _exclusive: Some(lock), ..SqliteStore::open_file(&path).await? })
     }
 
     async fn open_file(path: &Path) -> Result<SqliteStore, StoreError> {
@@ -47,7 +46,7 @@ impl SqliteStore {
         let writer = open_writer(path, options.clone()).await?;
         schema::migrate(&writer).await?;
         let reader = pool(READERS).connect_with(options.pragma("query_only", "on")).await.map_err(failed)?;
-        Ok(SqliteStore { writer, reader, _exclusive: None })
+        Ok(SqliteStore { writer, reader, leases: Leases::default(), _exclusive: None })
     }
 }
 

@@ -1,168 +1,326 @@
-//! The recorder's transaction: results first, then claims, all or none.
+//! The recorder's transaction: changes first, then claims, then the removal of what has ended; all or none.
 //!
-//! A row in the wrong state, with another fence or under a lost lease matches nothing; that is an answer, not an error.
+//! One transaction writes at a time, so rows are read once and what applies is decided here. A row in the wrong state, with
+//! another fence or under a lost lease is an answer, not an error.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::clock::Now;
+use super::counts::{Counts, Group};
 use super::error::{begin, commit, failed};
-use crate::store::{Change, Claim, Recorded, StoreError};
+use super::leases::Leases;
+use super::row::{get, list};
+use crate::message::{ErrorKind, LineId, Partition, Status};
+use crate::store::{Claim, Record, Recorded, RowChange, StoreError};
 
-/// An array for each change: id, fence, and what [`change_values`] lists. No change leaves a row claimed, so each one
-/// ends the claim. That a line cannot send a row because it is another account's is asked of the line itself.
-pub(super) const CHANGE: &str = "
-update cdls set
-    status = j.value->>3,
-    status_code = coalesce(j.value->>4, status_code),
-    message_id = coalesce(j.value->>5, message_id),
-    error_code = iif(j.value->>6, j.value->>7, error_code),
-    error_subcode = iif(j.value->>6, j.value->>8, error_subcode),
-    error_kind = iif(j.value->>6, j.value->>9, coalesce(j.value->>9, error_kind)),
-    error_message = iif(j.value->>6, j.value->>10, error_message),
-    fbtrace_id = iif(j.value->>6, j.value->>11, fbtrace_id),
-    attempts = attempts + (j.value->>12),
-    tries = tries + (j.value->>13),
-    ambiguous_attempts = ambiguous_attempts + (j.value->>14),
-    crashes = crashes + (j.value->>17),
-    next_at = j.value->>15,
-    done_at = coalesce(j.value->>16, done_at),
-    worker = null,
-    call_deadline = null
-from json_each(?1) j
-where cdls_id = j.value->>0 and fence = j.value->>1 and instr(j.value->>2, ',' || status || ',') > 0
-  and (j.value->>9 is not 'line' or not exists (
-    select 1 from cd_v8_line l where l.v8l_id = cdls.v8l_id and l.cdcs_id = cdls.cdcs_id))
-returning cdls_id";
+pub(super) const CURRENT: &str = include_str!("sql/current.sql");
+pub(super) const CHANGE: &str = include_str!("sql/change.sql");
+pub(super) const OPEN: &str = include_str!("sql/open.sql");
 
-/// An array for each success: id, fence.
-pub(super) const LATE: &str = "
-select count(*) from json_each(?1) j cross join cdls c
-where c.cdls_id = j.value->>0 and c.fence = j.value->>1 and c.status in ('PENDING', 'RETRY', 'UNKNOWN')";
+/// Claim ?2; arrays ?1: id, fence, partition, deadline.
+const CLAIM_ROWS: &str = "
+insert into claim_row (cdls_id, fence, claim_id, partition_no, call_deadline)
+select value->>0, value->>1, ?2, value->>2, value->>3 from json_each(?1)";
 
-/// An array for each claim: id, fence, call deadline. Worker ?2, now ?3.
-pub(super) const CLAIM: &str = "
-update cdls set
-    status = 'SENDING', fence = fence + 1, attempts = attempts + 1, sent_at = ?3, worker = ?2,
-    call_deadline = j.value->>2
-from json_each(?1) j
-where cdls_id = j.value->>0 and fence = j.value->>1
-  and status in ('PENDING', 'RETRY') and next_at is null and expires_at > ?3
-  and exists (
-    select 1 from partition_lease l
-    where l.partition_no = cdls.partition_no and l.owner = ?2 and l.expires_at > ?3)
-  and (cp_id is null or not exists (
-    select 1 from campaign k where k.cdcs_id = cdls.cdcs_id and k.cp_id = cdls.cp_id and k.state <> 'running'))
-returning cdls_id";
+/// Work ?1 goes unless a row of it still waits, such as one that this version cannot read.
+pub(super) const END_WORK: &str = "
+delete from work where work_id in (select value from json_each(?1)) and not exists (
+    select 1 from json_each(ids) i cross join cdls c
+    where c.cdls_id = i.value and (
+        c.status = 'PENDING'
+        or (c.status = 'RETRY' and again and not exists (select 1 from cdls_open o where o.cdls_id = c.cdls_id))))";
+
+/// The claims with numbers ?2 of worker ?1.
+const END_CLAIMS: [&str; 2] = [
+    "delete from claim_row where claim_id in (
+         select claim_id from claim where worker = ?1 and claim_no in (select value from json_each(?2)))",
+    "delete from claim where worker = ?1 and claim_no in (select value from json_each(?2))",
+];
 
 /// Writes changes, then makes claims; for each whether it took place.
 pub async fn record(
     writer: &SqlitePool,
-    worker: &str,
-    changes: &[Change],
-    claims: &[Claim],
+    leases: &Leases,
+    record: Record<'_>,
 ) -> Result<Recorded, StoreError> {
-    if changes.is_empty() && claims.is_empty() {
+    let Record { changes, claims, ended_work, ended_claims, .. } = record;
+    if changes.is_empty() && claims.is_empty() && ended_work.is_empty() && ended_claims.is_empty() {
         return Ok(Recorded::default());
     }
     let (mut transaction, now) = begin(writer).await?;
-    let late = late_successes(&mut transaction, changes).await?;
-    let changes = changes.iter().map(|change| change_values(change, now)).collect();
-    let claims = claims.iter().map(|claim| claim_values(claim, now)).collect();
-    let recorded = Recorded {
-        late,
-        changed: apply(&mut transaction, CHANGE, changes, worker, now).await?,
-        claimed: apply(&mut transaction, CLAIM, claims, worker, now).await?,
-    };
+    // Asked inside the transaction: partitions change hands only when it has ended.
+    let held = leases.held(record.worker);
+    let rows = current(&mut transaction, &record, now).await?;
+    let mut plan = Plan { rows, seen: HashSet::new(), now, counts: Counts::default() };
+    let changes = plan.changes(changes.iter().map(|change| change.row()));
+    let claims = plan.claims(&record, &held);
+    changes.write(&mut transaction, now).await?;
+    plan.counts.write(&mut transaction, now).await?;
+    let claimed = claims.write(&mut transaction, &record, now).await?;
+    remove_ended(&mut transaction, &record).await?;
     commit(transaction).await?;
-    Ok(recorded)
+    Ok(Recorded { changed: changes.done, claimed, late: changes.late })
 }
 
-/// Successes of rows that are not claimed any more, in a statement before the update, which cannot name what it finds.
-async fn late_successes(connection: &mut SqliteConnection, changes: &[Change]) -> Result<usize, StoreError> {
-    let sent: Vec<(i64, i32)> = changes
-        .iter()
-        .filter_map(|change| match change {
-            Change::Sent { id, fence, .. } => Some((id.0, *fence)),
-            _ => None,
-        })
-        .collect();
-    if sent.is_empty() {
-        return Ok(0);
-    }
-    let late: i64 =
-        sqlx::query_scalar(LATE).bind(json!(sent).to_string()).fetch_one(connection).await.map_err(failed)?;
-    Ok(late as usize)
+/// A row as it is.
+struct Current {
+    fence: i32,
+    status: String,
+    account: i64,
+    line: LineId,
+    media: bool,
+    cp_id: Option<String>,
+    stands_open: bool,
+    line_is_theirs: bool,
+    may_be_sent: bool,
+    /// The worker and number of its open claim.
+    claim: Option<(String, i64)>,
 }
 
-/// One update: the row's id, and what the statement reads.
-type Update = (i64, Value);
-
-fn change_values(change: &Change, now: Now) -> Update {
-    let row = change.row();
-    // The allowed states, each between commas.
-    let from = row.from.iter().fold(String::from(","), |from, status| from + status.as_str() + ",");
-    let next_at =
-        row.next_after_ms.map(|ms| now.after(Duration::from_millis(u64::try_from(ms).unwrap_or_default())));
-    let values = json!([
-        row.id,
-        row.fence,
-        from,
-        row.to,
-        row.status_code,
-        row.message_id,
-        row.writes_error,
-        row.error_code,
-        row.error_subcode,
-        row.error_kind,
-        row.error_message,
-        row.fbtrace_id,
-        row.add_attempts,
-        row.add_tries,
-        row.add_ambiguous,
-        next_at,
-        row.done.then(|| now.text()),
-        row.add_crashes,
-    ]);
-    (row.id, values)
-}
-
-fn claim_values(claim: &Claim, now: Now) -> Update {
-    (claim.id.0, json!([claim.id, claim.fence, now.after(claim.call_deadline)]))
-}
-
-/// Runs the statement over all updates; for each, in the order given, whether it took place.
-///
-/// One UPDATE changes a row once, so several updates of one row go one after another.
-async fn apply(
+async fn current(
     connection: &mut SqliteConnection,
-    sql: &'static str,
-    mut updates: Vec<Update>,
-    worker: &str,
+    record: &Record<'_>,
     now: Now,
-) -> Result<Vec<bool>, StoreError> {
-    let mut done = vec![false; updates.len()];
-    let mut left: Vec<usize> = (0..updates.len()).collect();
-    while !left.is_empty() {
-        let mut rows = HashSet::new();
-        let (batch, later): (Vec<usize>, Vec<usize>) =
-            left.into_iter().partition(|index| rows.insert(updates[*index].0));
-        let values = batch.iter().map(|index| updates[*index].1.take()).collect();
-        let changed: Vec<i64> = sqlx::query_scalar(sql)
-            .bind(Value::Array(values).to_string())
-            .bind(worker)
-            .bind(now.text())
-            .fetch_all(&mut *connection)
+) -> Result<HashMap<i64, Current>, StoreError> {
+    let ids = record.changes.iter().map(|change| change.id).chain(record.claims.iter().map(|claim| claim.id));
+    let ids: BTreeSet<i64> = ids.map(|id| id.0).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let found =
+        sqlx::query(CURRENT).bind(list(ids)).bind(now.text()).fetch_all(connection).await.map_err(failed)?;
+    found.iter().map(|row| Ok((get(row, "cdls_id")?, current_row(row)?))).collect()
+}
+
+fn current_row(row: &SqliteRow) -> Result<Current, StoreError> {
+    let worker: Option<String> = get(row, "worker")?;
+    let claim_no: Option<i64> = get(row, "claim_no")?;
+    Ok(Current {
+        fence: get(row, "fence")?,
+        status: get(row, "status")?,
+        account: get(row, "cdcs_id")?,
+        line: LineId(get(row, "v8l_id")?),
+        media: get(row, "media")?,
+        cp_id: get(row, "cp_id")?,
+        stands_open: get(row, "stands_open")?,
+        line_is_theirs: get(row, "line_is_theirs")?,
+        may_be_sent: get(row, "may_be_sent")?,
+        claim: worker.zip(claim_no),
+    })
+}
+
+impl Current {
+    fn is_waiting(&self) -> bool {
+        self.status == Status::Pending.as_str() || self.status == Status::Retry.as_str()
+    }
+
+    /// Whether the change applies, and if so, whether it does although its claim has ended before.
+    fn matches(&self, change: &RowChange) -> Option<bool> {
+        if change.error_kind == Some(ErrorKind::Line.as_str()) && self.line_is_theirs {
+            return None;
+        }
+        let is_unknown = self.status == Status::Unknown.as_str();
+        if self.is_waiting() && self.fence == change.from_fence {
+            return Some(false);
+        }
+        // A row that was never claimed has no success to be late.
+        let had_call = change.late && change.from_fence >= 0;
+        let is_late = had_call && (self.is_waiting() || is_unknown) && self.fence == change.to_fence;
+        is_late.then_some(true)
+    }
+
+    fn group(&self) -> Option<Group> {
+        let cp_id = self.cp_id.clone()?;
+        Some(Group { account: self.account, cp_id, line: self.line.0, media: self.media })
+    }
+}
+
+/// What this transaction does with the rows it has read.
+struct Plan {
+    rows: HashMap<i64, Current>,
+    /// Rows named so far: each once.
+    seen: HashSet<i64>,
+    now: Now,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Changes {
+    done: Vec<bool>,
+    late: usize,
+    updates: Vec<Value>,
+    opened: Vec<Value>,
+    closed: Vec<i64>,
+}
+
+#[derive(Default)]
+struct Claims {
+    done: Vec<bool>,
+    rows: Vec<Value>,
+    /// The places of the claims that are made now.
+    places: Vec<usize>,
+}
+
+impl Plan {
+    fn changes(&mut self, wanted: impl Iterator<Item = RowChange>) -> Changes {
+        let mut changes = Changes::default();
+        for change in wanted {
+            let row = self.rows.get(&change.id).filter(|_| self.seen.insert(change.id));
+            let matching = row.and_then(|row| Some((row, row.matches(&change)?)));
+            changes.done.push(matching.is_some());
+            let Some((row, is_late)) = matching else { continue };
+            changes.late += usize::from(is_late);
+            if let Some(group) = row.group() {
+                self.counts.changed(group, &row.status, change.to.as_str(), is_answered(&change));
+            }
+            changes.add(&change, row, is_late, self.now);
+        }
+        changes
+    }
+
+    /// A claim that stands there already, from a call of before whose answer was lost, is told as made.
+    fn claims(&mut self, record: &Record<'_>, held: &BTreeSet<Partition>) -> Claims {
+        let mut claims = Claims::default();
+        for (place, claim) in record.claims.iter().enumerate() {
+            let row = self.rows.get(&claim.id.0).filter(|_| self.seen.insert(claim.id.0));
+            let row = row.filter(|row| row.is_waiting() && row.fence == claim.fence);
+            claims.done.push(row.is_some_and(|row| row.is_claimed_by(record)));
+            let may_be_claimed = |row: &&Current| {
+                row.claim.is_none() && row.may_be_sent && held.contains(&row.line.partition())
+            };
+            if let Some(row) = row.filter(may_be_claimed) {
+                claims.places.push(place);
+                claims.rows.push(claim_values(claim, row.line.partition(), self.now));
+            }
+        }
+        claims
+    }
+}
+
+impl Current {
+    fn is_claimed_by(&self, record: &Record<'_>) -> bool {
+        let claim = self.claim.as_ref();
+        claim.is_some_and(|(worker, number)| worker == record.worker && *number == record.claim_no)
+    }
+}
+
+/// Whether Graph's answer has ended the row: it counts for its campaign's rate.
+fn is_answered(change: &RowChange) -> bool {
+    let unasked = [ErrorKind::Expired.as_str(), ErrorKind::Line.as_str()];
+    let is_unasked = change.error_kind.is_some_and(|kind| unasked.contains(&kind));
+    change.to == Status::Ok || (change.to == Status::Error && !is_unasked)
+}
+
+fn claim_values(claim: &Claim, partition: Partition, now: Now) -> Value {
+    json!([claim.id, claim.fence + 1, partition, now.after(claim.call_deadline)])
+}
+
+impl Changes {
+    fn add(&mut self, change: &RowChange, row: &Current, is_late: bool, now: Now) {
+        let milliseconds = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
+        let next_at = change.next_after_ms.map(|ms| now.after(milliseconds(ms)));
+        match change.to {
+            Status::Retry => self.opened.push(json!([change.id, "retry", next_at])),
+            Status::Unknown => self.opened.push(json!([change.id, "unknown", null])),
+            _ if change.to.is_final() && row.stands_open => self.closed.push(change.id),
+            _ => {}
+        }
+        self.updates.push(json!([
+            change.id,
+            change.to,
+            change.to_fence,
+            change.status_code,
+            change.message_id,
+            change.writes_error,
+            change.error_code,
+            change.error_subcode,
+            change.error_kind,
+            change.error_message,
+            change.fbtrace_id,
+            if is_late { 0 } else { change.add_attempts },
+            change.add_tries,
+            change.add_ambiguous,
+            change.add_crashes,
+            change.begun_ago_ms.map(|ms| now.before(milliseconds(ms))),
+            next_at,
+            change.done.then(|| now.text()),
+        ]));
+    }
+
+    async fn write(&self, connection: &mut SqliteConnection, now: Now) -> Result<(), StoreError> {
+        for (statement, rows) in [(CHANGE, &self.updates), (OPEN, &self.opened)] {
+            if !rows.is_empty() {
+                let statement = sqlx::query(statement).bind(json!(rows).to_string()).bind(now.text());
+                statement.execute(&mut *connection).await.map_err(failed)?;
+            }
+        }
+        if !self.closed.is_empty() {
+            sqlx::query("delete from cdls_open where cdls_id in (select value from json_each(?1))")
+                .bind(json!(self.closed).to_string())
+                .execute(connection)
+                .await
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+impl Claims {
+    /// Makes the claims; for each whether it stands.
+    async fn write(
+        self,
+        connection: &mut SqliteConnection,
+        record: &Record<'_>,
+        now: Now,
+    ) -> Result<Vec<bool>, StoreError> {
+        let mut done = self.done;
+        if self.rows.is_empty() {
+            return Ok(done);
+        }
+        let claim: Option<i64> = sqlx::query_scalar(
+            "insert into claim (worker, claim_no, made_at) values (?1, ?2, ?3)
+             on conflict (worker, claim_no) do nothing returning claim_id",
+        )
+        .bind(record.worker)
+        .bind(record.claim_no)
+        .bind(now.text())
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(failed)?;
+        // The number was used before: what was claimed then is told, nothing is added to it.
+        let Some(claim) = claim else { return Ok(done) };
+        sqlx::query(CLAIM_ROWS)
+            .bind(Value::Array(self.rows).to_string())
+            .bind(claim)
+            .execute(connection)
             .await
             .map_err(failed)?;
-        let changed: HashSet<i64> = changed.into_iter().collect();
-        for index in batch {
-            done[index] = changed.contains(&updates[index].0);
+        for place in self.places {
+            done[place] = true;
         }
-        left = later;
+        Ok(done)
     }
-    Ok(done)
+}
+
+async fn remove_ended(connection: &mut SqliteConnection, record: &Record<'_>) -> Result<(), StoreError> {
+    if !record.ended_work.is_empty() {
+        sqlx::query(END_WORK)
+            .bind(list(record.ended_work.iter().map(|work| work.0)))
+            .execute(&mut *connection)
+            .await
+            .map_err(failed)?;
+    }
+    if !record.ended_claims.is_empty() {
+        let numbers = list(record.ended_claims.iter().copied());
+        for statement in END_CLAIMS {
+            let statement = sqlx::query(statement).bind(record.worker).bind(&numbers);
+            statement.execute(&mut *connection).await.map_err(failed)?;
+        }
+    }
+    Ok(())
 }

@@ -1,19 +1,28 @@
-//! Columns that the driver does not decode by itself: the domain's words, times, lists of ids.
+//! Columns that the driver does not decode by itself: the domain's words, times, lists of ids. And lists of rows of which some
+//! cannot be read.
 
 use std::str::FromStr;
 
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Decode, Row, Sqlite, Type};
 use time::OffsetDateTime;
 
 use super::clock;
 use super::error::failed;
-use crate::message::UnknownWord;
-use crate::store::StoreError;
+use crate::message::{LineId, Medium, UnknownWord};
+use crate::store::{Flow, StoreError};
+
+/// A column of a type that the driver decodes.
+pub fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, StoreError>
+where
+    T: Decode<'r, Sqlite> + Type<Sqlite>,
+{
+    row.try_get(column).map_err(failed)
+}
 
 /// A column that holds one of the domain's words.
 pub fn word<T: FromStr<Err = UnknownWord>>(row: &SqliteRow, column: &str) -> Result<T, StoreError> {
-    let word: &str = row.try_get(column).map_err(failed)?;
+    let word: &str = get(row, column)?;
     word.parse().map_err(|error| unreadable(column, error))
 }
 
@@ -22,7 +31,7 @@ pub fn word_or_null<T: FromStr<Err = UnknownWord>>(
     row: &SqliteRow,
     column: &str,
 ) -> Result<Option<T>, StoreError> {
-    let word: Option<&str> = row.try_get(column).map_err(failed)?;
+    let word: Option<&str> = get(row, column)?;
     word.map(|word| word.parse().map_err(|error| unreadable(column, error))).transpose()
 }
 
@@ -33,13 +42,46 @@ pub fn time(row: &SqliteRow, column: &str) -> Result<OffsetDateTime, StoreError>
 
 /// The same where NULL is allowed.
 pub fn time_or_null(row: &SqliteRow, column: &str) -> Result<Option<OffsetDateTime>, StoreError> {
-    let text: Option<&str> = row.try_get(column).map_err(failed)?;
+    let text: Option<&str> = get(row, column)?;
     text.map(|text| clock::parse(text).ok_or_else(|| unreadable(column, format!("{text:?} is no time"))))
         .transpose()
 }
 
+/// The column `media`.
+pub fn medium(row: &SqliteRow) -> Result<Medium, StoreError> {
+    let media: bool = get(row, "media")?;
+    Ok(if media { Medium::Media } else { Medium::Text })
+}
+
+/// The columns `v8l_id`, `priority`, `media` and `campaign`.
+pub fn flow(row: &SqliteRow) -> Result<Flow, StoreError> {
+    Ok(Flow {
+        line: LineId(get(row, "v8l_id")?),
+        lane: word(row, "priority")?,
+        medium: medium(row)?,
+        campaign: get(row, "campaign")?,
+    })
+}
+
 fn unreadable(column: &str, why: impl std::fmt::Display) -> StoreError {
     StoreError::Schema(format!("a row that this version cannot read: column {column}: {why}"))
+}
+
+/// What can be read of a list. A row that cannot, such as one with a word of a later version, stops none of the others.
+pub fn readable<T>(rows: &[SqliteRow], read: impl Fn(&SqliteRow) -> Result<T, StoreError>) -> Vec<T> {
+    rows.iter().filter_map(|row| read_or_skip(row, &read)).collect()
+}
+
+/// One row of a list; a warning instead if it cannot be read.
+pub fn read_or_skip<T>(row: &SqliteRow, read: impl Fn(&SqliteRow) -> Result<T, StoreError>) -> Option<T> {
+    match read(row) {
+        Ok(read) => Some(read),
+        Err(error) => {
+            let id: Option<i64> = row.try_get("cdls_id").ok();
+            tracing::warn!(cdls_id = id, "skipped unreadable row: {error}");
+            None
+        }
+    }
 }
 
 /// Numbers as a JSON array: how a list is bound (`in (select value from json_each(?))`).

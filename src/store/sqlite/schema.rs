@@ -2,11 +2,34 @@
 
 use std::collections::BTreeSet;
 
+use async_trait::async_trait;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{SqliteConnection, SqlitePool};
 
+use super::SqliteStore;
 use super::error::{begin, commit, failed};
-use crate::store::{SchemaState, StoreError};
+use crate::store::{SchemaState, SchemaStore, StoreError};
+
+#[async_trait]
+impl SchemaStore for SqliteStore {
+    async fn migrate(&self) -> Result<usize, StoreError> {
+        migrate(&self.writer).await
+    }
+
+    async fn schema(&self) -> Result<SchemaState, StoreError> {
+        state(&self.reader).await
+    }
+
+    async fn ensure_room(&self) -> Result<usize, StoreError> {
+        // One table holds every id.
+        Ok(0)
+    }
+
+    async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
+}
 
 /// Later versions only add to the schema, so one that this program does not know is no reason to stop.
 fn migrator() -> Migrator {
@@ -31,7 +54,7 @@ pub async fn migrate(writer: &SqlitePool) -> Result<usize, StoreError> {
 }
 
 /// Compares the file's migrations with this program's.
-pub async fn state(pool: &SqlitePool) -> Result<SchemaState, StoreError> {
+async fn state(pool: &SqlitePool) -> Result<SchemaState, StoreError> {
     let mut connection = pool.acquire().await.map_err(failed)?;
     let applied = applied(&mut connection).await?;
     let known: BTreeSet<i64> = migrator().iter().map(|migration| migration.version).collect();

@@ -1,12 +1,15 @@
-//! What is particular to SQLite, and the guards of every change, looked at from outside through the trait.
+//! What is particular to SQLite, looked at from outside through the traits. What every store has to do stands in
+//! `tests/it/store`.
 
 mod claims;
 mod directory;
 mod leases;
 mod opening;
 mod plans;
-mod ready;
+mod quiet;
+mod views;
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -16,7 +19,10 @@ use super::SqliteStore;
 use crate::message::{
     AccountId, Class, ErrorDetail, Lane, LineId, Medium, MessageId, MessageKind, Partition, Submission,
 };
-use crate::store::{Change, Claim, Flow, FlowRead, LogRow, Recorded, Scope, Store};
+use crate::store::{
+    Change, ChangeKind, Claim, DirectoryStore, DispatchStore, Flow, FlowRead, IntakeStore, LeaseStore,
+    LogRow, LogStore, Record, Recorded, Scope,
+};
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 pub const ACCOUNT: AccountId = AccountId(1);
@@ -28,6 +34,7 @@ pub struct Fixture {
     pub store: SqliteStore,
     pub url: String,
     pub folder: TempDir,
+    claims: AtomicI64,
 }
 
 impl Fixture {
@@ -35,14 +42,19 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("log.db").display());
         let store = SqliteStore::open(&url).await.unwrap();
-        Fixture { store, url, folder }
+        Fixture { store, url, folder, claims: AtomicI64::new(0) }
     }
 
     /// One whose worker holds every partition.
     pub async fn with_worker() -> Fixture {
         let fixture = Fixture::new().await;
-        fixture.store.acquire_leases(WORKER, HOUR, 64).await.unwrap();
+        fixture.own_all(WORKER).await;
         fixture
+    }
+
+    pub async fn own_all(&self, worker: &str) {
+        self.store.renew_leases(worker, HOUR, false).await.unwrap();
+        self.store.acquire_leases(worker, HOUR, 64).await.unwrap();
     }
 
     pub async fn insert(&self, submission: Submission) -> MessageId {
@@ -58,21 +70,31 @@ impl Fixture {
         self.store.log_row(Scope::Operator, id).await.unwrap().unwrap()
     }
 
-    pub async fn change(&self, change: Change) -> bool {
-        self.store.record(WORKER, &[change], &[]).await.unwrap().changed[0]
+    pub async fn record(&self, worker: &str, changes: &[Change], claims: &[Claim]) -> Recorded {
+        let claim_no = self.claims.fetch_add(1, Ordering::Relaxed) + 1;
+        let record = Record { worker, changes, claims, claim_no, ended_work: &[], ended_claims: &[] };
+        self.store.record(record).await.unwrap()
     }
 
-    pub async fn claim(&self, id: MessageId, fence: i32) -> bool {
-        let claim = Claim { id, fence, call_deadline: Duration::from_secs(32) };
-        let Recorded { claimed, .. } = self.store.record(WORKER, &[], &[claim]).await.unwrap();
-        claimed[0]
+    /// The end of a row's first claim.
+    pub async fn change(&self, id: MessageId, kind: ChangeKind) -> bool {
+        self.record(WORKER, &[Change::waiting(id, 1, kind)], &[]).await.changed[0]
+    }
+
+    pub async fn claim(&self, worker: &str, id: MessageId, fence: i32) -> bool {
+        self.record(worker, &[], &[claim(id, fence)]).await.claimed[0]
     }
 
     /// The ids of a flow's ready rows.
     pub async fn ready(&self, flow: &Flow) -> Vec<MessageId> {
-        let read = FlowRead { flow: flow.clone(), after: MessageId(0), limit: 100 };
-        self.store.read_flows(&[read]).await.unwrap().into_iter().map(|row| row.id).collect()
+        let read = FlowRead { flow: flow.clone(), after: None, limit: 100 };
+        let pages = self.store.read_flows(&[read]).await.unwrap();
+        pages[0].work.iter().flat_map(|work| &work.rows).map(|row| row.id).collect()
     }
+}
+
+pub fn claim(id: MessageId, fence: i32) -> Claim {
+    Claim { id, line: LINE, fence, call_deadline: Duration::from_secs(32) }
 }
 
 pub fn text_to(dest: &str) -> Submission {

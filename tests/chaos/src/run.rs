@@ -246,8 +246,9 @@ impl Run {
         loop {
             tokio::time::sleep(Duration::from_millis(250)).await;
             let open: Vec<(i64, String, i32)> = sqlx::query_as(
-                "select cdls_id, status, attempts from cdls \
-                 where status not in ('OK', 'ERROR', 'UNKNOWN', 'CANCELLED') order by cdls_id",
+                "select c.cdls_id, case when s.cdls_id is null then c.status else 'SENDING' end, c.attempts \
+                 from cdls c left join cdls_sending s on s.cdls_id = c.cdls_id and s.fence > c.fence \
+                 where c.status not in ('OK', 'ERROR', 'UNKNOWN', 'CANCELLED') order by c.cdls_id",
             )
             .fetch_all(&self.ground.pool)
             .await?;

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use meta_dispatch::message::{AccountId, Class, Lane, LineId, MessageId, MessageKind, Submission};
-use meta_dispatch::store::{Change, SharedStore};
+use meta_dispatch::store::{Change, ChangeKind, Record, SharedStore};
 use serde_json::{Value, json};
 
 use super::program::Program;
@@ -42,7 +42,16 @@ async fn insert(store: &SharedStore, line: i64, texts: &[&str]) -> Vec<MessageId
 
 /// Ends a row that nobody has claimed as ERROR `expired`.
 async fn expire(store: &SharedStore, id: MessageId) {
-    let recorded = store.record("test", &[Change::Expire { id, fence: 0 }], &[]).await;
+    let changes = [Change::waiting(id, 0, ChangeKind::Expire)];
+    let record = Record {
+        worker: "w",
+        changes: &changes,
+        claims: &[],
+        claim_no: 0,
+        ended_work: &[],
+        ended_claims: &[],
+    };
+    let recorded = store.record(record).await;
     assert_eq!(recorded.expect("the store answers").changed, [true]);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use meta_dispatch::message::{
     AccountId, Class, ErrorDetail, ErrorKind, Lane, LineId, MessageId, MessageKind, Submission,
 };
-use meta_dispatch::store::{Change, Claim, SharedStore};
+use meta_dispatch::store::{Change, ChangeKind, Claim, Record, SharedStore};
 use serde_json::json;
 
 use super::program::Program;
@@ -23,7 +23,7 @@ impl Log {
         let program = Program::new();
         let line = program.add_line("EAAtoken");
         let store = program.store().await;
-        store.renew_leases("w", HOUR).await.expect("leases are kept");
+        store.renew_leases("w", HOUR, false).await.expect("leases are kept");
         store.acquire_leases("w", HOUR, 64).await.expect("leases are kept");
         Log { program, store, line }
     }
@@ -48,34 +48,36 @@ impl Log {
     }
 
     /// Logs a message whose one call ended so.
-    async fn after(&self, text: &str, change: impl Fn(MessageId) -> Change) -> MessageId {
+    async fn after(&self, text: &str, kind: ChangeKind) -> MessageId {
         let id = self.pending(text).await;
-        let claim = Claim { id, fence: 0, call_deadline: HOUR };
-        let claimed = self.store.record("w", &[], &[claim]).await.expect("claims are recorded").claimed;
-        assert_eq!(claimed, [true]);
-        let changed = self.store.record("w", &[change(id)], &[]).await.expect("changes are recorded");
-        assert_eq!(changed.changed, [true]);
+        let claims = [Claim { id, line: LineId(self.line), fence: 0, call_deadline: HOUR }];
+        let claim_no = id.0;
+        let claim = Record {
+            worker: "w",
+            changes: &[],
+            claims: &claims,
+            claim_no,
+            ended_work: &[],
+            ended_claims: &[],
+        };
+        assert_eq!(self.store.record(claim).await.expect("claims are recorded").claimed, [true]);
+        let changes = [Change::waiting(id, 1, kind)];
+        let end = Record { changes: &changes, claims: &[], ended_claims: &[claim_no], ..claim };
+        assert_eq!(self.store.record(end).await.expect("changes are recorded").changed, [true]);
         id
     }
 
     async fn unknown(&self, text: &str) -> MessageId {
-        self.after(text, |id| Change::Unknown { id, fence: 1, error: ErrorDetail::default() }).await
+        self.after(text, ChangeKind::Unknown { error: ErrorDetail::default() }).await
     }
 
     async fn failed(&self, text: &str, code: i32) -> MessageId {
-        self.after(text, |id| Change::Failed {
-            id,
-            fence: 1,
-            kind: ErrorKind::Refused,
-            error: ErrorDetail { code: Some(code), ..ErrorDetail::default() },
-            ambiguous: false,
-        })
-        .await
+        let error = ErrorDetail { code: Some(code), ..ErrorDetail::default() };
+        self.after(text, ChangeKind::Failed { kind: ErrorKind::Refused, error, ambiguous: false }).await
     }
 
     async fn sent(&self, text: &str) -> MessageId {
-        let change = |id| Change::Sent { id, fence: 1, http_status: 200, message_id: "m_1".into() };
-        self.after(text, change).await
+        self.after(text, ChangeKind::Sent { http_status: 200, message_id: "m_1".into() }).await
     }
 
     fn column(&self, id: impl std::fmt::Display, column: &str) -> serde_json::Value {

@@ -11,17 +11,20 @@ use crate::support::pipeline::{Backend, Pipeline, eventually};
 
 /// All that the store compares with its clock.
 const TIMES: &[(&str, &str)] = &[
-    ("worker_presence", "expires_at"),
-    ("partition_lease", "expires_at"),
     ("cdls", "next_at"),
     ("cdls", "expires_at"),
-    ("cdls", "call_deadline"),
+    ("cdls_open", "due_at"),
+    ("work", "expires_at"),
+    ("claim", "made_at"),
     ("cd_v8_line", "v8l_paused_until"),
 ];
+const OF_SQLITE: (&str, &str) = ("claim_row", "call_deadline");
+const OF_POSTGRES: (&str, &str) = ("worker_lease", "expires_at");
 
 /// What has the effect of a step of the database's clock.
 async fn step(pipeline: &Pipeline, backend: Backend, hours: i32) {
-    for (table, column) in TIMES {
+    let other = if backend == Backend::Embedded { OF_SQLITE } else { OF_POSTGRES };
+    for (table, column) in TIMES.iter().chain([&other]) {
         let moved = match backend {
             Backend::Embedded => format!("strftime('%Y-%m-%dT%H:%M:%fZ', {column}, '{} hours')", -hours),
             Backend::Servers => format!("{column} - {hours} * interval '1 hour'"),

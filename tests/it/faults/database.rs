@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use meta_dispatch::message::{AccountId, Class, Lane, LineId, MessageId, MessageKind, Status, Submission};
 use meta_dispatch::store::postgres::PostgresStore;
-use meta_dispatch::store::{Claim, LogRow, Scope, Store, StoreError};
+use meta_dispatch::store::{
+    Claim, DispatchStore, IntakeStore, LeaseStore, LogRow, LogStore, Record, SchemaStore, Scope, StoreError,
+};
 use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::json;
@@ -20,7 +22,7 @@ const CUT_ALL: &str = "select pg_terminate_backend(pid) from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid()";
 
 /// Keeps everybody from writing for longer than a statement waits for a lock.
-const HOLD_WRITES: &str = "begin; lock table cdls in exclusive mode; select pg_sleep(6); commit";
+const HOLD_WRITES: &str = "begin; lock table cdls, claim in exclusive mode; select pg_sleep(6); commit";
 
 /// The row, if the log can be read.
 async fn row(pipeline: &Pipeline, id: MessageId) -> Result<LogRow, String> {
@@ -131,13 +133,11 @@ async fn a_row_written_by_a_later_version_stops_nobody(
     #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
 ) {
     let pipeline = Pipeline::start(backend).await;
-    pipeline
-        .execute(
-            "insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, priority, expires_at)
-             values (1, 1, 'messenger', 'new', 'hologram', 'x', 'high', '2099-01-01T00:00:00.000Z')",
-        )
-        .await;
-    assert_eq!(pipeline.messenger, LineId(1));
+    let tomorrow = Some(time::OffsetDateTime::now_utc() + Duration::from_secs(86_400));
+    let later = Submission { send_at: tomorrow, line: pipeline.messenger, ..text("new") };
+    pipeline.store.insert(&[later]).await.expect("rows can be logged");
+    pipeline.execute("update cdls set mtype = 'hologram' where dest = 'new'").await;
+    pipeline.execute("update cdls_open set due_at = '2020-01-01T00:00:00.000Z'").await;
     let ids = [pipeline.submit("ann", "hello").await, pipeline.submit("bob", "hello").await];
     for id in ids {
         pipeline.expect_ok(id).await;
@@ -163,7 +163,7 @@ async fn hundreds_of_scheduled_messages_due_at_once_are_each_sent_once(
         assert_eq!(status, StatusCode::OK, "{answer}");
         ids.push(MessageId(answer["return"]["cdls_id"].as_i64().expect("an id")));
     }
-    pipeline.execute("update cdls set next_at = '2020-01-01T00:00:00.000Z'").await;
+    pipeline.execute("update cdls_open set due_at = '2020-01-01T00:00:00.000Z'").await;
     for id in ids {
         let row = pipeline.expect_ok(id).await;
         assert_eq!(pipeline.simulator.delivered_to(&row.dest), 1);
@@ -222,16 +222,25 @@ async fn a_database_that_vanishes_without_a_word_is_given_up_within_seconds_and_
     store.migrate().await.expect("it can be migrated");
     database.execute("insert into account (cdcs_name) values ('Acme')").await;
     database.execute("insert into cd_v8_line (cdcs_id, v8l_class) values (1, 'messenger')").await;
-    store.acquire_leases("w", Duration::from_secs(60), 64).await.expect("leases can be had");
+    let minute = Duration::from_secs(60);
+    store.renew_leases("w", minute, false).await.expect("leases can be had");
+    store.acquire_leases("w", minute, 64).await.expect("leases can be had");
     let [id] = store.insert(&[text("ann")]).await.expect("it can be logged")[..] else { panic!("one row") };
 
     between.vanish();
-    let claim = Claim { id, fence: 0, call_deadline: Duration::from_secs(60) };
+    let claims = [Claim { id, line: LineId(1), fence: 0, call_deadline: minute }];
+    let claim = |claim_no| Record {
+        worker: "w",
+        changes: &[],
+        claims: &claims,
+        claim_no,
+        ended_work: &[],
+        ended_claims: &[],
+    };
     let bob = [text("bob")];
     // Some go to connections that are open, and some to new ones.
     let logging = futures::future::join_all((0..4).map(|_| store.insert(&bob)));
-    let claiming =
-        futures::future::join_all((0..4).map(|_| store.record("w", &[], std::slice::from_ref(&claim))));
+    let claiming = futures::future::join_all((0..4).map(|_| store.record(claim(1))));
     let both = tokio::time::timeout(Duration::from_secs(25), futures::future::join(logging, claiming)).await;
     let (logged, claimed) = both.expect("each is answered");
     let is_given_up = |error: &StoreError| matches!(error, StoreError::Unavailable(_));
@@ -240,7 +249,7 @@ async fn a_database_that_vanishes_without_a_word_is_given_up_within_seconds_and_
 
     eventually("connections to the server that is there now", || async {
         store.insert(&bob).await.map_err(|error| error.to_string())?;
-        store.record("w", &[], std::slice::from_ref(&claim)).await.map_err(|error| error.to_string())
+        store.record(claim(1)).await.map_err(|error| error.to_string())
     })
     .await;
     let row = store.log_row(Scope::Operator, id).await.expect("it answers").expect("it is logged");

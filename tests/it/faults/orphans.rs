@@ -9,12 +9,30 @@ use crate::support::pipeline::{Backend, Pipeline};
 
 /// Claims whose call's deadline has long passed, of a worker that never lived. One has taken two workers with it,
 /// one has used up its tries but the last.
-const ORPHANED: &str = "
-    update cdls set status = 'SENDING', next_at = null, fence = 1, attempts = 1, worker = 'dead',
-        call_deadline = '2020-01-01T00:00:00.000Z',
-        crashes = case dest when 'poison' then 2 else 0 end,
-        tries = case dest when 'spent' then 11 else 0 end
-    where dest in ('first', 'poison', 'spent')";
+fn orphaned(backend: Backend) -> String {
+    let claim = match backend {
+        Backend::Servers => {
+            "insert into claim (worker, claim_no, ids, fences, partitions, deadline_ms, made_at)
+             select 'dead', 1, array_agg(cdls_id), array_agg(1), array_agg((v8l_id % 64)::smallint),
+                    array_agg(60000::bigint), '2020-01-01T00:00:00.000Z'
+             from cdls;"
+        }
+        Backend::Embedded => {
+            "insert into claim (worker, claim_no, made_at) values ('dead', 1, '2020-01-01T00:00:00.000Z');
+             insert into claim_row (cdls_id, fence, claim_id, partition_no, call_deadline)
+             select cdls_id, 1, (select max(claim_id) from claim), v8l_id % 64, '2020-01-01T00:00:00.000Z'
+             from cdls;"
+        }
+    };
+    format!(
+        "begin;
+         update cdls set next_at = null, crashes = case dest when 'poison' then 2 else 0 end,
+                tries = case dest when 'spent' then 11 else 0 end;
+         delete from cdls_open;
+         {claim}
+         commit"
+    )
+}
 
 async fn orphans(backend: Backend, policy: &str) -> (Pipeline, [LogRow; 3]) {
     let pipeline = Pipeline::start_with(backend, &[("dispatch.on_ambiguous", policy)]).await;
@@ -27,7 +45,7 @@ async fn orphans(backend: Backend, policy: &str) -> (Pipeline, [LogRow; 3]) {
         let (_, answer) = pipeline.post(Class::Messenger, parameters).await;
         ids.push(meta_dispatch::message::MessageId(answer["return"]["cdls_id"].as_i64().expect("an id")));
     }
-    pipeline.execute(ORPHANED).await;
+    pipeline.execute(&orphaned(backend)).await;
     let rows =
         [pipeline.outcome(ids[0]).await, pipeline.outcome(ids[1]).await, pipeline.outcome(ids[2]).await];
     (pipeline, rows)

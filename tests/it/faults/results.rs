@@ -72,12 +72,12 @@ async fn a_row_whose_result_is_refused_in_every_form_is_never_sent_again_and_set
         &pipeline,
         backend,
         "create function refuse() returns trigger language plpgsql as $$ begin
-             if new.dest = 'refused' and new.status <> 'SENDING' then
+             if new.dest = 'refused' then
                  raise exception 'refused' using errcode = '23514';
              end if;
              return new; end $$;
          create trigger refuse before update on cdls for each row execute function refuse()",
-        "create trigger refuse before update on cdls when new.dest = 'refused' and new.status <> 'SENDING'
+        "create trigger refuse before update on cdls when new.dest = 'refused'
          begin select raise(abort, 'refused'); end",
     )
     .await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use meta_dispatch::message::{MessageId, Status};
-use meta_dispatch::store::{LogRow, Store};
+use meta_dispatch::store::{LogRow, LogStore};
 use rstest::rstest;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};

@@ -7,7 +7,7 @@ use meta_dispatch::broker::embedded::EmbeddedBroker;
 use meta_dispatch::broker::rabbitmq::RabbitBroker;
 use meta_dispatch::broker::{Arrivals, BrokerState, JobDelivery, SharedBroker};
 use meta_dispatch::message::{
-    JOB_VERSION, Job, JobLine, Lane, LineId, MessageId, Outcome, Partition, Reply, Status,
+    Job, JobWork, Lane, LineId, Medium, MessageId, Outcome, Partition, Reply, Status, WorkId,
 };
 use tokio::time::timeout;
 
@@ -67,29 +67,28 @@ impl Process {
         timeout(DEADLINE, self.arrivals.jobs.recv()).await.expect("a job in time").expect("an open channel")
     }
 
-    /// Takes and acknowledges jobs until their rows are all there; merged by line.
-    pub async fn rows(&mut self, rows: u32) -> BTreeMap<i64, JobLine> {
-        let mut lines: BTreeMap<i64, JobLine> = BTreeMap::new();
-        while lines.values().map(|line| line.4).sum::<u32>() < rows {
+    /// Takes and acknowledges jobs until so many rows are there: the work of each line, in order of number.
+    pub async fn rows(&mut self, rows: u32) -> BTreeMap<i64, Vec<i64>> {
+        let mut lines: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        let mut counted = 0;
+        while counted < rows {
             let delivery = self.delivery().await;
-            for line in &delivery.job.lines {
-                assert_eq!(line.0.partition(), delivery.partition);
-                lines.entry(line.0.0).and_modify(|known| known.join(*line)).or_insert(*line);
+            for work in &delivery.job.work {
+                assert_eq!(work.line.partition(), delivery.partition);
+                lines.entry(work.line.0).or_default().push(work.work.0);
             }
+            counted += delivery.job.rows();
             delivery.ack();
         }
+        lines.values_mut().for_each(|work| work.sort_unstable());
         lines
     }
 
-    /// Takes and acknowledges jobs until one names this row of the line.
+    /// Takes and acknowledges jobs until one names this work of the line.
     pub async fn row(&mut self, line: i64, id: i64) {
         loop {
             let delivery = self.delivery().await;
-            let named = delivery
-                .job
-                .lines
-                .iter()
-                .any(|known| known.0 == LineId(line) && (known.2.0..=known.3.0).contains(&id));
+            let named = delivery.job.work.iter().any(|work| (work.line.0, work.work.0) == (line, id));
             delivery.ack();
             if named {
                 return;
@@ -116,12 +115,23 @@ pub async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     .unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
+/// A job that announces one row: work and row have the same number.
 pub fn job(line: i64, id: i64) -> Job {
-    Job { v: JOB_VERSION, lines: vec![line_of(line, id, id, 1)] }
+    let work = JobWork {
+        work: WorkId(id),
+        line: LineId(line),
+        lane: Lane::High,
+        medium: Medium::Text,
+        campaign: String::new(),
+        first: MessageId(id),
+        rows: 1,
+    };
+    Job { work: vec![work], ..Job::empty() }
 }
 
-pub fn line_of(line: i64, first: i64, last: i64, n: u32) -> JobLine {
-    JobLine(LineId(line), Lane::High, MessageId(first), MessageId(last), n)
+/// The work that a job names.
+pub fn named(job: &Job) -> Vec<i64> {
+    job.work.iter().map(|work| work.work.0).collect()
 }
 
 pub fn outcome(ticket: &str) -> Reply {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use meta_dispatch::message::{Class, MessageId};
 use meta_dispatch::simulator::{Simulator, SimulatorOptions};
 use meta_dispatch::store::sqlite::SqliteStore;
-use meta_dispatch::store::{LogRow, NewLine, Scope, Store};
+use meta_dispatch::store::{DirectoryStore, LogRow, LogStore, NewLine, Scope};
 use meta_dispatch::tokens;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};

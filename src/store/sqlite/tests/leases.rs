@@ -1,57 +1,49 @@
-//! Leases of partitions.
+//! Leases are kept in memory: what that means for claims, and for a process that begins anew.
 
 use super::*;
-use crate::store::Lease;
-
-const ENDED: Duration = Duration::ZERO;
 
 #[tokio::test]
-async fn a_partition_is_held_by_one_worker_until_it_is_released() {
-    let fixture = Fixture::new().await;
-    let store = &fixture.store;
-    let a = store.acquire_leases("a", HOUR, 3).await.unwrap();
-    assert_eq!(a, [0, 1, 2].map(|n| Lease { partition: Partition(n), epoch: 1 }));
-    let b = store.acquire_leases("b", HOUR, 100).await.unwrap();
-    assert_eq!(b.len(), 61);
-    assert!(store.acquire_leases("c", HOUR, 1).await.unwrap().is_empty());
-
-    store.release_leases("b", &[Partition(0)]).await.unwrap();
-    assert!(store.acquire_leases("c", HOUR, 1).await.unwrap().is_empty(), "not b's to release");
-    store.release_leases("a", &[Partition(1)]).await.unwrap();
-    let c = store.acquire_leases("c", HOUR, 5).await.unwrap();
-    assert_eq!(c, [Lease { partition: Partition(1), epoch: 2 }]);
+async fn a_new_process_finds_every_partition_free() {
+    let fixture = Fixture::with_worker().await;
+    let next = SqliteStore::open_exclusive(&fixture.url).await.unwrap();
+    let report = next.renew_leases("new", HOUR, false).await.unwrap();
+    assert_eq!((report.held.len(), report.workers, report.free), (0, 1, 64));
+    assert_eq!(next.acquire_leases("new", HOUR, 64).await.unwrap().len(), 64);
 }
 
 #[tokio::test]
-async fn a_renewal_prolongs_what_is_held_and_counts_who_is_alive() {
+async fn no_claim_is_made_under_a_lease_that_has_run_out() {
     let fixture = Fixture::new().await;
-    let store = &fixture.store;
-    let alone = store.renew_leases("a", HOUR).await.unwrap();
-    assert_eq!((alone.held.len(), alone.workers), (0, 1));
-    store.acquire_leases("a", HOUR, 2).await.unwrap();
-    assert_eq!(store.renew_leases("b", HOUR).await.unwrap().workers, 2);
-    let report = store.renew_leases("a", HOUR).await.unwrap();
-    assert_eq!(report.held, [0, 1].map(|n| Lease { partition: Partition(n), epoch: 1 }));
+    let id = fixture.insert(text_to("ana")).await;
+    let short = Duration::from_millis(50);
+    fixture.store.renew_leases(WORKER, short, false).await.unwrap();
+    fixture.store.acquire_leases(WORKER, short, 64).await.unwrap();
+    tokio::time::sleep(short).await;
+    assert!(!fixture.claim(WORKER, id, 0).await);
+    fixture.own_all(WORKER).await;
+    assert!(fixture.claim(WORKER, id, 0).await);
+}
 
-    store.withdraw_worker("a").await.unwrap();
-    let report = store.renew_leases("b", HOUR).await.unwrap();
-    assert_eq!((report.held.len(), report.workers), (0, 1));
-    assert_eq!(store.acquire_leases("b", HOUR, 64).await.unwrap().len(), 64);
+/// It may hold claims under the lease of the owner before.
+#[tokio::test]
+async fn partitions_change_hands_when_the_transaction_in_progress_has_ended() {
+    let fixture = Fixture::with_worker().await;
+    let writing = fixture.store.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    fixture.store.withdraw_worker(WORKER).await.unwrap();
+    fixture.store.renew_leases("worker-b", HOUR, false).await.unwrap();
+    let taking = fixture.store.acquire_leases("worker-b", HOUR, 64);
+    tokio::pin!(taking);
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut taking).await.is_err());
+    writing.commit().await.unwrap();
+    assert_eq!(taking.await.unwrap().len(), 64);
 }
 
 #[tokio::test]
-async fn a_lease_that_has_ended_is_not_renewed_but_acquired_with_a_new_epoch() {
-    let fixture = Fixture::new().await;
-    let store = &fixture.store;
-    store.acquire_leases("a", ENDED, 1).await.unwrap();
-    assert!(store.renew_leases("a", HOUR).await.unwrap().held.is_empty());
-    let again = store.acquire_leases("b", HOUR, 1).await.unwrap();
-    assert_eq!(again, [Lease { partition: Partition(0), epoch: 2 }]);
-}
-
-#[tokio::test]
-async fn a_worker_that_is_gone_is_forgotten() {
-    let fixture = Fixture::new().await;
-    fixture.store.renew_leases("gone", ENDED).await.unwrap();
-    assert_eq!(fixture.store.renew_leases("a", HOUR).await.unwrap().workers, 1);
+async fn workers_below_their_share_are_told_to_others() {
+    let fixture = Fixture::with_worker().await;
+    let report = fixture.store.renew_leases("worker-b", HOUR, false).await.unwrap();
+    assert_eq!((report.below_share, report.free), (0, 0), "the one that asks is not counted");
+    assert_eq!(fixture.store.renew_leases(WORKER, HOUR, false).await.unwrap().below_share, 1);
+    fixture.store.renew_leases("worker-b", HOUR, true).await.unwrap();
+    assert_eq!(fixture.store.renew_leases(WORKER, HOUR, false).await.unwrap().below_share, 0);
 }

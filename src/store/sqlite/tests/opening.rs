@@ -5,7 +5,7 @@ use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use super::*;
-use crate::store::{Lease, SchemaState, StoreError};
+use crate::store::{SchemaState, SchemaStore, StoreError};
 
 async fn plain_connection(fixture: &Fixture) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(fixture.folder.path().join("log.db"));
@@ -80,22 +80,6 @@ async fn another_name_of_the_file_is_the_same_file() {
     let _serve = SqliteStore::open_exclusive(&fixture.url).await.unwrap();
     let second = SqliteStore::open_exclusive(&format!("sqlite:{}", link.display())).await;
     assert!(matches!(second.err(), Some(StoreError::Invalid(_))));
-}
-
-#[tokio::test]
-async fn a_new_serve_finds_its_predecessors_leases_void_and_their_epochs_kept() {
-    let fixture = Fixture::new().await;
-    let crashed = SqliteStore::open_exclusive(&fixture.url).await.unwrap();
-    crashed.renew_leases("crashed", HOUR).await.unwrap();
-    crashed.acquire_leases("crashed", HOUR, 64).await.unwrap();
-    drop(crashed);
-
-    let serve = SqliteStore::open_exclusive(&fixture.url).await.unwrap();
-    let report = serve.renew_leases("new", HOUR).await.unwrap();
-    assert_eq!((report.held.len(), report.workers), (0, 1));
-    let taken = serve.acquire_leases("new", HOUR, 64).await.unwrap();
-    assert_eq!(taken.len(), 64);
-    assert_eq!(taken[5], Lease { partition: Partition(5), epoch: 2 });
 }
 
 #[tokio::test]

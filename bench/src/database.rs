@@ -1,0 +1,125 @@
+//! What PostgreSQL counts itself, a message: records and bytes of its write-ahead log (pg_walinspect), and statements
+//! (pg_stat_statements). The records do not wobble; they tell the same on any machine.
+
+use serde::{Deserialize, Serialize};
+use sqlx::{Connection, PgConnection, PgPool};
+
+use crate::ground::Statements;
+
+/// What a message costs PostgreSQL in a run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct DatabaseCosts {
+    /// Without the images of pages that are changed for the first time after a checkpoint.
+    pub wal_bytes: f64,
+    /// Of those images.
+    pub image_bytes: f64,
+    /// Entries that were added to indexes.
+    pub index_entries: f64,
+    /// Commits of transactions that wrote.
+    pub commits: f64,
+    /// Share of the updates that were heap-only, of all tables.
+    pub hot_share: f64,
+    /// Where they are counted, the most frequent first.
+    pub statements: Vec<Statement>,
+}
+
+/// A statement as pg_stat_statements knows it, its beginning.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Statement {
+    pub text: String,
+    pub calls: f64,
+    /// Planning and execution of one call.
+    pub ms: f64,
+}
+
+impl DatabaseCosts {
+    pub fn calls(&self) -> f64 {
+        self.statements.iter().map(|statement| statement.calls).sum()
+    }
+
+    /// Planning and execution of all statements.
+    pub fn statement_ms(&self) -> f64 {
+        self.statements.iter().map(|statement| statement.calls * statement.ms).sum()
+    }
+}
+
+/// Makes a database's counters readable, and has statements counted if that is asked for.
+pub async fn prepare(url: &str, name: &str, statements: Statements) -> anyhow::Result<()> {
+    let mut connection = PgConnection::connect(url).await?;
+    sqlx::raw_sql("create extension if not exists pg_walinspect").execute(&mut connection).await?;
+    if statements == Statements::Counted {
+        let counted = format!(
+            "create extension if not exists pg_stat_statements; \
+             alter database {name} set pg_stat_statements.track = 'top'; \
+             alter database {name} set pg_stat_statements.track_planning = on"
+        );
+        sqlx::raw_sql(&counted).execute(&mut connection).await?;
+    }
+    connection.close().await?;
+    Ok(())
+}
+
+/// Where counting began.
+pub struct Counters {
+    from: String,
+    statements: Statements,
+}
+
+impl Counters {
+    pub async fn start(database: &PgPool, statements: Statements) -> anyhow::Result<Counters> {
+        if statements == Statements::Counted {
+            let reset = "select pg_stat_statements_reset(0, oid, 0) from pg_database where datname = current_database()";
+            sqlx::query(reset).execute(database).await?;
+        }
+        let from = sqlx::query_scalar("select pg_current_wal_insert_lsn()::text").fetch_one(database).await?;
+        Ok(Counters { from, statements })
+    }
+
+    /// What was counted since, for each of so many messages.
+    pub async fn read(&self, database: &PgPool, messages: u64) -> anyhow::Result<DatabaseCosts> {
+        let (bytes, images, entries, commits, updates, hot): (f64, f64, f64, f64, f64, f64) =
+            sqlx::query_as(RECORDS).bind(&self.from).fetch_one(database).await?;
+        let messages = messages as f64;
+        let statements = match self.statements {
+            Statements::Counted => self.statements(database, messages).await?,
+            Statements::Uncounted => Vec::new(),
+        };
+        Ok(DatabaseCosts {
+            wal_bytes: bytes / messages,
+            image_bytes: images / messages,
+            index_entries: entries / messages,
+            commits: commits / messages,
+            hot_share: if updates > 0.0 { hot / updates } else { 1.0 },
+            statements,
+        })
+    }
+
+    /// Statements since, a message or whatever else is counted.
+    pub async fn statements(&self, database: &PgPool, messages: f64) -> anyhow::Result<Vec<Statement>> {
+        let counted: Vec<(String, i64, f64)> = sqlx::query_as(STATEMENTS).fetch_all(database).await?;
+        let statement = |(text, calls, ms): (String, i64, f64)| Statement {
+            text,
+            calls: calls as f64 / messages,
+            ms: ms / calls as f64,
+        };
+        Ok(counted.into_iter().map(statement).collect())
+    }
+}
+
+/// Each entry of an index is one of these records; a split of a leaf brings the entry that did not fit.
+const RECORDS: &str = "
+    with reached as (select pg_current_wal_flush_lsn() as lsn)
+    select (min(lsn) - $1::pg_lsn - sum(fpi_size))::float8, sum(fpi_size)::float8,
+           coalesce(sum(count) filter (where kind in
+               ('Btree/INSERT_LEAF', 'Btree/INSERT_POST', 'Btree/SPLIT_L', 'Btree/SPLIT_R')), 0)::float8,
+           coalesce(sum(count) filter (where kind = 'Transaction/COMMIT'), 0)::float8,
+           coalesce(sum(count) filter (where kind like 'Heap/%UPDATE%'), 0)::float8,
+           coalesce(sum(count) filter (where starts_with(kind, 'Heap/HOT_UPDATE')), 0)::float8
+    from reached cross join lateral pg_get_wal_stats($1::pg_lsn, lsn, true)
+        as s(kind, count, count_share, record_size, record_share, fpi_size, fpi_share, combined_size, combined_share)";
+
+const STATEMENTS: &str = "
+    select left(regexp_replace(query, '[[:space:]]+', ' ', 'g'), 90), calls, total_plan_time + total_exec_time
+    from pg_stat_statements
+    where dbid = (select oid from pg_database where datname = current_database()) and calls > 0
+    order by calls desc";

@@ -1,2 +1,0 @@
--- Workers that died inside a call of this row: a row that takes three with it is ERROR `poison`.
-alter table cdls add column crashes smallint not null default 0;

@@ -1,0 +1,283 @@
+//! The queue as dispatch sees it: work and its rows, rows whose time has come, claims, and the recorder's transaction.
+//!
+//! Each row of the log that has not ended stands in `work` (it waits for its turn), in `cdls_open` (for a time, or an operator)
+//! or in `claim` (a worker calls Graph for it). Only the owner of a line's partition changes its waiting rows, in order, so
+//! that a claim locks no row of the log. Never here: which row is next, and what an answer of Graph means.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+
+use super::{Change, StoreError};
+use crate::message::{AccountId, Lane, LineId, Medium, MessageId, MessageKind, Partition, Status, WorkId};
+
+/// A row that may be claimed, as a line's actor holds it.
+#[derive(Debug, Clone)]
+pub struct ReadyRow {
+    pub id: MessageId,
+    /// The work that brought it.
+    pub work: WorkId,
+    pub line: LineId,
+    pub account: AccountId,
+    pub lane: Lane,
+    pub kind: MessageKind,
+    pub cp_id: Option<String>,
+    pub dest: String,
+    pub mdata: String,
+    /// As in the log: its next claim has one more.
+    pub fence: i32,
+    /// Calls begun so far.
+    pub attempts: i32,
+    /// Retried answers about the message itself so far.
+    pub tries: i32,
+    /// How long the row is still valid, by the database's clock; zero or less has expired.
+    pub valid_for: time::Duration,
+    pub waiter: Option<String>,
+}
+
+impl ReadyRow {
+    /// The flow this row is served in.
+    pub fn flow(&self) -> Flow {
+        Flow {
+            line: self.line,
+            lane: self.lane,
+            medium: self.kind.medium(),
+            campaign: self.cp_id.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// Ready rows of one line that are served in turn with its other flows: one lane, one medium, one campaign
+/// (the empty campaign holds the rows without a `cp_id`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flow {
+    pub line: LineId,
+    pub lane: Lane,
+    pub medium: Medium,
+    pub campaign: String,
+}
+
+/// Where a flow's work stands in its order: by its first row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    pub first: MessageId,
+    pub work: WorkId,
+}
+
+/// One `work` row and those of its rows that are ready, in order of id. Rows that have ended, or wait for a time, are left out;
+/// with none left the work has ended.
+#[derive(Debug, Clone)]
+pub struct WorkRead {
+    pub position: Position,
+    pub flow: Flow,
+    pub rows: Vec<ReadyRow>,
+}
+
+/// A wish for the next work of a flow, behind `after`: as many whole rows of `work` as hold `limit` messages, at least one.
+#[derive(Debug, Clone)]
+pub struct FlowRead {
+    pub flow: Flow,
+    /// `None`: from its beginning.
+    pub after: Option<Position>,
+    pub limit: u32,
+}
+
+/// What a [`FlowRead`] brought.
+#[derive(Debug, Clone)]
+pub struct FlowPage {
+    pub work: Vec<WorkRead>,
+    /// Whether more work of the flow may follow.
+    pub more: bool,
+}
+
+/// Work that is known to be there, its rows unread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkHead {
+    pub position: Position,
+    pub flow: Flow,
+    /// Rows it was made with.
+    pub rows: u32,
+}
+
+/// What [`promote_due`](DispatchStore::promote_due) did.
+#[derive(Debug, Clone, Default)]
+pub struct Promoted {
+    pub work: Vec<WorkHead>,
+    /// More rows are due than were made ready.
+    pub more: bool,
+    /// No row that is left is due earlier, but for those committed late.
+    pub reached: Option<OffsetDateTime>,
+    /// When the next row is due.
+    pub next: Option<Duration>,
+}
+
+/// What has come since a look before.
+#[derive(Debug, Clone, Default)]
+pub struct NewWork {
+    pub work: Vec<WorkHead>,
+    /// The highest number looked at, whosever partition it is of.
+    pub reached: WorkId,
+    /// A campaign was resumed within the last seconds.
+    pub campaign_resumed: bool,
+}
+
+/// A claim to be made: the row as read, with the fence it had then.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    pub id: MessageId,
+    pub line: LineId,
+    pub fence: i32,
+    /// How long others leave the claimed row alone: the call's total timeout and two seconds.
+    pub call_deadline: Duration,
+}
+
+/// One transaction of the recorder.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    pub worker: &'a str,
+    pub changes: &'a [Change],
+    pub claims: &'a [Claim],
+    /// The number of these claims; each batch of a worker's claims has a higher one.
+    pub claim_no: i64,
+    /// Work all of whose rows have ended, or moved to `cdls_open`, in earlier transactions or by these changes.
+    pub ended_work: &'a [WorkId],
+    /// The worker's batches of claims whose calls have all ended, in earlier transactions or by these changes.
+    pub ended_claims: &'a [i64],
+}
+
+/// What one recorder transaction did: for each change and each claim, in the order given, whether it took place.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    pub changed: Vec<bool>,
+    pub claimed: Vec<bool>,
+    /// Of the changes, successes of rows that others had settled, or that waited for another call.
+    pub late: usize,
+}
+
+/// A recipient whose next message has to wait: a row of theirs is claimed, or waits for its next try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldRecipient {
+    pub line: LineId,
+    pub lane: Lane,
+    pub dest: String,
+    pub by: MessageId,
+    /// SENDING (claimed) or RETRY.
+    pub status: Status,
+    /// Until the row is due (RETRY) or may be settled (SENDING), by the database's clock.
+    pub wait: Duration,
+}
+
+/// A row with an open claim, as the owner of its partition compares it with its own calls in flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedRow {
+    pub id: MessageId,
+    pub line: LineId,
+    pub lane: Lane,
+    pub dest: String,
+    /// The claim's, one above the row's.
+    pub fence: i32,
+    pub worker: String,
+    /// Calls begun, this one included.
+    pub attempts: i32,
+    /// Retried answers about the message itself so far.
+    pub tries: i32,
+    /// Workers that died inside a call of this row so far.
+    pub crashes: i32,
+    /// How long the row is still valid, by the database's clock; zero or less has expired.
+    pub valid_for: time::Duration,
+    /// How long ago the claim was made.
+    pub age: Duration,
+    /// Whether its deadline has passed by the database's clock.
+    pub overdue: bool,
+    pub waiter: Option<String>,
+}
+
+/// A waiting row that is to be ended without a call: it has expired, or its campaign is cancelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoomedRow {
+    pub id: MessageId,
+    pub line: LineId,
+    pub lane: Lane,
+    pub medium: Medium,
+    pub dest: String,
+    /// As in the log.
+    pub fence: i32,
+    pub waiter: Option<String>,
+}
+
+/// What dispatch asks of the queue.
+#[async_trait]
+pub trait DispatchStore: Send + Sync {
+    /// Work by number, with its ready rows: PENDING, and for work made of rows that were scheduled or tried before also RETRY.
+    /// Work that has ended, and that of campaigns which do not run, is left out. One round trip.
+    async fn read_work(&self, work: &[WorkId]) -> Result<Vec<WorkRead>, StoreError>;
+
+    /// The next work of flows, with its ready rows; a page for each read, in the order given. One round trip.
+    async fn read_flows(&self, reads: &[FlowRead]) -> Result<Vec<FlowPage>, StoreError>;
+
+    /// Every flow of these partitions that has work, with its first. Campaigns that do not run are left out, and with
+    /// `sendable` also lines that cannot send at this moment (inactive, paused, without a token).
+    async fn ready_flows(
+        &self,
+        partitions: &[Partition],
+        sendable: bool,
+    ) -> Result<Vec<(Flow, Position)>, StoreError>;
+
+    /// Work of these partitions with numbers above `after`, lowest first, at most `limit` of all partitions' looked at.
+    /// `None`: no work, only the highest number there is.
+    async fn new_work(
+        &self,
+        partitions: &[Partition],
+        after: Option<WorkId>,
+        limit: u32,
+    ) -> Result<NewWork, StoreError>;
+
+    /// Turns at most `limit` rows that are due, schedules and retries, into work: of each partition the earliest first;
+    /// partitions take turns. Looks at no row due before `from`.
+    async fn promote_due(
+        &self,
+        partitions: &[Partition],
+        from: Option<OffsetDateTime>,
+        limit: u32,
+    ) -> Result<Promoted, StoreError>;
+
+    /// Recipients in these partitions with a row that waits for its next try, due `within` so long, or with an open claim.
+    /// The retries due first, at most `limit`.
+    async fn held_recipients(
+        &self,
+        partitions: &[Partition],
+        within: Duration,
+        limit: u32,
+    ) -> Result<Vec<HeldRecipient>, StoreError>;
+
+    /// Of these rows, those that have not ended: PENDING or RETRY in the log, claimed or not.
+    async fn still_held(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError>;
+
+    /// Writes changes, then makes claims, and removes work and claims that have ended, in one transaction. A row is named
+    /// once among changes and claims.
+    ///
+    /// A change applies only if the row still has the fence and a status the change allows; a claim only if the row is
+    /// PENDING or RETRY, has the fence given, has not expired, its campaign runs, and `worker` holds the lease of its
+    /// partition at this moment. The claim is a row of `claim`, its fence the row's and one; the log is not written.
+    /// Repeating a call whose outcome is unknown is safe: what took place matches no row any more.
+    async fn record(&self, record: Record<'_>) -> Result<Recorded, StoreError>;
+
+    /// Open claims of rows of these partitions, whoever made them.
+    async fn open_claims(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError>;
+
+    /// Forgets claims of workers that are gone all of whose rows are settled; how many batches they were.
+    async fn forget_claims(&self) -> Result<u64, StoreError>;
+
+    /// Waiting rows of these partitions that have expired, from at most `limit` rows of `work`. Work whose expired rows have
+    /// all ended is put off to the time its next row expires, or removed if none is left.
+    async fn expired_rows(&self, partitions: &[Partition], limit: u32) -> Result<Vec<DoomedRow>, StoreError>;
+
+    /// At most about `limit` waiting rows of these partitions whose campaign is cancelled. Campaigns cancelled long ago of
+    /// which nothing waits in any partition are not looked at again.
+    async fn cancelled_rows(
+        &self,
+        partitions: &[Partition],
+        limit: u32,
+    ) -> Result<Vec<DoomedRow>, StoreError>;
+}

@@ -1,0 +1,218 @@
+//! The way into the log: messages are committed together with the queue's `work` that announces them, and with that which
+//! keeps a message from being logged twice (an idempotency key, a place in a batch, an `httpdup` window).
+//!
+//! Also here: the bookkeeping over one commit that both databases share.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Flow, StoreError};
+use crate::message::{AccountId, LineId, MessageId, Submission, WorkId};
+
+/// Longest `httpdup` window (contract 2); what is older may be forgotten.
+pub const LONGEST_HTTPDUP: Duration = Duration::from_secs(600);
+
+/// A message to be logged.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    pub submission: Submission,
+    pub once: Option<Once>,
+    /// Refuse it if one to the same line and dest, itself with a window, was logged less than this long ago.
+    pub httpdup: Option<Duration>,
+}
+
+impl From<Submission> for NewMessage {
+    fn from(submission: Submission) -> NewMessage {
+        NewMessage { submission, once: None, httpdup: None }
+    }
+}
+
+/// By what a repetition is recognised, within the account.
+#[derive(Debug, Clone)]
+pub enum Once {
+    Key(IdempotencyKey),
+    Line(BatchLine),
+}
+
+/// A key of the caller's (`Idempotency-Key`, AMQP `message_id`), and a hash of the parameters it stands for.
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey {
+    pub key: String,
+    pub request_hash: Vec<u8>,
+    /// How long it is remembered.
+    pub kept: Duration,
+}
+
+/// A line of a batch that [`open_batch`](IntakeStore::open_batch) opened for the message's account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchLine {
+    pub batch: i64,
+    pub line: i64,
+}
+
+/// What became of a [`NewMessage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    New(MessageId),
+    /// Logged before, as this row.
+    Replay(MessageId),
+    /// Its key stands for other parameters.
+    KeyReused,
+    /// Inside the `httpdup` window of another message.
+    Duplicate,
+}
+
+/// What a key stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RememberedKey {
+    pub request_hash: Vec<u8>,
+    pub id: MessageId,
+}
+
+impl RememberedKey {
+    /// What a repetition with these parameters is.
+    pub fn verdict(&self, request_hash: &[u8]) -> Inserted {
+        if self.request_hash == request_hash { Inserted::Replay(self.id) } else { Inserted::KeyReused }
+    }
+}
+
+/// Messages of one commit that are served in turn together, in order of id: a row of the queue's `work`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    pub id: WorkId,
+    pub flow: Flow,
+    pub ids: Vec<MessageId>,
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// What became of each message, in the order given.
+    pub inserted: Vec<Inserted>,
+    /// The work it added; scheduled messages are not in it.
+    pub work: Vec<Work>,
+}
+
+/// Rows one `work` row holds at most: a flow is read by whole rows of it.
+pub const WORK_ROWS: usize = 64;
+
+/// What ingest asks of the log.
+#[async_trait]
+pub trait IntakeStore: Send + Sync {
+    /// Logs messages as PENDING rows in one commit, but for those that were logged before or are refused as a
+    /// repetition; ids in the order given, ascending. What keeps a message from being logged again is committed with it,
+    /// and so is its `work`, or its place among the scheduled rows if its `send_at` has not come.
+    ///
+    /// `Ok` means committed. When the connection breaks at the commit, the store finds out whether it took place
+    /// before it answers; `CommitUnknown` only if it cannot.
+    async fn accept(&self, messages: &[NewMessage]) -> Result<Accepted, StoreError>;
+
+    /// [`accept`](IntakeStore::accept) for messages that nothing keeps from being logged.
+    async fn insert(&self, submissions: &[Submission]) -> Result<Vec<MessageId>, StoreError> {
+        let messages: Vec<NewMessage> = submissions.iter().cloned().map(NewMessage::from).collect();
+        let accepted = self.accept(&messages).await?;
+        Ok(accepted
+            .inserted
+            .into_iter()
+            .filter_map(|inserted| match inserted {
+                Inserted::New(id) => Some(id),
+                Inserted::Replay(_) | Inserted::KeyReused | Inserted::Duplicate => None,
+            })
+            .collect())
+    }
+
+    /// What an idempotency key of the account stands for, unless it is unknown or has expired.
+    async fn remembered_key(
+        &self,
+        account: AccountId,
+        key: &str,
+    ) -> Result<Option<RememberedKey>, StoreError>;
+
+    /// Opens a batch of the account, or the one of that name again; its lines are remembered for `kept` from now.
+    /// Returns its number.
+    async fn open_batch(&self, account: AccountId, batch_id: &str, kept: Duration)
+    -> Result<i64, StoreError>;
+
+    /// Lines of a batch that were logged, from `first` to `last`, in order.
+    async fn batch_lines(
+        &self,
+        batch: i64,
+        first: i64,
+        last: i64,
+    ) -> Result<Vec<(i64, MessageId)>, StoreError>;
+
+    /// Forgets keys, batches and `httpdup` windows that have expired, at most `limit` rows of each. Returns the
+    /// largest number of rows of a kind: less than `limit` means that nothing is left.
+    async fn forget_expired(&self, limit: u32) -> Result<u64, StoreError>;
+
+    /// How many rows wait, for the backlog bound, counted in the queue by whole rows of `work`; counting stops at
+    /// `at_most`.
+    async fn backlog(&self, at_most: i64) -> Result<i64, StoreError>;
+}
+
+impl NewMessage {
+    pub(super) fn key(&self) -> Option<(AccountId, &IdempotencyKey)> {
+        match &self.once {
+            Some(Once::Key(key)) => Some((self.submission.account, key)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn batch_line(&self) -> Option<BatchLine> {
+        match self.once {
+            Some(Once::Line(line)) => Some(line),
+            _ => None,
+        }
+    }
+
+    pub(super) fn window(&self) -> Option<(LineId, &str, Duration)> {
+        self.httpdup.map(|window| (self.submission.line, self.submission.dest.as_str(), window))
+    }
+
+    /// Whether something may keep it from being logged.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.once.is_some() || self.httpdup.is_some()
+    }
+}
+
+/// A message with an `httpdup` window: its place, line, recipient and window.
+type Windowed<'a> = (usize, LineId, &'a str, Duration);
+
+/// Messages with a window that are still undecided, one for each recipient: the one with the shortest window, since
+/// where that is refused all are. Second, those that lose to it either way.
+pub(super) fn windows<'a>(
+    messages: &'a [NewMessage],
+    verdicts: &[Option<Inserted>],
+) -> (Vec<Windowed<'a>>, Vec<usize>) {
+    let mut with: Vec<_> = messages
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| verdicts[*place].is_none())
+        .filter_map(|(place, message)| {
+            message.window().map(|(line, dest, window)| (place, line, dest, window))
+        })
+        .collect();
+    with.sort_by_key(|(place, _, _, window)| (*window, *place));
+    let mut seen = HashSet::new();
+    let (first, later): (Vec<_>, Vec<_>) =
+        with.into_iter().partition(|(_, line, dest, _)| seen.insert((*line, *dest)));
+    (first, later.into_iter().map(|(place, ..)| place).collect())
+}
+
+/// The places of the first message of each kind.
+pub(super) fn firsts<'a, K: Hash + Eq>(
+    messages: &'a [NewMessage],
+    of: impl Fn(&'a NewMessage) -> Option<K>,
+) -> Vec<usize> {
+    let mut seen = HashSet::new();
+    let mut places = Vec::new();
+    for (place, message) in messages.iter().enumerate() {
+        if of(message).is_some_and(|key| seen.insert(key)) {
+            places.push(place);
+        }
+    }
+    places
+}

@@ -1,0 +1,217 @@
+//! Leases: one row a worker, by the database's clock.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, PgConnection};
+
+use super::PostgresStore;
+use super::error::failed;
+use super::parameters::{length, milliseconds, numbers};
+use super::pool::Pool;
+use super::rows;
+use crate::message::{PARTITIONS, Partition};
+use crate::store::{LeaseReport, LeaseStore, StoreError};
+
+#[async_trait]
+impl LeaseStore for PostgresStore {
+    async fn renew_leases(
+        &self,
+        worker: &str,
+        ttl: Duration,
+        graph_away: bool,
+    ) -> Result<LeaseReport, StoreError> {
+        let found = sqlx::query(RENEW)
+            .bind(worker)
+            .bind(milliseconds(ttl))
+            .bind(graph_away)
+            .fetch_all(&self.leases)
+            .await
+            .map_err(failed)?;
+        let workers = found.iter().map(alive).collect::<Result<Vec<_>, _>>()?;
+        Ok(LeaseReport { oldest_snapshot: self.snapshots.oldest(&self.leases).await, ..report(&workers) })
+    }
+
+    async fn acquire_leases(
+        &self,
+        worker: &str,
+        ttl: Duration,
+        at_most: usize,
+    ) -> Result<Vec<Partition>, StoreError> {
+        let mut lent = self.leases.lend().await.map_err(failed)?;
+        let taken = self.leases.wait_for(acquire(&mut lent, worker, ttl, at_most)).await?;
+        lent.give_back();
+        Ok(taken)
+    }
+
+    async fn release_leases(&self, worker: &str, partitions: &[Partition]) -> Result<(), StoreError> {
+        sqlx::query(
+            "update worker_lease
+             set partitions = array(select p from unnest(partitions) as p where p <> all ($2::smallint[]) order by p)
+             where worker = $1",
+        )
+        .bind(worker)
+        .bind(numbers(partitions))
+        .execute(&self.leases)
+        .await
+        .map(drop)
+        .map_err(failed)
+    }
+
+    async fn withdraw_worker(&self, worker: &str) -> Result<(), StoreError> {
+        sqlx::query("delete from worker_lease where worker = $1")
+            .bind(worker)
+            .execute(&self.leases)
+            .await
+            .map(drop)
+            .map_err(failed)
+    }
+}
+
+/// A lease that has run out is begun anew, without its partitions: they may have new owners. All living workers are told,
+/// this one first.
+const RENEW: &str = "
+    with renewed as (
+        insert into worker_lease as l (worker, expires_at, graph_away)
+        values ($1, now() + $2 * interval '1 millisecond', $3)
+        on conflict (worker) do update set
+            partitions = case when l.expires_at > now() then l.partitions else '{}' end,
+            expires_at = excluded.expires_at, graph_away = excluded.graph_away
+        returning partitions, graph_away)
+    select true as is_this, partitions, graph_away from renewed
+    union all
+    select false, partitions, graph_away from worker_lease where worker <> $1 and expires_at > now()";
+
+/// A living worker.
+struct Alive {
+    is_this: bool,
+    partitions: Vec<i16>,
+    graph_away: bool,
+}
+
+fn alive(row: &PgRow) -> Result<Alive, StoreError> {
+    Ok(Alive {
+        is_this: rows::get(row, "is_this")?,
+        partitions: rows::get(row, "partitions")?,
+        graph_away: rows::get(row, "graph_away")?,
+    })
+}
+
+fn report(workers: &[Alive]) -> LeaseReport {
+    let held: BTreeSet<i16> =
+        workers.iter().filter(|w| w.is_this).flat_map(|w| w.partitions.iter().copied()).collect();
+    let taken: BTreeSet<i16> = workers.iter().flat_map(|w| w.partitions.iter().copied()).collect();
+    let reaching_graph = workers.iter().filter(|w| !w.graph_away).count();
+    let share = PARTITIONS as usize / reaching_graph.max(1);
+    let is_below = |w: &&Alive| !w.is_this && !w.graph_away && w.partitions.len() < share;
+    LeaseReport {
+        held: held.into_iter().map(Partition).collect(),
+        workers: workers.len(),
+        reaching_graph,
+        free: (PARTITIONS as usize).saturating_sub(taken.len()),
+        below_share: workers.iter().filter(is_below).count(),
+        oldest_snapshot: None,
+    }
+}
+
+/// Two that acquire at once are one after the other, so that each sees what the other took.
+const ONE_AT_A_TIME: &str = "select pg_advisory_xact_lock(hashtext('worker_lease'))";
+
+/// Removing a worker's row waits for its claims that are being committed, and finds it prolonged if it was meanwhile.
+const REMOVE_DEAD: &str = "delete from worker_lease where expires_at <= now()";
+
+const TAKE: &str = "
+    with free as materialized (
+        select p::smallint as partition_no from generate_series(0, 63) as p
+        where not exists (select from worker_lease l where p::smallint = any (l.partitions))
+        order by p limit $3)
+    update worker_lease l set
+        expires_at = now() + $2 * interval '1 millisecond',
+        partitions = array(select p from (select unnest(l.partitions) as p union select partition_no from free) as u order by p)
+    where l.worker = $1
+    returning array(select partition_no from free order by partition_no) as taken";
+
+async fn acquire(
+    connection: &mut PgConnection,
+    worker: &str,
+    ttl: Duration,
+    at_most: usize,
+) -> Result<Vec<Partition>, StoreError> {
+    let mut transaction = connection.begin().await.map_err(failed)?;
+    sqlx::query(ONE_AT_A_TIME).execute(&mut *transaction).await.map_err(failed)?;
+    sqlx::query(REMOVE_DEAD).execute(&mut *transaction).await.map_err(failed)?;
+    let taken: Option<Vec<i16>> = sqlx::query_scalar(TAKE)
+        .bind(worker)
+        .bind(milliseconds(ttl))
+        .bind(i64::try_from(at_most).unwrap_or(i64::MAX))
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(failed)?;
+    transaction.commit().await.map_err(failed)?;
+    Ok(taken.unwrap_or_default().into_iter().map(Partition).collect())
+}
+
+/// How often is asked who keeps old versions of rows.
+const SNAPSHOTS_EVERY: Duration = Duration::from_secs(10);
+
+/// The age of the oldest snapshot, as of the last question.
+#[derive(Default)]
+pub struct Snapshots(Mutex<Known>);
+
+#[derive(Default, Clone)]
+struct Known {
+    asked: Option<Instant>,
+    /// Of open transactions.
+    open: Duration,
+    /// The transaction that replication holds, and since when.
+    held: Option<(String, Instant)>,
+}
+
+impl Snapshots {
+    /// A question that fails is no failure of the lease.
+    async fn oldest(&self, pool: &Pool) -> Option<Duration> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if known.asked.is_none_or(|asked| asked.elapsed() >= SNAPSHOTS_EVERY) {
+            match ask(pool).await {
+                Ok((open, held)) => {
+                    known.open = open;
+                    known.held = held.map(|xmin| match known.held {
+                        Some((before, since)) if before == xmin => (before, since),
+                        _ => (xmin, Instant::now()),
+                    });
+                }
+                Err(error) => tracing::debug!(%error, "age of the oldest snapshot: not known"),
+            }
+            known.asked = Some(Instant::now());
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = known.clone();
+        }
+        let held = known.held.map_or(Duration::ZERO, |(_, since)| since.elapsed());
+        Some(known.open.max(held))
+    }
+}
+
+async fn ask(pool: &Pool) -> Result<(Duration, Option<String>), StoreError> {
+    let row = sqlx::query(include_str!("sql/snapshots.sql")).fetch_one(pool).await.map_err(failed)?;
+    let open: Option<i64> = rows::get(&row, "open_ms")?;
+    Ok((length(open.unwrap_or(0)), rows::get(&row, "held_xmin")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(is_this: bool, partitions: std::ops::Range<i16>, graph_away: bool) -> Alive {
+        Alive { is_this, partitions: partitions.collect(), graph_away }
+    }
+
+    #[test]
+    fn a_report_tells_of_the_others() {
+        let workers = [worker(true, 0..32, false), worker(false, 32..40, false), worker(false, 40..41, true)];
+        let report = report(&workers);
+        assert_eq!((report.held.len(), report.workers, report.free), (32, 3, 23));
+        assert_eq!((report.reaching_graph, report.below_share), (2, 1));
+    }
+}

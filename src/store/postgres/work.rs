@@ -1,0 +1,289 @@
+//! Work as dispatch reads it, with its ready rows: mostly one statement, as the rows wanted are nearly always of the range
+//! of the log that was read last. Rows of other ranges are read behind it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use sqlx::postgres::PgRow;
+
+use super::error::failed;
+use super::log::ranges::{Range, is_missing, range_of, unless_missing};
+use super::parameters::partition_of;
+use super::pool::Pool;
+use super::rows::{self, ready_columns};
+use crate::message::{LineId, Medium, WorkId};
+use crate::store::{Flow, FlowPage, FlowRead, Position, StoreError, WorkRead};
+
+/// What is remembered between reads.
+pub struct Reading {
+    /// An id of the range that was read last; negative before the first read.
+    last: AtomicI64,
+    unreadable: Mutex<HashSet<WorkId>>,
+}
+
+impl Default for Reading {
+    fn default() -> Reading {
+        Reading { last: AtomicI64::new(-1), unreadable: Mutex::default() }
+    }
+}
+
+impl Reading {
+    /// Notes work with rows that this version cannot read. It looks as if it had ended with the others; it is left to a later
+    /// version.
+    fn leave(&self, work: WorkId, error: &StoreError) {
+        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if unreadable.insert(work) {
+            rows::skipped(error);
+        }
+    }
+
+    /// Work that can be read, perhaps again.
+    fn can_read(&self, picked: &[Picked]) {
+        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if !unreadable.is_empty() {
+            for picked in picked.iter().filter(|picked| !picked.is_partial) {
+                unreadable.remove(&picked.read.position.work);
+            }
+        }
+    }
+
+    /// Those of ended work that this version can read to the end, and may remove.
+    pub fn removable(&self, ended: &[WorkId]) -> Vec<WorkId> {
+        let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.iter().copied().filter(|work| !unreadable.contains(work)).collect()
+    }
+}
+
+/// Whether a row `c` of the log is ready in work `p`.
+macro_rules! is_ready {
+    () => {
+        "(c.status = 'PENDING' or p.again and c.status = 'RETRY')
+         and not (p.again and exists (select from cdls_open o where o.cdls_id = c.cdls_id))"
+    };
+}
+
+/// The work that was picked, with those of its rows that are of a range. Ids are told where others may be of another one.
+macro_rules! with_rows {
+    ($picked:expr) => {
+        concat!(
+            $picked,
+            "select p.read_no, p.found, p.work_id, p.first_id, p.again, p.v8l_id as w_line, p.priority as w_lane,
+                    p.media as w_media, p.campaign as w_campaign,
+                    case when p.ids[1] < {first} or p.ids[cardinality(p.ids)] > {last} then p.ids end as elsewhere, ",
+            ready_columns!(),
+            " from picked p left join lateral (select * from cdls{range} c where {wanted} and ",
+            is_ready!(),
+            ") as c on true order by p.read_no, p.first_id, p.work_id, c.cdls_id"
+        )
+    };
+}
+
+const READ_WORK: &str = with_rows!(include_str!("sql/read_work.sql"));
+const READ_FLOWS: &str = with_rows!(include_str!("sql/read_flows.sql"));
+
+/// Ready rows by id ($1), of work $2 that was made again or not ($3).
+const READ_ROWS: &str = concat!(
+    "select p.work_id, ",
+    ready_columns!(),
+    " from unnest($1::bigint[], $2::bigint[], $3::boolean[]) as p(id, work_id, again)
+     cross join lateral (select * from cdls_{range} c where c.cdls_id = p.id and ",
+    is_ready!(),
+    ") as c"
+);
+
+/// What is to be read.
+enum Wanted<'a> {
+    Work(&'a [i64]),
+    Flows(&'a [FlowRead]),
+}
+
+pub async fn read_work(pool: &Pool, reading: &Reading, work: &[WorkId]) -> Result<Vec<WorkRead>, StoreError> {
+    if work.is_empty() {
+        return Ok(Vec::new());
+    }
+    let numbers: Vec<i64> = work.iter().map(|work| work.0).collect();
+    let picked = read(pool, reading, &Wanted::Work(&numbers)).await?;
+    Ok(picked.into_iter().map(|picked| picked.read).collect())
+}
+
+pub async fn read_flows(
+    pool: &Pool,
+    reading: &Reading,
+    reads: &[FlowRead],
+) -> Result<Vec<FlowPage>, StoreError> {
+    if reads.is_empty() {
+        return Ok(Vec::new());
+    }
+    let picked = read(pool, reading, &Wanted::Flows(reads)).await?;
+    let mut pages: Vec<FlowPage> = reads.iter().map(|_| FlowPage { work: Vec::new(), more: false }).collect();
+    let mut found = vec![0; reads.len()];
+    for picked in picked {
+        let place = (picked.read_no - 1) as usize;
+        if let Some(page) = pages.get_mut(place) {
+            found[place] = picked.found;
+            page.work.push(picked.read);
+        }
+    }
+    for ((page, read), found) in pages.iter_mut().zip(reads).zip(found) {
+        page.more = found > page.work.len() || (found > 0 && found >= read.limit as usize);
+    }
+    Ok(pages)
+}
+
+impl Wanted<'_> {
+    /// On a range of the log; on none, all rows are elsewhere.
+    async fn fetch(&self, pool: &Pool, range: Option<Range>) -> Result<Vec<PgRow>, sqlx::Error> {
+        match self {
+            Wanted::Work(numbers) => {
+                let statement = on_range(READ_WORK, range);
+                sqlx::query(&statement).bind(numbers).fetch_all(pool).await
+            }
+            Wanted::Flows(reads) => {
+                let statement = on_range(READ_FLOWS, range);
+                let after = |of: fn(&Position) -> i64| -> Vec<i64> {
+                    reads.iter().map(|read| read.after.as_ref().map_or(-1, of)).collect()
+                };
+                sqlx::query(&statement)
+                    .bind(reads.iter().map(|read| partition_of(read.flow.line)).collect::<Vec<_>>())
+                    .bind(reads.iter().map(|read| read.flow.line.0).collect::<Vec<_>>())
+                    .bind(reads.iter().map(|read| read.flow.lane.as_str()).collect::<Vec<_>>())
+                    .bind(reads.iter().map(|read| read.flow.medium == Medium::Media).collect::<Vec<_>>())
+                    .bind(reads.iter().map(|read| read.flow.campaign.as_str()).collect::<Vec<_>>())
+                    .bind(after(|position| position.first.0))
+                    .bind(after(|position| position.work.0))
+                    .bind(reads.iter().map(|read| i64::from(read.limit.max(1))).collect::<Vec<_>>())
+                    .fetch_all(pool)
+                    .await
+            }
+        }
+    }
+}
+
+/// Work, as the statement picked it.
+struct Picked {
+    read_no: i64,
+    found: usize,
+    again: bool,
+    read: WorkRead,
+    /// Its ids, if some are not of the range that was read with it.
+    elsewhere: Vec<i64>,
+    /// Rows of it cannot be read.
+    is_partial: bool,
+}
+
+async fn read(pool: &Pool, reading: &Reading, wanted: &Wanted<'_>) -> Result<Vec<Picked>, StoreError> {
+    let mut range = range_of(reading.last.load(Ordering::Relaxed));
+    let rows = match wanted.fetch(pool, range).await {
+        Err(error) if is_missing(&error) && range.is_some() => {
+            // The range was taken out of the log.
+            range = None;
+            wanted.fetch(pool, None).await.map_err(failed)?
+        }
+        rows => rows.map_err(failed)?,
+    };
+    let mut picked = gathered(reading, &rows)?;
+    read_elsewhere(pool, reading, range, &mut picked).await?;
+    reading.can_read(&picked);
+    if let Some(highest) = picked.iter().map(|picked| picked.read.position.first.0).max() {
+        reading.last.store(highest, Ordering::Relaxed);
+    }
+    Ok(picked)
+}
+
+/// The statement on a range, or on none.
+fn on_range(statement: &str, range: Option<Range>) -> String {
+    let (table, first, last, wanted) = match range {
+        Some(range) => (format!("_{range}"), range.first(), range.last(), "c.cdls_id = any(p.ids)"),
+        None => (String::new(), i64::MAX, -1, "false"),
+    };
+    statement
+        .replace("{range}", &table)
+        .replace("{first}", &first.to_string())
+        .replace("{last}", &last.to_string())
+        .replace("{wanted}", wanted)
+}
+
+fn gathered(reading: &Reading, rows: &[PgRow]) -> Result<Vec<Picked>, StoreError> {
+    let mut picked: Vec<Picked> = Vec::new();
+    for row in rows {
+        let position = rows::position(row)?;
+        if picked.last().is_none_or(|last| last.read.position.work != position.work) {
+            match begun(row) {
+                Ok(begun) => picked.push(begun),
+                Err(error) => {
+                    reading.leave(position.work, &error);
+                    continue;
+                }
+            }
+        }
+        if let Some(last) = picked.last_mut()
+            && rows::get::<Option<i64>>(row, "cdls_id")?.is_some()
+        {
+            add(reading, last, row);
+        }
+    }
+    Ok(picked)
+}
+
+fn begun(row: &PgRow) -> Result<Picked, StoreError> {
+    let flow = Flow {
+        line: LineId(rows::get(row, "w_line")?),
+        lane: rows::word(row, "w_lane")?,
+        medium: rows::medium(rows::get(row, "w_media")?),
+        campaign: rows::get(row, "w_campaign")?,
+    };
+    Ok(Picked {
+        read_no: rows::get(row, "read_no")?,
+        found: rows::get::<i64>(row, "found")? as usize,
+        again: rows::get(row, "again")?,
+        read: WorkRead { position: rows::position(row)?, flow, rows: Vec::new() },
+        elsewhere: rows::get::<Option<Vec<i64>>>(row, "elsewhere")?.unwrap_or_default(),
+        is_partial: false,
+    })
+}
+
+fn add(reading: &Reading, picked: &mut Picked, row: &PgRow) {
+    let work = picked.read.position.work;
+    match rows::ready(row, work) {
+        Ok(ready) => picked.read.rows.push(ready),
+        Err(error) => {
+            picked.is_partial = true;
+            reading.leave(work, &error);
+        }
+    }
+}
+
+async fn read_elsewhere(
+    pool: &Pool,
+    reading: &Reading,
+    read: Option<Range>,
+    picked: &mut [Picked],
+) -> Result<(), StoreError> {
+    let mut wanted: BTreeMap<Range, Vec<(i64, i64, bool)>> = BTreeMap::new();
+    for work in picked.iter() {
+        for id in &work.elsewhere {
+            if let Some(range) = range_of(*id).filter(|range| Some(*range) != read) {
+                wanted.entry(range).or_default().push((*id, work.read.position.work.0, work.again));
+            }
+        }
+    }
+    for (range, wanted) in wanted {
+        let statement = READ_ROWS.replace("{range}", &range.to_string());
+        let found = sqlx::query(&statement)
+            .bind(wanted.iter().map(|(id, ..)| *id).collect::<Vec<_>>())
+            .bind(wanted.iter().map(|(_, work, _)| *work).collect::<Vec<_>>())
+            .bind(wanted.iter().map(|(.., again)| *again).collect::<Vec<_>>())
+            .fetch_all(pool)
+            .await;
+        let places: BTreeMap<WorkId, usize> =
+            picked.iter().enumerate().map(|(place, work)| (work.read.position.work, place)).collect();
+        for row in unless_missing(found)? {
+            if let Some(place) = places.get(&WorkId(rows::get(&row, "work_id")?)) {
+                add(reading, &mut picked[*place], &row);
+            }
+        }
+    }
+    picked.iter_mut().for_each(|picked| picked.read.rows.sort_unstable_by_key(|row| row.id));
+    Ok(())
+}

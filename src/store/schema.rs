@@ -1,0 +1,31 @@
+//! The schema of the database: made, upgraded, and compared with what this program was built for.
+
+use async_trait::async_trait;
+
+use super::StoreError;
+
+/// What the schema of the database is, compared with what this program was built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaState {
+    Current,
+    /// Written by a later version; additive, so this one works with it.
+    Newer,
+    /// `migrate` has to be run before this process is ready.
+    Older,
+}
+
+/// What the program asks about the database itself.
+#[async_trait]
+pub trait SchemaStore: Send + Sync {
+    /// Creates or upgrades the schema; returns how many migrations were applied.
+    async fn migrate(&self) -> Result<usize, StoreError>;
+
+    /// Compares the schema with this program's. A database without any schema is `Older`.
+    async fn schema(&self) -> Result<SchemaState, StoreError>;
+
+    /// Makes room for the ids to come (PostgreSQL: ranges of `cdls`). Returns how many ranges were made.
+    async fn ensure_room(&self) -> Result<usize, StoreError>;
+
+    /// Closes the pools; later calls fail.
+    async fn close(&self);
+}

@@ -1,0 +1,271 @@
+//! Waiting rows that are to be ended without a call: those that have expired, and those of cancelled campaigns.
+//!
+//! Rows are only found here; the owner of their partition ends them. Work in which nothing waits any more is removed, and work
+//! that has not expired put off, in a transaction of its own that begins only when there is such work.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{SqliteConnection, SqlitePool};
+
+use super::clock::Now;
+use super::dispatch::numbers;
+use super::error::{begin, commit, failed};
+use super::row::{get, list, medium, read_or_skip, readable, word};
+use crate::message::{LineId, MessageId, Partition};
+use crate::store::{DoomedRow, StoreError};
+
+pub(super) const WAITING: &str = include_str!("sql/waiting.sql");
+
+/// Work of partitions ?1 that may hold a row expired by ?2, at most ?3 of each.
+pub(super) const EXPIRED_WORK: &str = "
+select w.work_id from json_each(?1) p cross join work w
+where w.work_id in (
+    select n.work_id from work n indexed by work_expiry
+    where n.partition_no = p.value and n.expires_at <= ?2 order by n.expires_at limit ?3)
+order by w.expires_at limit ?3";
+
+/// Cancelled campaigns of which something may wait.
+pub(super) const CANCELLED: &str = "
+select cdcs_id, cp_id, changed_at <= ?1 as is_old from campaign indexed by campaign_unswept
+where state = 'cancelled' and not swept order by cdcs_id, cp_id";
+
+/// Work of campaign ?2 of account ?1 in partitions ?3, at most ?4.
+pub(super) const CANCELLED_WORK: &str = "
+select w.work_id from work w indexed by work_campaign
+where w.cdcs_id = ?1 and w.campaign = ?2 and w.campaign <> '' and w.partition_no in (select value from json_each(?3))
+order by w.work_id limit ?4";
+
+/// Its rows that wait for a time.
+pub(super) const CANCELLED_OPEN: &str = "
+select o.cdls_id, o.v8l_id, o.priority, o.media, o.dest, c.fence, c.waiter
+from cdls_open o indexed by cdls_open_campaign cross join cdls c
+where o.cdcs_id = ?1 and o.campaign = ?2 and o.campaign <> '' and o.kind <> 'unknown'
+  and o.partition_no in (select value from json_each(?3)) and c.cdls_id = o.cdls_id and c.status in ('PENDING', 'RETRY')
+  and not exists (select 1 from claim_row r where r.cdls_id = c.cdls_id and r.fence > c.fence)
+limit ?4";
+
+/// A campaign that nothing stands in the queue of is not looked at again.
+const SWEEP: &str = "
+update campaign set swept = 1
+where state = 'cancelled' and cdcs_id = ?1 and cp_id = ?2
+  and not exists (select 1 from work w where w.cdcs_id = ?1 and w.campaign = ?2 and w.campaign <> '')
+  and not exists (
+      select 1 from cdls_open o
+      where o.cdcs_id = ?1 and o.campaign = ?2 and o.campaign <> '' and o.kind <> 'unknown')";
+
+/// What was on its way when a campaign was cancelled has arrived after this long.
+const OLD: Duration = Duration::from_secs(600);
+
+/// Rows of `work` read at once.
+const PAGE: usize = 64;
+
+/// What waits in one `work`.
+#[derive(Default)]
+struct Waiting {
+    rows: Vec<Row>,
+}
+
+/// A row that waits.
+struct Row {
+    doomed: Option<DoomedRow>,
+    expires_at: String,
+    is_claimed: bool,
+}
+
+/// Work that is put off to a time, or removed.
+#[derive(Default)]
+struct Tidy {
+    put_off: Vec<Value>,
+    ended: Vec<i64>,
+}
+
+pub async fn expired(
+    reader: &SqlitePool,
+    writer: &SqlitePool,
+    partitions: &[Partition],
+    limit: u32,
+) -> Result<Vec<DoomedRow>, StoreError> {
+    let mut connection = reader.acquire().await.map_err(failed)?;
+    let now = Now::read();
+    let work: Vec<i64> = sqlx::query_scalar(EXPIRED_WORK)
+        .bind(numbers(partitions))
+        .bind(now.text())
+        .bind(limit)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed)?;
+    let mut doomed = Vec::new();
+    let mut tidy = Tidy::default();
+    for (number, waiting) in waiting(&mut connection, &work).await? {
+        let earliest = waiting.rows.iter().map(|row| &row.expires_at).min();
+        match earliest {
+            None => tidy.ended.push(number),
+            Some(earliest) if *earliest > now.text() => tidy.put_off.push(json!([number, earliest])),
+            Some(_) => {
+                let expired = waiting.rows.into_iter().filter(|row| row.expires_at <= now.text());
+                doomed.extend(expired.filter_map(Row::unless_claimed));
+            }
+        }
+    }
+    drop(connection);
+    tidy.write(writer).await?;
+    Ok(doomed)
+}
+
+pub async fn cancelled(
+    reader: &SqlitePool,
+    writer: &SqlitePool,
+    partitions: &[Partition],
+    limit: u32,
+) -> Result<Vec<DoomedRow>, StoreError> {
+    let campaigns: Vec<(i64, String, bool)> =
+        sqlx::query_as(CANCELLED).bind(Now::read().before(OLD)).fetch_all(reader).await.map_err(failed)?;
+    let mut doomed = Vec::new();
+    let mut tidy = Tidy::default();
+    let mut swept = Vec::new();
+    for (account, cp_id, is_old) in campaigns {
+        if doomed.len() >= limit as usize {
+            break;
+        }
+        let mut connection = reader.acquire().await.map_err(failed)?;
+        let campaign = Campaign { account, cp_id, partitions: numbers(partitions), limit };
+        let before = doomed.len();
+        let is_empty = campaign.look(&mut connection, &mut doomed, &mut tidy).await?;
+        if is_old && is_empty && doomed.len() == before {
+            swept.push((campaign.account, campaign.cp_id));
+        }
+    }
+    tidy.write(writer).await?;
+    sweep(writer, swept).await?;
+    Ok(doomed)
+}
+
+struct Campaign {
+    account: i64,
+    cp_id: String,
+    partitions: String,
+    limit: u32,
+}
+
+impl Campaign {
+    /// Finds waiting rows, about as many as are wanted; whether nothing of the campaign stands in these partitions.
+    async fn look(
+        &self,
+        connection: &mut SqliteConnection,
+        doomed: &mut Vec<DoomedRow>,
+        tidy: &mut Tidy,
+    ) -> Result<bool, StoreError> {
+        let work: Vec<i64> = sqlx::query_scalar(CANCELLED_WORK)
+            .bind(self.account)
+            .bind(&self.cp_id)
+            .bind(&self.partitions)
+            // Work whose rows have all ended may stand in front.
+            .bind(i64::from(self.limit).max(PAGE as i64))
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(failed)?;
+        for page in work.chunks(PAGE) {
+            if doomed.len() >= self.limit as usize {
+                return Ok(false);
+            }
+            for (number, waiting) in waiting(connection, page).await? {
+                if waiting.rows.is_empty() {
+                    tidy.ended.push(number);
+                }
+                doomed.extend(waiting.rows.into_iter().filter_map(Row::unless_claimed));
+            }
+        }
+        let open = sqlx::query(CANCELLED_OPEN)
+            .bind(self.account)
+            .bind(&self.cp_id)
+            .bind(&self.partitions)
+            .bind(self.limit)
+            .fetch_all(connection)
+            .await
+            .map_err(failed)?;
+        doomed.extend(readable(&open, doomed_row));
+        Ok(work.is_empty())
+    }
+}
+
+impl Row {
+    /// A row that a worker calls Graph for is ended by that call.
+    fn unless_claimed(self) -> Option<DoomedRow> {
+        self.doomed.filter(|_| !self.is_claimed)
+    }
+}
+
+/// Work with what waits in it.
+async fn waiting(
+    connection: &mut SqliteConnection,
+    work: &[i64],
+) -> Result<BTreeMap<i64, Waiting>, StoreError> {
+    if work.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let found =
+        sqlx::query(WAITING).bind(list(work.iter().copied())).fetch_all(connection).await.map_err(failed)?;
+    let mut waiting: BTreeMap<i64, Waiting> = BTreeMap::new();
+    for row in &found {
+        let work = waiting.entry(get(row, "work_id")?).or_default();
+        if get::<Option<i64>>(row, "cdls_id")?.is_some() {
+            work.rows.push(Row {
+                doomed: read_or_skip(row, doomed_row),
+                expires_at: get(row, "expires_at")?,
+                is_claimed: get(row, "claimed")?,
+            });
+        }
+    }
+    Ok(waiting)
+}
+
+fn doomed_row(row: &SqliteRow) -> Result<DoomedRow, StoreError> {
+    Ok(DoomedRow {
+        id: MessageId(get(row, "cdls_id")?),
+        line: LineId(get(row, "v8l_id")?),
+        lane: word(row, "priority")?,
+        medium: medium(row)?,
+        dest: get(row, "dest")?,
+        fence: get(row, "fence")?,
+        waiter: get(row, "waiter")?,
+    })
+}
+
+impl Tidy {
+    /// A row that has left work stands elsewhere in the queue, or has ended, so that what was read before the lock was taken
+    /// still holds.
+    async fn write(self, writer: &SqlitePool) -> Result<(), StoreError> {
+        if self.put_off.is_empty() && self.ended.is_empty() {
+            return Ok(());
+        }
+        let (mut transaction, _) = begin(writer).await?;
+        sqlx::query(
+            "update work set expires_at = j.value->>1 from json_each(?1) j where work_id = j.value->>0",
+        )
+        .bind(Value::Array(self.put_off).to_string())
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        sqlx::query("delete from work where work_id in (select value from json_each(?1))")
+            .bind(list(self.ended))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        commit(transaction).await
+    }
+}
+
+async fn sweep(writer: &SqlitePool, campaigns: Vec<(i64, String)>) -> Result<(), StoreError> {
+    if campaigns.is_empty() {
+        return Ok(());
+    }
+    let (mut transaction, _) = begin(writer).await?;
+    for (account, cp_id) in campaigns {
+        let statement = sqlx::query(SWEEP).bind(account).bind(cp_id);
+        statement.execute(&mut *transaction).await.map_err(failed)?;
+    }
+    commit(transaction).await
+}

@@ -1,0 +1,127 @@
+//! Accounts, their tokens and broker users, and lines.
+
+use std::time::Duration;
+
+use meta_dispatch::message::{AccountId, Class, LineId};
+use meta_dispatch::store::{BrokerUser, NewLine, PauseScope, StoreError};
+use rstest::rstest;
+use rstest_reuse::apply;
+use time::OffsetDateTime;
+
+use super::on_both;
+use crate::support::store::{Backend, Fixture};
+
+#[apply(on_both)]
+async fn tokens_are_found_until_they_are_revoked_and_show_their_accounts_state(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let store = &fixture.store;
+    store.add_token(AccountId(1), "abcdefghij", &[7; 32]).await.expect("tokens can be added");
+    let found = store.token("abcdefghij").await.expect("the store answers").expect("it is there");
+    assert_eq!((found.account, found.account_active, found.hash), (AccountId(1), true, vec![7; 32]));
+    fixture.execute("update account set cdcs_active = false where cdcs_id = 1").await;
+    assert!(
+        !store.token("abcdefghij").await.expect("the store answers").expect("it is there").account_active
+    );
+    assert!(store.revoke_token("abcdefghij").await.expect("the store answers"));
+    assert!(!store.revoke_token("abcdefghij").await.expect("the store answers"), "it was revoked already");
+    assert!(store.token("abcdefghij").await.expect("the store answers").is_none());
+    assert!(store.tokens().await.expect("the store answers")[0].revoked_at.is_some());
+    let taken = store.add_token(AccountId(1), "abcdefghij", &[8; 32]).await;
+    assert!(matches!(taken, Err(StoreError::Invalid(_))), "{taken:?}");
+    let nobody = store.add_token(AccountId(77), "0123456789", &[8; 32]).await;
+    assert!(matches!(nobody, Err(StoreError::Invalid(_))), "{nobody:?}");
+}
+
+#[apply(on_both)]
+async fn a_line_inserted_by_sql_has_the_defaults(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    fixture
+        .execute("insert into cd_v8_line (v8l_id, cdcs_id, v8l_class, v8l_wa_api_key) values (70, 1, 'instagram', 'EAA')")
+        .await;
+    let line = fixture.store.lines(&[LineId(70), LineId(71)]).await.expect("the store answers").remove(0);
+    assert_eq!((line.id, line.account, line.class), (LineId(70), AccountId(1), Class::Instagram));
+    assert!(line.active && line.account_active && line.page_token.is_some());
+    assert_eq!((line.rate_text, line.rate_media, line.paused_until, line.page_id), (None, None, None, None));
+}
+
+#[apply(on_both)]
+async fn lines_are_added_listed_and_given_new_tokens(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let store = &fixture.store;
+    let new = |id: Option<i64>, account| NewLine {
+        id: id.map(LineId),
+        account: AccountId(account),
+        name: Some("Shop".into()),
+        class: Class::Messenger,
+        page_token: "EAAold".into(),
+        page_id: Some("1001".into()),
+        instagram_account_id: None,
+        rate_text: Some(20),
+        rate_media: None,
+    };
+    assert_eq!(store.add_line(&new(Some(500), 1)).await.expect("lines can be added"), LineId(500));
+    let next = store.add_line(&new(None, 1)).await.expect("lines can be added");
+    assert!(next > LineId(2), "{next}");
+    for (line, what) in [(new(Some(500), 1), "taken"), (new(None, 77), "nobody's")] {
+        assert!(matches!(store.add_line(&line).await, Err(StoreError::Invalid(_))), "{what}");
+    }
+    store.pause(PauseScope::Line(next), Duration::from_secs(60), "190").await.expect("lines can be paused");
+    assert!(store.set_page_token(next, &"EAAnew".into()).await.expect("the store answers"));
+    let line = store.lines(&[next]).await.expect("the store answers").remove(0);
+    assert_eq!((line.paused_until, line.pause_reason, line.rate_text), (None, None, Some(20)));
+    assert!(!store.set_page_token(LineId(12_345), &"EAA".into()).await.expect("the store answers"));
+    assert!(store.all_lines().await.expect("the store answers").len() >= 4);
+}
+
+#[apply(on_both)]
+async fn pauses_of_policy_only_grow_and_an_operators_replaces_any(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let store = &fixture.store;
+    let paused = async |line: i64| {
+        let line = store.lines(&[LineId(line)]).await.expect("the store answers").remove(0);
+        let until = line.paused_until.map(|until| until - OffsetDateTime::now_utc());
+        let off = until.zip(line.pause_left).map(|(until, left)| (until - left).abs());
+        assert_eq!(until.is_some(), off.is_some_and(|off| off.whole_seconds() <= 1), "{line:?}");
+        (until.map(|until| until.whole_minutes()), line.pause_reason)
+    };
+    let hour = Duration::from_secs(3_600);
+    store.pause(PauseScope::Line(LineId(1)), hour, "first").await.expect("lines can be paused");
+    store.pause(PauseScope::App, hour / 2, "app").await.expect("lines can be paused");
+    assert_eq!(paused(1).await, (Some(59), Some("first".into())));
+    assert_eq!(paused(2).await, (Some(29), Some("app".into())));
+    assert!(store.pause_line(LineId(1), Some(hour / 6), "lunch").await.expect("the store answers"));
+    assert_eq!(paused(1).await, (Some(9), Some("lunch".into())));
+    assert!(store.pause_line(LineId(1), None, "for good").await.expect("the store answers"));
+    assert!(paused(1).await.0 > Some(365 * 24 * 60));
+    assert!(store.resume_line(LineId(1)).await.expect("the store answers"));
+    assert_eq!(paused(1).await, (None, None));
+    assert!(!store.resume_line(LineId(12_345)).await.expect("the store answers"));
+}
+
+#[apply(on_both)]
+async fn a_user_of_the_broker_sends_for_one_account_until_it_is_unmapped(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let store = &fixture.store;
+    assert_eq!(store.broker_user("shop").await.expect("the store answers"), None);
+    store.map_broker_user(AccountId(1), "shop").await.expect("users can be mapped");
+    let mapped = BrokerUser { account: AccountId(1), account_active: true };
+    assert_eq!(store.broker_user("shop").await.expect("the store answers"), Some(mapped));
+    assert_eq!(store.broker_user("Shop").await.expect("the store answers"), None);
+
+    let again = store.map_broker_user(AccountId(2), "shop").await;
+    assert!(matches!(&again, Err(StoreError::Invalid(why)) if why.contains("shop")), "{again:?}");
+    let nobody = store.map_broker_user(AccountId(7), "other").await;
+    assert!(matches!(nobody, Err(StoreError::Invalid(_))), "{nobody:?}");
+
+    fixture.execute("update account set cdcs_active = (1 = 0) where cdcs_id = 1").await;
+    let inactive = BrokerUser { account_active: false, ..mapped };
+    assert_eq!(store.broker_user("shop").await.expect("the store answers"), Some(inactive));
+
+    store.map_broker_user(AccountId(2), "clinic").await.expect("users can be mapped");
+    let listed = store.broker_users().await.expect("the store answers");
+    let listed: Vec<_> = listed.iter().map(|user| (user.broker_user.as_str(), user.cdcs_id.0)).collect();
+    assert_eq!(listed, [("clinic", 2), ("shop", 1)]);
+    assert!(store.unmap_broker_user("shop").await.expect("the store answers"));
+    assert!(!store.unmap_broker_user("shop").await.expect("the store answers"));
+    assert_eq!(store.broker_user("shop").await.expect("the store answers"), None);
+}

@@ -1,0 +1,141 @@
+//! What senders ask the log afterwards: messages by filter, and the states of campaigns.
+
+use std::time::Duration;
+
+use meta_dispatch::message::{
+    AccountId, CampaignState, Class, Lane, LineId, MessageId, MessageKind, Status, Submission,
+};
+use meta_dispatch::store::{LogRow, MessageFilter};
+use rstest::rstest;
+use rstest_reuse::apply;
+
+use super::on_both;
+use crate::support::store::{Backend, Fixture};
+
+const NEWEST: MessageId = MessageId(i64::MAX);
+
+fn text(account: i64, line: i64, dest: &str) -> Submission {
+    Submission {
+        account: AccountId(account),
+        line: LineId(line),
+        class: Class::Messenger,
+        dest: dest.into(),
+        kind: MessageKind::Text,
+        mdata: "hello".into(),
+        mcaption: None,
+        msg_id: None,
+        cp_id: None,
+        lane: Lane::Bulk,
+        send_at: None,
+        valid_for: Duration::from_secs(3_600),
+        waiter: None,
+    }
+}
+
+fn of_campaign(line: i64, dest: &str, cp_id: &str) -> Submission {
+    Submission { cp_id: Some(cp_id.into()), ..text(1, line, dest) }
+}
+
+impl Fixture {
+    async fn insert(&self, rows: &[Submission]) -> Vec<MessageId> {
+        self.store.insert(rows).await.expect("rows can be logged")
+    }
+
+    async fn listed(&self, filter: MessageFilter, before: MessageId, limit: u32) -> Vec<MessageId> {
+        let rows: Vec<LogRow> =
+            self.store.messages(AccountId(1), &filter, before, limit).await.expect("the log answers");
+        rows.iter().map(|row| row.cdls_id).collect()
+    }
+
+    async fn set(&self, cp_id: &str, state: CampaignState) -> CampaignState {
+        self.store.set_campaign(AccountId(1), cp_id, state).await.expect("states can be written")
+    }
+}
+
+fn newest_first(ids: impl IntoIterator<Item = MessageId>) -> Vec<MessageId> {
+    let mut ids: Vec<MessageId> = ids.into_iter().collect();
+    ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
+    ids
+}
+
+#[apply(on_both)]
+async fn pages_follow_each_other_newest_first_without_gap_or_repeat(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let kinds = [MessageKind::Text, MessageKind::Image];
+    let rows: Vec<Submission> = (0..60)
+        .map(|n| Submission {
+            kind: kinds[n / 7 % 2],
+            ..of_campaign(1 + n as i64 % 2, &format!("d{n}"), "c")
+        })
+        .collect();
+    let ids = fixture.insert(&rows).await;
+    fixture.insert(&[text(2, 9, "other")]).await;
+    fixture.execute("update cdls set status = 'OK' where cdls_id % 3 = 0").await;
+    fixture.execute("update cdls set status = 'ERROR' where cdls_id % 10 = 1").await;
+    for filter in [MessageFilter::default(), MessageFilter { cp_id: Some("c".into()), ..Default::default() }]
+    {
+        let (mut seen, mut before) = (Vec::new(), NEWEST);
+        loop {
+            let page = fixture.listed(filter.clone(), before, 7).await;
+            assert!(page.len() <= 7);
+            let Some(last) = page.last() else { break };
+            before = *last;
+            seen.extend(page);
+        }
+        assert_eq!(seen, newest_first(ids.iter().copied()), "{filter:?}");
+    }
+}
+
+#[apply(on_both)]
+async fn each_filter_and_their_combinations_list_what_matches(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let ids = fixture
+        .insert(&[
+            Submission { msg_id: Some("m1".into()), ..of_campaign(1, "ann", "c1") },
+            Submission { msg_id: Some("m1".into()), ..of_campaign(2, "bob", "c1") },
+            of_campaign(1, "ann", "c2"),
+            text(1, 2, "ann"),
+            Submission { cp_id: Some("c1".into()), msg_id: Some("m1".into()), ..text(2, 9, "ann") },
+        ])
+        .await;
+    fixture.execute("update cdls set status = 'ERROR' where dest = 'bob'").await;
+    let all = MessageFilter::default();
+    let some = |text: &str| Some(text.to_owned());
+    let cases: Vec<(MessageFilter, Vec<usize>)> = vec![
+        (all.clone(), vec![3, 2, 1, 0]),
+        (MessageFilter { line: Some(LineId(1)), ..all.clone() }, vec![2, 0]),
+        (MessageFilter { status: Some(Status::Error), ..all.clone() }, vec![1]),
+        (MessageFilter { status: Some(Status::Pending), line: Some(LineId(2)), ..all.clone() }, vec![3]),
+        (MessageFilter { cp_id: some("c1"), ..all.clone() }, vec![1, 0]),
+        (MessageFilter { cp_id: some("c1"), line: Some(LineId(2)), ..all.clone() }, vec![1]),
+        (MessageFilter { cp_id: some("c1"), status: Some(Status::Pending), ..all.clone() }, vec![0]),
+        (MessageFilter { msg_id: some("m1"), ..all.clone() }, vec![1, 0]),
+        (MessageFilter { msg_id: some("m1"), dest: some("ann"), ..all.clone() }, vec![0]),
+        (MessageFilter { dest: some("ann"), ..all.clone() }, vec![3, 2, 0]),
+        (MessageFilter { dest: some("ann"), cp_id: some("c2"), ..all.clone() }, vec![2]),
+        (MessageFilter { dest: some("ann"), line: Some(LineId(9)), ..all.clone() }, vec![]),
+        (MessageFilter { msg_id: some("m1"), status: Some(Status::Ok), ..all.clone() }, vec![]),
+        (MessageFilter { cp_id: some("nobody's"), ..all.clone() }, vec![]),
+    ];
+    for (filter, expected) in cases {
+        let expected: Vec<MessageId> = expected.into_iter().map(|n| ids[n]).collect();
+        assert_eq!(fixture.listed(filter.clone(), NEWEST, 10).await, expected, "{filter:?}");
+        let below: Vec<MessageId> = expected.iter().copied().filter(|id| *id < ids[2]).collect();
+        assert_eq!(fixture.listed(filter.clone(), ids[2], 10).await, below, "{filter:?}");
+        let first = expected.iter().copied().take(1).collect::<Vec<_>>();
+        assert_eq!(fixture.listed(filter.clone(), NEWEST, 1).await, first, "{filter:?}");
+    }
+}
+
+#[apply(on_both)]
+async fn a_cancelled_campaign_stays_cancelled(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    assert_eq!(fixture.set("c", CampaignState::Paused).await, CampaignState::Paused);
+    assert_eq!(fixture.set("c", CampaignState::Running).await, CampaignState::Running);
+    assert_eq!(fixture.set("c", CampaignState::Cancelled).await, CampaignState::Cancelled);
+    assert_eq!(fixture.set("c", CampaignState::Running).await, CampaignState::Cancelled);
+    let state = fixture.store.campaign_state(AccountId(1), "c").await.expect("it answers");
+    assert_eq!(state, CampaignState::Cancelled);
+    let theirs = fixture.store.campaign_state(AccountId(2), "c").await.expect("it answers");
+    assert_eq!(theirs, CampaignState::Running);
+}

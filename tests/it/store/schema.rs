@@ -1,0 +1,98 @@
+//! The schema, and room for the ids to come.
+
+use meta_dispatch::message::MessageId;
+use meta_dispatch::store::postgres::PostgresStore;
+use meta_dispatch::store::{IntakeStore, SchemaState, StoreError};
+use rstest::rstest;
+use rstest_reuse::apply;
+use sqlx::{Connection, PgConnection};
+
+use super::on_both;
+use crate::support::store::{Backend, Fixture, text};
+
+#[apply(on_both)]
+async fn the_schema_is_current_newer_or_older(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let store = &fixture.store;
+    assert_eq!(store.schema().await.expect("the store answers"), SchemaState::Current);
+    assert_eq!(store.migrate().await.expect("it can be repeated"), 0);
+    fixture
+        .execute("insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (99990101, 'later', true, '', 0)")
+        .await;
+    assert_eq!(store.schema().await.expect("the store answers"), SchemaState::Newer);
+    assert_eq!(store.migrate().await.expect("a newer schema is accepted"), 0);
+    fixture.execute("delete from _sqlx_migrations").await;
+    assert_eq!(store.schema().await.expect("the store answers"), SchemaState::Older);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_makes_room_when_a_fifth_of_the_last_range_is_left() {
+    let fixture = Fixture::create(Backend::Postgres).await;
+    let made = async || fixture.store.ensure_room().await.expect("room can be made");
+    fixture.execute("select setval('cdls_id_seq', 7999999)").await;
+    assert_eq!(made().await, 0);
+    fixture.execute("select setval('cdls_id_seq', 8000000)").await;
+    assert_eq!((made().await, made().await), (1, 0));
+    fixture.execute("select setval('cdls_id_seq', 9999998)").await;
+    let ids = fixture.log(&[text("ann"), text("bob")]).await;
+    assert_eq!(ids, [MessageId(9_999_999), MessageId(10_000_000)]);
+    assert_eq!(fixture.ready_ids().await, ids, "rows are read over the ranges' border");
+}
+
+/// A dump or a report may read the log for hours while the next range of ids is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_makes_room_beside_one_who_reads_the_log_and_writers_do_not_wait() {
+    let fixture = Fixture::create(Backend::Postgres).await;
+    let mut reader = PgConnection::connect(fixture.database().url()).await.expect("the server answers");
+    sqlx::raw_sql("begin; lock table cdls in access share mode")
+        .execute(&mut reader)
+        .await
+        .expect("it is locked");
+    fixture.execute("select setval('cdls_id_seq', 8000000)").await;
+    assert_eq!(fixture.store.ensure_room().await.expect("room is made"), 1);
+    let ann = fixture.log_one(text("ann")).await;
+    assert_eq!(ann, MessageId(8_000_001));
+    sqlx::raw_sql("commit").execute(&mut reader).await.expect("the reader is done");
+    fixture.execute("select setval('cdls_id_seq', 10000000)").await;
+    let bob = fixture.log_one(text("bob")).await;
+    assert_eq!(fixture.ready_ids().await, [ann, bob]);
+    let indexes = "select count(*) from pg_indexes where tablename = ";
+    let of = async |range: &str| fixture.number(&format!("{indexes}'{range}'")).await;
+    assert_eq!(of("cdls_1").await, of("cdls_0").await, "the new range has the indexes of the others");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_for_which_postgres_has_no_room_yet_is_not_refused_but_waits() {
+    let fixture = Fixture::create(Backend::Postgres).await;
+    fixture.execute("select setval('cdls_id_seq', 50000000)").await;
+    let refused = fixture.store.insert(&[text("ann")]).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+}
+
+/// A server may be set up to answer commits before they are on disk.
+#[rstest]
+#[case::commits_wait_for_the_disk("off", "on")]
+#[case::what_is_stricter_stays("remote_apply", "remote_apply")]
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_has_commits_on_disk_before_it_answers(#[case] server: &'static str, #[case] ours: &str) {
+    let fixture = Fixture::create(Backend::Postgres).await;
+    fixture
+        .execute(
+            "create table seen (setting text);
+             create function look() returns trigger language plpgsql as
+                 'begin insert into seen values (current_setting(''synchronous_commit'')); return new; end';
+             create trigger look before insert on cdls for each row execute function look()",
+        )
+        .await;
+    let url = fixture.database().url();
+    let mut other = PgConnection::connect(url).await.expect("the server answers");
+    let set = format!(
+        "do $$ begin execute format('alter database %I set synchronous_commit = {server}', current_database()); end $$"
+    );
+    sqlx::raw_sql(&set).execute(&mut other).await.expect("it is set");
+    let store = PostgresStore::open(&url.into(), 8).expect("the URL is right");
+    store.insert(&[text("ann")]).await.expect("rows can be logged");
+    let seen: String =
+        sqlx::query_scalar("select setting from seen").fetch_one(&mut other).await.expect("it was seen");
+    assert_eq!(seen, ours);
+}
