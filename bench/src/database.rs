@@ -32,15 +32,13 @@ pub struct Statement {
     pub ms: f64,
 }
 
-impl DatabaseCosts {
-    pub fn calls(&self) -> f64 {
-        self.statements.iter().map(|statement| statement.calls).sum()
-    }
+pub fn calls(statements: &[Statement]) -> f64 {
+    statements.iter().map(|statement| statement.calls).sum()
+}
 
-    /// Planning and execution of all statements.
-    pub fn statement_ms(&self) -> f64 {
-        self.statements.iter().map(|statement| statement.calls * statement.ms).sum()
-    }
+/// Planning and execution of all of them.
+pub fn milliseconds(statements: &[Statement]) -> f64 {
+    statements.iter().map(|statement| statement.calls * statement.ms).sum()
 }
 
 /// Makes a database's counters readable, and has statements counted if that is asked for.
@@ -51,7 +49,8 @@ pub async fn prepare(url: &str, name: &str, statements: Statements) -> anyhow::R
         let counted = format!(
             "create extension if not exists pg_stat_statements; \
              alter database {name} set pg_stat_statements.track = 'top'; \
-             alter database {name} set pg_stat_statements.track_planning = on"
+             alter database {name} set pg_stat_statements.track_planning = on; \
+             select count(*) from pg_stat_statements"
         );
         sqlx::raw_sql(&counted).execute(&mut connection).await?;
     }
@@ -80,10 +79,7 @@ impl Counters {
         let (bytes, images, entries, commits, updates, hot): (f64, f64, f64, f64, f64, f64) =
             sqlx::query_as(RECORDS).bind(&self.from).fetch_one(database).await?;
         let messages = messages as f64;
-        let statements = match self.statements {
-            Statements::Counted => self.statements(database, messages).await?,
-            Statements::Uncounted => Vec::new(),
-        };
+        let statements = self.statements(database, messages).await?.unwrap_or_default();
         Ok(DatabaseCosts {
             wal_bytes: bytes / messages,
             image_bytes: images / messages,
@@ -94,15 +90,18 @@ impl Counters {
         })
     }
 
-    /// Statements since, a message or whatever else is counted.
-    pub async fn statements(&self, database: &PgPool, messages: f64) -> anyhow::Result<Vec<Statement>> {
+    /// Statements since, a message or a second; nothing if they are not counted.
+    pub async fn statements(&self, database: &PgPool, share: f64) -> anyhow::Result<Option<Vec<Statement>>> {
+        if self.statements == Statements::Uncounted {
+            return Ok(None);
+        }
         let counted: Vec<(String, i64, f64)> = sqlx::query_as(STATEMENTS).fetch_all(database).await?;
         let statement = |(text, calls, ms): (String, i64, f64)| Statement {
             text,
-            calls: calls as f64 / messages,
+            calls: calls as f64 / share,
             ms: ms / calls as f64,
         };
-        Ok(counted.into_iter().map(statement).collect())
+        Ok(Some(counted.into_iter().map(statement).collect()))
     }
 }
 

@@ -46,9 +46,13 @@ pub async fn on_ground<Figures>(
 
     let mut database_url = reqwest::Url::parse(&arguments.database_url)?;
     database_url.set_path(&name);
-    if let Err(error) = database::prepare(database_url.as_str(), &name, statements).await {
-        eprintln!("PostgreSQL's own counters cannot be read: {error:#}");
-    }
+    let statements = match database::prepare(database_url.as_str(), &name, statements).await {
+        Ok(()) => statements,
+        Err(error) => {
+            eprintln!("PostgreSQL's own counters cannot be read: {error:#}");
+            Statements::Uncounted
+        }
+    };
     let mut amqp_url = reqwest::Url::parse(&arguments.amqp_url)?;
     amqp_url.set_path(&name);
     let ground = Ground {

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 use tokio::process::Command;
 
-use crate::database::{Counters, Statement};
+use crate::database::{Counters, Statement, calls};
 use crate::graph::Deliveries;
 use crate::ground::{Statements, on_ground, start_graph};
 use crate::measure::System;
@@ -78,9 +78,9 @@ async fn rest(mut system: System, name: &str, time: Duration) -> anyhow::Result<
         system: name.to_owned(),
         seconds,
         cpu,
-        statements_per_second: Some(statements.iter().map(|statement| statement.calls).sum()),
+        statements_per_second: statements.as_deref().map(calls),
         bytes_written_per_second: None,
-        statements,
+        statements: statements.unwrap_or_default(),
     };
     Ok((system, idle))
 }

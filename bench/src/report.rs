@@ -10,7 +10,7 @@ use procfs::Current;
 use sqlx::{Connection, PgConnection};
 
 use crate::RunArguments;
-use crate::database::Statement;
+use crate::database::{Statement, calls, milliseconds};
 use crate::dump::Dump;
 use crate::enquiry::Asked;
 use crate::idle::Idle;
@@ -160,8 +160,8 @@ fn database(runs: &[Measured]) -> Table {
             format!("{:.2}", costs.index_entries),
             format!("{:.1}", costs.hot_share * 100.0),
             format!("{:.3}", costs.commits),
-            counted(format!("{:.2}", costs.calls())),
-            counted(format!("{:.3}", costs.statement_ms())),
+            counted(format!("{:.2}", calls(&costs.statements))),
+            counted(format!("{:.3}", milliseconds(&costs.statements))),
         ]);
     }
     table

@@ -137,9 +137,9 @@ async fn a_claim_that_is_being_committed_is_found_by_the_one_who_takes_over() {
     let id = fixture.log_one(text("ann")).await;
     fixture.store.renew_leases("heir", HOUR, false).await.expect("leases are kept");
     let mut claiming = PgConnection::connect(fixture.database().url()).await.expect("PostgreSQL answers");
+    fixture.store.renew_leases("w", Duration::from_millis(500), false).await.expect("leases are kept");
     let claim = format!(
-        "update worker_lease set expires_at = now() + interval '500 milliseconds' where worker = 'w';
-         begin; select from worker_lease where worker = 'w' for share;
+        "begin; select from worker_lease where worker = 'w' for share;
          insert into claim (worker, claim_no, ids, fences, partitions, deadline_ms)
          values ('w', 1, array[{id}], array[1], array[1]::smallint[], array[60000])"
     );

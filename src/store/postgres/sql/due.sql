@@ -13,5 +13,5 @@ next as (
         order by o.due_at limit 1) as n)
 select coalesce((select array_agg(cdls_id order by cdls_id) from due), '{}') as ids,
        case when (select count(*) from due) < $3 then now() else (select max(due_at) from due) end as reached,
-       greatest(0, ceil(extract(epoch from next.due_at - now()) * 1000))::bigint as next_ms
+       ceil(extract(epoch from next.due_at - now()) * 1000)::bigint as next_ms
 from next
