@@ -17,7 +17,7 @@ pub struct DatabaseCosts {
     pub index_entries: f64,
     /// Commits of transactions that wrote.
     pub commits: f64,
-    /// Share of the updates that were heap-only, of all tables.
+    /// Share of the log's updates that were heap-only.
     pub hot_share: f64,
     /// Where they are counted, the most frequent first.
     pub statements: Vec<Statement>,
@@ -61,23 +61,34 @@ pub async fn prepare(url: &str, name: &str, statements: Statements) -> anyhow::R
 /// Where counting began.
 pub struct Counters {
     from: String,
+    /// Updates of the log, and those that were heap-only.
+    updates: (i64, i64),
+    table: &'static str,
     statements: Statements,
 }
 
 impl Counters {
-    pub async fn start(database: &PgPool, statements: Statements) -> anyhow::Result<Counters> {
+    /// `table` is the log.
+    pub async fn start(
+        database: &PgPool,
+        table: &'static str,
+        statements: Statements,
+    ) -> anyhow::Result<Counters> {
         if statements == Statements::Counted {
             let reset = "select pg_stat_statements_reset(0, oid, 0) from pg_database where datname = current_database()";
             sqlx::query(reset).execute(database).await?;
         }
         let from = sqlx::query_scalar("select pg_current_wal_insert_lsn()::text").fetch_one(database).await?;
-        Ok(Counters { from, statements })
+        let updates = sqlx::query_as(UPDATES).bind(table).fetch_one(database).await?;
+        Ok(Counters { from, updates, table, statements })
     }
 
     /// What was counted since, for each of so many messages.
     pub async fn read(&self, database: &PgPool, messages: u64) -> anyhow::Result<DatabaseCosts> {
-        let (bytes, images, entries, commits, updates, hot): (f64, f64, f64, f64, f64, f64) =
+        let (bytes, images, entries, commits): (f64, f64, f64, f64) =
             sqlx::query_as(RECORDS).bind(&self.from).fetch_one(database).await?;
+        let (updates, hot): (i64, i64) = sqlx::query_as(UPDATES).bind(self.table).fetch_one(database).await?;
+        let (updates, hot) = (updates - self.updates.0, hot - self.updates.1);
         let messages = messages as f64;
         let statements = self.statements(database, messages).await?.unwrap_or_default();
         Ok(DatabaseCosts {
@@ -85,7 +96,7 @@ impl Counters {
             image_bytes: images / messages,
             index_entries: entries / messages,
             commits: commits / messages,
-            hot_share: if updates > 0.0 { hot / updates } else { 1.0 },
+            hot_share: if updates > 0 { hot as f64 / updates as f64 } else { 1.0 },
             statements,
         })
     }
@@ -111,14 +122,19 @@ const RECORDS: &str = "
     select (min(lsn) - $1::pg_lsn - sum(fpi_size))::float8, sum(fpi_size)::float8,
            coalesce(sum(count) filter (where kind in
                ('Btree/INSERT_LEAF', 'Btree/INSERT_POST', 'Btree/SPLIT_L', 'Btree/SPLIT_R')), 0)::float8,
-           coalesce(sum(count) filter (where kind = 'Transaction/COMMIT'), 0)::float8,
-           coalesce(sum(count) filter (where kind like 'Heap/%UPDATE%'), 0)::float8,
-           coalesce(sum(count) filter (where starts_with(kind, 'Heap/HOT_UPDATE')), 0)::float8
+           coalesce(sum(count) filter (where kind = 'Transaction/COMMIT'), 0)::float8
     from reached cross join lateral pg_get_wal_stats($1::pg_lsn, lsn, true)
         as s(kind, count, count_share, record_size, record_share, fpi_size, fpi_share, combined_size, combined_share)";
 
+/// A backend tells its counts with a delay of up to a second; the share does not mind.
+const UPDATES: &str = "
+    select coalesce(sum(n_tup_upd), 0)::int8, coalesce(sum(n_tup_hot_upd), 0)::int8
+    from pg_stat_user_tables where relname ~ ('^' || $1 || '(_[0-9]+)?$')";
+
+/// Without comments.
 const STATEMENTS: &str = "
-    select left(regexp_replace(query, '[[:space:]]+', ' ', 'g'), 90), calls, total_plan_time + total_exec_time
+    select left(ltrim(regexp_replace(regexp_replace(query, '--[^\\n]*', '', 'g'), '[[:space:]]+', ' ', 'g')), 100),
+           calls, total_plan_time + total_exec_time
     from pg_stat_statements
     where dbid = (select oid from pg_database where datname = current_database()) and calls > 0
     order by calls desc";

@@ -62,7 +62,7 @@ pub async fn measure(arguments: &RunArguments) -> anyhow::Result<Vec<Idle>> {
 /// Leaves a system alone.
 async fn rest(mut system: System, name: &str, time: Duration) -> anyhow::Result<(System, Idle)> {
     tokio::time::sleep(SETTLE).await;
-    let counters = Counters::start(&system.database, system.statements).await?;
+    let counters = Counters::start(&system.database, system.table, system.statements).await?;
     let (before, begun) = (system.cpu()?, Instant::now());
     tokio::time::sleep(time).await;
     system.alive()?;

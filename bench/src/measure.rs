@@ -91,7 +91,7 @@ impl System {
         self.warm_up(work).await?;
         sqlx::query("checkpoint").execute(&self.database).await?;
         let calls_before = self.deliveries().await?;
-        let counters = Counters::start(&self.database, self.statements).await?;
+        let counters = Counters::start(&self.database, self.table, self.statements).await?;
         let before = self.cpu()?;
         let load_before = children_cpu()?;
         let load = self.send("m-", work).await?;
@@ -132,7 +132,7 @@ impl System {
     pub async fn take_in(&mut self, scenario: &str, work: Work) -> anyhow::Result<Measured> {
         self.send("warm-", Work { messages: work.messages.min(1000), ..work }).await?;
         sqlx::query("checkpoint").execute(&self.database).await?;
-        let counters = Counters::start(&self.database, self.statements).await?;
+        let counters = Counters::start(&self.database, self.table, self.statements).await?;
         let before = self.cpu()?;
         let load_before = children_cpu()?;
         let load = self.send("m-", work).await?;

@@ -9,6 +9,7 @@ mod batch;
 mod broker_contract;
 mod broker_rabbitmq;
 mod cli;
+mod cost;
 mod enquiry;
 mod expiry;
 mod faults;
