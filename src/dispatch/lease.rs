@@ -31,7 +31,7 @@ impl SendUntil {
             .is_some_and(|until| now < until || failpoint::defect("lease_ignored"))
     }
 
-    fn set(&self, until: Instant) {
+    pub(super) fn set(&self, until: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here waits for a limit, touches the log, or retries: the row's next state is handed back as a [`Change`].
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -16,7 +17,7 @@ use crate::graph::{Call, GraphClient};
 use crate::message::{ErrorDetail, Lane, LineId, Medium, MessageId};
 use crate::metrics::METRICS;
 use crate::policy::breaker::Health;
-use crate::policy::classify::{CallResult, PauseDemand, classify};
+use crate::policy::classify::{CallResult, PauseDemand, Subject, classify};
 use crate::policy::retry::{Next, RetryPolicy, Tried, decide, decide_orphan};
 use crate::store::{Change, ClaimedRow};
 
@@ -53,6 +54,8 @@ pub struct Ticket {
     pub begun: Instant,
     /// The breaker's period it began in.
     pub period: u64,
+    /// Whose call it was, as usage headers name it.
+    subject: Arc<Subject>,
     attempts: i32,
     tries: i32,
     expires: Instant,
@@ -60,10 +63,11 @@ pub struct Ticket {
 
 impl Ticket {
     pub fn of(call: &PlannedCall, period: u64) -> Ticket {
-        let PlannedCall { row, expires, begun, .. } = call;
+        let PlannedCall { row, sender, expires, begun } = call;
         Ticket {
             begun: *begun,
             period,
+            subject: sender.subject.clone(),
             line: row.line,
             id: row.id,
             fence: row.fence,
@@ -96,7 +100,7 @@ impl Ticket {
         result: &CallResult,
         policy: &RetryPolicy,
     ) -> (Change, Option<PauseDemand>, Option<Health>) {
-        let judgement = classify(result);
+        let judgement = classify(result, &self.subject);
         let tried = Tried {
             attempts: self.attempts.max(1) as u32,
             tries: self.tries.max(0) as u32,
@@ -114,7 +118,8 @@ impl Ticket {
             (_, next) => next,
         };
         let change = change(self.id, self.fence, next, &judgement.error, http_status(result));
-        (change, judgement.pause, Health::of(result, &judgement.verdict))
+        let health = Health::of(result, &judgement);
+        (change, judgement.pause, health)
     }
 
     /// The call was not made: this process may not send any more. Nothing of its request was written.

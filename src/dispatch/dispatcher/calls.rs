@@ -44,7 +44,7 @@ impl Dispatcher {
         if let Some(line) = self.line(ticket.line) {
             line.call_ended(ticket.medium, ticket.lane, &ticket.dest, ticket.id, held_for.is_some());
             if sent {
-                line.succeeded();
+                line.succeeded(ticket.begun);
             }
         }
         if let Some(after) = held_for {
@@ -59,7 +59,7 @@ impl Dispatcher {
     fn pause(&mut self, line: LineId, demand: &PauseDemand, begun: Instant, now: Instant) {
         let Some(actor) = self.line(line) else { return };
         let Some(length) = actor.pause(demand, begun, now) else { return };
-        tracing::warn!(%line, ?length, reason = %demand.reason, "Graph demands a pause");
+        tracing::warn!(%line, ?length, reason = %demand.reason, "an answer demands a pause: nothing is sent meanwhile");
         let scope = match demand.target {
             PauseTarget::Line => PauseScope::Line(line),
             PauseTarget::App => {
