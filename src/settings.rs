@@ -261,15 +261,15 @@ impl GraphSettings {
         let is_origin = |url: &url::Url| {
             url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.has_host()
         };
-        text.parse()
-            .ok()
-            .filter(|url: &url::Url| matches!(url.scheme(), "http" | "https") && is_origin(url))
-            .map(Some)
-            .ok_or_else(|| {
-                let demand =
-                    "must be http://host:port, with user:password@ before the host if need be, or https://…";
-                SettingsError::of("graph.proxy", demand)
-            })
+        // The parser also reads `http:user:password@host`, whose password would not be recognised where settings are shown.
+        let has_scheme = ["http://", "https://"]
+            .iter()
+            .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+        text.parse().ok().filter(|url: &url::Url| has_scheme && is_origin(url)).map(Some).ok_or_else(|| {
+            let demand =
+                "must be http://host:port, with user:password@ before the host if need be, or https://…";
+            SettingsError::of("graph.proxy", demand)
+        })
     }
 }
 

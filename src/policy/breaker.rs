@@ -11,8 +11,8 @@
 //! outage that swallows requests costs what went out until the host was suspected, and not a call for every permit.
 //!
 //! What counts is the host, not a line or a message: any complete answer of Graph that is no server error is a sign of
-//! life, refusals included; the page of a proxy is a failure. A failure counts only if the host has not answered anybody since that call began, and once a
-//! message. So neither a hanging line among good ones nor one message that fails again and again opens it.
+//! life, refusals included; the page of a proxy is a failure. A failure counts only if the host has not answered
+//! anybody since that call began, and once a message. So neither a hanging line among good ones nor one message that fails again and again opens it.
 //!
 //! Pure: the time and the jitter are arguments. It spends no attempts and knows no rows but by their ids.
 

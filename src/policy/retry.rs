@@ -67,6 +67,8 @@ pub fn decide(judgement: &Judgement, tried: Tried, policy: &RetryPolicy, jitter:
     };
     // Whatever code stands in it: Graph may have taken a message that it answers with a 5xx.
     let server_failed = judgement.error.http_status.is_some_and(|status| status >= 500);
+    // A proxy may have put its page in the place of an answer that Graph gave.
+    let by_another = judgement.error.http_status.is_some() && !judgement.by_graph;
     match &judgement.verdict {
         Verdict::TryAgain | Verdict::RetryCounted { .. } if server_failed && !policy.retry_5xx => {
             Next::Unknown
@@ -87,7 +89,7 @@ pub fn decide(judgement: &Judgement, tried: Tried, policy: &RetryPolicy, jitter:
             next => next,
         },
         Verdict::ServerFailed | Verdict::Ambiguous | Verdict::Hold => Next::Unknown,
-        Verdict::WaitForLine => Next::WaitForLine { ambiguous: server_failed },
+        Verdict::WaitForLine => Next::WaitForLine { ambiguous: server_failed || by_another },
     }
 }
 
@@ -217,6 +219,16 @@ mod tests {
             assert!(matches!(decided(&verdict, 400, &holding), Next::Retry { .. }));
         }
         assert_eq!(decided(&Verdict::WaitForLine, 500, &policy()), Next::WaitForLine { ambiguous: true });
+    }
+
+    #[test]
+    fn an_answer_by_another_may_hide_that_graph_took_the_message() {
+        let tried = Tried { attempts: 1, tries: 0, valid_for: DAY };
+        let error = ErrorDetail { http_status: Some(403), ..ErrorDetail::default() };
+        for (by_graph, ambiguous) in [(true, false), (false, true)] {
+            let judgement = Judgement { error: error.clone(), by_graph, ..judged(Verdict::WaitForLine) };
+            assert_eq!(decide(&judgement, tried, &policy(), MIDDLE), Next::WaitForLine { ambiguous });
+        }
     }
 
     #[test]

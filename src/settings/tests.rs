@@ -143,6 +143,7 @@ fn the_environment_wins_over_the_file_and_an_override_over_both() {
 #[case::a_proxy_with_a_path("graph.proxy", "http://proxy.example:3128/x")]
 #[case::a_proxy_with_a_query("graph.proxy", "http://proxy.example:3128?x=1")]
 #[case::a_blank_proxy("graph.proxy", " ")]
+#[case::a_proxy_whose_password_would_show("graph.proxy", "http:user:password@proxy.example:3128")]
 #[case::a_line_end_in_a_secret("graph.app_secret", "abc\n")]
 #[case::a_space_in_a_secret("webhooks.verify_token", "a b")]
 #[case::a_short_key("security.key", "c2hvcnQ=")]

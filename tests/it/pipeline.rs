@@ -255,7 +255,7 @@ async fn an_answer_that_is_not_graphs_leaves_its_message_waiting_with_its_line(
     let pipeline = Pipeline::start(EMBEDDED).await;
     let id = pipeline.submit(dest, "hello").await;
     let row = pipeline.until(id, "the answer", |row| row.error_message.is_some()).await;
-    assert_eq!((row.status, row.attempts, row.ambiguous_attempts), (Status::Pending, 1, 0), "{row:?}");
+    assert_eq!((row.status, row.attempts, row.ambiguous_attempts), (Status::Pending, 1, 1), "{row:?}");
     let reason = pause_reason(&pipeline, pipeline.messenger).await;
     assert!(reason.contains(status), "{reason}");
     assert!(pipeline.store.resume_line(pipeline.messenger).await.expect("the store answers"));

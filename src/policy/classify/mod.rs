@@ -165,7 +165,7 @@ fn meaning_of(http_status: u16, error: &GraphError) -> Meaning {
     }
 }
 
-/// What a status means where no code tells.
+/// The meaning of a status where no code tells.
 ///
 /// - 408 and 5xx: a complete answer that says the server failed; it may have taken the message before.
 /// - Other 4xx: refused, if Graph says so. Without its envelope a proxy or a gateway answered, or another server than

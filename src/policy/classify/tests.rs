@@ -510,7 +510,7 @@ fn a_gateways_page_is_not_quoted() {
     assert_eq!(judgement.error.message, "HTTP 502 without an error text of Graph");
 }
 
-/// What a line of page 9 is told by a code and a usage header that names 120 minutes for page 9 and 500 for page 8.
+/// The demand on a line of page 9 by a code and a usage header that names 120 minutes for page 9 and 500 for page 8.
 fn demanded(code: i64) -> PauseDemand {
     let answer = Answer {
         http_status: 400,
