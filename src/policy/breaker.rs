@@ -10,7 +10,7 @@
 //! stalled: of the new calls one goes out at a time, and then again one after each such while. Any answer ends it. So an
 //! outage that swallows requests costs what went out until the host was suspected, and not a call for every permit.
 //!
-//! What counts is the host, not a line or a message: any complete answer of Graph that is no server error is a sign of
+//! The host is judged, not a line or a message: any complete answer of Graph that is no server error is a sign of
 //! life, refusals included; the page of a proxy is a failure. A failure counts only if the host has not answered
 //! anybody since that call began, and once a message. So neither a hanging line among good ones nor one message that fails again and again opens it.
 //!
