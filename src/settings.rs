@@ -76,6 +76,9 @@ pub struct BrokerSettings {
 pub struct GraphSettings {
     #[serde(deserialize_with = "sources::url")]
     pub base_url: url::Url,
+    /// May hold a password. Empty: none.
+    #[serde(serialize_with = "redact::url")]
+    pub proxy: SecretString,
     /// Empty: none.
     #[serde(serialize_with = "redact::secret")]
     pub app_secret: SecretString,
@@ -247,6 +250,28 @@ impl Settings {
     /// The same, with some keys (`section.key`) prescribed.
     pub fn load_with(file: Option<&Path>, overrides: Overrides) -> Result<Settings, SettingsError> {
         Settings::load_from(file, std::env::vars_os(), overrides)
+    }
+}
+
+impl GraphSettings {
+    /// `graph.proxy` as a URL, if one is set.
+    pub fn proxy(&self) -> Result<Option<url::Url>, SettingsError> {
+        let text = self.proxy.expose_secret();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let is_origin = |url: &url::Url| {
+            url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.has_host()
+        };
+        // The parser also reads `http:user:password@host`, whose password would not be recognised where settings are shown.
+        let has_scheme = ["http://", "https://"]
+            .iter()
+            .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+        text.parse().ok().filter(|url: &url::Url| has_scheme && is_origin(url)).map(Some).ok_or_else(|| {
+            let demand =
+                "must be http://host:port, with user:password@ before the host if need be, or https://…";
+            SettingsError::of("graph.proxy", demand)
+        })
     }
 }
 

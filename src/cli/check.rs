@@ -12,6 +12,7 @@ use super::migrate::schema_word;
 use super::output::{Answered, Output, printable};
 use super::table::{add, table};
 use crate::broker::rabbitmq::reach::reach;
+use crate::graph::egress;
 use crate::settings::{BrokerSettings, DatabaseSettings, GraphSettings, Settings};
 use crate::store::{self, OpenRows, SchemaState, Store, StoreError};
 
@@ -121,18 +122,13 @@ async fn broker(settings: &BrokerSettings) -> BrokerReport {
 
 async fn graph(settings: &GraphSettings) -> GraphReport {
     let ask = async {
-        let client = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
-        client.get(settings.base_url.clone()).send().await
+        let builder = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        let client = egress(builder, settings)?.build().map_err(explain)?;
+        client.get(settings.base_url.clone()).send().await.map_err(explain)
     };
     match ask.await {
         Ok(answer) => GraphReport { ok: true, http_status: Some(answer.status().as_u16()), error: None },
-        Err(error) => {
-            GraphReport { ok: false, http_status: None, error: Some(format!("{:#}", explain(error))) }
-        }
+        Err(error) => GraphReport { ok: false, http_status: None, error: Some(format!("{error:#}")) },
     }
 }
 

@@ -48,12 +48,14 @@ const SHOWCASE: &[(Class, &str, &str, &str)] = &[
     (Class::Messenger, "code1200-sue", "text", "fails until its tries are used up"),
     (Class::Messenger, "timeout-tom", "text", "no answer in time"),
     (Class::Messenger, "cut-una", "text", "cut after the request was read"),
-    (Class::Messenger, "html-vic", "text", "answered with a page of HTML"),
 ];
 
 /// The last of the show: these pause the line they are sent on, or every line.
-const PAUSING: &[(&str, &str)] =
-    &[("code190-wes", "the page token has expired"), ("code4-xia", "the app's call limit is reached")];
+const PAUSING: &[(&str, &str)] = &[
+    ("html-vic", "answered with a page of HTML"),
+    ("code190-wes", "the page token has expired"),
+    ("code4-xia", "the app's call limit is reached"),
+];
 
 /// Runs the demo until it is stopped, or sends the showcase and exits.
 pub async fn run(once: bool, config: Option<&Path>, out: &Output) -> Result<()> {

@@ -51,7 +51,7 @@ impl SendUntil {
     }
 
     /// The partitions held, and no others, may be sent for until then.
-    fn set(&self, held: &BTreeSet<Partition>, until: Instant) {
+    pub(super) fn set(&self, held: &BTreeSet<Partition>, until: Instant) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !failpoint::defect("lease_ignored") {
             all.retain(|partition, _| held.contains(partition));

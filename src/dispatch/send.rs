@@ -17,7 +17,7 @@ use crate::graph::{Call, GraphClient};
 use crate::message::{ErrorDetail, LineId, MessageId};
 use crate::metrics::METRICS;
 use crate::policy::breaker::Health;
-use crate::policy::classify::{CallResult, PauseDemand, classify};
+use crate::policy::classify::{CallResult, PauseDemand, Subject, classify};
 use crate::policy::retry::{Next, RetryPolicy, Tried, decide, decide_orphan};
 use crate::store::{Change, ChangeKind, ClaimedRow, ReadyRow};
 
@@ -46,12 +46,20 @@ pub struct Ticket {
     pub begun: Instant,
     /// The breaker's period it began in.
     pub period: u64,
+    /// Whose call it was, as usage headers name it.
+    subject: Arc<Subject>,
     expires: Instant,
 }
 
 impl Ticket {
     pub fn of(call: &PlannedCall, period: u64) -> Ticket {
-        Ticket { row: call.row.clone(), begun: call.begun, period, expires: call.expires }
+        Ticket {
+            row: call.row.clone(),
+            begun: call.begun,
+            period,
+            subject: call.sender.subject.clone(),
+            expires: call.expires,
+        }
     }
 
     pub fn id(&self) -> MessageId {
@@ -85,7 +93,7 @@ impl Ticket {
         result: &CallResult,
         policy: &RetryPolicy,
     ) -> (Change, Option<PauseDemand>, Option<Health>) {
-        let judgement = classify(result);
+        let judgement = classify(result, &self.subject);
         let tried = Tried {
             attempts: self.row.attempts.max(1) as u32,
             tries: self.row.tries.max(0) as u32,
@@ -103,7 +111,8 @@ impl Ticket {
             (_, next) => next,
         };
         let change = self.change(kind(next, &judgement.error, http_status(result)));
-        (change, judgement.pause, Health::of(result, &judgement.verdict))
+        let health = Health::of(result, &judgement);
+        (change, judgement.pause, health)
     }
 
     /// The call was not made: this process may not send any more. Nothing of its request was written.

@@ -10,11 +10,12 @@ use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use super::egress::egress;
 use super::request::{self, Call};
 use super::withheld::{GuardedBody, Withheld};
 use crate::message::{MAX_ERROR_CHARS, MessageKind, redact};
 use crate::policy::classify::{Answer, CallResult};
-use crate::settings::GraphSettings;
+use crate::settings::{GraphSettings, SettingsError};
 
 /// Longest answer that is read. Graph's own are under 2 KiB.
 const MAX_BODY: usize = 64 * 1024;
@@ -33,6 +34,8 @@ pub enum GraphClientError {
     Credentials,
     #[error("setting graph.base_url: must be an http(s) URL")]
     NotHttp,
+    #[error(transparent)]
+    Proxy(#[from] SettingsError),
     #[error("cannot prepare connections to Graph: {0}")]
     Transport(String),
 }
@@ -62,14 +65,13 @@ impl GraphClient {
     /// Prepares a client; connects to nothing yet.
     pub fn new(settings: &GraphSettings) -> Result<GraphClient, GraphClientError> {
         let app_secret = settings.app_secret.expose_secret();
-        let http = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             // One connection a call in flight: over HTTP/2 all calls would share a single connection.
             .http1_only()
             // The log row is the retry; a request repeated behind its back could deliver a message twice.
             .retry(reqwest::retry::never())
             .redirect(Policy::none())
             .referer(false)
-            .no_proxy()
             .connect_timeout(settings.connect_timeout)
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(usize::MAX)
@@ -78,9 +80,9 @@ impl GraphClient {
             .default_headers(HeaderMap::from_iter([(
                 CONTENT_TYPE,
                 HeaderValue::from_static("application/json"),
-            )]))
-            .build()
-            .map_err(|error| GraphClientError::Transport(chain(error)))?;
+            )]));
+        let http =
+            egress(builder, settings)?.build().map_err(|error| GraphClientError::Transport(chain(error)))?;
         Ok(GraphClient {
             http,
             messages: messages_url(&settings.base_url)?,

@@ -4,9 +4,11 @@
 //! request twice, never follows a redirect, and lets no token into a URL, an error text or a log line.
 
 mod client;
+mod egress;
 mod request;
 mod withheld;
 
 pub use client::{GraphClient, GraphClientError};
+pub use egress::egress;
 pub use request::Call;
 pub use withheld::Withheld;

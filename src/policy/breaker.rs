@@ -2,21 +2,23 @@
 //!
 //! Closed, calls are unlimited. After [`TRIPS_AFTER`] failures without a sign of life it opens: no call goes out for a
 //! while. Then one call is tried; each answer lets one more be in flight, so that their number doubles with each round
-//! trip until nothing is held back any more. A failed trial opens it again, for twice as long.
+//! trip until nothing is held back any more. A failed trial opens it again, for twice as long. A trial that has no answer
+//! after a while, as Meta may be fetching a video for it, is not waited for alone: another goes out beside it, and then one
+//! every [`LONGEST_REST`].
 //!
 //! Before that comes suspicion. While calls are in flight and the host has answered none for a while, closed turns to
 //! stalled: of the new calls one goes out at a time, and then again one after each such while. Any answer ends it. So an
 //! outage that swallows requests costs what went out until the host was suspected, and not a call for every permit.
 //!
-//! What counts is the host, not a line or a message: any complete answer that is no server error is a sign of life,
-//! refusals included; a failure counts only if the host has not answered anybody since that call began, and once a
-//! message. So neither a hanging line among good ones nor one message that fails again and again opens it.
+//! The host is judged, not a line or a message: any complete answer of Graph that is no server error is a sign of
+//! life, refusals included; the page of a proxy is a failure. A failure counts only if the host has not answered
+//! anybody since that call began, and once a message. So neither a hanging line among good ones nor one message that fails again and again opens it.
 //!
 //! Pure: the time and the jitter are arguments. It spends no attempts and knows no rows but by their ids.
 
 use std::time::{Duration, Instant};
 
-use super::classify::{CallResult, Verdict};
+use super::classify::{CallResult, Judgement, Verdict};
 use crate::message::{BreakerState, MessageId};
 
 /// Failures of different messages in a row that open it.
@@ -36,17 +38,18 @@ const SPREAD: f64 = 0.2;
 pub enum Health {
     /// It answered.
     Alive,
-    /// Not reached, no complete answer, or a server error.
+    /// Not reached, no complete answer, a server error, or an answer that is not Graph's.
     Failing,
 }
 
 impl Health {
     /// Nothing for a message that was never given to the connection.
-    pub fn of(result: &CallResult, verdict: &Verdict) -> Option<Health> {
-        match (result, verdict) {
+    pub fn of(result: &CallResult, judgement: &Judgement) -> Option<Health> {
+        match (result, &judgement.verdict) {
             (CallResult::Unsendable { .. }, _) => None,
             (CallResult::NotSent { .. } | CallResult::Cut { .. }, _) => Some(Health::Failing),
             (CallResult::Answer(_), Verdict::ServerFailed | Verdict::Ambiguous) => Some(Health::Failing),
+            (CallResult::Answer(_), _) if !judgement.by_graph => Some(Health::Failing),
             (CallResult::Answer(_), _) => Some(Health::Alive),
         }
     }
@@ -73,9 +76,12 @@ enum Phase {
     Open {
         until: Instant,
     },
-    /// At most `window` calls begun in this period may be in flight.
+    /// At most `window` calls begun in this period may be in flight, and as many more as were `unanswered` for too long;
+    /// at `next` another one is.
     Trial {
         window: usize,
+        unanswered: usize,
+        next: Option<Instant>,
     },
 }
 
@@ -130,7 +136,9 @@ impl Breaker {
             Phase::Closed => usize::MAX,
             Phase::Stalled { next: None } => 1usize.saturating_sub(reserved),
             Phase::Stalled { next: Some(_) } | Phase::Open { .. } => 0,
-            Phase::Trial { window } => window.saturating_sub(self.in_flight + reserved),
+            Phase::Trial { window, unanswered, .. } => {
+                (window + unanswered).saturating_sub(self.in_flight + reserved)
+            }
         }
     }
 
@@ -138,9 +146,8 @@ impl Breaker {
     pub fn wakes_at(&self) -> Option<Instant> {
         match self.phase {
             Phase::Closed => self.waiting_since.map(|since| since + self.patience()),
-            Phase::Stalled { next } => next,
+            Phase::Stalled { next } | Phase::Trial { next, .. } => next,
             Phase::Open { until } => Some(until),
-            Phase::Trial { .. } => None,
         }
     }
 
@@ -148,8 +155,13 @@ impl Breaker {
     pub fn begun(&mut self, now: Instant) -> u64 {
         self.in_flight += 1;
         self.waiting_since.get_or_insert(now);
-        if let Phase::Stalled { .. } = self.phase {
-            self.phase = Phase::Stalled { next: Some(now + self.patience()) };
+        let patience = self.patience();
+        match &mut self.phase {
+            Phase::Stalled { next } => *next = Some(now + patience),
+            Phase::Trial { next, .. } => {
+                next.get_or_insert(now + patience);
+            }
+            Phase::Closed | Phase::Open { .. } => {}
         }
         self.period
     }
@@ -159,15 +171,19 @@ impl Breaker {
         if self.wakes_at().is_none_or(|at| now < at) {
             return false;
         }
-        match self.phase {
+        match &mut self.phase {
             // Calls in flight are the ones that are waited for: the period goes on.
             Phase::Closed => self.phase = Phase::Stalled { next: None },
-            Phase::Stalled { .. } => {
-                self.phase = Phase::Stalled { next: None };
+            Phase::Stalled { next } => {
+                *next = None;
                 return false;
             }
-            Phase::Open { .. } => self.enter(Phase::Trial { window: 1 }),
-            Phase::Trial { .. } => return false,
+            Phase::Open { .. } => self.enter(Phase::Trial { window: 1, unanswered: 0, next: None }),
+            Phase::Trial { unanswered, next, .. } => {
+                *unanswered += 1;
+                *next = Some(now + LONGEST_REST);
+                return false;
+            }
         }
         true
     }
@@ -180,6 +196,9 @@ impl Breaker {
         self.in_flight = self.in_flight.saturating_sub(1);
         if self.in_flight == 0 {
             self.waiting_since = None;
+            if let Phase::Trial { unanswered, next, .. } = &mut self.phase {
+                (*unanswered, *next) = (0, None);
+            }
         }
         match heard.health {
             None => false,
@@ -197,8 +216,10 @@ impl Breaker {
             self.phase = Phase::Closed;
             return true;
         }
-        let Phase::Trial { window } = &mut self.phase else { return false };
+        let patience = self.patience();
+        let Phase::Trial { window, next, .. } = &mut self.phase else { return false };
         *window += 1;
+        *next = (self.in_flight > 0).then_some(now + patience);
         let closes = *window >= self.full;
         if closes {
             self.rest = FIRST_REST;
@@ -215,7 +236,7 @@ impl Breaker {
         }
         self.failed.push(heard.id);
         let patience = match self.phase {
-            Phase::Trial { window } => window.min(TRIPS_AFTER),
+            Phase::Trial { window, .. } => window.min(TRIPS_AFTER),
             Phase::Closed | Phase::Stalled { .. } | Phase::Open { .. } => TRIPS_AFTER,
         };
         let opens = self.failed.len() >= patience;

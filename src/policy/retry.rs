@@ -15,6 +15,10 @@ use crate::message::{ErrorDetail, ErrorKind};
 /// Delays differ by up to this share, either way, so that messages which failed together do not return together.
 const SPREAD: f64 = 0.2;
 
+/// The longest delay after a rate code: the line's pause is what keeps its message back, and when that is over the
+/// message is to go out soon.
+const LONGEST_AFTER_RATE: Duration = Duration::from_secs(60);
+
 /// The settings this decision needs.
 #[derive(Debug, Clone)]
 pub struct RetryPolicy {
@@ -58,11 +62,13 @@ pub fn decide(judgement: &Judgement, tried: Tried, policy: &RetryPolicy, jitter:
         if tried.tries.saturating_add(1) >= limit {
             return Next::Fail { kind: ErrorKind::Exhausted, ambiguous };
         }
-        let after = delay(policy, tried.tries, jitter).max(not_before.unwrap_or_default());
+        let after = delay(policy.base, policy.cap, tried.tries, jitter).max(not_before.unwrap_or_default());
         retry(after, tried.valid_for, true, ambiguous)
     };
     // Whatever code stands in it: Graph may have taken a message that it answers with a 5xx.
     let server_failed = judgement.error.http_status.is_some_and(|status| status >= 500);
+    // A proxy may have put its page in the place of an answer that Graph gave.
+    let by_another = judgement.error.http_status.is_some() && !judgement.by_graph;
     match &judgement.verdict {
         Verdict::TryAgain | Verdict::RetryCounted { .. } if server_failed && !policy.retry_5xx => {
             Next::Unknown
@@ -70,7 +76,9 @@ pub fn decide(judgement: &Judgement, tried: Tried, policy: &RetryPolicy, jitter:
         Verdict::Sent { message_id } => Next::Sent { message_id: message_id.clone() },
         Verdict::Refused => Next::Fail { kind: ErrorKind::Refused, ambiguous: false },
         Verdict::TryAgain => {
-            let after = delay(policy, tried.attempts.saturating_sub(1), jitter);
+            let is_rate = judgement.error.http_status.is_some();
+            let cap = if is_rate { policy.cap.min(LONGEST_AFTER_RATE) } else { policy.cap };
+            let after = delay(policy.base, cap, tried.attempts.saturating_sub(1), jitter);
             retry(after, tried.valid_for, false, server_failed)
         }
         Verdict::RetryCounted { at_most, not_before } => counted(*at_most, *not_before, server_failed),
@@ -81,7 +89,7 @@ pub fn decide(judgement: &Judgement, tried: Tried, policy: &RetryPolicy, jitter:
             next => next,
         },
         Verdict::ServerFailed | Verdict::Ambiguous | Verdict::Hold => Next::Unknown,
-        Verdict::WaitForLine => Next::WaitForLine { ambiguous: server_failed },
+        Verdict::WaitForLine => Next::WaitForLine { ambiguous: server_failed || by_another },
     }
 }
 
@@ -94,7 +102,12 @@ pub fn decide_orphan(tried: Tried, crashes: u32, policy: &RetryPolicy, jitter: f
     if policy.retry_ambiguous && crashes >= POISON_AFTER {
         return Next::Fail { kind: ErrorKind::Poison, ambiguous: true };
     }
-    let orphaned = Judgement { verdict: Verdict::Ambiguous, error: ErrorDetail::default(), pause: None };
+    let orphaned = Judgement {
+        verdict: Verdict::Ambiguous,
+        error: ErrorDetail::default(),
+        pause: None,
+        by_graph: false,
+    };
     decide(&orphaned, tried, policy, jitter)
 }
 
@@ -109,23 +122,23 @@ fn retry(after: Duration, valid_for: Duration, counted: bool, ambiguous: bool) -
 /// `base` doubled `doublings` times, spread by the jitter, at most `cap`.
 ///
 /// The middle of the spread stays a little below the cap, so that delays at the cap are spread as well.
-fn delay(policy: &RetryPolicy, doublings: u32, jitter: f64) -> Duration {
-    let middle = doubled(policy, doublings).min(policy.cap.div_f64(1.0 + SPREAD));
+fn delay(base: Duration, cap: Duration, doublings: u32, jitter: f64) -> Duration {
+    let middle = doubled(base, cap, doublings).min(cap.div_f64(1.0 + SPREAD));
     let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.5 };
     let spread = 1.0 - SPREAD + 2.0 * SPREAD * jitter;
-    Duration::try_from_secs_f64(middle.as_secs_f64() * spread).unwrap_or(policy.cap).min(policy.cap)
+    Duration::try_from_secs_f64(middle.as_secs_f64() * spread).unwrap_or(cap).min(cap)
 }
 
-fn doubled(policy: &RetryPolicy, doublings: u32) -> Duration {
+fn doubled(base: Duration, cap: Duration, doublings: u32) -> Duration {
     let mut interval: ExponentialBackoff = ExponentialBackoffBuilder::new()
-        .with_initial_interval(policy.base.min(policy.cap))
-        .with_max_interval(policy.cap)
+        .with_initial_interval(base.min(cap))
+        .with_max_interval(cap)
         .with_multiplier(2.0)
         .with_randomization_factor(0.0)
         .with_max_elapsed_time(None)
         .build();
     for _ in 0..doublings {
-        if interval.current_interval >= policy.cap {
+        if interval.current_interval >= cap {
             break;
         }
         // What it returns has a random nanosecond in it; the interval it steps to has not.
@@ -153,7 +166,7 @@ mod tests {
     }
 
     fn judged(verdict: Verdict) -> Judgement {
-        Judgement { verdict, error: ErrorDetail::default(), pause: None }
+        Judgement { verdict, error: ErrorDetail::default(), pause: None, by_graph: true }
     }
 
     fn after(verdict: Verdict, attempts: u32, tries: u32) -> Next {
@@ -191,7 +204,7 @@ mod tests {
         let tried = Tried { attempts: 1, tries: 0, valid_for: DAY };
         let decided = |verdict: &Verdict, http_status, policy: &RetryPolicy| {
             let error = ErrorDetail { http_status: Some(http_status), ..ErrorDetail::default() };
-            decide(&Judgement { verdict: verdict.clone(), error, pause: None }, tried, policy, MIDDLE)
+            decide(&Judgement { error, ..judged(verdict.clone()) }, tried, policy, MIDDLE)
         };
         let holding = RetryPolicy { retry_5xx: false, ..policy() };
         for verdict in [Verdict::TryAgain, COUNTED] {
@@ -206,6 +219,16 @@ mod tests {
             assert!(matches!(decided(&verdict, 400, &holding), Next::Retry { .. }));
         }
         assert_eq!(decided(&Verdict::WaitForLine, 500, &policy()), Next::WaitForLine { ambiguous: true });
+    }
+
+    #[test]
+    fn an_answer_by_another_may_hide_that_graph_took_the_message() {
+        let tried = Tried { attempts: 1, tries: 0, valid_for: DAY };
+        let error = ErrorDetail { http_status: Some(403), ..ErrorDetail::default() };
+        for (by_graph, ambiguous) in [(true, false), (false, true)] {
+            let judgement = Judgement { error: error.clone(), by_graph, ..judged(Verdict::WaitForLine) };
+            assert_eq!(decide(&judgement, tried, &policy(), MIDDLE), Next::WaitForLine { ambiguous });
+        }
     }
 
     #[test]
@@ -311,6 +334,25 @@ mod tests {
         let tried = Tried { attempts: 1, tries: 10, valid_for: DAY };
         let at = |jitter| seconds(decide(&judged(COUNTED), tried, &policy(), jitter));
         assert!(at(0.9) > at(0.5) && at(0.5) > at(0.1));
+    }
+
+    #[rstest]
+    #[case::after_the_first(1, 1.0, 1.0)]
+    #[case::after_five(5, 16.0, 16.0)]
+    #[case::after_many(40, 250.0, 50.0)]
+    fn after_a_rate_code_the_delay_is_a_minute_at_most(
+        #[case] attempts: u32,
+        #[case] not_sent: f64,
+        #[case] rate: f64,
+    ) {
+        let tried = Tried { attempts, tries: 0, valid_for: DAY };
+        let error = ErrorDetail { http_status: Some(400), ..ErrorDetail::default() };
+        let limited = Judgement { error, ..judged(Verdict::TryAgain) };
+        assert_eq!(seconds(after(Verdict::TryAgain, attempts, 0)), not_sent);
+        assert_eq!(seconds(decide(&limited, tried, &policy(), MIDDLE)), rate);
+        assert!(seconds(decide(&limited, tried, &policy(), 1.0)) <= 60.0);
+        let short = RetryPolicy { cap: Duration::from_secs(6), ..policy() };
+        assert!(seconds(decide(&limited, tried, &short, 1.0)) <= 6.0, "nor above the cap");
     }
 
     #[test]

@@ -14,6 +14,7 @@ impl Settings {
         self.check_durations()?;
         self.check_numbers()?;
         self.http.proxies()?;
+        self.graph.proxy()?;
         self.security.key_bytes()?;
         for (key, secret) in [
             ("graph.app_secret", &self.graph.app_secret),

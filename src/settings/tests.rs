@@ -54,6 +54,7 @@ fn the_built_in_settings_load_and_are_the_documented_ones() {
     assert_eq!(settings.events.publish, EventScope::None);
     assert_eq!(settings.security.key_bytes().expect("no key is right"), None);
     assert!(settings.http.proxies().expect("no proxies are right").is_empty());
+    assert_eq!(settings.graph.proxy().expect("no proxy is right"), None);
 }
 
 #[test]
@@ -136,6 +137,13 @@ fn the_environment_wins_over_the_file_and_an_override_over_both() {
 #[case::an_unknown_scheme("graph.base_url", "ftp://graph.facebook.com")]
 #[case::a_query("graph.base_url", "https://graph.facebook.com/v25.0?x=1")]
 #[case::a_user("graph.base_url", "https://user@graph.facebook.com/v25.0")]
+#[case::a_proxy_without_a_scheme("graph.proxy", "proxy.example:3128")]
+#[case::a_proxy_of_another_kind("graph.proxy", "socks5://proxy.example:1080")]
+#[case::a_proxy_without_host("graph.proxy", "http://")]
+#[case::a_proxy_with_a_path("graph.proxy", "http://proxy.example:3128/x")]
+#[case::a_proxy_with_a_query("graph.proxy", "http://proxy.example:3128?x=1")]
+#[case::a_blank_proxy("graph.proxy", " ")]
+#[case::a_proxy_whose_password_would_show("graph.proxy", "http:user:password@proxy.example:3128")]
 #[case::a_line_end_in_a_secret("graph.app_secret", "abc\n")]
 #[case::a_space_in_a_secret("webhooks.verify_token", "a b")]
 #[case::a_short_key("security.key", "c2hvcnQ=")]
@@ -227,6 +235,8 @@ fn a_variable_that_is_not_utf_8_is_refused_by_its_name() {
 #[case("graph.base_url", &format!("https://user:{SECRET}@[graph"))]
 #[case("graph.base_url", &format!("https://user:{SECRET}@graph/v25.0"))]
 #[case("graph.base_url", &format!("https://graph/v25.0?access_token={SECRET}"))]
+#[case("graph.proxy", &format!("socks5://user:{SECRET}@proxy"))]
+#[case("graph.proxy", &format!("http://user:{SECRET}@[proxy"))]
 #[case("graph.app_secret", &format!("{SECRET} "))]
 #[case("webhooks.verify_token", &format!("{SECRET}\t"))]
 #[case("security.key", SECRET)]
@@ -249,7 +259,7 @@ fn neither_debug_nor_serialised_settings_show_a_secret() {
     let key = base64::engine::general_purpose::STANDARD.encode([7; 32]);
     let settings = from_file(&format!(
         "[database]\nurl = \"postgres://user:{SECRET}@host/log?sslpassword={SECRET}\"\n\
-         [broker]\nurl = \"amqp://user:{SECRET}@host\"\n[graph]\napp_secret = \"{SECRET}\"\n\
+         [broker]\nurl = \"amqp://user:{SECRET}@host\"\n[graph]\napp_secret = \"{SECRET}\"\nproxy = \"http://user:{SECRET}@proxy:3128\"\n\
          [webhooks]\nverify_token = \"{SECRET}\"\n[security]\nkey = \"{key}\"\n"
     ))
     .expect("all are right");
@@ -257,6 +267,7 @@ fn neither_debug_nor_serialised_settings_show_a_secret() {
     assert_eq!(shown["database"]["url"], "postgres://user:***@host/log?sslpassword=***");
     assert_eq!(shown["broker"]["url"], "amqp://user:***@host");
     assert_eq!(shown["graph"]["app_secret"], "[set]");
+    assert_eq!(shown["graph"]["proxy"], "http://user:***@proxy:3128/");
     assert_eq!(shown["security"]["key"], "[set]");
     for text in [format!("{settings:?}"), format!("{settings:#?}"), shown.to_string()] {
         assert!(!text.contains(SECRET) && !text.contains(&key), "{text}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{Class, ErrorKind, Lane, MessageId, MessageKind, Status, Submission};
+use meta_dispatch::message::{Class, ErrorKind, Lane, LineId, MessageId, MessageKind, Status, Submission};
 use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::json;
@@ -232,6 +232,51 @@ async fn a_pause_that_graph_demanded_shows_its_reason_and_ends_when_the_line_is_
     assert!(record.paused_until.is_some());
     assert!(pipeline.store.resume_line(pipeline.messenger).await.expect("the store answers"));
     assert_eq!(pipeline.expect_ok(id).await.attempts, 2);
+    pipeline.stop().await;
+}
+
+/// Waits until the line's record shows a pause, and says why.
+async fn pause_reason(pipeline: &Pipeline, line: LineId) -> String {
+    eventually("the pause to be shown", || async {
+        let record = pipeline.store.lines(&[line]).await.expect("the store answers").remove(0);
+        record.pause_reason.clone().ok_or_else(|| format!("{record:?}"))
+    })
+    .await
+}
+
+#[rstest]
+#[case::forbidden("http403x1-ann", "HTTP 403")]
+#[case::not_found("http404x1-ann", "HTTP 404")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_graphs_leaves_its_message_waiting_with_its_line(
+    #[case] dest: &str,
+    #[case] status: &str,
+) {
+    let pipeline = Pipeline::start(EMBEDDED).await;
+    let id = pipeline.submit(dest, "hello").await;
+    let row = pipeline.until(id, "the answer", |row| row.error_message.is_some()).await;
+    assert_eq!((row.status, row.attempts, row.ambiguous_attempts), (Status::Pending, 1, 1), "{row:?}");
+    let reason = pause_reason(&pipeline, pipeline.messenger).await;
+    assert!(reason.contains(status), "{reason}");
+    assert!(pipeline.store.resume_line(pipeline.messenger).await.expect("the store answers"));
+    assert_eq!(pipeline.expect_ok(id).await.attempts, 2);
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_in_the_place_of_answers_costs_few_unknown_outcomes() {
+    let pipeline = Pipeline::start(EMBEDDED).await;
+    let mut ids = Vec::new();
+    for n in 0..40 {
+        ids.push(pipeline.submit(&format!("html-r{n}"), "hello").await);
+    }
+    let reason = pause_reason(&pipeline, pipeline.messenger).await;
+    assert!(reason.contains("HTTP 200"), "{reason}");
+    let last = pipeline.row(ids[39]).await;
+    assert_eq!((last.status, last.attempts), (Status::Pending, 0), "{last:?}");
+    // At 40 a second they would all be sent within a second.
+    let calls = pipeline.simulator.calls().len();
+    assert!(calls <= 10, "{calls} calls");
     pipeline.stop().await;
 }
 

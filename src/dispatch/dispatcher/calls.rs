@@ -44,7 +44,7 @@ impl Dispatcher {
         if let Some(line) = self.line(row.line) {
             ended = line.call_ended(&row, end);
             if matches!(change.kind, ChangeKind::Sent { .. }) {
-                line.succeeded();
+                line.succeeded(ticket.begun);
             }
         }
         if let ChangeKind::Retry { after, .. } = change.kind {
@@ -79,7 +79,7 @@ impl Dispatcher {
     fn pause(&mut self, line: LineId, demand: &PauseDemand, begun: Instant, now: Instant) {
         let Some(actor) = self.line(line) else { return };
         let Some(length) = actor.pause(demand, begun, now) else { return };
-        tracing::warn!(%line, ?length, reason = %demand.reason, "Graph demands a pause");
+        tracing::warn!(%line, ?length, reason = %demand.reason, "an answer demands a pause: nothing is sent meanwhile");
         let scope = match demand.target {
             PauseTarget::Line => PauseScope::Line(line),
             PauseTarget::App => {

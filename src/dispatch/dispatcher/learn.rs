@@ -253,44 +253,11 @@ fn head_of(JobWork { work, line, lane, medium, campaign, first, rows }: JobWork)
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-use tokio::sync::{mpsc, watch};
-
     use super::*;
-    use crate::dispatch::DispatchOptions;
-    use crate::dispatch::dispatcher::Channels;
-    use crate::dispatch::lease::SendUntil;
-    use crate::dispatch::recorder::Progress;
-    use crate::dispatch::send::SendContext;
-    use crate::graph::GraphClient;
-    use crate::message::{BreakerState, Job, Medium};
-    use crate::settings::Settings;
+    use crate::dispatch::dispatcher::fixture::Fixture;
+    use crate::message::{Job, Medium};
 
     const LINE: LineId = LineId(1);
-
-    fn dispatcher(jobs: mpsc::Receiver<JobDelivery>, requests: mpsc::UnboundedSender<Request>) -> Dispatcher {
-        // Fails only if a test of this process has done it already.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let settings = Settings::load(None).expect("defaults are right");
-        let options = DispatchOptions::of(&settings);
-        let send_until = SendUntil::default();
-        let context = SendContext {
-            graph: GraphClient::new(&settings.graph).expect("defaults are right"),
-            policy: options.retry.clone(),
-            send_until: send_until.clone(),
-        };
-        let channels = Channels {
-            inbox: mpsc::unbounded_channel().1,
-            jobs,
-            entries: mpsc::unbounded_channel().0,
-            requests,
-            orders: mpsc::unbounded_channel().0,
-            look: Arc::default(),
-        };
-        let breaker = watch::Sender::new(BreakerState::Closed);
-        Dispatcher::new("w".into(), context, options, channels, Progress::default(), send_until, breaker)
-    }
 
     fn work(id: i64) -> JobWork {
         JobWork {
@@ -306,9 +273,7 @@ use tokio::sync::{mpsc, watch};
 
     #[tokio::test]
     async fn what_is_announced_in_a_partition_is_read_only_after_its_first_scan() {
-        let (_jobs, jobs) = mpsc::channel(1);
-        let (requests, mut asked) = mpsc::unbounded_channel();
-        let mut dispatcher = dispatcher(jobs, requests);
+        let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
         let partition = LINE.partition();
         let announce = |dispatcher: &mut Dispatcher, id| {
             let work = vec![work(id)];

@@ -4,6 +4,8 @@
 //! reads, writes and calls are made by other tasks.
 
 mod calls;
+#[cfg(test)]
+mod fixture;
 mod held;
 mod learn;
 mod outage;
@@ -161,24 +163,46 @@ impl Dispatcher {
         if !self.send_until.allows_any(now) || self.progress.is_stalled() {
             return;
         }
+        if matches!(self.breaker.state(), BreakerState::Stalled | BreakerState::HalfOpen) {
+            self.pump_texts(now);
+        }
         // Lines that wait for permits go first, those that wait longest before the others.
         for _ in 0..self.hungry.len().min(self.free_permits()) {
-            if let Some(id) = self.hungry.pop_front() {
-                self.is_hungry.remove(&id);
-                self.dirty.remove(&id);
-                self.pump_line(id, now);
-            }
+            self.pump_hungriest(now, true);
         }
         for id in std::mem::take(&mut self.dirty) {
-            self.pump_line(id, now);
+            self.pump_line(id, now, true);
         }
     }
 
-    fn pump_line(&mut self, id: LineId, now: Instant) {
+    /// While calls are tried one by one: the texts of all lines, before anybody's media.
+    fn pump_texts(&mut self, now: Instant) {
+        for _ in 0..self.hungry.len() {
+            if self.free_permits() == 0 {
+                return;
+            }
+            self.pump_hungriest(now, false);
+        }
+        for id in std::mem::take(&mut self.dirty) {
+            self.pump_line(id, now, false);
+        }
+    }
+
+    /// Pumps the line that has waited for permits the longest.
+    fn pump_hungriest(&mut self, now: Instant, media: bool) {
+        if let Some(id) = self.hungry.pop_front() {
+            self.is_hungry.remove(&id);
+            self.dirty.remove(&id);
+            self.pump_line(id, now, media);
+        }
+    }
+
+    fn pump_line(&mut self, id: LineId, now: Instant, media: bool) {
         let horizon = (self.progress.latency() * 2).clamp(SHORTEST_HORIZON, LONGEST_HORIZON);
         let allowance = Allowance {
             spare: self.spare_permits(),
             room: self.free_permits(),
+            media,
             ends: if self.progress.waiting() < MANY_ENTRIES { ENDED_AT_ONCE } else { 1 },
         };
         if !self.send_until.allows(id.partition(), now) {

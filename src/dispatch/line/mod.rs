@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::memory::Memory;
 use super::queue::Queue;
 use crate::message::{AccountId, Class, Lane, LineId, Medium, MessageId, WorkId};
-use crate::policy::classify::PauseDemand;
+use crate::policy::classify::{PauseDemand, Subject};
 use crate::policy::pace::{Limits, PauseLadder, Rates};
 use crate::settings::{ClassLimits, LimitSettings};
 use crate::store::{Change, ChangeKind, HeldRecipient, LineRecord, ReadyRow};
@@ -46,8 +46,8 @@ pub struct Line {
     /// A pause this process demanded and that the line's record may not show yet.
     local_pause: Option<Instant>,
     ladder: PauseLadder,
-    /// The last demand's first step, and when it was made.
-    demanded: Option<(Duration, Instant)>,
+    /// The last pause that was demanded.
+    demanded: Option<Demanded>,
     text: Track,
     media: Track,
     /// Rows claimed or about to be, until their call begins.
@@ -72,6 +72,17 @@ pub struct Sender {
     pub account: AccountId,
     pub class: Class,
     pub page_token: Arc<SecretString>,
+    /// Page and Instagram account, as usage headers name them.
+    pub subject: Arc<Subject>,
+}
+
+/// A pause that was demanded of the line.
+#[derive(Debug, Clone, Copy)]
+struct Demanded {
+    /// The first step of its kind.
+    first: Duration,
+    length: Duration,
+    at: Instant,
 }
 
 struct Config {
@@ -130,6 +141,10 @@ impl Line {
                     account: record.account,
                     class: record.class,
                     page_token: Arc::new(token.clone()),
+                    subject: Arc::new(Subject {
+                        page_id: record.page_id.clone(),
+                        instagram_account_id: record.instagram_account_id.clone(),
+                    }),
                 },
             ),
             active: record.active && record.account_active,
@@ -345,29 +360,50 @@ impl Line {
         }
     }
 
-    /// Graph took a message: the next pause starts from the bottom of its ladder again.
-    pub fn succeeded(&mut self) {
-        self.ladder.reset();
+    /// The last pause, if a call begun at `begun` was in flight when it was demanded: its answer says nothing new.
+    fn demanded_since(&self, begun: Instant) -> Option<Demanded> {
+        self.demanded.filter(|last| begun < last.at)
+    }
+
+    /// Graph took a message whose call was begun at `begun`: the next pause starts from the bottom of its ladder again,
+    /// unless the call was in flight already when the last one was demanded. During a pause no calls begin.
+    pub fn succeeded(&mut self, begun: Instant) {
+        if self.demanded_since(begun).is_none() {
+            self.ladder.reset();
+        }
     }
 
     /// Stops sending as the answer to a call demands that was begun at `begun`; returns for how long.
     ///
     /// Nothing if the call was in flight already when a pause as long was demanded: its answer says nothing new, and
-    /// a burst of such answers would drive the pauses to their cap at once. A call that was begun later, after a pause that
-    /// somebody ended early, says something new.
+    /// a burst of such answers would drive the pauses to their cap at once. But a longer time that Graph names is news. A
+    /// call that was begun later, after a pause that somebody ended early, says something new.
     pub fn pause(&mut self, demand: &PauseDemand, begun: Instant, now: Instant) -> Option<Duration> {
-        if self.demanded.is_some_and(|(first, at)| begun < at && demand.first <= first) {
+        let last = self.demanded_since(begun);
+        let is_known = |last: Demanded| {
+            demand.first <= last.first && demand.named.is_none_or(|named| named <= last.length)
+        };
+        if last.is_some_and(is_known) {
             return None;
         }
         let length = self.ladder.next(demand);
-        self.demanded = Some((demand.first, now));
-        self.pause_for(length, now);
+        self.note(demand.first, length, last, now);
         Some(length)
     }
 
     /// Stops sending as the answer to another line's call demands of every line of the app.
     pub fn pause_with_app(&mut self, demand: &PauseDemand, length: Duration, now: Instant) {
-        self.demanded = Some((demand.first, now));
+        let in_force = self.demanded.filter(|last| now < last.at + last.length);
+        self.note(demand.first, length, in_force, now);
+    }
+
+    /// Notes a pause that was demanded and begins it; `last` still counts for calls that were in flight when it was.
+    fn note(&mut self, first: Duration, length: Duration, last: Option<Demanded>, now: Instant) {
+        self.demanded = Some(Demanded {
+            first: last.map_or(first, |last| last.first.max(first)),
+            length: last.map_or(length, |last| last.length.max(length)),
+            at: now,
+        });
         self.pause_for(length, now);
     }
 

@@ -18,6 +18,8 @@ pub struct Allowance {
     pub spare: usize,
     /// Calls that may begin: fewer, while the breaker lets them out one by one.
     pub room: usize,
+    /// Whether media may be claimed. Not while calls are tried: a text is answered sooner.
+    pub media: bool,
     /// Rows that may be ended without a call, before the log has written what waits.
     pub ends: usize,
 }
@@ -25,11 +27,11 @@ pub struct Allowance {
 impl Allowance {
     /// Takes a permit for a line that holds `held`, if there is one for it.
     pub fn take(&mut self, held: usize, medium: Medium) -> bool {
-        let share = match medium {
-            Medium::Text => 4,
-            Medium::Media => 2,
+        let (share, admitted) = match medium {
+            Medium::Text => (4, true),
+            Medium::Media => (2, self.media),
         };
-        let granted = self.room.min(self.spare) > 0 && held < (share * self.spare).max(8);
+        let granted = admitted && self.room.min(self.spare) > 0 && held < (share * self.spare).max(8);
         self.spare -= usize::from(granted);
         self.room -= usize::from(granted);
         granted

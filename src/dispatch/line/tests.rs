@@ -66,7 +66,12 @@ fn give(line: &mut Line, row: ReadyRow) {
 
 fn pump(line: &mut Line, free: usize) -> Steps {
     let mut steps = Steps::default();
-    line.pump(Instant::now(), HORIZON, Allowance { spare: free, room: free, ends: 64 }, &mut steps);
+    line.pump(
+        Instant::now(),
+        HORIZON,
+        Allowance { spare: free, room: free, media: true, ends: 64 },
+        &mut steps,
+    );
     steps
 }
 
@@ -332,20 +337,112 @@ async fn the_one_call_that_the_breaker_lets_out_may_be_of_a_line_whose_calls_han
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut steps = Steps::default();
-    line.pump(Instant::now(), HORIZON, Allowance { spare: 970, room: 1, ends: 64 }, &mut steps);
+    line.pump(Instant::now(), HORIZON, Allowance { spare: 970, room: 1, media: true, ends: 64 }, &mut steps);
     assert_eq!((steps.claims.len(), steps.wants_permits), (1, true));
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_were_in_flight_when_a_pause_began_do_not_lengthen_it() {
+async fn while_calls_are_tried_media_is_not_claimed_and_waits_its_turn() {
     let mut line = line(&record(None));
-    let demand = |first: u64| PauseDemand {
+    give(&mut line, row(1, MessageKind::Video));
+    let trial = Allowance { spare: 100, room: 1, media: false, ends: 64 };
+    let mut steps = Steps::default();
+    line.pump(Instant::now(), HORIZON, trial, &mut steps);
+    assert_eq!((steps.claims.len(), steps.wants_permits), (0, true));
+    give(&mut line, row(2, MessageKind::Text));
+    let mut steps = Steps::default();
+    line.pump(Instant::now(), HORIZON, trial, &mut steps);
+    assert_eq!(steps.claims.iter().map(|row| row.id).collect::<Vec<_>>(), [MessageId(2)]);
+}
+
+fn demand(first: u64) -> PauseDemand {
+    PauseDemand {
         target: crate::policy::classify::PauseTarget::Line,
         first: Duration::from_secs(first),
         cap: Duration::from_secs(first * 60),
         named: None,
         reason: "613".into(),
-    };
+    }
+}
+
+fn named(first: u64, named: u64) -> PauseDemand {
+    PauseDemand { named: Some(Duration::from_secs(named)), ..demand(first) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_in_flight_when_a_pause_was_demanded_leaves_its_ladder_alone() {
+    let mut line = line(&record(None));
+    let seconds = Duration::from_secs;
+    let begun = Instant::now();
+    let first = begun + seconds(1);
+    assert_eq!(line.pause(&demand(1), begun, first), Some(seconds(1)));
+    line.succeeded(begun);
+    let second = first + seconds(5);
+    assert_eq!(line.pause(&demand(1), second, second), Some(seconds(2)), "the second step");
+    line.succeeded(first + seconds(2));
+    let third = second + seconds(5);
+    assert_eq!(
+        line.pause(&demand(1), third, third),
+        Some(seconds(4)),
+        "the third, as it began before the second"
+    );
+    line.succeeded(third + seconds(5));
+    let fourth = third + seconds(10);
+    assert_eq!(
+        line.pause(&demand(1), fourth, fourth),
+        Some(seconds(1)),
+        "the first, after a success since then"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_in_flight_when_the_whole_app_was_paused_leaves_the_ladder_alone() {
+    let mut line = line(&record(None));
+    let begun = Instant::now();
+    line.pause(&demand(1), begun, begun);
+    line.pause_with_app(&demand(300), Duration::from_secs(300), begun + Duration::from_secs(3));
+    line.succeeded(begun + Duration::from_secs(2));
+    let later = begun + Duration::from_secs(400);
+    assert_eq!(line.pause(&demand(1), later, later), Some(Duration::from_secs(2)));
+}
+
+#[rstest::rstest]
+#[case::longer_than_the_ladders(None, 420, true)]
+#[case::longer_than_another(Some(60), 420, true)]
+#[case::as_long(Some(420), 420, false)]
+#[case::shorter(Some(420), 60, false)]
+#[tokio::test(start_paused = true)]
+async fn a_named_time_from_a_call_in_flight_lengthens_a_shorter_pause(
+    #[case] before: Option<u64>,
+    #[case] time: u64,
+    #[case] lengthens: bool,
+) {
+    let mut line = line(&record(None));
+    give(&mut line, row(1, MessageKind::Text));
+    let now = Instant::now();
+    let begun = now - Duration::from_secs(1);
+    line.pause(&before.map_or(demand(1), |before| named(1, before)), begun, now);
+    let length = lengthens.then(|| Duration::from_secs(time));
+    assert_eq!(line.pause(&named(1, time), begun, now), length);
+    assert_eq!(line.pause(&named(1, time), begun, now), None, "a second such answer is no news");
+    assert_eq!(line.pause(&demand(1), begun, now), None);
+    let longest = time.max(before.unwrap_or_default());
+    assert_eq!(pump(&mut line, 10).wake, Some(now + Duration::from_secs(longest)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_named_time_of_a_milder_kind_does_not_forget_the_graver_demand() {
+    let mut line = line(&record(None));
+    let now = Instant::now();
+    let begun = now - Duration::from_secs(1);
+    assert_eq!(line.pause(&demand(900), begun, now), Some(Duration::from_secs(900)));
+    assert_eq!(line.pause(&named(1, 1_200), begun, now), Some(Duration::from_secs(1_200)));
+    assert_eq!(line.pause(&demand(900), begun, now), None, "in flight when the first was demanded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_were_in_flight_when_a_pause_began_do_not_lengthen_it() {
+    let mut line = line(&record(None));
     let begun = Instant::now();
     let now = begun + Duration::from_millis(100);
     assert_eq!(line.pause(&demand(1), begun, now), Some(Duration::from_secs(1)));

@@ -1,6 +1,7 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
+use crate::message::ErrorDetail;
 use crate::policy::classify::Answer;
 use rstest::rstest;
 
@@ -49,22 +50,36 @@ impl Host {
     }
 }
 
+fn judged(verdict: Verdict, by_graph: bool) -> Judgement {
+    Judgement { verdict, error: ErrorDetail::default(), pause: None, by_graph }
+}
+
 #[rstest]
 #[case(CallResult::NotSent { reason: "refused".into() }, Verdict::TryAgain, Some(Health::Failing))]
 #[case(CallResult::Cut { reason: "timeout".into() }, Verdict::Ambiguous, Some(Health::Failing))]
 #[case(CallResult::Unsendable { reason: "token".into() }, Verdict::WaitForLine, None)]
-#[case(CallResult::Answer(Answer::default()), Verdict::ServerFailed, Some(Health::Failing))]
-#[case(CallResult::Answer(Answer::default()), Verdict::Ambiguous, Some(Health::Failing))]
-#[case(CallResult::Answer(Answer::default()), Verdict::Refused, Some(Health::Alive))]
-#[case(CallResult::Answer(Answer::default()), Verdict::WaitForLine, Some(Health::Alive))]
-#[case(CallResult::Answer(Answer::default()), Verdict::TryAgain, Some(Health::Alive))]
-#[case(CallResult::Answer(Answer::default()), Verdict::Hold, Some(Health::Alive))]
-fn refusals_are_signs_of_life_and_silence_and_server_errors_are_not(
+fn silence_of_the_host_is_a_failure_and_a_call_not_made_is_nothing(
     #[case] result: CallResult,
     #[case] verdict: Verdict,
     #[case] health: Option<Health>,
 ) {
-    assert_eq!(Health::of(&result, &verdict), health);
+    assert_eq!(Health::of(&result, &judged(verdict, false)), health);
+}
+
+#[rstest]
+#[case(Verdict::ServerFailed, Health::Failing)]
+#[case(Verdict::Ambiguous, Health::Failing)]
+#[case(Verdict::Refused, Health::Alive)]
+#[case(Verdict::WaitForLine, Health::Alive)]
+#[case(Verdict::TryAgain, Health::Alive)]
+#[case(Verdict::Hold, Health::Alive)]
+fn refusals_of_graph_are_signs_of_life_and_answers_in_its_place_are_not(
+    #[case] verdict: Verdict,
+    #[case] health: Health,
+) {
+    let result = CallResult::Answer(Answer::default());
+    assert_eq!(Health::of(&result, &judged(verdict.clone(), true)), Some(health));
+    assert_eq!(Health::of(&result, &judged(verdict, false)), Some(Health::Failing));
 }
 
 #[test]
@@ -190,6 +205,55 @@ fn a_trial_that_was_not_made_makes_room_for_another() {
     assert_eq!(host.breaker.room(0), 0);
     host.breaker.heard(trial, host.now, MIDDLE);
     assert_eq!(host.breaker.room(0), 1);
+}
+
+#[test]
+fn a_trial_without_an_answer_is_not_waited_for_alone() {
+    let mut host = Host::tripped();
+    host.wait(FIRST_REST);
+    let video = host.begin();
+    host.wait(SHORTEST_PATIENCE - Duration::from_millis(1));
+    assert_eq!(host.breaker.room(0), 0);
+    host.wait(Duration::from_millis(1));
+    assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::HalfOpen, 1));
+    // Its answer is a sign of life, however long the video takes.
+    host.call(Health::Alive);
+    while host.breaker.state() == BreakerState::HalfOpen {
+        assert!(host.breaker.room(0) > 0, "nothing waits for the video");
+        host.call(Health::Alive);
+    }
+    host.end(video, Health::Failing);
+    assert_eq!(host.breaker.state(), BreakerState::Closed);
+}
+
+#[test]
+fn trials_that_are_all_swallowed_cost_two_calls_a_minute() {
+    let mut host = Host::tripped();
+    let mut in_flight: VecDeque<Heard> = VecDeque::new();
+    let (end, before) = (host.now + Duration::from_secs(600), host.calls);
+    while host.now < end {
+        if host.breaker.room(0) > 0 {
+            in_flight.push_back(host.begin());
+        }
+        host.wait(Duration::from_millis(250));
+        while let Some(call) = in_flight.pop_front_if(|call| host.now >= call.begun + TIMEOUT) {
+            host.end(call, Health::Failing);
+        }
+    }
+    assert!(host.calls - before <= 2 * 13, "{} calls", host.calls - before);
+}
+
+#[test]
+fn a_trial_that_fails_opens_it_again_although_another_is_in_flight() {
+    let mut host = Host::tripped();
+    host.wait(FIRST_REST);
+    let (first, _) = (host.begin(), host.wait(SHORTEST_PATIENCE));
+    let second = host.begin();
+    assert_eq!(host.breaker.room(0), 0);
+    host.end(first, Health::Failing);
+    assert_eq!(host.breaker.state(), BreakerState::Open);
+    host.end(second, Health::Alive);
+    assert_eq!(host.breaker.state(), BreakerState::Open, "what an earlier period says is old");
 }
 
 #[rstest]

@@ -52,6 +52,12 @@ impl Envelope {
 }
 
 impl GraphError {
+    /// Whether Graph wrote it, as far as can be seen: Graph's errors have a type, or at least a code of their own. Proxies
+    /// and gateways answer with an `error` too, a text or an object that repeats the HTTP status.
+    pub fn is_graphs(&self, http_status: u16) -> bool {
+        !self.kind.is_empty() || self.code.is_some_and(|code| code != i64::from(http_status))
+    }
+
     fn read(error: Value) -> GraphError {
         match error {
             Value::Object(mut fields) => GraphError {

@@ -3,7 +3,7 @@
 //! Sources: Messenger Platform "Common Error Codes" (June 2026), Graph API "Handling Errors" and "Rate Limits", and
 //! for the codes these leave out, bodies reported by users of the API. Add what is learnt as a row here, and nowhere
 //! else. Refusals that Meta documents for other calls (payments, linking, calling) need no row: an unknown code of
-//! a 4xx answer is a refusal.
+//! Graph in a 4xx answer is a refusal.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -27,8 +27,8 @@ pub(super) enum Meaning {
     RateApp,
     /// Not taken for a passing reason that concerns this message.
     Again { at_most: Option<u32>, not_before: Option<Duration> },
-    /// A redirect.
-    Redirected,
+    /// A redirect, or a 4xx without Graph's envelope: somebody else answered, and Graph was not asked.
+    NotGraphs,
     /// The server failed, and may have taken the message.
     Server,
     /// An error although everything was sent.
@@ -101,6 +101,7 @@ const TABLE: &[Row] = &[
     Row(One(4), Any, RateApp),
     Row(One(341), Any, RateApp),
     Row(One(9), Of(&[2018352]), Final), // marketing opt-in
+    Row(One(9), Any, RateLine),         // too many actions
     Row(One(17), Any, RateLine),
     Row(One(32), Any, RateLine),
     Row(One(613), Of(&[1893016, 2018338]), Final), // marketing frequency; abuse warning for this person

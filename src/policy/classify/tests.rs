@@ -6,7 +6,8 @@ use super::*;
 const NO_LIMIT: Verdict = Verdict::RetryCounted { at_most: None, not_before: None };
 
 fn answer(http_status: u16, body: impl Into<Vec<u8>>) -> Judgement {
-    classify(&CallResult::Answer(Answer { http_status, body: body.into(), ..Answer::default() }))
+    let answer = Answer { http_status, body: body.into(), ..Answer::default() };
+    classify(&CallResult::Answer(answer), &Subject::default())
 }
 
 fn answer_json(http_status: u16, body: Value) -> Judgement {
@@ -36,6 +37,10 @@ fn slowed_down() -> Option<(PauseTarget, Duration, Duration)> {
     Some((PauseTarget::Line, Duration::from_secs(1), Duration::from_secs(60)))
 }
 
+fn not_graphs() -> Option<(PauseTarget, Duration, Duration)> {
+    Some((PauseTarget::Line, Duration::from_secs(30), minutes(30)))
+}
+
 fn line_refused() -> Option<(PauseTarget, Duration, Duration)> {
     Some((PauseTarget::Line, minutes(30), minutes(240)))
 }
@@ -49,7 +54,7 @@ fn a_success_with_a_message_id_is_sent(#[case] status: u16) {
     let judgement = answer_json(status, json!({"recipient_id": "1", "message_id": "m_1"}));
     assert_eq!(judgement.verdict, Verdict::Sent { message_id: "m_1".into() });
     assert_eq!(judgement.error, ErrorDetail::default());
-    assert_eq!(judgement.pause, None);
+    assert_eq!((judgement.pause, judgement.by_graph), (None, true));
 }
 
 #[test]
@@ -74,9 +79,10 @@ fn a_message_id_is_kept_to_the_letter_whatever_it_looks_like() {
 #[case(r#"{"message_id":"m_1","error":"odd"}"#)]
 #[case(r#"{"message_id":"m_1","error":[]}"#)]
 #[case(r#"{"message_id":"m_1","error":{"message":"no code"}}"#)]
-fn any_other_success_is_ambiguous(#[case] body: &str) {
+fn any_other_success_is_ambiguous_and_pauses_the_line(#[case] body: &str) {
     let judgement = answer(200, body);
-    assert_eq!(judgement.verdict, Verdict::Ambiguous);
+    assert_eq!((&judgement.verdict, judgement.by_graph), (&Verdict::Ambiguous, false));
+    assert_eq!(pause(&judgement), not_graphs());
     assert_eq!(judgement.error.http_status, Some(200));
     assert!(!judgement.error.message.is_empty());
 }
@@ -106,6 +112,7 @@ fn an_error_beside_a_message_id_is_never_sent_again_as_if_not_taken(
 ) {
     let judgement = answer_json(200, json!({"message_id": "m_1", "error": {"code": code}}));
     assert_eq!(judgement.verdict, verdict);
+    assert_eq!(pause(&judgement), pause(&error(400, code, 0)), "it still says what the line may do");
 }
 
 // ---- codes 10 and 551 ----------------------------------------------------------------------------------------
@@ -245,6 +252,8 @@ fn a_refusal_of_the_line_leaves_the_message_waiting_and_pauses_the_line(
 }
 
 #[rstest]
+#[case(9, 0)]
+#[case(9, 4242)]
 #[case(17, 0)]
 #[case(32, 0)]
 #[case(613, 0)]
@@ -368,15 +377,9 @@ fn a_server_error_without_a_known_code_is_a_server_failure(
 }
 
 #[rstest]
-fn a_refusal_without_a_known_code_is_final(
+fn a_refusal_of_graph_without_a_known_code_is_final(
     #[values(400, 401, 403, 404, 405, 413, 422, 499)] status: u16,
     #[values(
-        "",
-        "<html>Forbidden</html>",
-        "{}",
-        "null",
-        r#"{"error":null}"#,
-        r#"{"error":[{"code":4}]}"#,
         r#"{"error":{"code":77777}}"#,
         r#"{"error":{"code":-1}}"#,
         r#"{"error":{"type":"OAuthException"}}"#
@@ -385,16 +388,48 @@ fn a_refusal_without_a_known_code_is_final(
 ) {
     let judgement = answer(status, body);
     assert_eq!((judgement.verdict, judgement.pause), (Verdict::Refused, None));
+    assert!(judgement.by_graph);
 }
 
 #[rstest]
-fn a_redirect_is_counted_and_slows_the_line_down(
-    #[values(300, 301, 302, 303, 304, 307, 308)] status: u16,
-    #[values("", "<html>Moved</html>", r#"{"message_id":"m_1"}"#)] body: &str,
+fn an_answer_without_graphs_envelope_ends_no_message_and_pauses_the_line(
+    #[values(300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 407, 413, 422, 499)] status: u16,
+    #[values(
+        "",
+        "<html>Log in to the network</html>",
+        "{}",
+        "null",
+        r#"{"message_id":"m_1"}"#,
+        r#"{"error":null}"#,
+        r#"{"error":"Forbidden"}"#,
+        r#"{"error":[{"code":4}]}"#,
+        r#"{"error":{"message":"blocked by policy"}}"#
+    )]
+    body: &str,
 ) {
     let judgement = answer(status, body);
-    assert_eq!(judgement.verdict, NO_LIMIT);
-    assert_eq!(pause(&judgement), slowed_down());
+    assert_eq!((&judgement.verdict, judgement.by_graph), (&Verdict::WaitForLine, false));
+    assert_eq!(pause(&judgement), not_graphs());
+    let text = judgement.error.message;
+    assert!(text.contains(&status.to_string()) && text.contains("graph.base_url"), "{text}");
+    assert!(!text.contains("Log in") && !text.contains("Forbidden") && !text.contains("blocked"), "{text}");
+}
+
+#[rstest]
+#[case(429, "<html>Too many</html>", false)]
+#[case(429, r#"{"error":{"code":613}}"#, true)]
+#[case(502, "<html>Bad Gateway</html>", false)]
+#[case(400, r#"{"error":{"code":190}}"#, true)]
+#[case(403, r#"{"error":{"code":403,"message":"Forbidden"}}"#, false)]
+#[case(403, r#"{"error":{"code":403,"type":"OAuthException"}}"#, true)]
+fn an_answer_is_graphs_if_it_has_its_envelope(
+    #[case] status: u16,
+    #[case] body: &str,
+    #[case] by_graph: bool,
+) {
+    assert_eq!(answer(status, body).by_graph, by_graph);
+    let is_final = answer(status, body).verdict == Verdict::Refused;
+    assert_eq!(is_final, by_graph && status == 403);
 }
 
 #[rstest]
@@ -412,24 +447,25 @@ fn a_redirect_is_counted_and_slows_the_line_down(
 #[case(json!(true), None)]
 #[case(json!(null), None)]
 fn a_code_in_any_shape_is_read_or_left_out(#[case] code: Value, #[case] stored: Option<i32>) {
-    let judgement = answer_json(400, json!({"error": {"code": code, "error_subcode": code}}));
+    let error = json!({"type": "OAuthException", "code": code, "error_subcode": code});
+    let judgement = answer_json(400, json!({ "error": error }));
     assert_eq!(judgement.error.code, stored);
     assert_eq!(judgement.verdict, Verdict::Refused);
 }
 
 #[rstest]
-#[case(b"\xff\xfe{}".as_slice())]
-#[case(b"\xef\xbb\xbf{\"error\":{\"code\":10}}")]
-#[case(b"{\"error\":{\"code\":10,\"message\":\"caf\xe9\"}}")]
-#[case(b"{\"error\":{\"code\":\"\\u0000\"}}")]
-fn bytes_that_are_no_clean_json_never_panic(#[case] body: &[u8]) {
-    assert_eq!(answer(400, body).verdict, Verdict::Refused);
+#[case(b"\xff\xfe{}".as_slice(), Verdict::WaitForLine)]
+#[case(b"\xef\xbb\xbf{\"error\":{\"code\":10}}", Verdict::Refused)]
+#[case(b"{\"error\":{\"code\":10,\"message\":\"caf\xe9\"}}", Verdict::Refused)]
+#[case(b"{\"error\":{\"code\":\"\\u0000\"}}", Verdict::WaitForLine)]
+fn bytes_that_are_no_clean_json_never_panic(#[case] body: &[u8], #[case] verdict: Verdict) {
+    assert_eq!(answer(400, body).verdict, verdict);
 }
 
 #[test]
 fn deeply_nested_json_never_panics() {
     let body = format!("{}1{}", r#"{"error":"#.repeat(5_000), "}".repeat(5_000));
-    assert_eq!(answer(400, body).verdict, Verdict::Refused);
+    assert_eq!(answer(400, body).verdict, Verdict::WaitForLine);
 }
 
 #[test]
@@ -474,19 +510,42 @@ fn a_gateways_page_is_not_quoted() {
     assert_eq!(judgement.error.message, "HTTP 502 without an error text of Graph");
 }
 
-#[test]
-fn the_time_that_graph_names_stands_in_the_demand() {
-    let judgement = classify(&CallResult::Answer(Answer {
+/// The demand on a line of page 9 by a code and a usage header that names 120 minutes for page 9 and 500 for page 8.
+fn demanded(code: i64) -> PauseDemand {
+    let answer = Answer {
         http_status: 400,
-        body: br#"{"error":{"code":80006,"message":"wait"}}"#.to_vec(),
+        body: json!({"error": {"code": code, "message": "wait"}}).to_string().into_bytes(),
         business_usage: Some(
-            r#"{"9":[{"type":"messenger","estimated_time_to_regain_access":7}]}"#.to_owned(),
+            r#"{"8":[{"type":"messenger","estimated_time_to_regain_access":500}],
+                "9":[{"type":"messenger","estimated_time_to_regain_access":120},
+                     {"type":"ads_management","estimated_time_to_regain_access":900}]}"#
+                .to_owned(),
         ),
         app_usage: None,
-    }));
-    let pause = judgement.pause.expect("80006 pauses the line");
-    assert_eq!(pause.named, Some(minutes(7)));
-    assert_eq!(pause.reason, "over Meta's limit for the line: Graph code 80006: wait");
+    };
+    let subject = Subject { page_id: Some("9".into()), instagram_account_id: None };
+    classify(&CallResult::Answer(answer), &subject).pause.expect("the code pauses the line")
+}
+
+#[rstest]
+#[case(613, Some(minutes(120)))]
+#[case(80006, Some(minutes(120)))]
+#[case(4, Some(minutes(60)))]
+#[case(190, None)]
+#[case(10, None)]
+#[case(200, None)]
+fn the_time_that_graph_names_for_the_line_stands_in_the_demand_of_a_rate_code(
+    #[case] code: i64,
+    #[case] named: Option<Duration>,
+) {
+    assert_eq!(demanded(code).named, named);
+}
+
+#[test]
+fn a_pause_says_its_reason_with_the_code() {
+    assert_eq!(demanded(80006).reason, "over Meta's limit for the line: Graph code 80006: wait");
+    let reason = answer(403, "<html>Forbidden</html>").pause.expect("it pauses the line").reason;
+    assert!(reason.starts_with("no answer of its own: HTTP 403: a proxy or gateway"), "{reason}");
 }
 
 // ---- no answer -----------------------------------------------------------------------------------------------
@@ -500,7 +559,7 @@ fn without_an_answer_the_transport_decides(
     #[case] verdict: Verdict,
     #[case] demanded: Option<(PauseTarget, Duration, Duration)>,
 ) {
-    let judgement = classify(&result);
+    let judgement = classify(&result, &Subject::default());
     assert_eq!(judgement.verdict, verdict);
     assert_eq!(pause(&judgement), demanded);
     assert_eq!(judgement.error.http_status, None);

@@ -63,6 +63,31 @@ fn a_check_shows_settings_without_secrets_and_who_answers() {
 }
 
 #[test]
+fn graph_is_reached_through_the_proxy_of_the_settings_and_no_other() {
+    let (graph, proxy) = (server(Some("400 Bad Request")), server(Some("403 Forbidden")));
+    let away = format!("http://{}", nobody());
+    let program = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
+        .into_iter()
+        .fold(Program::new(), |program, name| program.with_variable(name, &away));
+    let program = program.with("GRAPH__BASE_URL", &format!("http://{graph}/v25.0"));
+    assert_eq!(program.json("check")["graph"]["http_status"], 400, "the environment's is not used");
+
+    let program = program.with("GRAPH__PROXY", &format!("http://worker:hunter2@{proxy}"));
+    let report = program.json("check");
+    assert_eq!(report["graph"]["http_status"], 403);
+    assert_eq!(report["settings"]["graph"]["proxy"], format!("http://worker:***@{proxy}/"));
+    assert_eq!(program.with("GRAPH__PROXY", &away).json("check")["graph"]["ok"], false);
+}
+
+#[rstest::rstest]
+fn a_wrong_proxy_stops_the_start_with_a_line_that_names_its_key(#[values("check", "serve")] command: &str) {
+    let program = Program::new().with("GRAPH__PROXY", "socks5://worker:hunter2@proxy.example:1080");
+    let ran = program.run(command);
+    assert!(ran.error().starts_with("setting graph.proxy: must be http://"), "{}", ran.stderr);
+    assert!(!ran.everything().contains("hunter2"), "{}", ran.everything());
+}
+
+#[test]
 fn a_check_fails_for_a_broker_that_is_away_and_not_for_graph() {
     let graph = format!("http://{}/v25.0", nobody());
     let program = Program::new().with("GRAPH__BASE_URL", &graph);

@@ -34,6 +34,12 @@ impl Program {
         self
     }
 
+    /// With a variable of the environment that is no setting.
+    pub fn with_variable(mut self, name: &str, value: &str) -> Program {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).expect("the folder can be written");
