@@ -69,7 +69,7 @@ mod tests {
         for workers in [1, 2, 3, 5, 7, 33, 40, 50, 63, 64] {
             let mut held = vec![0; workers];
             for turn in 0..workers * 200 {
-                let me = turn * 7 % workers;
+                let me = turn * 13 % workers;
                 let free = 64 - held.iter().sum::<usize>();
                 let lower = 64 / workers;
                 let below_share =

@@ -70,10 +70,16 @@ pub enum StoreError {
     /// repeating the call is safe.
     #[error("database unavailable: {0}")]
     Unavailable(String),
-    /// Another transaction holds a lock that these rows need, or the database undid this one for another's sake. Nothing
-    /// was written; a smaller batch, or the same a moment later, may pass.
+    /// The server only reads: it is a standby, or was one's primary. Nothing was written.
+    #[error("database is not writable: {0}")]
+    ReadOnly(String),
+    /// Another transaction holds a lock that these rows need. Nothing was written; a smaller batch, or the same a moment
+    /// later, may pass.
     #[error("rows are locked: {0}")]
     Locked(String),
+    /// The database undid this transaction for another's sake. Nothing was written; the same may pass at once.
+    #[error("the transaction was undone for another's sake: {0}")]
+    Undone(String),
     /// A commit was sent and its outcome could not be found out.
     #[error("outcome of the commit unknown: {0}")]
     CommitUnknown(String),

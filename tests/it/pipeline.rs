@@ -223,13 +223,10 @@ async fn a_pause_that_graph_demanded_shows_its_reason_and_ends_when_the_line_is_
     let pipeline = Pipeline::start(backend).await;
     let id = pipeline.submit(dest, "hello").await;
     // Due again after its backoff, it waits with its line.
-    let waits =
-        |row: &meta_dispatch::store::LogRow| row.error_code == Some(code) && row.status == Status::Pending;
-    let row = pipeline.until(id, "the refusal", waits).await;
-    assert_eq!((row.attempts, row.next_at), (1, None));
-    let record = pipeline.store.lines(&[pipeline.messenger]).await.expect("the store answers").remove(0);
-    assert!(record.pause_reason.is_some_and(|reason| reason.contains(&code.to_string())));
-    assert!(record.paused_until.is_some());
+    let row = pipeline.until(id, "the refusal", |row| row.error_code == Some(code)).await;
+    assert_eq!((row.status, row.attempts), (Status::Retry, 1));
+    let reason = pause_reason(&pipeline, pipeline.messenger).await;
+    assert!(reason.contains(&code.to_string()), "{reason}");
     assert!(pipeline.store.resume_line(pipeline.messenger).await.expect("the store answers"));
     assert_eq!(pipeline.expect_ok(id).await.attempts, 2);
     pipeline.stop().await;

@@ -199,13 +199,14 @@ async fn a_paused_line_claims_nothing_gives_claimed_rows_back_and_ends_its_pause
 
     line.pause_for(Duration::from_secs(5), Instant::now());
     let until = Instant::now() + Duration::from_secs(5);
-    let steps = pump(&mut line, 10);
+    let mut steps = pump(&mut line, 10);
     assert!(steps.claims.is_empty() && steps.calls.is_empty());
     assert!(matches!(steps.changes[..], [(Change { id: MessageId(1), fence: 4, kind: ChangeKind::Release, .. }, None)]));
     assert_eq!(steps.wake, Some(until));
     assert_eq!(line.permits(), 0);
 
-    give(&mut line, row(1, MessageKind::Text));
+    let back = steps.returned.pop().expect("it was given back");
+    line.queue.give_back(ReadyRow { fence: 5, ..back });
     tokio::time::sleep_until(until).await;
     assert_eq!(pump(&mut line, 10).claims.len(), 1);
 }

@@ -206,8 +206,10 @@ impl Recorder {
             }
             match self.record(&part, memory).await {
                 Ok(recorded) => self.recorded(&part, &recorded, memory),
-                Err(StoreError::Locked(_)) if part.is_single() => self.put_aside(part, memory),
-                Err(StoreError::Rejected(_) | StoreError::Locked(_)) if !part.is_single() => {
+                Err(StoreError::Locked(_) | StoreError::Undone(_)) if part.is_single() => {
+                    self.put_aside(part, memory);
+                }
+                Err(StoreError::Rejected(_) | StoreError::Locked(_) | StoreError::Undone(_)) if !part.is_single() => {
                     let (first, second) = part.split();
                     parts.extend([second, first]);
                 }

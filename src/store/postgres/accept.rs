@@ -46,7 +46,20 @@ fn statement(submissions: &[&Submission]) -> &'static str {
     STATEMENTS[usize::from(scheduled) + 2 * usize::from(counted)]
 }
 
+/// How often a transaction is made that the database undoes for another's sake.
+const TRIES: u32 = 3;
+
 pub async fn accept(pool: &Pool, messages: &[NewMessage]) -> Result<Accepted, StoreError> {
+    for _ in 1..TRIES {
+        match accept_once(pool, messages).await {
+            Err(StoreError::Undone(reason)) => tracing::debug!(reason, "commit was undone: the same again"),
+            done => return done,
+        }
+    }
+    accept_once(pool, messages).await
+}
+
+async fn accept_once(pool: &Pool, messages: &[NewMessage]) -> Result<Accepted, StoreError> {
     if messages.is_empty() {
         return Ok(Accepted::default());
     }
@@ -58,27 +71,21 @@ pub async fn accept(pool: &Pool, messages: &[NewMessage]) -> Result<Accepted, St
     let mut lent = pool.lend().await.map_err(failed)?;
     // Insert and commit are one step here: what comes before it is not committed.
     failpoint::hit("after_insert");
-    let inserted = pool.answer(insert(&submissions, None, mark).fetch_all(&mut *lent)).await;
-    match inserted {
-        Ok(inserted) => {
-            lent.give_back();
-            let logged = Logged::of(&inserted)?;
-            let inserted = logged.ids.iter().copied().map(Inserted::New).collect();
-            Ok(Accepted { inserted, work: logged.work })
-        }
-        Err(error) if was_refused(&error) => {
-            lent.give_back();
-            Err(failed(error))
-        }
-        Err(error) => {
-            // The pool may have no other connection to ask on.
-            drop(lent);
-            let found = lost::logged(pool, &submissions, mark).await;
-            let ids = found.ok_or_else(|| StoreError::CommitUnknown(error.to_string()))?;
-            // Its work is found by the next scan.
-            Ok(Accepted { inserted: ids.into_iter().map(Inserted::New).collect(), work: Vec::new() })
-        }
+    let answer = pool.answer(insert(&submissions, None, mark).fetch_all(&mut *lent)).await;
+    if let Err(error) = &answer
+        && !was_refused(error)
+    {
+        // The pool may have no other connection to ask on.
+        drop(lent);
+        let found = lost::logged(pool, &submissions, mark).await;
+        let ids = found.ok_or_else(|| StoreError::CommitUnknown(error.to_string()))?;
+        // Its work is found by the next scan.
+        return Ok(Accepted { inserted: ids.into_iter().map(Inserted::New).collect(), work: Vec::new() });
     }
+    lent.give_back_after(&answer);
+    let logged = Logged::of(&answer.map_err(failed)?)?;
+    let inserted = logged.ids.iter().copied().map(Inserted::New).collect();
+    Ok(Accepted { inserted, work: logged.work })
 }
 
 async fn accept_guarded(pool: &Pool, messages: &[NewMessage]) -> Result<Accepted, StoreError> {

@@ -1,5 +1,6 @@
 //! What a PostgreSQL failure means to the caller.
 
+use super::session::is_read_only;
 use crate::store::StoreError;
 
 /// What a database error means to a caller. Values never appear: PostgreSQL puts them into the detail, which is
@@ -10,10 +11,11 @@ pub fn failed(error: sqlx::Error) -> StoreError {
             let code = database.code().unwrap_or_default();
             let reason = format!("{} ({code})", database.message());
             match code.get(..2) {
-                // Lock not available, serialization failure, deadlock.
-                Some("55" | "40") if matches!(&*code, "55P03" | "40001" | "40P01") => {
-                    StoreError::Locked(reason)
-                }
+                // Lock not available.
+                Some("55") if code == "55P03" => StoreError::Locked(reason),
+                // Serialization failure, deadlock.
+                Some("40") if matches!(&*code, "40001" | "40P01") => StoreError::Undone(reason),
+                Some("25") if is_read_only(&error) => StoreError::ReadOnly(reason),
                 Some("23") if is_ours(database.as_ref(), &code) => StoreError::Unavailable(reason),
                 // Data exception, integrity constraint violation.
                 Some("22" | "23") => StoreError::Rejected(reason),

@@ -25,16 +25,19 @@ mod pool;
 mod record;
 mod rows;
 mod schema;
+mod session;
 mod work;
 
 use self::claims::Places;
 use self::leases::Snapshots;
 use self::pool::Pool;
 use self::record::PlainRows;
+use self::session::Sessions;
 use self::work::Reading;
 
 /// The store of `database.url = "postgres://…"`.
 pub struct PostgresStore {
+    sessions: Sessions,
     /// Inserts of ingest, and its look-ups.
     ingest: Pool,
     /// What dispatch reads, and what it writes about lines.

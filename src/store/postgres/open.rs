@@ -8,6 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::PostgresStore;
 use super::pool::Pool;
+use super::session::Sessions;
 use crate::store::StoreError;
 
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -57,32 +58,35 @@ impl PostgresStore {
     pub fn open(url: &SecretString, max_connections: u32) -> Result<PostgresStore, StoreError> {
         let options = PgConnectOptions::from_str(url.expose_secret())
             .map_err(|_| StoreError::Invalid("setting database.url: not a PostgreSQL URL".into()))?
-            .application_name("meta-dispatch");
+;
+        let sessions = Sessions::default();
+        let pool = |name, options, connections, patience| pool(&sessions, name, options, connections, patience);
         let hot = hot(options.clone());
-        let recorder = hot.clone().options([("lock_timeout", RECORDER_LOCK_TIMEOUT)]);
-        let recorder = pool(recorder, 1, HOT_PATIENCE);
-        let leases = pool(hot.clone(), 1, HOT_PATIENCE);
         // The indexes are made for what senders and operators ask; a planner with old statistics reads whole tables.
         let indexed =
             options.options([("enable_seqscan", "off"), ("enable_bitmapscan", "off"), ("jit", "off")]);
         let asked = indexed.clone().options([("statement_timeout", QUESTION_TIMEOUT)]);
         let scanning = hot.clone().options([("statement_timeout", SCAN_TIMEOUT)]);
-        let (ingest, dispatch, scans, calm, questions);
-        if max_connections < ENOUGH {
+        let shares = Shares::of(max_connections);
+        let are_few = max_connections < ENOUGH;
+        let calm = pool("calm", indexed, if are_few { 1 } else { shares.calm }, CALM_PATIENCE);
+        let recording = hot.clone().options([("lock_timeout", RECORDER_LOCK_TIMEOUT)]);
+        let recorder = pool("recorder", recording, 1, HOT_PATIENCE);
+        let leases = pool("leases", hot.clone(), 1, HOT_PATIENCE);
+        let (ingest, dispatch, scans, questions);
+        if are_few {
             let left = max_connections.saturating_sub(3).max(1);
-            ingest = pool(hot, left, HOT_PATIENCE);
+            ingest = pool("hot", hot, left, HOT_PATIENCE);
             (dispatch, scans) = (ingest.clone(), ingest.clone());
-            calm = pool(indexed, 1, CALM_PATIENCE);
             questions = calm.clone();
         } else {
-            let shares = Shares::of(max_connections);
-            ingest = pool(hot.clone(), shares.ingest, HOT_PATIENCE);
-            dispatch = pool(hot, shares.dispatch, HOT_PATIENCE);
-            scans = pool(scanning, shares.scans, SCAN_PATIENCE);
-            calm = pool(indexed, shares.calm, CALM_PATIENCE);
-            questions = pool(asked, shares.questions, QUESTION_PATIENCE);
+            ingest = pool("ingest", hot.clone(), shares.ingest, HOT_PATIENCE);
+            dispatch = pool("dispatch", hot, shares.dispatch, HOT_PATIENCE);
+            scans = pool("scans", scanning, shares.scans, SCAN_PATIENCE);
+            questions = pool("questions", asked, shares.questions, QUESTION_PATIENCE);
         }
         Ok(PostgresStore {
+            sessions,
             ingest,
             dispatch,
             recorder,
@@ -119,20 +123,26 @@ fn hot(options: PgConnectOptions) -> PgConnectOptions {
     ])
 }
 
-fn pool(options: PgConnectOptions, connections: u32, patience: Duration) -> Pool {
+fn pool(
+    sessions: &Sessions,
+    name: &str,
+    options: PgConnectOptions,
+    connections: u32,
+    patience: Duration,
+) -> Pool {
+    let checked = sessions.clone();
     let connections = PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .max_lifetime(Duration::from_secs(30 * 60))
         .test_before_acquire(false)
-        .after_connect(|connection, _| {
-            // A commit that is answered is on disk, however the server is or will be set up; stricter settings stay.
-            let sync = "select set_config('synchronous_commit', 'on', false)
-                        where current_setting('synchronous_commit') in ('off', 'on')";
-            Box::pin(async move { sqlx::query(sync).execute(connection).await.map(drop) })
+        .after_connect(|connection, _| Box::pin(Sessions::set_up(connection)))
+        .before_acquire(move |connection, about| {
+            let sessions = checked.clone();
+            Box::pin(async move { Ok(sessions.is_usable(connection, about).await) })
         })
-        .connect_lazy_with(options);
-    Pool { connections, patience }
+        .connect_lazy_with(sessions.options(options, name));
+    Pool { connections, name: sessions.name(name), sessions: sessions.clone(), patience }
 }
 
 #[cfg(test)]

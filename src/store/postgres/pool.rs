@@ -14,12 +14,16 @@ use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Error, Execute, Executor, PgConnection, PgPool, Postgres};
 
 use super::error::failed;
+use super::session::{self, Sessions};
 use crate::store::StoreError;
 
 /// Connections for one kind of work. As an executor it runs each statement on a connection of its own.
 #[derive(Debug, Clone)]
 pub struct Pool {
     pub connections: PgPool,
+    /// As its sessions are named.
+    pub name: String,
+    pub sessions: Sessions,
     /// How long a statement or a transaction may take, as seen from here.
     pub patience: Duration,
 }
@@ -37,15 +41,25 @@ impl Pool {
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        tokio::time::timeout(self.patience, work).await.unwrap_or_else(|_| Err(failed(self.no_answer())))
+        let done =
+            tokio::time::timeout(self.patience, work).await.unwrap_or_else(|_| Err(failed(self.no_answer())));
+        if let Err(StoreError::ReadOnly(_)) = &done {
+            self.sessions.renew();
+        }
+        done
     }
 
     /// Waits for one statement on a lent connection.
     pub async fn answer<T>(&self, statement: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        tokio::time::timeout(self.patience, statement).await.unwrap_or_else(|_| Err(self.no_answer()))
+        let answer = tokio::time::timeout(self.patience, statement).await.unwrap_or_else(|_| Err(self.no_answer()));
+        if answer.as_ref().is_err_and(session::is_read_only) {
+            self.sessions.renew();
+        }
+        answer
     }
 
     fn no_answer(&self) -> Error {
+        session::cancel(&self.connections, self.name.clone(), self.patience);
         let waited = humantime::format_duration(self.patience);
         Error::Io(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {waited}")))
     }
@@ -56,9 +70,9 @@ impl Lent {
         self.0 = None;
     }
 
-    /// Gives the connection back if the statement was answered, though with a refusal.
-    fn give_back_after<T>(self, answer: &Result<T, Error>) {
-        if answer.as_ref().err().is_none_or(|error| error.as_database_error().is_some()) {
+    /// Gives the connection back if the statement was answered, though with a refusal, and its server goes on.
+    pub fn give_back_after<T>(self, answer: &Result<T, Error>) {
+        if answer.as_ref().err().is_none_or(session::may_go_on) {
             self.give_back();
         }
     }

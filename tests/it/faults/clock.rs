@@ -29,6 +29,12 @@ async fn step(pipeline: &Pipeline, backend: Backend, hours: i32) {
             Backend::Embedded => format!("strftime('%Y-%m-%dT%H:%M:%fZ', {column}, '{} hours')", -hours),
             Backend::Servers => format!("{column} - {hours} * interval '1 hour'"),
         };
+        // The step leaves times between the last look and the next one.
+        let moved = match (*column, backend) {
+            ("due_at", Backend::Embedded) => format!("max({moved}, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))"),
+            ("due_at", Backend::Servers) => format!("greatest({moved}, now())"),
+            _ => moved,
+        };
         pipeline.execute(&format!("update {table} set {column} = {moved} where {column} is not null")).await;
     }
 }

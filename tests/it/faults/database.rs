@@ -137,7 +137,7 @@ async fn a_row_written_by_a_later_version_stops_nobody(
     let later = Submission { send_at: tomorrow, line: pipeline.messenger, ..text("new") };
     pipeline.store.insert(&[later]).await.expect("rows can be logged");
     pipeline.execute("update cdls set mtype = 'hologram' where dest = 'new'").await;
-    pipeline.execute("update cdls_open set due_at = '2020-01-01T00:00:00.000Z'").await;
+    pipeline.bring_schedules_forward().await;
     let ids = [pipeline.submit("ann", "hello").await, pipeline.submit("bob", "hello").await];
     for id in ids {
         pipeline.expect_ok(id).await;
@@ -163,7 +163,7 @@ async fn hundreds_of_scheduled_messages_due_at_once_are_each_sent_once(
         assert_eq!(status, StatusCode::OK, "{answer}");
         ids.push(MessageId(answer["return"]["cdls_id"].as_i64().expect("an id")));
     }
-    pipeline.execute("update cdls_open set due_at = '2020-01-01T00:00:00.000Z'").await;
+    pipeline.bring_schedules_forward().await;
     for id in ids {
         let row = pipeline.expect_ok(id).await;
         assert_eq!(pipeline.simulator.delivered_to(&row.dest), 1);
