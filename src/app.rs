@@ -19,7 +19,7 @@ use crate::dispatch::{Dispatch, DispatchOptions};
 use crate::feedback::Feedback;
 use crate::graph::GraphClient;
 use crate::ingest::{self, Ingest};
-use crate::message::BreakerState;
+use crate::message::{BreakerState, Serving};
 use crate::ops;
 use crate::server;
 use crate::settings::Settings;
@@ -130,7 +130,7 @@ impl App {
             (None, None)
         };
 
-        let (held, leases) = watch::channel(0);
+        let (serves, serving) = watch::channel(Serving::default());
         let (breaker, graph) = watch::channel(BreakerState::default());
         let dispatch = if role.sends() {
             let dispatch = Dispatch {
@@ -141,7 +141,7 @@ impl App {
                 jobs: arrivals.jobs,
                 graph: GraphClient::new(&settings.graph)?,
                 options: DispatchOptions::of(settings),
-                held,
+                serving: serves,
                 breaker,
             };
             Some(tokio::spawn(dispatch.run(stopping.clone())))
@@ -151,7 +151,7 @@ impl App {
 
         let listener = listen(settings.admin.listen, "admin.listen").await?;
         let admin = listener.local_addr()?;
-        let router = ops::router(store.clone(), broker.clone(), leases, graph, api::document());
+        let router = ops::router(store.clone(), broker.clone(), serving, graph, api::document());
         let serving = server::serve(listener, router, per_address, ended.clone());
         tasks.spawn(async move {
             serving.await;

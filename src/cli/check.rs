@@ -108,7 +108,8 @@ async fn ask_database(
         return Ok(None);
     }
     let open = store.open_rows().await?;
-    report.ok = true;
+    report.error = store.not_writable().await?.map(|reason| format!("not writable: {reason}"));
+    report.ok = report.error.is_none();
     Ok(Some(open))
 }
 

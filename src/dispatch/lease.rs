@@ -20,7 +20,7 @@ use super::share::{Share, wanted};
 use crate::broker::SharedBroker;
 use crate::failpoint;
 use crate::graph::GraphClient;
-use crate::message::{BreakerState, Partition};
+use crate::message::{BreakerState, Partition, Serving};
 use crate::metrics::METRICS;
 use crate::store::{LeaseReport, SchemaState, SharedStore, StoreError};
 
@@ -81,7 +81,7 @@ pub struct LeaseKeeper {
     /// The partitions owned, for scans.
     pub owned: watch::Sender<Vec<Partition>>,
     /// Their number, for health checks.
-    pub held: watch::Sender<usize>,
+    pub serving: watch::Sender<Serving>,
     pub send_until: SendUntil,
     pub breaker: watch::Receiver<BreakerState>,
     /// Since when scans of the partitions owned fail.
@@ -119,11 +119,20 @@ impl LeaseKeeper {
                     self.pause(false)
                 }
             };
+            self.show(&memory);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = shutdown.cancelled() => return,
             }
         }
+    }
+
+    fn show(&self, memory: &Memory) {
+        let leases = self.owned.borrow().len();
+        let unscanned = if self.scans_fail_since.borrow().is_some() { leases } else { 0 };
+        let unserved = memory.unserved.len() + unscanned;
+        METRICS.dispatch.unserved.set(unserved as f64);
+        self.serving.send_replace(Serving { leases, unserved });
     }
 
     async fn turn(&self, memory: &mut Memory) -> Result<Duration, StoreError> {
@@ -270,7 +279,7 @@ impl LeaseKeeper {
     fn publish(&self, owned: BTreeSet<Partition>) {
         let owned: Vec<Partition> = owned.into_iter().collect();
         self.broker.consume(&owned);
-        self.held.send_replace(owned.len());
+        self.serving.send_modify(|serving| serving.leases = owned.len());
         METRICS.dispatch.leases.set(owned.len() as f64);
         self.owned.send_replace(owned);
     }

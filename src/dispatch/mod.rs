@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{JobDelivery, SharedBroker};
 use crate::feedback::Feedback;
 use crate::graph::GraphClient;
-use crate::message::{BreakerState, LineId, MessageId, Partition, WorkId};
+use crate::message::{BreakerState, Serving, LineId, MessageId, Partition, WorkId};
 use crate::policy::retry::RetryPolicy;
 use crate::settings::{LimitSettings, On5xx, OnAmbiguous, Settings};
 use crate::store::{
@@ -114,7 +114,7 @@ pub struct Dispatch {
     pub graph: GraphClient,
     pub options: DispatchOptions,
     /// The partitions held, for health checks.
-    pub held: watch::Sender<usize>,
+    pub serving: watch::Sender<Serving>,
     /// Whether calls go to Graph, for health checks.
     pub breaker: watch::Sender<BreakerState>,
 }
@@ -232,7 +232,7 @@ impl Dispatch {
                 scans_fail_since: scans_fail_since.subscribe(),
                 events,
                 owned,
-                held: self.held,
+                serving: self.serving,
                 send_until: send_until.clone(),
             }
             .run(shutdown.clone())

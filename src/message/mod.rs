@@ -3,10 +3,10 @@
 //!
 //! Plain data, imported by every other module; this one imports nothing of ours and does no I/O.
 
-mod breaker;
 mod class;
 mod csv;
 mod envelope;
+mod health;
 mod id;
 mod job;
 mod outcome;
@@ -16,10 +16,10 @@ mod submission;
 mod timestamp;
 mod waiter;
 
-pub use breaker::BreakerState;
 pub use class::{Class, Lane, Medium, MessageKind};
 pub use csv::{CsvRow, CsvRows};
 pub use envelope::Envelope;
+pub use health::{BreakerState, Serving};
 pub use id::{AccountId, LineId, MessageId, PARTITIONS, Partition, WorkId};
 pub use job::{JOB_VERSION, Job, JobWork, MAX_JOB_WORK, Reply};
 pub use outcome::{ErrorDetail, Outcome};

@@ -129,6 +129,7 @@ pub struct DispatchMetrics {
     pub claims_refused: Counter,
     /// Partitions this process holds.
     pub leases: Gauge,
+    pub unserved: Gauge,
     pub scans_failed: Counter,
     pub snapshot_age: Gauge,
 }
@@ -140,6 +141,7 @@ pub struct RowMetrics {
     pub oldest_unknown_seconds: Gauge,
     /// 1 if the last count succeeded, else 0.
     pub database_up: Gauge,
+    pub database_writable: Gauge,
 }
 
 impl Metrics {
@@ -242,6 +244,7 @@ impl DispatchMetrics {
             claims_made: metrics::counter!(names::CLAIMS_MADE),
             claims_refused: metrics::counter!(names::CLAIMS_REFUSED),
             leases: metrics::gauge!(names::LEASES),
+            unserved: metrics::gauge!(names::UNSERVED),
             scans_failed: metrics::counter!(names::SCANS_FAILED),
             snapshot_age: metrics::gauge!(names::SNAPSHOT_AGE),
         }
@@ -268,6 +271,7 @@ impl RowMetrics {
             unknown: metrics::gauge!(names::UNKNOWN_ROWS),
             oldest_unknown_seconds: metrics::gauge!(names::OLDEST_UNKNOWN),
             database_up: metrics::gauge!(names::DATABASE_UP),
+            database_writable: metrics::gauge!(names::DATABASE_WRITABLE),
         }
     }
 

@@ -48,12 +48,14 @@ metrics! {
     describe_counter CLAIMS_MADE = "claims_made_total", "Rows claimed for a call";
     describe_counter CLAIMS_REFUSED = "claims_refused_total", "Claims not made: the row had changed, or the lease was gone";
     describe_gauge LEASES = "leases_held", "Partitions this process holds, of 64";
+    describe_gauge UNSERVED = "leases_unserved", "Partitions this process holds whose work it cannot look for";
     describe_counter SCANS_FAILED = "scans_failed_total", "Looks at the queue that failed; each is tried again";
     describe_gauge SNAPSHOT_AGE = "oldest_snapshot_seconds", "Age of the oldest transaction that keeps the database from forgetting old versions of rows; 0 where unknown";
     describe_gauge ROWS = "rows", "Rows of the log that are not final, by status";
     describe_gauge UNKNOWN_ROWS = "unknown_rows", "UNKNOWN rows: held until an operator or a webhook settles them";
     describe_gauge OLDEST_UNKNOWN = "unknown_oldest_seconds", "Since the last call of the UNKNOWN row that has waited longest; 0 without one";
     describe_gauge DATABASE_UP = "database_up", "1 if the rows could be counted when that was last tried";
+    describe_gauge DATABASE_WRITABLE = "database_writable", "1 if messages can be logged, as far as the database says";
 }
 
 const SECONDS: &[f64] =

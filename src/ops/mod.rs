@@ -17,9 +17,9 @@ use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 
 use crate::broker::{BrokerState, SharedBroker};
-use crate::message::BreakerState;
+use crate::message::{BreakerState, Serving};
 use crate::metrics::METRICS;
-use crate::store::{SchemaState, SharedStore};
+use crate::store::{SchemaState, SharedStore, StoreError};
 
 /// Probes ask the database this often at most.
 const REMEMBERED: Duration = Duration::from_secs(1);
@@ -31,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 struct Ops {
     store: SharedStore,
     broker: SharedBroker,
-    /// Partitions this process holds.
-    leases: watch::Receiver<usize>,
+    /// Partitions of this process.
+    serving: watch::Receiver<Serving>,
     /// Whether this process sends to Graph.
     graph: watch::Receiver<BreakerState>,
     last: Mutex<Option<(Instant, Database)>>,
@@ -40,11 +40,15 @@ struct Ops {
     openapi: String,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct Database {
     reachable: bool,
     /// `current`, `newer` or `older`; null when it is not known.
     schema: Option<&'static str>,
+    /// Whether messages can be logged; null when it is not known.
+    writable: Option<bool>,
+    /// Why they cannot.
+    reason: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -52,7 +56,10 @@ struct Readiness {
     ready: bool,
     database: Database,
     broker: BrokerState,
+    /// Partitions this process holds, of 64.
     leases: usize,
+    /// Partitions it holds and whose work it cannot look for.
+    unserved: usize,
     /// The breaker of Graph's host: `closed`, `stalled`, `open` or `half-open`.
     graph: BreakerState,
 }
@@ -61,16 +68,16 @@ struct Readiness {
 const ASYNCAPI: &str = include_str!("../../docs/asyncapi.json");
 
 /// `/healthz`: the process lives. `/readyz`: its database is reachable and has a schema it knows; broker, leases
-/// and Graph are reported and do not make it red. `/metrics`: what this process counts. `/openapi.json` and
+/// and Graph, and whether the database can be written, are reported and do not make it red. `/metrics`: what this process counts. `/openapi.json` and
 /// `/asyncapi.json`: the documents of the interfaces.
 pub fn router(
     store: SharedStore,
     broker: SharedBroker,
-    leases: watch::Receiver<usize>,
+    serving: watch::Receiver<Serving>,
     graph: watch::Receiver<BreakerState>,
     document: String,
 ) -> Router {
-    let ops = Ops { store, broker, leases, graph, last: Mutex::new(None), openapi: document };
+    let ops = Ops { store, broker, serving, graph, last: Mutex::new(None), openapi: document };
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(readyz))
@@ -88,9 +95,9 @@ async fn readyz(State(ops): State<Arc<Ops>>) -> (StatusCode, Json<Readiness>) {
     let database = ops.database().await;
     let ready = database.reachable && matches!(database.schema, Some("current" | "newer"));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let leases = *ops.leases.borrow();
+    let Serving { leases, unserved } = *ops.serving.borrow();
     let graph = *ops.graph.borrow();
-    (status, Json(Readiness { ready, database, broker: ops.broker.state(), leases, graph }))
+    (status, Json(Readiness { ready, database, broker: ops.broker.state(), leases, unserved, graph }))
 }
 
 async fn metrics(State(ops): State<Arc<Ops>>) -> impl IntoResponse {
@@ -102,16 +109,24 @@ async fn metrics(State(ops): State<Arc<Ops>>) -> impl IntoResponse {
 impl Ops {
     async fn database(&self) -> Database {
         let mut last = self.last.lock().await;
-        if let Some((at, database)) = *last
+        if let Some((at, database)) = &*last
             && at.elapsed() < REMEMBERED
         {
-            return database;
+            return database.clone();
         }
-        let database = match tokio::time::timeout(PATIENCE, self.store.schema()).await {
-            Ok(Ok(schema)) => Database { reachable: true, schema: Some(word(schema)) },
-            Ok(Err(_)) | Err(_) => Database { reachable: false, schema: None },
+        let answer = tokio::time::timeout(PATIENCE, async {
+            Ok::<_, StoreError>((self.store.schema().await?, self.store.not_writable().await?))
+        });
+        let database = match answer.await {
+            Ok(Ok((schema, reason))) => Database {
+                reachable: true,
+                schema: Some(word(schema)),
+                writable: (schema != SchemaState::Older).then_some(reason.is_none()),
+                reason: reason.filter(|_| schema != SchemaState::Older),
+            },
+            Ok(Err(_)) | Err(_) => Database { reachable: false, schema: None, writable: None, reason: None },
         };
-        *last = Some((Instant::now(), database));
+        *last = Some((Instant::now(), database.clone()));
         database
     }
 }

@@ -18,6 +18,7 @@ const COUNT_SHARE: u32 = 50;
 /// Counts until `ended`. `warns`: whether this process says in its log that UNKNOWN rows have become more.
 pub async fn watch_rows(store: SharedStore, warns: bool, ended: CancellationToken) {
     let mut known = 0;
+    let mut warns_of = None;
     loop {
         let started = Instant::now();
         match store.open_rows().await {
@@ -37,6 +38,16 @@ pub async fn watch_rows(store: SharedStore, warns: bool, ended: CancellationToke
                 METRICS.rows.database_up.set(0.0);
                 tracing::debug!(%error, "rows cannot be counted");
             }
+        }
+        let reason = store.not_writable().await.unwrap_or_else(|error| Some(error.to_string()));
+        METRICS.rows.database_writable.set(f64::from(u8::from(reason.is_none())));
+        match reason {
+            Some(reason) if warns_of != Some(reason.clone()) => {
+                tracing::error!(reason, "database is not writable: messages cannot be logged or sent");
+                warns_of = Some(reason);
+            }
+            Some(_) => {}
+            None => warns_of = None,
         }
         METRICS.fold();
         let pause = (started.elapsed() * COUNT_SHARE).max(COUNT_EVERY);

@@ -23,6 +23,9 @@ pub trait SchemaStore: Send + Sync {
     /// Compares the schema with this program's. A database without any schema is `Older`.
     async fn schema(&self) -> Result<SchemaState, StoreError>;
 
+    /// Why messages cannot be logged although the database answers; `None`: they can.
+    async fn not_writable(&self) -> Result<Option<String>, StoreError>;
+
     /// Makes room for the ids to come (PostgreSQL: ranges of `cdls`). Returns how many ranges were made.
     async fn ensure_room(&self) -> Result<usize, StoreError>;
 

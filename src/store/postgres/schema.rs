@@ -4,10 +4,13 @@ use std::collections::HashSet;
 
 use async_trait::async_trait;
 use sqlx::migrate::Migrator;
+use sqlx::{Connection, PgConnection};
 
 use super::PostgresStore;
 use super::error::failed;
+use super::log::ranges::IDS as RANGE_IDS;
 use super::pool::Pool;
+use super::rows;
 use crate::store::{SchemaState, SchemaStore, StoreError};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -22,6 +25,22 @@ impl SchemaStore for PostgresStore {
         state(&self.calm).await
     }
 
+    async fn not_writable(&self) -> Result<Option<String>, StoreError> {
+        // Each pool in turn: after a fail-over some may lead to the old server.
+        let pools = self.pools();
+        let pool = pools[self.sessions.turn() % pools.len()];
+        let reason: Option<String> = sqlx::query_scalar(include_str!("sql/not_writable.sql"))
+            .bind(RANGE_IDS)
+            .bind(self.sessions.name("%"))
+            .fetch_one(pool)
+            .await
+            .map_err(failed)?;
+        if reason.as_ref().is_some_and(|reason| reason.starts_with("the server only reads")) {
+            self.sessions.renew();
+        }
+        Ok(reason)
+    }
+
     async fn ensure_room(&self) -> Result<usize, StoreError> {
         ensure_room(&self.scans).await
     }
@@ -32,13 +51,70 @@ impl SchemaStore for PostgresStore {
 }
 
 async fn migrate(pool: &Pool) -> Result<usize, StoreError> {
+    check_place(pool).await?;
     let before = applied(pool).await?.len();
     let mut migrations = Migrator { ..sqlx::migrate!("migrations/postgres") };
     migrations.set_ignore_missing(true);
-    migrations.run(&pool.connections).await.map_err(|error| StoreError::Schema(error.to_string()))?;
+    let mut lent = pool.lend().await.map_err(failed)?;
+    // Functions keep the path they are made with: by name, as `"$user"` may mean another schema later.
+    sqlx::query("select set_config('search_path', quote_ident(current_schema()), false)")
+        .execute(&mut *lent)
+        .await
+        .map_err(failed)?;
+    // `run` by another name: that one's future is not general enough for a `Send` trait method.
+    migrations.run_direct(&mut *lent).await.map_err(|error| StoreError::Schema(error.to_string()))?;
+    lent.give_back();
     let after = applied(pool).await?.len();
     ensure_room(pool).await?;
     Ok(after - before)
+}
+
+/// Refuses a database in which texts cannot be stored, and one where new tables would be made beside those that are there.
+async fn check_place(pool: &Pool) -> Result<(), StoreError> {
+    let mut lent = pool.lend().await.map_err(failed)?;
+    let place = pool.wait_for(place(&mut lent)).await?;
+    lent.give_back();
+    let Place { encoding, there, new } = place;
+    if encoding != "UTF8" {
+        return Err(StoreError::Schema(format!(
+            "the encoding of the database is {encoding}: make one with `createdb --encoding UTF8 --template template0`"
+        )));
+    }
+    match (there, new) {
+        (Some(there), Some(new)) if there != new => Err(StoreError::Schema(format!(
+            "its tables are in the schema {there}, and new ones would be made in {new}: name the schema that is meant in \
+             database.url, as `?options=-csearch_path%3D{there}`"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Where the tables of this program are, and where new ones would be.
+struct Place {
+    encoding: String,
+    there: Option<String>,
+    new: Option<String>,
+}
+
+async fn place(connection: &mut PgConnection) -> Result<Place, StoreError> {
+    let mut transaction = connection.begin().await.map_err(failed)?;
+    // The path that the URL, the role and the database set, without what this session found.
+    sqlx::query("set local search_path to default").execute(&mut *transaction).await.map_err(failed)?;
+    let row = sqlx::query(
+        "select pg_encoding_to_char(d.encoding)::text as encoding, current_schema()::text as new,
+                (select n.nspname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                 where c.oid = to_regclass('cdls')) as there
+         from pg_database d where d.datname = current_database()",
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .map_err(failed)?;
+    transaction.rollback().await.map_err(failed)?;
+    Ok(Place {
+        encoding: rows::get(&row, "encoding")?,
+        there: rows::get(&row, "there")?,
+        new: rows::get(&row, "new")?,
+    })
 }
 
 async fn state(pool: &Pool) -> Result<SchemaState, StoreError> {

@@ -4,6 +4,7 @@
 //! have been closed while it was idle. A statement that this side has given up may still run on the server. No statements of
 //! the program's own work here.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,11 +46,12 @@ struct State {
     process: String,
     /// Sessions begun before are not used any more.
     renewed: Mutex<Option<Instant>>,
+    turn: AtomicUsize,
 }
 
 impl Default for Sessions {
     fn default() -> Sessions {
-        Sessions(Arc::new(State { process: format!("{:08x}", rand::random::<u32>()), renewed: Mutex::default() }))
+        Sessions(Arc::new(State { process: format!("{:08x}", rand::random::<u32>()), renewed: Mutex::default(), turn: AtomicUsize::new(0) }))
     }
 }
 
@@ -63,7 +65,12 @@ impl Sessions {
     pub fn options(&self, options: PgConnectOptions, pool: &str) -> PgConnectOptions {
         options
             .application_name(&self.name(pool))
-            .options([("default_transaction_isolation", "read committed")])
+            .options([("default_transaction_isolation", r"read\ committed")])
+    }
+
+    /// Counts up.
+    pub fn turn(&self) -> usize {
+        self.0.turn.fetch_add(1, Ordering::Relaxed)
     }
 
     pub async fn set_up(connection: &mut PgConnection) -> Result<(), Error> {

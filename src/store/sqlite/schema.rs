@@ -20,6 +20,11 @@ impl SchemaStore for SqliteStore {
         state(&self.reader).await
     }
 
+    async fn not_writable(&self) -> Result<Option<String>, StoreError> {
+        // The file was opened for writing.
+        Ok(None)
+    }
+
     async fn ensure_room(&self) -> Result<usize, StoreError> {
         // One table holds every id.
         Ok(0)

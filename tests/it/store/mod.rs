@@ -14,6 +14,7 @@ mod once;
 mod operator;
 mod record;
 mod schema;
+mod sessions;
 mod work;
 
 use rstest_reuse::template;

@@ -11,8 +11,13 @@ pub struct Database {
 
 impl Database {
     pub async fn create() -> Database {
+        Database::create_with("").await
+    }
+
+    /// With further options of `create database`.
+    pub async fn create_with(options: &str) -> Database {
         let name = format!("test_{}", uuid::Uuid::now_v7().simple());
-        administer(format!("create database {name}")).await;
+        administer(format!("create database {name} {options}")).await;
         let mut url = server();
         url.set_path(&name);
         Database { name, url }

@@ -11,7 +11,7 @@ use crate::store::postgres::parameters::milliseconds;
 use crate::store::postgres::pool::Pool;
 
 /// Ids of one range; fixed by `cdls_ensure_partitions()`.
-const IDS: i64 = 10_000_000;
+pub const IDS: i64 = 10_000_000;
 
 /// A row may be logged later than rows with higher ids by so much: its transaction began earlier, or took longer.
 const OUT_OF_ORDER: Duration = Duration::from_secs(3_600);

@@ -1,4 +1,4 @@
-//! Whether calls go to Graph's host, as health checks and metrics show it.
+//! How a worker process serves its lines, as health checks and metrics show it.
 
 use super::words;
 
@@ -16,3 +16,12 @@ pub enum BreakerState {
     HalfOpen,
 }
 words!(BreakerState, "breaker state", { Closed => "closed", Stalled => "stalled", Open => "open", HalfOpen => "half-open" });
+
+/// The partitions of a worker process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Serving {
+    /// Partitions the process holds.
+    pub leases: usize,
+    /// Partitions it holds in the database whose work it cannot look for. After two leases it gives them back.
+    pub unserved: usize,
+}
