@@ -204,6 +204,7 @@ mod tests {
             campaign: String::new(),
             first: MessageId(work),
             rows: 1,
+            messages: Vec::new(),
         };
         Job { work: vec![work], ..Job::empty() }
     }

@@ -3,6 +3,7 @@
 //! While a commit is under way the next batch gathers, so batches form by themselves and a lone message does not
 //! wait. A submission that was handed in is committed even if its client goes away.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use super::refusal::Refusal;
 use crate::broker::SharedBroker;
 use crate::failpoint;
 use crate::feedback::Feedback;
-use crate::message::{Job, JobWork, Status};
+use crate::message::{Job, JobMessage, JobWork, Lane, MessageId, Status, Submission};
 use crate::metrics::METRICS;
 use crate::store::{Accepted, Flow, Inserted, NewMessage, SharedStore, StoreError, Work};
 
@@ -190,7 +191,12 @@ impl Acceptor {
 
     /// Tells dispatch of the work and listeners of the rows. A scheduled message is not in the work: it is ready later.
     fn announce(&self, messages: &[NewMessage], accepted: &Accepted) {
-        for (partition, job) in Job::announcing(accepted.work.iter().filter_map(named)) {
+        let logged = messages.iter().zip(&accepted.inserted).filter_map(|(message, inserted)| match inserted {
+            Inserted::New(id) => Some((*id, &message.submission)),
+            Inserted::Replay(_) | Inserted::KeyReused | Inserted::Duplicate => None,
+        });
+        let logged: HashMap<MessageId, &Submission> = logged.collect();
+        for (partition, job) in Job::announcing(accepted.work.iter().filter_map(|work| named(work, &logged))) {
             self.broker.publish(partition, job);
         }
         let new = accepted.inserted.iter().filter_map(|inserted| match inserted {
@@ -248,11 +254,29 @@ impl Acceptor {
     }
 }
 
-/// Work as a job names it.
-fn named(work: &Work) -> Option<JobWork> {
+/// Work as a job names it, with its messages if they are to be sent soon.
+fn named(work: &Work, logged: &HashMap<MessageId, &Submission>) -> Option<JobWork> {
     let Flow { line, lane, medium, campaign } = work.flow.clone();
     let rows = u32::try_from(work.ids.len()).unwrap_or(u32::MAX);
-    Some(JobWork { work: work.id, line, lane, medium, campaign, first: *work.ids.first()?, rows })
+    let messages = match lane {
+        Lane::High => work.ids.iter().map(|id| logged.get(id).map(|submission| carried(*id, submission))).collect(),
+        // A campaign waits for its turn; its line reads it piece by piece.
+        Lane::Bulk => None,
+    };
+    let messages = messages.unwrap_or_default();
+    Some(JobWork { work: work.id, line, lane, medium, campaign, first: *work.ids.first()?, rows, messages })
+}
+
+fn carried(id: MessageId, submission: &Submission) -> JobMessage {
+    JobMessage {
+        id,
+        account: submission.account,
+        kind: submission.kind,
+        dest: submission.dest.clone(),
+        mdata: submission.mdata.clone(),
+        valid_ms: i64::try_from(submission.valid_for.as_millis()).unwrap_or(i64::MAX),
+        waiter: submission.waiter.clone(),
+    }
 }
 
 /// Takes what waits until the batch has so many messages.

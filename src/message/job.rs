@@ -1,13 +1,14 @@
 //! The job: what RabbitMQ carries from ingest to the worker that owns a partition.
 //!
-//! A job names new work by its number in the queue. It carries no text, no recipient and no secret, and losing one loses
-//! nothing: the owner of the partition finds the work in the database.
+//! A job names new work by its number in the queue, and carries the messages of small work, so that the worker need not read
+//! them. It carries no secret, and losing one loses nothing: the owner of the partition finds the work in the database. What a
+//! job carries is not trusted: a claim looks at each row in the log.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Lane, LineId, Medium, MessageId, Outcome, Partition, WorkId};
+use super::{AccountId, Lane, LineId, Medium, MessageId, MessageKind, Outcome, Partition, WorkId};
 
 /// Version of the job's body. A worker discards jobs of a version it does not know; the work is found by scans.
 pub const JOB_VERSION: u8 = 2;
@@ -15,9 +16,12 @@ pub const JOB_VERSION: u8 = 2;
 /// Work one job names at most; what is beyond is found by a scan, which the job asks for with `more`.
 pub const MAX_JOB_WORK: usize = 256;
 
+/// Bytes of recipients and texts that one job carries at most; work beyond is named only.
+pub const MAX_JOB_BYTES: usize = 32 * 1024;
+
 /// New work of one flow (line, lane, medium, campaign): `rows` messages, the first of them `first`.
 ///
-/// Written as an array of seven: `[work_id, v8l_id, priority, media, campaign, first_id, rows]`.
+/// Written as an array of eight: `[work_id, v8l_id, priority, media, campaign, first_id, rows, messages]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
 pub struct JobWork {
@@ -29,20 +33,61 @@ pub struct JobWork {
     pub campaign: String,
     pub first: MessageId,
     pub rows: u32,
+    /// All of its messages in order of id, or none.
+    pub messages: Vec<JobMessage>,
 }
 
-type Written = (WorkId, LineId, Lane, bool, String, MessageId, u32);
+type Written = (WorkId, LineId, Lane, bool, String, MessageId, u32, Vec<JobMessage>);
 
 impl From<Written> for JobWork {
-    fn from((work, line, lane, media, campaign, first, rows): Written) -> JobWork {
+    fn from((work, line, lane, media, campaign, first, rows, messages): Written) -> JobWork {
         let medium = if media { Medium::Media } else { Medium::Text };
-        JobWork { work, line, lane, medium, campaign, first, rows }
+        JobWork { work, line, lane, medium, campaign, first, rows, messages }
     }
 }
 
 impl From<JobWork> for Written {
-    fn from(JobWork { work, line, lane, medium, campaign, first, rows }: JobWork) -> Written {
-        (work, line, lane, medium == Medium::Media, campaign, first, rows)
+    fn from(work: JobWork) -> Written {
+        let JobWork { work, line, lane, medium, campaign, first, rows, messages } = work;
+        (work, line, lane, medium == Medium::Media, campaign, first, rows, messages)
+    }
+}
+
+impl JobWork {
+    /// Bytes it carries.
+    fn bytes(&self) -> usize {
+        self.messages.iter().map(|message| message.dest.len() + message.mdata.len()).sum()
+    }
+}
+
+/// A new message, as its worker needs it.
+///
+/// Written as an array of seven: `[cdls_id, cdcs_id, mtype, dest, mdata, valid_ms, waiter]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WrittenMessage", into = "WrittenMessage")]
+pub struct JobMessage {
+    pub id: MessageId,
+    pub account: AccountId,
+    pub kind: MessageKind,
+    pub dest: String,
+    pub mdata: String,
+    /// How long it was valid when it was logged.
+    pub valid_ms: i64,
+    pub waiter: Option<String>,
+}
+
+type WrittenMessage = (MessageId, AccountId, MessageKind, String, String, i64, Option<String>);
+
+impl From<WrittenMessage> for JobMessage {
+    fn from((id, account, kind, dest, mdata, valid_ms, waiter): WrittenMessage) -> JobMessage {
+        JobMessage { id, account, kind, dest, mdata, valid_ms, waiter }
+    }
+}
+
+impl From<JobMessage> for WrittenMessage {
+    fn from(message: JobMessage) -> WrittenMessage {
+        let JobMessage { id, account, kind, dest, mdata, valid_ms, waiter } = message;
+        (id, account, kind, dest, mdata, valid_ms, waiter)
     }
 }
 
@@ -66,7 +111,14 @@ impl Job {
     pub fn merge(&mut self, other: Job) {
         let room = MAX_JOB_WORK.saturating_sub(self.work.len());
         self.more |= other.more || other.work.len() > room;
-        self.work.extend(other.work.into_iter().take(room));
+        let mut carried: usize = self.work.iter().map(JobWork::bytes).sum();
+        for mut work in other.work.into_iter().take(room) {
+            if carried + work.bytes() > MAX_JOB_BYTES {
+                work.messages.clear();
+            }
+            carried += work.bytes();
+            self.work.push(work);
+        }
     }
 
     /// How many messages it announces.
@@ -91,4 +143,52 @@ pub struct Reply {
     /// The ticket that stands after the slash of the row's `waiter`.
     pub ticket: String,
     pub outcome: Outcome,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(id: i64, text: usize) -> JobWork {
+        let message = JobMessage {
+            id: MessageId(id),
+            account: AccountId(1),
+            kind: MessageKind::Text,
+            dest: "2531".into(),
+            mdata: "x".repeat(text),
+            valid_ms: 1_000,
+            waiter: Some("r/1".into()),
+        };
+        JobWork {
+            work: WorkId(id),
+            line: LineId(7),
+            lane: Lane::High,
+            medium: Medium::Text,
+            campaign: String::new(),
+            first: MessageId(id),
+            rows: 1,
+            messages: vec![message],
+        }
+    }
+
+    #[test]
+    fn a_job_is_read_as_it_was_written() {
+        let job = Job { work: vec![work(1, 3)], more: true, ..Job::empty() };
+        let written = serde_json::to_string(&job).expect("it can be written");
+        assert_eq!(
+            written,
+            r#"{"v":2,"work":[[1,7,"high",false,"",1,1,[[1,1,"text","2531","xxx",1000,"r/1"]]]],"more":true}"#
+        );
+        assert_eq!(serde_json::from_str::<Job>(&written).expect("it can be read"), job);
+    }
+
+    #[test]
+    fn work_beyond_the_bytes_of_a_job_is_named_only() {
+        let mut job = Job::empty();
+        for id in 1..=3 {
+            job.merge(Job { work: vec![work(id, MAX_JOB_BYTES / 2 - 4)], ..Job::empty() });
+        }
+        let carried: Vec<usize> = job.work.iter().map(|work| work.messages.len()).collect();
+        assert_eq!((carried, job.rows(), job.more), (vec![1, 1, 0], 3, false));
+    }
 }

@@ -21,7 +21,7 @@ pub use csv::{CsvRow, CsvRows};
 pub use envelope::Envelope;
 pub use health::{BreakerState, Serving};
 pub use id::{AccountId, LineId, MessageId, PARTITIONS, Partition, WorkId};
-pub use job::{JOB_VERSION, Job, JobWork, MAX_JOB_WORK, Reply};
+pub use job::{JOB_VERSION, Job, JobMessage, JobWork, MAX_JOB_BYTES, MAX_JOB_WORK, Reply};
 pub use outcome::{ErrorDetail, Outcome};
 pub use redact::{MAX_ERROR_CHARS, printable_id, redact};
 pub use status::{CampaignState, ErrorKind, Status};

@@ -2,7 +2,7 @@
 //!
 //! One trait a use case, each method one statement or one transaction, so that no transaction leaks and both databases can
 //! do it their own way. `postgres` is for production, `sqlite` is built in; both have a file of the same name for each
-//! trait, and one contract suite (`tests/it/store_contract.rs`) runs on both. Durations are relative to the database's clock,
+//! trait, and one contract suite (`tests/it/store`) runs on both. Durations are relative to the database's clock,
 //! so that processes need not agree on the time.
 //!
 //! Never here: policy (what a Graph answer means, how long to wait), and secrets in error texts.

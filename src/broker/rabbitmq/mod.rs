@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_job_of_another_version_is_told_from_one_that_cannot_be_read() {
-        assert!(read_job(br#"{"v":2,"work":[[41,7,"high",false,"",1,2]]}"#).is_ok());
+        assert!(read_job(br#"{"v":2,"work":[[41,7,"high",false,"",1,2,[]]]}"#).is_ok());
         for (v, body) in
             [(1, &br#"{"v":1,"lines":[[7,"high",1,2,2]]}"#[..]), (3, br#"{"v":3,"rows":"otherwise"}"#)]
         {
@@ -294,7 +294,7 @@ mod tests {
             assert!(matches!(other, UnreadableJob::Version(version) if version == v), "{other}");
         }
         for body in
-            [&b"nonsense"[..], br#"{"v":2}"#, br#"{"v":2,"work":[[41,7,"low",false,"",1,2]]}"#, b"\xff"]
+            [&b"nonsense"[..], br#"{"v":2}"#, br#"{"v":2,"work":[[41,7,"low",false,"",1,2,[]]]}"#, b"\xff"]
         {
             assert!(matches!(read_job(body), Err(UnreadableJob::Body(_))));
         }

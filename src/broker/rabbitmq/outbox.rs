@@ -182,6 +182,7 @@ mod tests {
             campaign: String::new(),
             first: MessageId(work),
             rows: 1,
+            messages: Vec::new(),
         };
         Job { work: work.iter().map(named).collect(), ..Job::empty() }
     }

@@ -77,6 +77,11 @@ impl Dispatcher {
     /// Work that could not be read: that of refused claims is asked for again, other work is found by a scan.
     pub(super) fn work_unread(&mut self, asked: Vec<(LineId, WorkId)>) {
         let now = Instant::now();
+        for (line, work) in &asked {
+            if let Some(line) = self.line(*line) {
+                line.queue.unread(*work);
+            }
+        }
         let lines: HashSet<LineId> = asked.into_iter().map(|(line, _)| line).collect();
         lines.into_iter().for_each(|line| self.watch_refused(line, now));
     }

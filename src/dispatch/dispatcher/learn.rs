@@ -14,9 +14,9 @@ use crate::dispatch::recorder::Entry;
 use crate::dispatch::send::orphaned;
 use crate::dispatch::upkeep::Order;
 use crate::failpoint;
-use crate::message::{JobWork, Lane, LineId, MessageId, Partition, WorkId};
+use crate::message::{JobMessage, JobWork, Lane, LineId, MessageId, Partition, WorkId};
 use crate::store::{
-    Change, ChangeKind, ClaimedRow, DoomedRow, Flow, HeldRecipient, LineRecord, Position, WorkHead, WorkRead,
+    Change, ChangeKind, ClaimedRow, DoomedRow, Flow, HeldRecipient, LineRecord, Position, ReadyRow, WorkHead, WorkRead,
 };
 
 impl Dispatcher {
@@ -110,8 +110,12 @@ impl Dispatcher {
     pub(super) fn take_jobs(&mut self, first: JobDelivery) {
         let mut next = Some(first);
         while let Some(delivery) = next {
-            for work in delivery.job.work.iter().cloned() {
-                self.announced(&head_of(work));
+            for mut work in delivery.job.work.iter().cloned() {
+                let messages = std::mem::take(&mut work.messages);
+                let head = head_of(work);
+                if self.wants(&head) {
+                    self.take_or_read(head, messages);
+                }
             }
             if delivery.job.more {
                 self.channels.look.notify_one();
@@ -123,15 +127,39 @@ impl Dispatcher {
     }
 
     fn announced(&mut self, head: &WorkHead) {
+        if self.wants(head) {
+            self.read(head.flow.line, head.position.work);
+        }
+    }
+
+    /// Whether announced work is to come into hand at once.
+    fn wants(&mut self, head: &WorkHead) -> bool {
         let id = head.flow.line;
         if !self.hears_of(id) {
-            return;
+            return false;
         }
         let line = self.line_or_new(id);
         let may_read = line.may_read(Instant::now());
-        if line.queue.announced(head, may_read) {
-            self.request(Request::Work(id, head.position.work));
+        line.queue.announced(head, may_read)
+    }
+
+    fn read(&mut self, line: LineId, work: WorkId) {
+        self.line_or_new(line).queue.asked(work);
+        self.request(Request::Work(line, work));
+    }
+
+    /// Takes work whose messages a job carries; reads it where the job only names it, or where older work is being read.
+    fn take_or_read(&mut self, head: WorkHead, messages: Vec<JobMessage>) {
+        let WorkHead { position, flow, rows } = head;
+        let line = flow.line;
+        if messages.len() != rows as usize || self.line_or_new(line).queue.is_asking() {
+            self.read(line, position.work);
+            return;
         }
+        let rows = messages.into_iter().map(|message| ready(message, position.work, &flow)).collect();
+        let read = WorkRead { position, flow, rows };
+        let ended = self.line_or_new(line).queue.read_work(position.work, Some(read));
+        self.work_ended(ended);
     }
 
     fn work_read(&mut self, asked: Vec<(LineId, WorkId)>, read: Vec<WorkRead>) {
@@ -247,7 +275,28 @@ impl Dispatcher {
     }
 }
 
-fn head_of(JobWork { work, line, lane, medium, campaign, first, rows }: JobWork) -> WorkHead {
+/// A message that no call was made for yet.
+fn ready(message: JobMessage, work: WorkId, flow: &Flow) -> ReadyRow {
+    let JobMessage { id, account, kind, dest, mdata, valid_ms, waiter } = message;
+    ReadyRow {
+        id,
+        work,
+        line: flow.line,
+        account,
+        lane: flow.lane,
+        kind,
+        cp_id: Some(flow.campaign.clone()).filter(|campaign| !campaign.is_empty()),
+        dest,
+        mdata,
+        fence: 0,
+        attempts: 0,
+        tries: 0,
+        valid_for: time::Duration::milliseconds(valid_ms),
+        waiter,
+    }
+}
+
+fn head_of(JobWork { work, line, lane, medium, campaign, first, rows, .. }: JobWork) -> WorkHead {
     WorkHead { position: Position { first, work }, flow: Flow { line, lane, medium, campaign }, rows }
 }
 
@@ -255,7 +304,7 @@ fn head_of(JobWork { work, line, lane, medium, campaign, first, rows }: JobWork)
 mod tests {
     use super::*;
     use crate::dispatch::dispatcher::fixture::Fixture;
-    use crate::message::{Job, Medium};
+    use crate::message::{AccountId, Job, Medium, MessageKind};
 
     const LINE: LineId = LineId(1);
 
@@ -268,6 +317,7 @@ mod tests {
             campaign: String::new(),
             first: MessageId(id),
             rows: 1,
+            messages: Vec::new(),
         }
     }
 
@@ -293,5 +343,36 @@ mod tests {
         dispatcher.handle(Event::Ready { scanned: vec![partition], flows: Vec::new() });
         announce(&mut dispatcher, 10);
         assert!(is_read());
+    }
+
+    fn message(id: i64) -> JobMessage {
+        JobMessage {
+            id: MessageId(id),
+            account: AccountId(1),
+            kind: MessageKind::Text,
+            dest: "2531".into(),
+            mdata: "hello".into(),
+            valid_ms: 60_000,
+            waiter: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_that_a_job_carries_are_not_read_unless_older_work_is() {
+        let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
+        let partition = LINE.partition();
+        dispatcher.handle(Event::Gained { partitions: vec![partition], held: Vec::new(), claims: Vec::new() });
+        dispatcher.handle(Event::Ready { scanned: vec![partition], flows: Vec::new() });
+        let mut announce = |work: JobWork| {
+            dispatcher.take_jobs(JobDelivery::new(partition, Job { work: vec![work], ..Job::empty() }, || {}));
+            let read = std::iter::from_fn(|| asked.try_recv().ok()).find_map(|request| match request {
+                Request::Work(_, work) => Some(work.0),
+                _ => None,
+            });
+            (read, dispatcher.lines.get(&LINE).is_some_and(|line| line.queue.has_next(Medium::Text)))
+        };
+        assert_eq!(announce(JobWork { messages: vec![message(1)], ..work(1) }), (None, true));
+        assert_eq!(announce(work(2)), (Some(2), true), "it is only named");
+        assert_eq!(announce(JobWork { messages: vec![message(3)], ..work(3) }), (Some(3), true), "behind the second");
     }
 }

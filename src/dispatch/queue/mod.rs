@@ -39,6 +39,8 @@ pub struct Queue {
     calls: HashSet<MessageId>,
     /// Rows that another process claimed before it lost the line: they are not sent until their claims are settled.
     foreign: HashSet<MessageId>,
+    /// Announced work that is being read.
+    asked: HashSet<WorkId>,
     ledger: Ledger,
     turns: Turns,
 }
@@ -89,6 +91,7 @@ impl Queue {
             recipients: HashMap::new(),
             calls: HashSet::new(),
             foreign: HashSet::new(),
+            asked: HashSet::new(),
             ledger: Ledger::default(),
             turns: Turns::default(),
         }
@@ -117,9 +120,25 @@ impl Queue {
         true
     }
 
+    /// Announced work is being read.
+    pub fn asked(&mut self, work: WorkId) {
+        self.asked.insert(work);
+    }
+
+    /// Work that was asked for could not be read.
+    pub fn unread(&mut self, work: WorkId) {
+        self.asked.remove(&work);
+    }
+
+    /// Whether announced work is being read: what was announced later waits its turn.
+    pub fn is_asking(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
     /// Adds work that was read by its number: `None` if it has ended, or its campaign does not run. Returns the work that has
     /// ended by what was read.
     pub fn read_work(&mut self, work: WorkId, read: Option<WorkRead>) -> Option<WorkId> {
+        self.asked.remove(&work);
         match read {
             Some(read) => {
                 let window = self.flows.entry(key_of(&read.flow)).or_default();

@@ -125,6 +125,7 @@ pub fn job(line: i64, id: i64) -> Job {
         campaign: String::new(),
         first: MessageId(id),
         rows: 1,
+        messages: Vec::new(),
     };
     Job { work: vec![work], ..Job::empty() }
 }
