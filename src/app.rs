@@ -30,11 +30,14 @@ use crate::store::{self, SchemaState, SharedStore};
 const ROOM_EVERY: Duration = Duration::from_secs(10);
 const ROOM_AGAIN: Duration = Duration::from_secs(1);
 
+/// The log is looked through for rows older than `log.keep` this often.
+const DROP_EVERY: Duration = Duration::from_secs(3_600);
+
 /// Counters of campaigns that are older than this are folded into totals, so many at once, and how often. Younger ones say
 /// how fast a campaign goes.
 const FOLD_AGE: Duration = Duration::from_secs(120);
 const FOLD_AT_ONCE: u32 = 5_000;
-const FOLD_EVERY: Duration = Duration::from_secs(5);
+const FOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// How long each part that has nothing to finish any more may take to close.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -167,6 +170,13 @@ impl App {
             room.await;
             "room"
         });
+        if !settings.log.keep.is_zero() {
+            let old = drop_old(store.clone(), settings.log.keep, ended.clone());
+            tasks.spawn(async move {
+                old.await;
+                "old rows"
+            });
+        }
         let counts = fold_counts(store.clone(), ended.clone());
         tasks.spawn(async move {
             counts.await;
@@ -287,6 +297,18 @@ async fn keep_room(store: SharedStore, ended: CancellationToken) {
             }
         };
         if !rests(pause, &ended).await {
+            return;
+        }
+    }
+}
+
+/// Drops what is older than the log is kept, now and every hour.
+async fn drop_old(store: SharedStore, keep: Duration, ended: CancellationToken) {
+    loop {
+        if let Err(error) = store.drop_old(keep).await {
+            tracing::warn!(%error, "rows older than log.keep stay: they are dropped later");
+        }
+        if !rests(DROP_EVERY, &ended).await {
             return;
         }
     }

@@ -227,6 +227,9 @@ pub struct LogSettings {
     /// In the form of tracing's `EnvFilter`; empty: the command's own choice.
     pub filter: String,
     pub format: LogFormat,
+    /// How long messages stay in the log; zero: for ever.
+    #[serde(with = "duration")]
+    pub keep: Duration,
 }
 
 /// How log lines are written to standard error.

@@ -15,8 +15,8 @@ use super::Event;
 use crate::message::Partition;
 use crate::store::{ChangeKind, DispatchStore, DoomedRow, StoreError};
 
-const EXPIRED_EVERY: Duration = Duration::from_secs(3);
-const CANCELLED_EVERY: Duration = Duration::from_secs(2);
+const EXPIRED_EVERY: Duration = Duration::from_secs(5);
+const CANCELLED_EVERY: Duration = Duration::from_secs(5);
 /// Rows ended before the next look.
 const ROWS: u32 = 2_000;
 /// Rows of `work` looked through for expired rows at once.

@@ -176,6 +176,7 @@ impl Dispatch {
         let owned = watch::Sender::new(Vec::new());
         let scans_fail_since = watch::Sender::new(None);
         let look = Arc::new(Notify::new());
+        let due = Arc::new(Notify::new());
         let queue: Arc<dyn DispatchStore> = self.store.clone();
 
         // A task that is gone, after a panic, would leave the others waiting for it: then all stop.
@@ -194,6 +195,7 @@ impl Dispatch {
                 feedback: self.feedback.clone(),
                 entries: recorder_inbox,
                 events: events.clone(),
+                due: due.clone(),
                 progress: progress.clone(),
             }
             .run()
@@ -214,6 +216,7 @@ impl Dispatch {
                 owned: owned.subscribe(),
                 events: events.clone(),
                 look: look.clone(),
+                due: due.clone(),
                 failing: scans_fail_since.clone(),
             }
             .run(shutdown.clone())
@@ -247,7 +250,7 @@ impl Dispatch {
                 send_until: send_until.clone(),
             },
             self.options,
-            dispatcher::Channels { inbox, jobs: self.jobs, entries, requests, orders, look },
+            dispatcher::Channels { inbox, jobs: self.jobs, entries, requests, orders, look, due },
             progress,
             send_until,
             self.breaker,

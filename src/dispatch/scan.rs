@@ -24,7 +24,11 @@ use crate::store::{DispatchStore, StoreError};
 const NEW_EVERY: Duration = Duration::from_secs(2);
 const NEW_EVERY_WITHOUT_BROKER: Duration = Duration::from_millis(250);
 const NEW_AT_ONCE: u32 = 5_000;
-const DUE_EVERY: Duration = Duration::from_millis(750);
+/// A net: schedules and retries tell when the next row is due.
+const DUE_EVERY: Duration = Duration::from_secs(5);
+const DUE_EVERY_WITHOUT_BROKER: Duration = Duration::from_millis(500);
+/// Looks at what is due follow each other at this distance at least, but where more is due.
+const DUE_REST: Duration = Duration::from_millis(100);
 const DUE_AT_ONCE: u32 = 1_000;
 const CLAIMS_EVERY: Duration = Duration::from_secs(5);
 /// Claims of workers that are gone are removed this often.
@@ -47,6 +51,8 @@ pub struct Scanner {
     pub events: mpsc::UnboundedSender<Event>,
     /// Notified when there is reason for a full look.
     pub look: Arc<Notify>,
+    /// Notified when a row was scheduled or put off.
+    pub due: Arc<Notify>,
     /// Since when the full look of partitions just gained fails.
     pub failing: watch::Sender<Option<Instant>>,
 }
@@ -172,7 +178,8 @@ impl Scanner {
                 (from, full_at) = (None, Instant::now() + FULL_EVERY);
             }
             let partitions = self.owned.borrow_and_update().clone();
-            let mut pause = DUE_EVERY;
+            let is_told = self.broker.state() == BrokerState::Up;
+            let mut pause = if is_told { DUE_EVERY } else { DUE_EVERY_WITHOUT_BROKER };
             if !partitions.is_empty() && !failpoint::defect("due_scan_off") {
                 match self.store.promote_due(&partitions, from, DUE_AT_ONCE).await {
                     Ok(promoted) => {
@@ -193,8 +200,18 @@ impl Scanner {
                 }
             }
             if !pause.is_zero() {
-                self.wait(pause).await;
+                tokio::time::sleep(pause.min(DUE_REST)).await;
+                self.wait_for_due(pause.saturating_sub(DUE_REST)).await;
             }
+        }
+    }
+
+    /// Waits so long, or until the partitions owned change, or the next row may be due sooner.
+    async fn wait_for_due(&mut self, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.due.notified() => {}
+            Ok(()) = self.owned.changed() => {}
         }
     }
 

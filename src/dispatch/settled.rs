@@ -2,7 +2,7 @@
 //!
 //! `log resolve` writes into the log alone: where it runs there may be no way to the broker. What it settled is noted in
 //! the same transaction, and any process that sends takes the notes and tells. Taken first and told then, so that
-//! nobody is told twice. Worst delay: two seconds, while broker and database answer.
+//! nobody is told twice. Worst delay: five seconds, while broker and database answer.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::store::{SettledRow, SharedStore, StoreError};
 
 /// Rows told of at once: fewer than the broker's queues hold.
 const BATCH: u32 = 1_000;
-const EVERY: Duration = Duration::from_secs(2);
+const EVERY: Duration = Duration::from_secs(5);
 
 /// Tells until `stop`.
 pub async fn run(store: SharedStore, feedback: Feedback, stop: CancellationToken) {

@@ -189,14 +189,16 @@ impl Acceptor {
         verdicts
     }
 
-    /// Tells dispatch of the work and listeners of the rows. A scheduled message is not in the work: it is ready later.
+    /// Tells dispatch of the work and of new schedules, and listeners of the rows.
     fn announce(&self, messages: &[NewMessage], accepted: &Accepted) {
         let logged = messages.iter().zip(&accepted.inserted).filter_map(|(message, inserted)| match inserted {
             Inserted::New(id) => Some((*id, &message.submission)),
             Inserted::Replay(_) | Inserted::KeyReused | Inserted::Duplicate => None,
         });
         let logged: HashMap<MessageId, &Submission> = logged.collect();
-        for (partition, job) in Job::announcing(accepted.work.iter().filter_map(|work| named(work, &logged))) {
+        let work = accepted.work.iter().filter_map(|work| named(work, &logged));
+        let scheduled = logged.values().filter(|message| message.send_at.is_some()).map(|message| message.line);
+        for (partition, job) in Job::announcing(work, scheduled) {
             self.broker.publish(partition, job);
         }
         let new = accepted.inserted.iter().filter_map(|inserted| match inserted {

@@ -99,18 +99,22 @@ pub struct Job {
     /// There is work that the job does not name.
     #[serde(default)]
     pub more: bool,
+    /// Messages were scheduled: the next time that one is due may have changed.
+    #[serde(default)]
+    pub due: bool,
 }
 
 impl Job {
     /// The job of a partition that announces nothing yet.
     pub fn empty() -> Job {
-        Job { v: JOB_VERSION, work: Vec::new(), more: false }
+        Job { v: JOB_VERSION, work: Vec::new(), more: false, due: false }
     }
 
     /// Adds another job's work, as far as there is room.
     pub fn merge(&mut self, other: Job) {
         let room = MAX_JOB_WORK.saturating_sub(self.work.len());
         self.more |= other.more || other.work.len() > room;
+        self.due |= other.due;
         let mut carried: usize = self.work.iter().map(JobWork::bytes).sum();
         for mut work in other.work.into_iter().take(room) {
             if carried + work.bytes() > MAX_JOB_BYTES {
@@ -126,9 +130,16 @@ impl Job {
         self.work.iter().fold(0, |rows, work| rows.saturating_add(work.rows))
     }
 
-    /// The jobs that announce freshly committed work: one per partition, in order of partition.
-    pub fn announcing(work: impl IntoIterator<Item = JobWork>) -> Vec<(Partition, Job)> {
+    /// The jobs that announce freshly committed work and messages scheduled on these lines: one per partition, in order of
+    /// partition.
+    pub fn announcing(
+        work: impl IntoIterator<Item = JobWork>,
+        scheduled: impl IntoIterator<Item = LineId>,
+    ) -> Vec<(Partition, Job)> {
         let mut jobs: BTreeMap<Partition, Job> = BTreeMap::new();
+        for line in scheduled {
+            jobs.entry(line.partition()).or_insert_with(Job::empty).due = true;
+        }
         for work in work {
             let job = jobs.entry(work.line.partition()).or_insert_with(Job::empty);
             job.merge(Job { work: vec![work], ..Job::empty() });
@@ -177,7 +188,7 @@ mod tests {
         let written = serde_json::to_string(&job).expect("it can be written");
         assert_eq!(
             written,
-            r#"{"v":2,"work":[[1,7,"high",false,"",1,1,[[1,1,"text","2531","xxx",1000,"r/1"]]]],"more":true}"#
+            r#"{"v":2,"work":[[1,7,"high",false,"",1,1,[[1,1,"text","2531","xxx",1000,"r/1"]]]],"more":true,"due":false}"#
         );
         assert_eq!(serde_json::from_str::<Job>(&written).expect("it can be read"), job);
     }

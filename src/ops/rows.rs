@@ -11,7 +11,7 @@ use crate::metrics::METRICS;
 use crate::store::{OpenRows, SharedStore};
 
 /// How often rows are counted, at most.
-const COUNT_EVERY: Duration = Duration::from_secs(5);
+const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// Counting may take this share of the time: many rows are counted less often.
 const COUNT_SHARE: u32 = 50;
 

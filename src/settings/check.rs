@@ -93,6 +93,9 @@ impl Settings {
             require(length >= at_least, key, format_args!("must be at least {shortest}"))?;
             require(length <= LONGEST, key, "must be at most 3650d")?;
         }
+        let keep = self.log.keep;
+        let is_long = keep.is_zero() || (Duration::from_secs(3_600)..=LONGEST).contains(&keep);
+        require(is_long, "log.keep", "must be 0s (for ever), or 1h to 3650d")?;
         for (key, timeout) in
             [("graph.timeout", self.graph.timeout), ("graph.media_timeout", self.graph.media_timeout)]
         {

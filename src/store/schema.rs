@@ -1,5 +1,7 @@
 //! The schema of the database: made, upgraded, and compared with what this program was built for.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::StoreError;
@@ -28,6 +30,10 @@ pub trait SchemaStore: Send + Sync {
 
     /// Makes room for the ids to come (PostgreSQL: ranges of `cdls`). Returns how many ranges were made.
     async fn ensure_room(&self) -> Result<usize, StoreError>;
+
+    /// Drops rows of the log that are older than `keep` and have ended (PostgreSQL: whole ranges of ids without an open row).
+    /// Returns how many ranges, or rows, were dropped.
+    async fn drop_old(&self, keep: Duration) -> Result<u64, StoreError>;
 
     /// Closes the pools; later calls fail.
     async fn close(&self);

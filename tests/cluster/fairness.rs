@@ -39,10 +39,10 @@ async fn a_high_message_overtakes_a_long_bulk_backlog_on_its_line_and_on_others(
     cluster.goes_on(1, 50).await;
     send_one_by_one(&cluster, 1, 5, "same").await;
     send_one_by_one(&cluster, 2, 5, "other").await;
-    // No job names these rows: a scan finds them within a second, and then they go first.
+    // No job names these rows: a scan finds them within two seconds, and then they go first.
     for prefix in ["same", "other"] {
         let slowest = *delays(&cluster, prefix).await.last().unwrap();
-        assert!(slowest < Duration::from_millis(1_500), "{prefix}: {slowest:?}");
+        assert!(slowest < Duration::from_millis(2_500), "{prefix}: {slowest:?}");
     }
     assert!(cluster.arrivals(1).len() < 5_000, "the backlog still waits");
 }

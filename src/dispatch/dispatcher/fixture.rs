@@ -45,6 +45,7 @@ impl Fixture {
             requests: requests_out,
             orders: mpsc::unbounded_channel().0,
             look: Arc::default(),
+            due: Arc::default(),
         };
         let breaker = watch::Sender::new(BreakerState::Closed);
         let dispatcher =

@@ -120,6 +120,9 @@ impl Dispatcher {
             if delivery.job.more {
                 self.channels.look.notify_one();
             }
+            if delivery.job.due {
+                self.channels.due.notify_one();
+            }
             failpoint::hit("before_job_ack");
             delivery.ack();
             next = self.channels.jobs.try_recv().ok();
@@ -262,7 +265,10 @@ impl Dispatcher {
                 continue;
             }
             let (is_free, ended) = match self.line(line) {
-                Some(actor) => actor.queue.doom(lane, &dest, id),
+                Some(actor) => {
+                    actor.queue.ended_with(id, fence + 1);
+                    actor.queue.doom(lane, &dest, id)
+                }
                 None => (true, None),
             };
             if is_free {

@@ -55,6 +55,8 @@ pub struct Channels {
     pub orders: mpsc::UnboundedSender<Order>,
     /// Asks for a full look at the queue.
     pub look: Arc<Notify>,
+    /// Asks for a look at what is due next.
+    pub due: Arc<Notify>,
 }
 
 pub struct Dispatcher {
@@ -277,7 +279,7 @@ impl Dispatcher {
             self.refresh_at = now + REFRESH_EVERY;
             self.lines.retain(|_, line| !line.is_idle(now));
             for (id, line) in &mut self.lines {
-                line.queue.forget_empty_flows();
+                line.queue.forget();
                 let _ = self.channels.requests.send(Request::Line(*id));
                 self.dirty.insert(*id);
             }

@@ -300,6 +300,7 @@ impl Line {
     fn end_unsent(&mut self, row: ReadyRow, is_expired: bool, steps: &mut Steps) {
         let kind = if is_expired { ChangeKind::Expire } else { ChangeKind::Unsendable };
         steps.changes.push((Change::waiting(row.id, row.fence, kind), row.waiter));
+        self.queue.ended_with(row.id, row.fence + 1);
         steps.ended.extend(self.queue.end(row.lane, &row.dest, row.id));
     }
 
@@ -349,6 +350,9 @@ impl Line {
         // A line that was let go and came back meanwhile holds no permit for this call.
         if self.queue.in_call(row.id) {
             self.track_mut(row.kind.medium()).calling -= 1;
+        }
+        if end != CallEnd::Returns {
+            self.queue.ended_with(row.id, row.fence);
         }
         match end {
             CallEnd::Ended => self.queue.end(row.lane, &row.dest, row.id),

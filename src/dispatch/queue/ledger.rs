@@ -36,12 +36,25 @@ impl Ledger {
 
     pub fn hold(&mut self, id: MessageId, work: WorkId) {
         self.refused.remove(&id);
-        self.rows.insert(id, work);
+        if let Some(before) = self.rows.insert(id, work)
+            && before != work
+        {
+            if let Some(state) = self.work.get_mut(&before) {
+                state.left.remove(&id);
+                state.is_partial = true;
+            }
+            self.close_if_empty(before);
+        }
         self.work.entry(work).or_default().left.insert(id);
     }
 
     pub fn holds(&self, id: MessageId) -> bool {
         self.rows.contains_key(&id)
+    }
+
+    /// Whether the row is in hand with this work.
+    pub fn holds_of(&self, work: WorkId, id: MessageId) -> bool {
+        self.rows.get(&id) == Some(&work)
     }
 
     pub fn rows_of(&self, work: WorkId) -> Vec<MessageId> {

@@ -7,6 +7,7 @@
 //!
 //! Pure data: no clock, no I/O, no rate.
 
+mod ended;
 mod ledger;
 mod turns;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use super::memory::Memory;
 use crate::message::{Lane, LineId, Medium, MessageId, WorkId};
 use crate::store::{Flow, FlowPage, FlowRead, Position, ReadyRow, WorkHead, WorkRead};
+use ended::Ended;
 use ledger::Ledger;
 use turns::Turns;
 
@@ -41,6 +43,7 @@ pub struct Queue {
     foreign: HashSet<MessageId>,
     /// Announced work that is being read.
     asked: HashSet<WorkId>,
+    ended: Ended,
     ledger: Ledger,
     turns: Turns,
 }
@@ -92,6 +95,7 @@ impl Queue {
             calls: HashSet::new(),
             foreign: HashSet::new(),
             asked: HashSet::new(),
+            ended: Ended::default(),
             ledger: Ledger::default(),
             turns: Turns::default(),
         }
@@ -128,6 +132,12 @@ impl Queue {
     /// Work that was asked for could not be read.
     pub fn unread(&mut self, work: WorkId) {
         self.asked.remove(&work);
+    }
+
+    /// A call of the row has ended, or the row without a call, with this fence: what is read of it with a lower one was read
+    /// before that was written.
+    pub fn ended_with(&mut self, id: MessageId, fence: i32) {
+        self.ended.note(id, fence);
     }
 
     /// Whether announced work is being read: what was announced later waits its turn.
@@ -187,7 +197,11 @@ impl Queue {
         self.ledger.open(work);
         for row in read.rows {
             missing.remove(&row.id);
-            if self.foreign.contains(&row.id) {
+            let is_elsewhere = self.has(row.id) && !self.ledger.holds_of(work, row.id);
+            if self.foreign.contains(&row.id) || self.ended.is_stale(&row) {
+                self.ledger.leaves_behind(work);
+            } else if is_elsewhere && !self.ledger.is_refused(row.id) {
+                // In a call, or about to be, as other work brought it.
                 self.ledger.leaves_behind(work);
             } else if self.ledger.is_refused(row.id) || !self.has(row.id) {
                 self.insert(row);
@@ -455,8 +469,10 @@ impl Queue {
             && self.flows.values().all(|window| window.rows.is_empty() && !window.more && !window.reading)
     }
 
-    /// Forgets flows that are empty and read to their end, such as those of finished campaigns.
-    pub fn forget_empty_flows(&mut self) {
+    /// Forgets flows that are empty and read to their end, such as those of finished campaigns; and rows that ended before
+    /// the last time.
+    pub fn forget(&mut self) {
+        self.ended.turn();
         self.flows.retain(|_, window| !window.rows.is_empty() || window.more || window.reading);
     }
 }

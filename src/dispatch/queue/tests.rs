@@ -267,7 +267,7 @@ mod claim_refused {
         queue.refuse(&refused);
         assert_eq!(queue.read_work(WorkId(1), None), None);
         assert_eq!(take(&mut queue, 9), [0; 0]);
-        queue.forget_empty_flows();
+        queue.forget();
         assert!(queue.is_idle());
     }
 }
@@ -394,4 +394,35 @@ fn idle_when_nothing_is_in_hand_or_held() {
     assert!(queue.is_idle());
     queue.hold(Lane::High, "ann", MessageId(1));
     assert!(!queue.is_idle());
+}
+
+/// The row in other work: it was tried, and is due again.
+fn again(id: i64, number: i64) -> WorkRead {
+    let read = work(vec![ReadyRow { fence: 1, attempts: 1, ..row(id, "ann") }]);
+    let position = Position { work: WorkId(number), ..read.position };
+    WorkRead { position, rows: read.rows.into_iter().map(|row| ReadyRow { work: position.work, ..row }).collect(), ..read }
+}
+
+#[test]
+fn a_row_that_is_read_from_before_its_call_ended_is_left_out() {
+    let mut queue = queue([row(1, "ann")]);
+    assert_eq!(take(&mut queue, 1), [1]);
+    queue.ended_with(MessageId(1), 1);
+    assert_eq!(queue.postpone(Lane::High, "ann", MessageId(1)), Some(WorkId(1)));
+    assert_eq!(queue.read_work(WorkId(1), Some(work(vec![row(1, "ann")]))), None, "its work is not removed for that");
+    assert!(!queue.has_next(Medium::Text));
+    assert_eq!(queue.read_work(WorkId(2), Some(again(1, 2))), None);
+    assert_eq!(take(&mut queue, 1), [1]);
+}
+
+#[test]
+fn work_is_not_ended_by_a_row_that_other_work_has_in_a_call() {
+    let mut queue = queue([row(1, "ann")]);
+    assert_eq!(take(&mut queue, 1), [1]);
+    assert_eq!(queue.read_work(WorkId(2), Some(again(1, 2))), None, "a scan finds it again");
+    queue.refuse(&row(1, "ann"));
+    assert_eq!(queue.read_work(WorkId(1), None), None);
+    assert_eq!(queue.read_work(WorkId(2), Some(again(1, 2))), None);
+    assert_eq!(take(&mut queue, 1), [1]);
+    assert_eq!(queue.end(Lane::High, "ann", MessageId(1)), Some(WorkId(2)));
 }

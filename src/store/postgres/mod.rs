@@ -14,6 +14,7 @@ mod due;
 mod enquiry;
 mod error;
 mod intake;
+mod keep;
 mod leases;
 mod log;
 mod lost;

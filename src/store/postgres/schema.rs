@@ -1,12 +1,13 @@
 //! The schema: migrations, and whether this program's is the database's.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 
-use super::PostgresStore;
+use super::{PostgresStore, keep};
 use super::error::failed;
 use super::log::ranges::IDS as RANGE_IDS;
 use super::pool::Pool;
@@ -43,6 +44,10 @@ impl SchemaStore for PostgresStore {
 
     async fn ensure_room(&self) -> Result<usize, StoreError> {
         ensure_room(&self.scans).await
+    }
+
+    async fn drop_old(&self, keep: Duration) -> Result<u64, StoreError> {
+        keep::drop_old(&self.calm, keep).await
     }
 
     async fn close(&self) {

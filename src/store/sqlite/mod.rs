@@ -19,6 +19,7 @@ mod due;
 mod enquiry;
 mod error;
 mod intake;
+mod keep;
 mod leases;
 mod line;
 mod log;

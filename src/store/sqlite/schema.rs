@@ -1,12 +1,13 @@
 //! The schema's version: what this program brings, what the file has.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{SqliteConnection, SqlitePool};
 
-use super::SqliteStore;
+use super::{SqliteStore, keep};
 use super::error::{begin, commit, failed};
 use crate::store::{SchemaState, SchemaStore, StoreError};
 
@@ -28,6 +29,10 @@ impl SchemaStore for SqliteStore {
     async fn ensure_room(&self) -> Result<usize, StoreError> {
         // One table holds every id.
         Ok(0)
+    }
+
+    async fn drop_old(&self, keep: Duration) -> Result<u64, StoreError> {
+        keep::drop_old(&self.reader, &self.writer, keep).await
     }
 
     async fn close(&self) {

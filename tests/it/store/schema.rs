@@ -8,7 +8,7 @@ use rstest_reuse::apply;
 use sqlx::{Connection, PgConnection};
 
 use super::on_both;
-use crate::support::store::{Backend, Fixture, text};
+use crate::support::store::{Backend, Fixture, HOUR, LONG_AGO, text};
 
 #[apply(on_both)]
 async fn the_schema_is_current_newer_or_older(#[case] backend: Backend) {
@@ -67,6 +67,34 @@ async fn a_row_for_which_postgres_has_no_room_yet_is_not_refused_but_waits() {
     fixture.execute("select setval('cdls_id_seq', 50000000)").await;
     let refused = fixture.store.insert(&[text("ann")]).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+}
+
+#[apply(on_both)]
+async fn what_is_older_than_the_log_is_kept_is_dropped_once_it_has_ended(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let old = fixture.log_one(text("ended")).await;
+    let waits = fixture.log_one(text("waits")).await;
+    if backend == Backend::Postgres {
+        fixture.execute("select setval('cdls_id_seq', 9999999)").await;
+        fixture.execute("select cdls_ensure_partitions()").await;
+    }
+    let young = fixture.log_one(text("young")).await;
+    fixture.execute(&format!("update cdls set created_at = {LONG_AGO} where dest <> 'young'")).await;
+    fixture.execute(&format!("update cdls set status = 'OK' where cdls_id = {old}")).await;
+    let left = async || {
+        fixture.store.drop_old(HOUR).await.expect("old rows can be dropped");
+        let rows = fixture.store.log_rows(&[old, waits, young]).await.expect("the log can be read");
+        rows.into_iter().map(|row| row.cdls_id).collect::<Vec<_>>()
+    };
+    match backend {
+        Backend::Postgres => assert_eq!(left().await, [old, waits, young], "a range with an open row"),
+        Backend::Sqlite => assert_eq!(left().await, [waits, young]),
+    }
+    fixture.execute("update cdls set status = 'OK' where dest = 'waits'").await;
+    fixture.execute("delete from work where first_id < 1000").await;
+    assert_eq!(left().await, [young]);
+    let ids = fixture.log(&[text("further")]).await;
+    assert!(ids[0] > young, "ids are not given out again");
 }
 
 /// A server may be set up to answer commits before they are on disk.

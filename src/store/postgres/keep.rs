@@ -1,0 +1,70 @@
+//! Ranges of the log that are older than the log is kept: taken out of it, and dropped. Never one with a row that has not
+//! ended, nor the one that rows are logged into.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use super::error::failed;
+use super::log::ranges::{self, Range};
+use super::parameters::milliseconds;
+use super::pool::Pool;
+use crate::store::StoreError;
+
+/// One process at a time drops ranges.
+const ONE_AT_A_TIME: &str = "select pg_try_advisory_lock(hashtext('cdls_drop_ranges'))";
+
+/// Rows that have not ended stand in the queue. The last row of a range says how old the range is, by and large.
+const IS_OLD: &str = "
+    select $1 < (select last_value from cdls_id_seq)
+           and not exists (select from cdls_open o where o.cdls_id between $2 and $1)
+           and not exists (select from work w where w.first_id <= $1 and w.ids[cardinality(w.ids)] >= $2)
+           and not exists (select from claim c where c.ids[1] <= $1 and c.ids[cardinality(c.ids)] >= $2
+                           and exists (select from worker_lease l where l.worker = c.worker and l.expires_at > now()))
+           and coalesce((select c.created_at from cdls_{range} c order by c.cdls_id desc limit 1)
+                        < now() - $3 * interval '1 millisecond', true)";
+
+/// Drops what is older than `keep`; returns how many ranges.
+pub async fn drop_old(pool: &Pool, keep: Duration) -> Result<u64, StoreError> {
+    let mut ranges = ranges::all(pool).await?;
+    ranges.reverse();
+    let mut lent = pool.lend().await.map_err(failed)?;
+    // Dropped with its connection: the lock is the session's.
+    pool.wait_for(dropped(&mut lent, &ranges, keep)).await
+}
+
+async fn dropped(
+    connection: &mut PgConnection,
+    ranges: &[Range],
+    keep: Duration,
+) -> Result<u64, StoreError> {
+    let is_ours: bool =
+        sqlx::query_scalar(ONE_AT_A_TIME).fetch_one(&mut *connection).await.map_err(failed)?;
+    if !is_ours {
+        return Ok(0);
+    }
+    // A walk over a range's index finds its last row; detaching waits for those who read the log, and blocks no one.
+    sqlx::query("set lock_timeout = '2s'").execute(&mut *connection).await.map_err(failed)?;
+    let mut count = 0;
+    for range in ranges {
+        let is_old: bool = sqlx::query_scalar(&IS_OLD.replace("{range}", &range.to_string()))
+            .bind(range.last())
+            .bind(range.first())
+            .bind(milliseconds(keep))
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed)?;
+        if !is_old {
+            continue;
+        }
+        for statement in [
+            format!("alter table cdls detach partition cdls_{range} concurrently"),
+            format!("drop table cdls_{range}"),
+        ] {
+            sqlx::query(&statement).execute(&mut *connection).await.map_err(failed)?;
+        }
+        tracing::info!(range = %range, "rows are older than log.keep: their range is dropped");
+        count += 1;
+    }
+    Ok(count)
+}
