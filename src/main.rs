@@ -2,6 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
+use std::num::NonZero;
 use std::{env, io};
 
 use clap::Parser;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     // Fails only if a provider is installed already, and then there is one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads())
         .enable_all()
         .build()
         .expect("the system gives a runtime its threads");
@@ -32,6 +34,14 @@ fn main() -> ExitCode {
     // A name look-up that hangs in its own thread must not hold the exit up.
     runtime.shutdown_background();
     code
+}
+
+/// A quarter of the cores: a message's steps are short, and handing one to another thread costs more than the step. The
+/// variable is tokio's own.
+fn threads() -> usize {
+    let told = env::var("TOKIO_WORKER_THREADS").ok().and_then(|threads| threads.parse().ok());
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    told.unwrap_or(cores / 4).max(1)
 }
 
 /// lapin reads the tables in a message's headers by recursion, in threads of its own with std's default stack. A producer

@@ -50,22 +50,6 @@ pub fn take_batch(backlog: &mut VecDeque<Entry>, at_most: usize) -> Batch {
     batch
 }
 
-/// Takes the claims out of the entries that wait, but for those of rows that a result before them is about.
-pub fn take_claims(backlog: &mut VecDeque<Entry>) -> Batch {
-    let mut batch = Batch::default();
-    let mut seen: HashSet<MessageId> = HashSet::new();
-    let mut left = VecDeque::with_capacity(backlog.len());
-    for entry in backlog.drain(..) {
-        let is_first = entry.id().is_none_or(|id| seen.insert(id));
-        match entry {
-            Entry::Claim { .. } if is_first => batch.push(entry),
-            entry => left.push_back(entry),
-        }
-    }
-    *backlog = left;
-    batch
-}
-
 impl Entry {
     fn id(&self) -> Option<MessageId> {
         match self {
@@ -153,33 +137,5 @@ impl Aside {
         while self.0.front().is_some_and(|(at, _)| *at <= now) {
             backlog.extend(self.0.pop_front().into_iter().flat_map(|(_, batch)| batch.into_entries()));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn change(id: i64) -> Entry {
-        Entry::Change { change: Change::release(MessageId(id), 1), lane: Lane::High, waiter: None }
-    }
-
-    fn claim(id: i64) -> Entry {
-        let claim = Claim { id: MessageId(id), line: LineId(1), fence: 1, call_deadline: Duration::ZERO };
-        Entry::Claim { line: LineId(1), lane: Lane::High, claim }
-    }
-
-    fn claimed(batch: &Batch) -> Vec<i64> {
-        batch.claims.iter().map(|entry| entry.claim.id.0).collect()
-    }
-
-    #[test]
-    fn claims_go_before_results_but_those_of_the_same_row() {
-        let mut backlog = VecDeque::from([change(1), claim(2), claim(1), Entry::WorkEnded(WorkId(1)), claim(3)]);
-        let batch = take_claims(&mut backlog);
-        assert_eq!((claimed(&batch), batch.changes.len(), batch.ended_work.len()), (vec![2, 3], 0, 0));
-        let rest = take_batch(&mut backlog, 10);
-        assert_eq!((claimed(&rest), rest.changes.len()), (vec![], 1), "a row appears once");
-        assert_eq!(claimed(&take_batch(&mut backlog, 10)), [1]);
     }
 }

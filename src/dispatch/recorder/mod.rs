@@ -24,16 +24,14 @@ use crate::feedback::Feedback;
 use crate::message::{Lane, LineId, MessageId, Status, WorkId};
 use crate::metrics::METRICS;
 use crate::store::{Change, ChangeKind, Claim, DispatchStore, Record, Recorded, StoreError};
-use batch::{Aside, Batch, take_batch, take_claims};
+use batch::{Aside, Batch, take_batch};
 use claims::Claims;
 pub use progress::Progress;
 
 /// Entries one transaction holds at most.
 const BATCH: usize = 400;
-/// Entries of the bulk lane wait this long for company. Claims of the high lane do not wait.
+/// Entries of the bulk lane wait this long for company; those of the high lane do not wait.
 const LINGER: Duration = Duration::from_millis(10);
-/// Results that no one waits for are written at this distance; after a rest at once. A commit costs more than the result.
-const RESULTS_EVERY: Duration = Duration::from_millis(10);
 /// Batches of this size do not wait.
 const ENOUGH: usize = 128;
 /// Work and claims that have ended are removed with the next batch, or after this long.
@@ -92,8 +90,6 @@ impl Recorder {
         let mut backlog: VecDeque<Entry> = VecDeque::new();
         let mut memory = Memory::default();
         let mut pause = FIRST_PAUSE;
-        // From when on results are written.
-        let mut results_at = Instant::now();
         loop {
             memory.aside.due(Instant::now(), &mut backlog);
             if backlog.is_empty() && !self.wait(&memory, &mut backlog).await {
@@ -108,13 +104,9 @@ impl Recorder {
                 self.tidy(&mut memory).await;
                 continue;
             }
-            let results_wait = self.gather(&mut backlog, results_at).await;
+            self.gather(&mut backlog).await;
             let started = Instant::now();
-            let mut batch =
-                if results_wait { take_claims(&mut backlog) } else { take_batch(&mut backlog, BATCH) };
-            if !batch.changes.is_empty() {
-                results_at = started + RESULTS_EVERY;
-            }
+            let mut batch = take_batch(&mut backlog, BATCH);
             self.progress.set_waiting(backlog.len() + self.entries.len());
             batch.changes.iter_mut().for_each(|change| memory.unwritten.guard(change));
             let barriers = std::mem::take(&mut batch.barriers);
@@ -162,10 +154,9 @@ impl Recorder {
         more
     }
 
-    /// Takes entries that are there, and waits a moment for more while there are few. Says whether to write claims alone, as
-    /// it is too early for results.
-    async fn gather(&mut self, backlog: &mut VecDeque<Entry>, results_at: Instant) -> bool {
-        let linger = Instant::now() + LINGER;
+    /// Takes entries that are there; waits a moment for more while there are few, and none of the high lane.
+    async fn gather(&mut self, backlog: &mut VecDeque<Entry>) {
+        let until = Instant::now() + LINGER;
         loop {
             while backlog.len() < BATCH {
                 match self.entries.try_recv() {
@@ -173,17 +164,12 @@ impl Recorder {
                     Err(_) => break,
                 }
             }
-            if backlog.len() >= ENOUGH || backlog.iter().any(Entry::is_awaited) {
-                return false;
+            if backlog.len() >= ENOUGH || backlog.iter().any(Entry::is_urgent) {
+                return;
             }
-            if backlog.iter().any(Entry::is_claim_of_high) {
-                return Instant::now() < results_at;
-            }
-            let has_high = backlog.iter().any(Entry::is_high);
-            let until = if has_high { results_at } else { linger };
             match tokio::time::timeout_at(until, self.entries.recv()).await {
                 Ok(Some(entry)) => backlog.push_back(entry),
-                Ok(None) | Err(_) => return false,
+                Ok(None) | Err(_) => return,
             }
         }
     }
@@ -373,21 +359,12 @@ impl Memory {
 }
 
 impl Entry {
-    /// Whether someone waits until it is written.
-    fn is_awaited(&self) -> bool {
+    fn is_urgent(&self) -> bool {
         match self {
-            Entry::Change { waiter, lane, .. } => waiter.is_some() && *lane == Lane::High,
-            Entry::Claim { .. } | Entry::WorkEnded(_) => false,
+            Entry::Change { lane, .. } | Entry::Claim { lane, .. } => *lane == Lane::High,
+            Entry::WorkEnded(_) => false,
             Entry::Barrier(..) => true,
         }
-    }
-
-    fn is_claim_of_high(&self) -> bool {
-        matches!(self, Entry::Claim { lane: Lane::High, .. })
-    }
-
-    fn is_high(&self) -> bool {
-        matches!(self, Entry::Claim { lane: Lane::High, .. } | Entry::Change { lane: Lane::High, .. })
     }
 }
 
