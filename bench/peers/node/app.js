@@ -1,5 +1,5 @@
 // fastify, pg, amqplib with confirms, undici: `node app.js ingest|worker`. Row, persistent confirmed job, call,
-// update, ack: each per message, pipelined.
+// update, ack: each per message, many messages at once over pooled connections.
 const { randomUUID } = require('node:crypto');
 const amqp = require('amqplib');
 const { Pool } = require('pg');
