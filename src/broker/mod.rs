@@ -4,8 +4,8 @@
 //! `serve` on a machine with nothing installed. One contract suite (`tests/it/broker_contract.rs`) runs on both.
 //!
 //! The log is the truth and a job is only a hint, so nothing here blocks or fails a caller: what cannot be
-//! published is merged, kept within bounds and published later, or dropped and found by a scan. Jobs and replies hold
-//! no message texts, recipients or tokens. On RabbitMQ it is also a way in: producers' submissions come as [`intake`]
+//! published is merged, kept within bounds and published later, or dropped and found by a scan. A job may carry
+//! messages with their texts, as submissions do; no token is in any of them. On RabbitMQ it is also a way in: producers' submissions come as [`intake`]
 //! says, through names that are [`public`].
 
 pub mod embedded;

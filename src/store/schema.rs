@@ -1,8 +1,10 @@
 //! The schema of the database: made, upgraded, and compared with what this program was built for.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::migrate::Migrator;
 
 use super::StoreError;
 
@@ -14,6 +16,19 @@ pub enum SchemaState {
     Newer,
     /// `migrate` has to be run before this process is ready.
     Older,
+}
+
+/// The versions of migrations that were applied. An error where one of them was another migration: the database was made
+/// before the log was parted from the queue, and nothing leads from there to here.
+pub(super) fn versions(applied: Vec<(i64, Vec<u8>)>, ours: &Migrator) -> Result<BTreeSet<i64>, StoreError> {
+    for migration in ours.iter() {
+        if applied.iter().any(|(version, sum)| *version == migration.version && *sum != *migration.checksum) {
+            return Err(StoreError::Schema(
+                "the database was made by an early version of this program and cannot be upgraded: use a new one".into(),
+            ));
+        }
+    }
+    Ok(applied.into_iter().map(|(version, _)| version).collect())
 }
 
 /// What the program asks about the database itself.

@@ -24,6 +24,9 @@ const IS_OLD: &str = "
            and coalesce((select c.created_at from cdls_{range} c order by c.cdls_id desc limit 1)
                         < now() - $3 * interval '1 millisecond', true)";
 
+/// Whether detaching was begun and not ended, because somebody read the log for too long.
+const IS_PENDING: &str = "select coalesce(bool_or(inhdetachpending), false) from pg_inherits where inhrelid = to_regclass($1)";
+
 /// Drops what is older than `keep`; returns how many ranges.
 pub async fn drop_old(pool: &Pool, keep: Duration) -> Result<u64, StoreError> {
     let mut ranges = ranges::all(pool).await?;
@@ -57,8 +60,14 @@ async fn dropped(
         if !is_old {
             continue;
         }
+        let is_half_detached: bool = sqlx::query_scalar(IS_PENDING)
+            .bind(format!("cdls_{range}"))
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed)?;
+        let how = if is_half_detached { "finalize" } else { "concurrently" };
         for statement in [
-            format!("alter table cdls detach partition cdls_{range} concurrently"),
+            format!("alter table cdls detach partition cdls_{range} {how}"),
             format!("drop table cdls_{range}"),
         ] {
             sqlx::query(&statement).execute(&mut *connection).await.map_err(failed)?;

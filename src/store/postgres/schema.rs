@@ -1,6 +1,6 @@
 //! The schema: migrations, and whether this program's is the database's.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use super::error::failed;
 use super::log::ranges::IDS as RANGE_IDS;
 use super::pool::Pool;
 use super::rows;
+use crate::store::schema::versions;
 use crate::store::{SchemaState, SchemaStore, StoreError};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -124,7 +125,7 @@ async fn place(connection: &mut PgConnection) -> Result<Place, StoreError> {
 
 async fn state(pool: &Pool) -> Result<SchemaState, StoreError> {
     let applied = applied(pool).await?;
-    let known: HashSet<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+    let known: BTreeSet<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
     Ok(if !known.is_subset(&applied) {
         SchemaState::Older
     } else if applied.len() > known.len() {
@@ -135,19 +136,20 @@ async fn state(pool: &Pool) -> Result<SchemaState, StoreError> {
 }
 
 /// Versions applied with success; none where there is no schema yet.
-async fn applied(pool: &Pool) -> Result<HashSet<i64>, StoreError> {
+async fn applied(pool: &Pool) -> Result<BTreeSet<i64>, StoreError> {
     let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
         .fetch_one(pool)
         .await
         .map_err(failed)?;
     if !exists {
-        return Ok(HashSet::new());
+        return Ok(BTreeSet::new());
     }
-    let versions: Vec<i64> = sqlx::query_scalar("select version from _sqlx_migrations where success")
-        .fetch_all(pool)
-        .await
-        .map_err(failed)?;
-    Ok(versions.into_iter().collect())
+    let applied: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("select version, checksum from _sqlx_migrations where success")
+            .fetch_all(pool)
+            .await
+            .map_err(failed)?;
+    versions(applied, &MIGRATIONS)
 }
 
 async fn ensure_room(pool: &Pool) -> Result<usize, StoreError> {

@@ -9,6 +9,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 
 use super::{SqliteStore, keep};
 use super::error::{begin, commit, failed};
+use crate::store::schema::versions;
 use crate::store::{SchemaState, SchemaStore, StoreError};
 
 #[async_trait]
@@ -86,11 +87,12 @@ async fn applied(connection: &mut SqliteConnection) -> Result<BTreeSet<i64>, Sto
     if tables == 0 {
         return Ok(BTreeSet::new());
     }
-    let versions: Vec<i64> = sqlx::query_scalar("select version from _sqlx_migrations where success")
-        .fetch_all(connection)
-        .await
-        .map_err(failed)?;
-    Ok(versions.into_iter().collect())
+    let applied: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("select version, checksum from _sqlx_migrations where success")
+            .fetch_all(connection)
+            .await
+            .map_err(failed)?;
+    versions(applied, &migrator())
 }
 
 fn not_migrated(error: MigrateError) -> StoreError {

@@ -25,6 +25,17 @@ async fn the_schema_is_current_newer_or_older(#[case] backend: Backend) {
     assert_eq!(store.schema().await.expect("the store answers"), SchemaState::Older);
 }
 
+#[apply(on_both)]
+async fn a_database_of_an_early_version_is_refused(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let other = if backend == Backend::Postgres { "'\\x00'::bytea" } else { "x'00'" };
+    fixture.execute(&format!("update _sqlx_migrations set checksum = {other} where version = 2")).await;
+    for refused in [fixture.store.schema().await.err(), fixture.store.migrate().await.err()] {
+        let refused = refused.expect("it cannot be upgraded").to_string();
+        assert!(refused.contains("early version"), "{refused}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_makes_room_when_a_fifth_of_the_last_range_is_left() {
     let fixture = Fixture::create(Backend::Postgres).await;
