@@ -1,8 +1,8 @@
 //! The program: see `cli`.
 
+use std::num::NonZero;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
-use std::num::NonZero;
 use std::{env, io};
 
 use clap::Parser;

@@ -202,7 +202,10 @@ impl LeaseKeeper {
         let scans_fail_since = *self.scans_fail_since.borrow();
         if scans_fail_since.is_some_and(|since| since.elapsed() > self.lease * UNSERVED_LEASES) {
             let owned = self.owned.borrow().clone();
-            tracing::error!(partitions = owned.len(), "partitions cannot be scanned: they are given to other workers");
+            tracing::error!(
+                partitions = owned.len(),
+                "partitions cannot be scanned: they are given to other workers"
+            );
             self.let_go(&owned).await;
             self.store.release_leases(&self.worker, &owned).await?;
         }
@@ -237,7 +240,10 @@ impl LeaseKeeper {
         if unserved.is_empty() {
             return Ok(());
         }
-        tracing::error!(partitions = unserved.len(), "partitions cannot be served: they are given to other workers");
+        tracing::error!(
+            partitions = unserved.len(),
+            "partitions cannot be served: they are given to other workers"
+        );
         memory.unserved.retain(|partition, _| !unserved.contains(partition));
         self.store.release_leases(&self.worker, &unserved).await
     }

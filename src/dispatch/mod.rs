@@ -33,12 +33,12 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{JobDelivery, SharedBroker};
 use crate::feedback::Feedback;
 use crate::graph::GraphClient;
-use crate::message::{BreakerState, Serving, LineId, MessageId, Partition, WorkId};
+use crate::message::{BreakerState, LineId, MessageId, Partition, Serving, WorkId};
 use crate::policy::retry::RetryPolicy;
 use crate::settings::{LimitSettings, On5xx, OnAmbiguous, Settings};
 use crate::store::{
-    ChangeKind, ClaimedRow, DispatchStore, DoomedRow, Flow, FlowPage, FlowRead, HeldRecipient, LineRecord, Position,
-    SharedStore, WorkHead, WorkRead,
+    ChangeKind, ClaimedRow, DispatchStore, DoomedRow, Flow, FlowPage, FlowRead, HeldRecipient, LineRecord,
+    Position, SharedStore, WorkHead, WorkRead,
 };
 use lease::{LeaseKeeper, SendUntil};
 use recorder::{Progress, Recorder};
@@ -275,7 +275,9 @@ impl Dispatch {
 
         // The dispatcher's end of the recorder's channel is gone: results that are left are written, while time lasts.
         if tokio::time::timeout_at(until, recorder).await.is_err() {
-            tracing::error!("log cannot be written before the end of the grace: rows in flight are settled later");
+            tracing::error!(
+                "log cannot be written before the end of the grace: rows in flight are settled later"
+            );
         }
         background.cancel();
         for mut task in [reader, upkeep, ender, teller, scanner] {

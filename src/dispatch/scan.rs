@@ -104,7 +104,11 @@ impl Scanner {
                     Ok(()) => {
                         self.failing.send_replace(None);
                         // Those that cannot send come right behind the first look.
-                        next = if sendable { started } else { started + FULL_EVERY.max(started.elapsed() * SHARE) };
+                        next = if sendable {
+                            started
+                        } else {
+                            started + FULL_EVERY.max(started.elapsed() * SHARE)
+                        };
                         sendable = false;
                     }
                     Err(error) => {
@@ -184,7 +188,11 @@ impl Scanner {
                 match self.store.promote_due(&partitions, from, DUE_AT_ONCE).await {
                     Ok(promoted) => {
                         failpoint::hit("in_promote");
-                        pause = if promoted.more { Duration::ZERO } else { promoted.next.unwrap_or(pause).min(pause) };
+                        pause = if promoted.more {
+                            Duration::ZERO
+                        } else {
+                            promoted.next.unwrap_or(pause).min(pause)
+                        };
                         if !promoted.more {
                             from = promoted.reached.map(|reached| reached - OVERLAP).or(from);
                         }

@@ -191,13 +191,15 @@ impl Acceptor {
 
     /// Tells dispatch of the work and of new schedules, and listeners of the rows.
     fn announce(&self, messages: &[NewMessage], accepted: &Accepted) {
-        let logged = messages.iter().zip(&accepted.inserted).filter_map(|(message, inserted)| match inserted {
-            Inserted::New(id) => Some((*id, &message.submission)),
-            Inserted::Replay(_) | Inserted::KeyReused | Inserted::Duplicate => None,
-        });
+        let logged =
+            messages.iter().zip(&accepted.inserted).filter_map(|(message, inserted)| match inserted {
+                Inserted::New(id) => Some((*id, &message.submission)),
+                Inserted::Replay(_) | Inserted::KeyReused | Inserted::Duplicate => None,
+            });
         let logged: HashMap<MessageId, &Submission> = logged.collect();
         let work = accepted.work.iter().filter_map(|work| named(work, &logged));
-        let scheduled = logged.values().filter(|message| message.send_at.is_some()).map(|message| message.line);
+        let scheduled =
+            logged.values().filter(|message| message.send_at.is_some()).map(|message| message.line);
         for (partition, job) in Job::announcing(work, scheduled) {
             self.broker.publish(partition, job);
         }
@@ -261,7 +263,9 @@ fn named(work: &Work, logged: &HashMap<MessageId, &Submission>) -> Option<JobWor
     let Flow { line, lane, medium, campaign } = work.flow.clone();
     let rows = u32::try_from(work.ids.len()).unwrap_or(u32::MAX);
     let messages = match lane {
-        Lane::High => work.ids.iter().map(|id| logged.get(id).map(|submission| carried(*id, submission))).collect(),
+        Lane::High => {
+            work.ids.iter().map(|id| logged.get(id).map(|submission| carried(*id, submission))).collect()
+        }
         // A campaign waits for its turn; its line reads it piece by piece.
         Lane::Bulk => None,
     };

@@ -16,7 +16,8 @@ use crate::dispatch::upkeep::Order;
 use crate::failpoint;
 use crate::message::{JobMessage, JobWork, Lane, LineId, MessageId, Partition, WorkId};
 use crate::store::{
-    Change, ChangeKind, ClaimedRow, DoomedRow, Flow, HeldRecipient, LineRecord, Position, ReadyRow, WorkHead, WorkRead,
+    Change, ChangeKind, ClaimedRow, DoomedRow, Flow, HeldRecipient, LineRecord, Position, ReadyRow, WorkHead,
+    WorkRead,
 };
 
 impl Dispatcher {
@@ -67,7 +68,13 @@ impl Dispatcher {
         let now = Instant::now();
         for recipient in held {
             self.line_or_new(recipient.line).hold(&recipient);
-            self.watch_held(now + recipient.wait, recipient.by, recipient.line, recipient.lane, recipient.dest);
+            self.watch_held(
+                now + recipient.wait,
+                recipient.by,
+                recipient.line,
+                recipient.lane,
+                recipient.dest,
+            );
         }
         for claimed in &claims {
             self.keep_off(claimed, now);
@@ -339,7 +346,11 @@ mod tests {
             std::iter::from_fn(|| asked.try_recv().ok()).any(|request| matches!(request, Request::Work(..)))
         };
 
-        dispatcher.handle(Event::Gained { partitions: vec![partition], held: Vec::new(), claims: Vec::new() });
+        dispatcher.handle(Event::Gained {
+            partitions: vec![partition],
+            held: Vec::new(),
+            claims: Vec::new(),
+        });
         announce(&mut dispatcher, 7);
         dispatcher.handle(Event::Work(vec![head_of(work(8))]));
         assert!(!is_read(), "older rows may wait");
@@ -367,10 +378,18 @@ mod tests {
     async fn messages_that_a_job_carries_are_not_read_unless_older_work_is() {
         let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
         let partition = LINE.partition();
-        dispatcher.handle(Event::Gained { partitions: vec![partition], held: Vec::new(), claims: Vec::new() });
+        dispatcher.handle(Event::Gained {
+            partitions: vec![partition],
+            held: Vec::new(),
+            claims: Vec::new(),
+        });
         dispatcher.handle(Event::Ready { scanned: vec![partition], flows: Vec::new() });
         let mut announce = |work: JobWork| {
-            dispatcher.take_jobs(JobDelivery::new(partition, Job { work: vec![work], ..Job::empty() }, || {}));
+            dispatcher.take_jobs(JobDelivery::new(
+                partition,
+                Job { work: vec![work], ..Job::empty() },
+                || {},
+            ));
             let read = std::iter::from_fn(|| asked.try_recv().ok()).find_map(|request| match request {
                 Request::Work(_, work) => Some(work.0),
                 _ => None,
@@ -379,6 +398,10 @@ mod tests {
         };
         assert_eq!(announce(JobWork { messages: vec![message(1)], ..work(1) }), (None, true));
         assert_eq!(announce(work(2)), (Some(2), true), "it is only named");
-        assert_eq!(announce(JobWork { messages: vec![message(3)], ..work(3) }), (Some(3), true), "behind the second");
+        assert_eq!(
+            announce(JobWork { messages: vec![message(3)], ..work(3) }),
+            (Some(3), true),
+            "behind the second"
+        );
     }
 }

@@ -37,7 +37,6 @@ pub const DEMANDED: &str = "Graph: ";
 /// How long a line that has ended as many rows as it may looks for no more.
 const REST: Duration = Duration::from_millis(10);
 
-
 /// One line of a partition this process owns.
 pub struct Line {
     pub id: LineId,

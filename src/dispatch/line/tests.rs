@@ -201,7 +201,10 @@ async fn a_paused_line_claims_nothing_gives_claimed_rows_back_and_ends_its_pause
     let until = Instant::now() + Duration::from_secs(5);
     let mut steps = pump(&mut line, 10);
     assert!(steps.claims.is_empty() && steps.calls.is_empty());
-    assert!(matches!(steps.changes[..], [(Change { id: MessageId(1), fence: 4, kind: ChangeKind::Release, .. }, None)]));
+    assert!(matches!(
+        steps.changes[..],
+        [(Change { id: MessageId(1), fence: 4, kind: ChangeKind::Release, .. }, None)]
+    ));
     assert_eq!(steps.wake, Some(until));
     assert_eq!(line.permits(), 0);
 
@@ -245,7 +248,10 @@ async fn an_expired_row_is_ended_and_not_claimed() {
     give(&mut line, ReadyRow { valid_for: time::Duration::ZERO, ..row(1, MessageKind::Text) });
     let steps = pump(&mut line, 10);
     assert!(steps.claims.is_empty());
-    assert!(matches!(steps.changes[..], [(Change { id: MessageId(1), fence: 3, kind: ChangeKind::Expire, .. }, None)]));
+    assert!(matches!(
+        steps.changes[..],
+        [(Change { id: MessageId(1), fence: 3, kind: ChangeKind::Expire, .. }, None)]
+    ));
 }
 
 #[tokio::test(start_paused = true)]

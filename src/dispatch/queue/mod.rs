@@ -346,7 +346,8 @@ impl Queue {
             return;
         }
         recipient.active = None;
-        if let Some((next, flow)) = recipient.waiting.first_key_value().map(|(id, flow)| (*id, flow.clone())) {
+        if let Some((next, flow)) = recipient.waiting.first_key_value().map(|(id, flow)| (*id, flow.clone()))
+        {
             self.sendable(&flow, next);
             return;
         }
@@ -388,7 +389,8 @@ impl Queue {
         if !self.ledger.holds(id) {
             return;
         }
-        let Some(key) = self.flows.iter().find(|(_, window)| window.rows.contains_key(&id)).map(|(key, _)| key.clone())
+        let Some(key) =
+            self.flows.iter().find(|(_, window)| window.rows.contains_key(&id)).map(|(key, _)| key.clone())
         else {
             return;
         };

@@ -31,7 +31,11 @@ fn work(rows: Vec<ReadyRow>) -> WorkRead {
     let first = rows[0].id;
     let position = Position { first, work: WorkId(first.0) };
     let flow = rows[0].flow();
-    WorkRead { position, flow, rows: rows.into_iter().map(|row| ReadyRow { work: position.work, ..row }).collect() }
+    WorkRead {
+        position,
+        flow,
+        rows: rows.into_iter().map(|row| ReadyRow { work: position.work, ..row }).collect(),
+    }
 }
 
 fn head(read: &WorkRead) -> WorkHead {
@@ -159,7 +163,10 @@ mod recipient {
         for n in 0..80 {
             let read = queue.reads(LINE, |_| 64).pop().expect("the flow is read on");
             let first = n * 64 + 1;
-            queue.read_flow(&read, page(vec![work((first..first + 64).map(|id| row(id, "ann")).collect())], true));
+            queue.read_flow(
+                &read,
+                page(vec![work((first..first + 64).map(|id| row(id, "ann")).collect())], true),
+            );
             sent.extend(take(&mut queue, 9));
         }
         assert_eq!(sent, [1]);
@@ -180,7 +187,8 @@ mod recipient {
             let read = queue.reads(LINE, |_| 64).pop().expect("the flow is read from its beginning");
             let first = read.after.map_or(1, |after| after.first.0 + 64);
             let last = *order.last().expect("a row");
-            let rows: Vec<ReadyRow> = (first..first + 64).filter(|id| *id > last).map(|id| row(id, "ann")).collect();
+            let rows: Vec<ReadyRow> =
+                (first..first + 64).filter(|id| *id > last).map(|id| row(id, "ann")).collect();
             let position = Position { first: MessageId(first), work: WorkId(first) };
             let rows = rows.into_iter().map(|row| ReadyRow { work: position.work, ..row }).collect();
             queue.read_flow(&read, page(vec![WorkRead { position, flow: flow.clone(), rows }], true));
@@ -400,7 +408,11 @@ fn idle_when_nothing_is_in_hand_or_held() {
 fn again(id: i64, number: i64) -> WorkRead {
     let read = work(vec![ReadyRow { fence: 1, attempts: 1, ..row(id, "ann") }]);
     let position = Position { work: WorkId(number), ..read.position };
-    WorkRead { position, rows: read.rows.into_iter().map(|row| ReadyRow { work: position.work, ..row }).collect(), ..read }
+    WorkRead {
+        position,
+        rows: read.rows.into_iter().map(|row| ReadyRow { work: position.work, ..row }).collect(),
+        ..read
+    }
 }
 
 #[test]
@@ -409,7 +421,11 @@ fn a_row_that_is_read_from_before_its_call_ended_is_left_out() {
     assert_eq!(take(&mut queue, 1), [1]);
     queue.ended_with(MessageId(1), 1);
     assert_eq!(queue.postpone(Lane::High, "ann", MessageId(1)), Some(WorkId(1)));
-    assert_eq!(queue.read_work(WorkId(1), Some(work(vec![row(1, "ann")]))), None, "its work is not removed for that");
+    assert_eq!(
+        queue.read_work(WorkId(1), Some(work(vec![row(1, "ann")]))),
+        None,
+        "its work is not removed for that"
+    );
     assert!(!queue.has_next(Medium::Text));
     assert_eq!(queue.read_work(WorkId(2), Some(again(1, 2))), None);
     assert_eq!(take(&mut queue, 1), [1]);

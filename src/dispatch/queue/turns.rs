@@ -23,7 +23,8 @@ impl Turns {
     pub fn next(&mut self, medium: Medium, flows: &BTreeMap<FlowKey, Window>) -> Option<FlowKey> {
         let streak = &mut self.streak[medium as usize];
         let order = if *streak >= HIGH_STREAK { [Lane::Bulk, Lane::High] } else { [Lane::High, Lane::Bulk] };
-        let key = order.into_iter().find_map(|lane| flow(self.last.get(&(lane, medium)), lane, medium, flows))?;
+        let key =
+            order.into_iter().find_map(|lane| flow(self.last.get(&(lane, medium)), lane, medium, flows))?;
         *streak = if key.0 == Lane::High { streak.saturating_add(1) } else { 0 };
         self.last.insert((key.0, medium), key.2.clone());
         Some(key)

@@ -41,8 +41,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is to be recorded, in order.
 pub enum Entry {
-    Change { change: Change, lane: Lane, waiter: Option<String> },
-    Claim { line: LineId, lane: Lane, claim: Claim },
+    Change {
+        change: Change,
+        lane: Lane,
+        waiter: Option<String>,
+    },
+    Claim {
+        line: LineId,
+        lane: Lane,
+        claim: Claim,
+    },
     /// The work's last row has ended with a change before this.
     WorkEnded(WorkId),
     /// Answered when all before it is written; with whether there was something.
@@ -211,7 +219,9 @@ impl Recorder {
                 Err(StoreError::Locked(_) | StoreError::Undone(_)) if part.is_single() => {
                     self.put_aside(part, memory);
                 }
-                Err(StoreError::Rejected(_) | StoreError::Locked(_) | StoreError::Undone(_)) if !part.is_single() => {
+                Err(StoreError::Rejected(_) | StoreError::Locked(_) | StoreError::Undone(_))
+                    if !part.is_single() =>
+                {
                     let (first, second) = part.split();
                     parts.extend([second, first]);
                 }

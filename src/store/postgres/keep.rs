@@ -25,7 +25,8 @@ const IS_OLD: &str = "
                         < now() - $3 * interval '1 millisecond', true)";
 
 /// Whether detaching was begun and not ended, because somebody read the log for too long.
-const IS_PENDING: &str = "select coalesce(bool_or(inhdetachpending), false) from pg_inherits where inhrelid = to_regclass($1)";
+const IS_PENDING: &str =
+    "select coalesce(bool_or(inhdetachpending), false) from pg_inherits where inhrelid = to_regclass($1)";
 
 /// Drops what is older than `keep`; returns how many ranges.
 pub async fn drop_old(pool: &Pool, keep: Duration) -> Result<u64, StoreError> {
@@ -36,11 +37,7 @@ pub async fn drop_old(pool: &Pool, keep: Duration) -> Result<u64, StoreError> {
     pool.wait_for(dropped(&mut lent, &ranges, keep)).await
 }
 
-async fn dropped(
-    connection: &mut PgConnection,
-    ranges: &[Range],
-    keep: Duration,
-) -> Result<u64, StoreError> {
+async fn dropped(connection: &mut PgConnection, ranges: &[Range], keep: Duration) -> Result<u64, StoreError> {
     let is_ours: bool =
         sqlx::query_scalar(ONE_AT_A_TIME).fetch_one(&mut *connection).await.map_err(failed)?;
     if !is_ours {

@@ -57,10 +57,10 @@ impl PostgresStore {
     /// Connects when first used. Only a malformed URL is an error here.
     pub fn open(url: &SecretString, max_connections: u32) -> Result<PostgresStore, StoreError> {
         let options = PgConnectOptions::from_str(url.expose_secret())
-            .map_err(|_| StoreError::Invalid("setting database.url: not a PostgreSQL URL".into()))?
-;
+            .map_err(|_| StoreError::Invalid("setting database.url: not a PostgreSQL URL".into()))?;
         let sessions = Sessions::default();
-        let pool = |name, options, connections, patience| pool(&sessions, name, options, connections, patience);
+        let pool =
+            |name, options, connections, patience| pool(&sessions, name, options, connections, patience);
         let hot = hot(options.clone());
         // The indexes are made for what senders and operators ask; a planner with old statistics reads whole tables.
         let indexed =

@@ -51,7 +51,8 @@ impl Pool {
 
     /// Waits for one statement on a lent connection.
     pub async fn answer<T>(&self, statement: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let answer = tokio::time::timeout(self.patience, statement).await.unwrap_or_else(|_| Err(self.no_answer()));
+        let answer =
+            tokio::time::timeout(self.patience, statement).await.unwrap_or_else(|_| Err(self.no_answer()));
         if answer.as_ref().is_err_and(session::is_read_only) {
             self.sessions.renew();
         }

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 
-use super::{PostgresStore, keep};
 use super::error::failed;
 use super::log::ranges::IDS as RANGE_IDS;
 use super::pool::Pool;
 use super::rows;
+use super::{PostgresStore, keep};
 use crate::store::schema::versions;
 use crate::store::{SchemaState, SchemaStore, StoreError};
 

@@ -51,7 +51,11 @@ struct State {
 
 impl Default for Sessions {
     fn default() -> Sessions {
-        Sessions(Arc::new(State { process: format!("{:08x}", rand::random::<u32>()), renewed: Mutex::default(), turn: AtomicUsize::new(0) }))
+        Sessions(Arc::new(State {
+            process: format!("{:08x}", rand::random::<u32>()),
+            renewed: Mutex::default(),
+            turn: AtomicUsize::new(0),
+        }))
     }
 }
 
@@ -125,9 +129,15 @@ pub fn cancel(connections: &PgPool, name: String, patience: Duration) {
         match cancelled {
             Ok(0) => {}
             Ok(cancelled) => {
-                tracing::warn!(cancelled, sessions = name, "statements were given up: the server was asked to end them");
+                tracing::warn!(
+                    cancelled,
+                    sessions = name,
+                    "statements were given up: the server was asked to end them"
+                );
             }
-            Err(error) => tracing::debug!(%error, "statements that were given up may still run on the server"),
+            Err(error) => {
+                tracing::debug!(%error, "statements that were given up may still run on the server")
+            }
         }
     });
 }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{SqliteConnection, SqlitePool};
 
-use super::{SqliteStore, keep};
 use super::error::{begin, commit, failed};
+use super::{SqliteStore, keep};
 use crate::store::schema::versions;
 use crate::store::{SchemaState, SchemaStore, StoreError};
 

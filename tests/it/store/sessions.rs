@@ -147,7 +147,8 @@ async fn a_schema_that_appears_before_the_tables_changes_nothing_and_migrate_ask
 #[case::unknown("SQL_ASCII")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_with_another_encoding_is_not_migrated(#[case] encoding: &str) {
-    let database = Database::create_with(&format!("encoding '{encoding}' template template0 locale 'C'")).await;
+    let database =
+        Database::create_with(&format!("encoding '{encoding}' template template0 locale 'C'")).await;
     let store = PostgresStore::open(&database.url().into(), 16).expect("the URL is right");
     let refused = store.migrate().await.expect_err("texts cannot be stored");
     assert!(refused.to_string().contains(encoding), "{refused}");
