@@ -17,6 +17,9 @@ const STACK: &str = "RUST_MIN_STACK";
 /// gets.
 const DEEP: &str = "268435456";
 
+/// The number of tokio's threads; tokio reads it itself.
+const THREADS: &str = "TOKIO_WORKER_THREADS";
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if cli.reads_what_producers_send() && env::var_os(STACK).is_none() {
@@ -25,23 +28,20 @@ fn main() -> ExitCode {
     }
     // Fails only if a provider is installed already, and then there is one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads())
-        .enable_all()
-        .build()
-        .expect("the system gives a runtime its threads");
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if env::var_os(THREADS).is_none() {
+        runtime.worker_threads(threads());
+    }
+    let runtime = runtime.enable_all().build().expect("the system gives a runtime its threads");
     let code = runtime.block_on(cli::run(cli));
     // A name look-up that hangs in its own thread must not hold the exit up.
     runtime.shutdown_background();
     code
 }
 
-/// A quarter of the cores: a message's steps are short, and handing one to another thread costs more than the step. The
-/// variable is tokio's own.
+/// A quarter of the cores: a message's steps are short, and handing one to another thread costs more than the step.
 fn threads() -> usize {
-    let told = env::var("TOKIO_WORKER_THREADS").ok().and_then(|threads| threads.parse().ok());
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    told.unwrap_or(cores / 4).max(1)
+    (std::thread::available_parallelism().map_or(1, NonZero::get) / 4).max(1)
 }
 
 /// lapin reads the tables in a message's headers by recursion, in threads of its own with std's default stack. A producer

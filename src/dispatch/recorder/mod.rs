@@ -198,10 +198,10 @@ impl Recorder {
 
     /// Removes work and claims that have ended.
     async fn tidy(&self, memory: &mut Memory) {
-        if memory.has_ended() {
-            if let Err((_, error)) = self.write(Batch::default(), memory).await {
-                tracing::debug!(%error, "ended work stays in the queue: it is removed later");
-            }
+        if memory.has_ended()
+            && let Err((_, error)) = self.write(Batch::default(), memory).await
+        {
+            tracing::debug!(%error, "ended work stays in the queue: it is removed later");
         }
     }
 

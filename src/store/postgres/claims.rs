@@ -236,7 +236,9 @@ const OF_THE_DEAD: &str = "
 pub async fn forget(pool: &Pool) -> Result<u64, StoreError> {
     let found = sqlx::query(OF_THE_DEAD).fetch_all(pool).await.map_err(failed)?;
     let batches = found.iter().map(batch).collect::<Result<Vec<_>, _>>()?;
-    let mut ranges: BTreeMap<Range, (Vec<i64>, Vec<i32>, Vec<i64>)> = BTreeMap::new();
+    /// Rows, fences, and the places of their batches.
+    type Looked = (Vec<i64>, Vec<i32>, Vec<i64>);
+    let mut ranges: BTreeMap<Range, Looked> = BTreeMap::new();
     for (n, batch) in batches.iter().enumerate() {
         for claim in &batch.claims {
             if let Some(range) = range_of(claim.id) {
