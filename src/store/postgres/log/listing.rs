@@ -215,12 +215,14 @@ impl<'a> Candidates<'a> {
 
     fn of_log(&self, range: Range) -> String {
         let order = self.order.as_sql();
+        // No index holds it. Rows that wait, by the hundred thousand, are passed over here, and not fetched one and all.
+        let also = if self.wanted.status == Some(Status::Ok) { "and c.status = 'OK'" } else { "" };
         match self.source {
-            Source::Index(columns) => of_index(range, columns, order),
-            Source::Lines => of_lines(range, order),
+            Source::Index(columns) => of_index(range, columns, also, order),
+            Source::Lines => of_lines(range, also, order),
             _ => format!(
                 "select c.cdls_id from cdls_{range} c
-                 where c.cdls_id > $1 and c.cdls_id <= $2 and ($4::bigint is null or c.cdcs_id = $4)
+                 where c.cdls_id > $1 and c.cdls_id <= $2 and ($4::bigint is null or c.cdcs_id = $4) {also}
                  order by c.cdls_id {order} limit $3"
             ),
         }
@@ -245,7 +247,7 @@ impl<'a> Candidates<'a> {
 
 /// Account $4 (NULL is any), columns $5 and on, from the index alone. The columns are compared as a row with the id, because
 /// a planner that is told that they are constant takes the order of the primary key, and walks over all others' rows.
-fn of_index(range: Range, columns: &[Column], order: &str) -> String {
+fn of_index(range: Range, columns: &[Column], also: &str, order: &str) -> String {
     let names = columns.iter().map(|column| column.name()).collect::<Vec<_>>();
     let values = columns
         .iter()
@@ -258,7 +260,7 @@ fn of_index(range: Range, columns: &[Column], order: &str) -> String {
     format!(
         "select w.cdls_id from account a cross join lateral (
              select c.cdls_id from cdls_{range} c
-             where c.cdcs_id = a.cdcs_id and {not_null}
+             where c.cdcs_id = a.cdcs_id and {not_null} {also}
                and ({names}, c.cdls_id) > ({values}, $1) and ({names}, c.cdls_id) <= ({values}, $2)
              order by {ordered}, c.cdls_id {order} limit $3) as w
          where $4::bigint is null or a.cdcs_id = $4
@@ -267,11 +269,11 @@ fn of_index(range: Range, columns: &[Column], order: &str) -> String {
 }
 
 /// The lines are found by probing; only those with the first rows, as many as the batch is long, can contribute to it.
-fn of_lines(range: Range, order: &str) -> String {
+fn of_lines(range: Range, also: &str, order: &str) -> String {
     let of_line = |line: &str, limit: &str| {
         format!(
             "select c.cdls_id from cdls_{range} c
-             where c.cdcs_id = $4 and (c.v8l_id, c.cdls_id) > ({line}, $1) and (c.v8l_id, c.cdls_id) <= ({line}, $2)
+             where c.cdcs_id = $4 and (c.v8l_id, c.cdls_id) > ({line}, $1) and (c.v8l_id, c.cdls_id) <= ({line}, $2) {also}
              order by c.v8l_id {order}, c.cdls_id {order} limit {limit}"
         )
     };
