@@ -144,6 +144,8 @@ pub struct Record<'a> {
     pub ended_work: &'a [WorkId],
     /// The worker's batches of claims whose calls have all ended, in earlier transactions or by these changes.
     pub ended_claims: &'a [i64],
+    /// Some of the changes may be written already: the answer to an earlier transaction was lost. Those count as made.
+    pub repeated: bool,
 }
 
 /// What one recorder transaction did: for each change and each claim, in the order given, whether it took place.

@@ -172,6 +172,7 @@ async fn record(
         claim_no,
         ended_work: &to_end.work,
         ended_claims,
+        repeated: false,
     };
     let records = if batch == 1 {
         vec![ends, Record { changes: &[], claims: &claims, ended_work: &[], ended_claims: &[], ..ends }]

@@ -11,7 +11,7 @@ mod batch;
 mod claims;
 mod progress;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +91,8 @@ struct Memory {
     /// Work that has ended, and whose removal is not committed.
     ended_work: Vec<WorkId>,
     aside: Aside,
+    /// Rows whose changes may be written already.
+    unanswered: HashSet<MessageId>,
 }
 
 impl Recorder {
@@ -231,6 +233,7 @@ impl Recorder {
                         self.answer_claims(rest, &[]);
                     }
                     part.claims.clear();
+                    memory.unanswered.extend(part.changes.iter().map(|change| change.id));
                     parts.into_iter().rev().for_each(|rest| part.changes_of(rest));
                     if failpoint::defect("result_lost") {
                         return Ok(());
@@ -253,6 +256,7 @@ impl Recorder {
             claim_no,
             ended_work: &memory.ended_work,
             ended_claims: memory.claims.ended(),
+            repeated: part.changes.iter().any(|change| memory.unanswered.contains(&change.id)),
         };
         let recorded = self.store.record(record).await?;
         METRICS.dispatch.batch_entries.record((part.changes.len() + claims.len()) as f64);
@@ -270,6 +274,9 @@ impl Recorder {
         }
         if !part.changes.is_empty() {
             failpoint::hit("after_result_commit");
+        }
+        for change in &part.changes {
+            memory.unanswered.remove(&change.id);
         }
         for change in part.changes.iter().filter(|change| change.ends_claim()) {
             memory.claims.call_ended(change.id, change.fence);

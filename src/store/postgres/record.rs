@@ -81,6 +81,9 @@ pub async fn record(pool: &Pool, plain_rows: &PlainRows, record: Record<'_>) -> 
         written.changed.extend(rest.changed);
         written.late += rest.late;
     }
+    if record.repeated && written.changed.len() < changes.len() {
+        written.changed.extend(written_before(pool, &changes).await?);
+    }
     plain_rows.note(written.plain.into_iter(), &changes);
     Ok(Recorded {
         changed: changes.iter().map(|change| written.changed.contains(&change.id)).collect(),
@@ -114,6 +117,20 @@ async fn write(pool: &Pool, batch: Batch<'_>) -> Result<Written, StoreError> {
             Err(error) => return Err(failed(error)),
         }
     }
+}
+
+/// Rows that a transaction without an answer has changed already: each has the fence and the status of its change.
+async fn written_before(pool: &Pool, changes: &[RowChange]) -> Result<Vec<i64>, StoreError> {
+    sqlx::query_scalar(
+        "select c.cdls_id from unnest($1::bigint[], $2::integer[], $3::text[]) as w(id, fence, status)
+         join cdls c on c.cdls_id = w.id and c.fence = w.fence and c.status = w.status",
+    )
+    .bind(changes.iter().map(|change| change.id).collect::<Vec<_>>())
+    .bind(changes.iter().map(|change| change.to_fence).collect::<Vec<_>>())
+    .bind(changes.iter().map(|change| change.to.as_str()).collect::<Vec<_>>())
+    .fetch_all(pool)
+    .await
+    .map_err(failed)
 }
 
 /// Those of the ranges that are there: the rows of others are gone.

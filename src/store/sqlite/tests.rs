@@ -72,7 +72,8 @@ impl Fixture {
 
     pub async fn record(&self, worker: &str, changes: &[Change], claims: &[Claim]) -> Recorded {
         let claim_no = self.claims.fetch_add(1, Ordering::Relaxed) + 1;
-        let record = Record { worker, changes, claims, claim_no, ended_work: &[], ended_claims: &[] };
+        let record =
+            Record { worker, changes, claims, claim_no, ended_work: &[], ended_claims: &[], repeated: false };
         self.store.record(record).await.unwrap()
     }
 

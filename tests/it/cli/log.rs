@@ -50,6 +50,7 @@ async fn expire(store: &SharedStore, id: MessageId) {
         claim_no: 0,
         ended_work: &[],
         ended_claims: &[],
+        repeated: false,
     };
     let recorded = store.record(record).await;
     assert_eq!(recorded.expect("the store answers").changed, [true]);

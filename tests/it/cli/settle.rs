@@ -59,6 +59,7 @@ impl Log {
             claim_no,
             ended_work: &[],
             ended_claims: &[],
+            repeated: false,
         };
         assert_eq!(self.store.record(claim).await.expect("claims are recorded").claimed, [true]);
         let changes = [Change::waiting(id, 1, kind)];

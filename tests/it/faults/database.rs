@@ -236,6 +236,7 @@ async fn a_database_that_vanishes_without_a_word_is_given_up_within_seconds_and_
         claim_no,
         ended_work: &[],
         ended_claims: &[],
+        repeated: false,
     };
     let bob = [text("bob")];
     // Some go to connections that are open, and some to new ones.

@@ -96,6 +96,7 @@ async fn claims_that_are_recorded_again_are_made_once(#[case] backend: Backend) 
         claim_no: 7,
         ended_work: &[],
         ended_claims: &[],
+        repeated: false,
     };
     assert_eq!(fixture.recorded(record).await.claimed, [true, false]);
     assert_eq!(fixture.recorded(record).await.claimed, [true, false], "what stands there is told");
@@ -215,6 +216,7 @@ async fn claims_and_work_that_have_ended_are_removed_with_the_results(#[case] ba
         claim_no: claim_no + 1,
         ended_work: &[rows[0].work],
         ended_claims: &[claim_no],
+        repeated: false,
     };
     assert_eq!(fixture.recorded(record).await.changed, [true, true]);
     assert_eq!((fixture.rows_of("work").await, fixture.rows_of("claim").await), (0, 0));
@@ -234,6 +236,7 @@ async fn claims_of_others_are_not_removed(#[case] backend: Backend) {
         claim_no: 1,
         ended_work: &[],
         ended_claims: &ended_claims,
+        repeated: false,
     };
     fixture.recorded(record).await;
     assert_eq!(fixture.claimed_ids().await, [id]);

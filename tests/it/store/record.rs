@@ -211,10 +211,15 @@ async fn a_change_that_is_recorded_again_changes_nothing_more(#[case] backend: B
         claim_no: 99,
         ended_work: &[],
         ended_claims: &[],
+        repeated: false,
     };
     assert_eq!(fixture.recorded(record).await.changed, [true, true]);
     let before = (fixture.row(ids[0]).await, fixture.row(ids[1]).await);
     assert_eq!(fixture.recorded(record).await.changed, [false, false]);
+    if backend == Backend::Postgres {
+        let repeated = Record { repeated: true, ..record };
+        assert_eq!(fixture.recorded(repeated).await.changed, [true, true], "the first answer was lost");
+    }
     let after = (fixture.row(ids[0]).await, fixture.row(ids[1]).await);
     assert_eq!(format!("{before:?}"), format!("{after:?}"));
     assert_eq!(fixture.rows_of("cdls_open").await, 1);

@@ -214,7 +214,16 @@ impl Fixture {
     /// One transaction of the recorder, with the worker's next number of claims.
     pub async fn record(&self, worker: &str, changes: &[Change], claims: &[Claim]) -> Recorded {
         let claim_no = self.claims.fetch_add(1, Ordering::Relaxed) + 1;
-        self.recorded(Record { worker, changes, claims, claim_no, ended_work: &[], ended_claims: &[] }).await
+        self.recorded(Record {
+            worker,
+            changes,
+            claims,
+            claim_no,
+            ended_work: &[],
+            ended_claims: &[],
+            repeated: false,
+        })
+        .await
     }
 
     pub async fn recorded(&self, record: Record<'_>) -> Recorded {

@@ -79,6 +79,7 @@ async fn a_refused_value_rolls_the_whole_transaction_back() {
         claim_no: 9,
         ended_work: &[],
         ended_claims: &[],
+        repeated: false,
     };
     let refused = fixture.store.record(record).await.unwrap_err();
     assert!(matches!(refused, StoreError::Rejected(_)), "{refused}");
@@ -106,6 +107,7 @@ async fn work_with_a_row_that_waits_for_a_later_version_stays() {
         claim_no: 9,
         ended_work: &works,
         ended_claims: &[],
+        repeated: false,
     };
     fixture.store.record(record).await.unwrap();
     fixture.sql("update cdls set mtype = 'text'").await;

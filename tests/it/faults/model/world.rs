@@ -262,6 +262,7 @@ impl World {
             claim_no: self.claim_no,
             ended_work: &ended_work,
             ended_claims: &ended_claims,
+            repeated: false,
         };
         let recorded = self.store.record(record).await.expect("it can be recorded");
         prop_assert_eq!(recorded.changed, changed, "{:?}", changes);
