@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
 use super::error::failed;
@@ -14,7 +13,7 @@ use super::{PostgresStore, claims, doomed, due, record, rows, work};
 use crate::message::{MessageId, Partition, WorkId};
 use crate::store::{
     ClaimedRow, DispatchStore, DoomedRow, Flow, FlowPage, FlowRead, HeldRecipient, NewWork, Position,
-    Promoted, Record, Recorded, StoreError, WorkHead, WorkRead,
+    Promoted, Record, Recorded, StoreError, WorkRead,
 };
 
 #[async_trait]
@@ -98,15 +97,6 @@ impl DispatchStore for PostgresStore {
     }
 }
 
-/// Work as a statement tells it that does not read its rows.
-pub(super) fn head(row: &PgRow) -> Result<WorkHead, StoreError> {
-    Ok(WorkHead {
-        position: rows::position(row)?,
-        flow: rows::flow(row)?,
-        rows: rows::get::<i32>(row, "rows")?.unsigned_abs(),
-    })
-}
-
 async fn new_work(
     pool: &Pool,
     partitions: &[Partition],
@@ -126,7 +116,7 @@ async fn new_work(
         new.reached = WorkId(rows::get(row, "reached")?);
         new.campaign_resumed = rows::get(row, "resumed")?;
         if rows::get::<Option<i64>>(row, "work_id")?.is_some() {
-            new.work.extend(head(row).inspect_err(rows::skipped).ok());
+            new.work.extend(rows::head(row).inspect_err(rows::skipped).ok());
         }
     }
     Ok(new)

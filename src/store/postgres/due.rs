@@ -3,7 +3,6 @@
 use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
-use super::dispatch::head;
 use super::error::failed;
 use super::log::ranges::{Range, is_missing, split};
 use super::parameters::{length, numbers};
@@ -36,7 +35,7 @@ pub async fn promote(
     };
     if !ids.is_empty() {
         let made = made_ready(pool, &ids).await?;
-        promoted.work = rows::readable(&made, head);
+        promoted.work = rows::readable(&made, rows::head);
     }
     Ok(promoted)
 }

@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 
 use super::error::failed;
 use crate::message::{AccountId, LineId, Medium, MessageId, UnknownWord, WorkId};
-use crate::store::{Flow, LogRow, Position, ReadyRow, StoreError};
+use crate::store::{Flow, LogRow, Position, ReadyRow, StoreError, WorkHead};
 
 /// The columns of a [`ReadyRow`], for rows named `c`.
 macro_rules! ready_columns {
@@ -115,4 +115,9 @@ pub fn log(row: &PgRow) -> Result<LogRow, StoreError> {
         delivered_at: get(row, "delivered_at")?,
         read_at: get(row, "read_at")?,
     })
+}
+
+/// Work as a statement tells it that does not read its rows.
+pub fn head(row: &PgRow) -> Result<WorkHead, StoreError> {
+    Ok(WorkHead { position: position(row)?, flow: flow(row)?, rows: get::<i32>(row, "rows")?.unsigned_abs() })
 }

@@ -4,11 +4,9 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteRow;
 
 use super::clock::Now;
-use super::dispatch::numbers;
-use super::due::held_recipient;
 use super::error::{begin, commit, failed};
 use super::leases::Leases;
-use super::row::{get, list, readable, time, word};
+use super::row::{get, held_recipient, list, numbers, readable, time, word};
 use crate::message::{LineId, MessageId, Partition};
 use crate::store::{ClaimedRow, HeldRecipient, StoreError};
 

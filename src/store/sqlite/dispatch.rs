@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use super::clock::Now;
 use super::error::failed;
-use super::row::{flow, get, list, read_or_skip, readable, time, word};
+use super::row::{flow, get, list, numbers, read_or_skip, readable, time, word};
 use super::{SqliteStore, claims, doomed, due, record};
 use crate::message::{AccountId, LineId, Medium, MessageId, Partition, WorkId};
 use crate::store::{
@@ -174,11 +174,6 @@ impl DispatchStore for SqliteStore {
     ) -> Result<Vec<DoomedRow>, StoreError> {
         doomed::cancelled(&self.reader, &self.writer, partitions, limit).await
     }
-}
-
-/// Partitions, as statements take them.
-pub(super) fn numbers(partitions: &[Partition]) -> String {
-    list(partitions.iter().map(|partition| i64::from(partition.0)))
 }
 
 fn flow_values(FlowRead { flow, after, .. }: &FlowRead) -> Value {

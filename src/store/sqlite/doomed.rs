@@ -11,9 +11,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::clock::Now;
-use super::dispatch::numbers;
 use super::error::{begin, commit, failed};
-use super::row::{get, list, medium, read_or_skip, readable, word};
+use super::row::{get, list, medium, numbers, read_or_skip, readable, word};
 use crate::message::{LineId, MessageId, Partition};
 use crate::store::{DoomedRow, StoreError};
 

@@ -11,11 +11,10 @@ use sqlx::{SqliteConnection, SqlitePool};
 use time::OffsetDateTime;
 
 use super::clock::{self, Now};
-use super::dispatch::numbers;
 use super::error::{begin, commit, failed};
-use super::row::{flow, get, list, readable, time, time_or_null, word};
+use super::row::{flow, get, held_recipient, list, numbers, readable, time_or_null};
 use super::{claims, work};
-use crate::message::{AccountId, LineId, MessageId, Partition};
+use crate::message::{AccountId, MessageId, Partition};
 use crate::store::{HeldRecipient, Position, Promoted, StoreError, Work, WorkHead};
 
 pub(super) const DUE: &str = include_str!("sql/due.sql");
@@ -161,17 +160,4 @@ pub async fn held_recipients(
     let claimed = claims::held(reader, partitions, now).await?;
     held.extend(claimed.into_iter().filter(|held| !retries.contains(&held.by)));
     Ok(held)
-}
-
-/// A row of `cdls_id`, `v8l_id`, `priority`, `dest`, `status` and `until`.
-pub(super) fn held_recipient(row: &SqliteRow, now: Now) -> Result<HeldRecipient, StoreError> {
-    Ok(HeldRecipient {
-        line: LineId(get(row, "v8l_id")?),
-        lane: word(row, "priority")?,
-        dest: get(row, "dest")?,
-        by: MessageId(get(row, "cdls_id")?),
-        status: word(row, "status")?,
-        // A time that has passed is no wait.
-        wait: now.until(time(row, "until")?).try_into().unwrap_or_default(),
-    })
 }

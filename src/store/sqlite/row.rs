@@ -7,10 +7,10 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row, Sqlite, Type};
 use time::OffsetDateTime;
 
-use super::clock;
+use super::clock::{self, Now};
 use super::error::failed;
-use crate::message::{LineId, Medium, UnknownWord};
-use crate::store::{Flow, StoreError};
+use crate::message::{LineId, Medium, MessageId, Partition, UnknownWord};
+use crate::store::{Flow, HeldRecipient, StoreError};
 
 /// A column of a type that the driver decodes.
 pub fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, StoreError>
@@ -87,4 +87,22 @@ pub fn read_or_skip<T>(row: &SqliteRow, read: impl Fn(&SqliteRow) -> Result<T, S
 /// Numbers as a JSON array: how a list is bound (`in (select value from json_each(?))`).
 pub fn list(numbers: impl IntoIterator<Item = i64>) -> String {
     serde_json::Value::from_iter(numbers).to_string()
+}
+
+/// Partitions, as statements take them.
+pub fn numbers(partitions: &[Partition]) -> String {
+    list(partitions.iter().map(|partition| i64::from(partition.0)))
+}
+
+/// A row of `cdls_id`, `v8l_id`, `priority`, `dest`, `status` and `until`.
+pub fn held_recipient(row: &SqliteRow, now: Now) -> Result<HeldRecipient, StoreError> {
+    Ok(HeldRecipient {
+        line: LineId(get(row, "v8l_id")?),
+        lane: word(row, "priority")?,
+        dest: get(row, "dest")?,
+        by: MessageId(get(row, "cdls_id")?),
+        status: word(row, "status")?,
+        // A time that has passed is no wait.
+        wait: now.until(time(row, "until")?).try_into().unwrap_or_default(),
+    })
 }
