@@ -251,10 +251,13 @@ impl LeaseKeeper {
     /// Whether calls reach Graph: not, while the breaker has been open for two leases. A worker without partitions asks Graph
     /// itself, as it makes no calls.
     async fn look_at_graph(&self, memory: &mut Memory) {
-        let is_open = *self.breaker.borrow() == BreakerState::Open;
+        let breaker = *self.breaker.borrow();
+        // Trials say nothing before they have closed it.
+        let is_open = matches!(breaker, BreakerState::Open | BreakerState::HalfOpen);
         if memory.is_away {
             if self.owned.borrow().is_empty() {
-                memory.is_away = !self.graph.answers(self.lease / 2).await;
+                // While the breaker rests, a line would wait here.
+                memory.is_away = breaker == BreakerState::Open || !self.graph.answers(self.lease / 2).await;
             } else {
                 memory.is_away = is_open;
             }

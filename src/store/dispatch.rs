@@ -256,6 +256,9 @@ pub trait DispatchStore: Send + Sync {
     /// Of these rows, those that have not ended: PENDING or RETRY in the log, claimed or not.
     async fn still_held(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError>;
 
+    /// Of these rows, those that another transaction has locked at this moment.
+    async fn locked(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError>;
+
     /// Writes changes, then makes claims, and removes work and claims that have ended, in one transaction. A row is named
     /// once among changes and claims.
     ///

@@ -5,6 +5,7 @@
 use rstest_reuse as _;
 
 mod architecture;
+mod bad_days;
 mod batch;
 mod broker_contract;
 mod broker_rabbitmq;

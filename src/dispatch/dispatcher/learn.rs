@@ -240,6 +240,7 @@ impl Dispatcher {
             let in_hand = self.tickets.contains_key(&row.id)
                 || self.returning.contains_key(&row.id)
                 || self.abandoned.contains_key(&row.id)
+                || self.progress.is_aside(row.id)
                 || self.lines.get(&row.line).is_some_and(|line| line.queue.in_call(row.id));
             if in_hand || !self.owns(row.line) {
                 continue;

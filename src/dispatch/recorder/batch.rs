@@ -92,6 +92,20 @@ impl Batch {
         (first, self)
     }
 
+    /// Takes the changes of these rows out.
+    pub fn take_changes(&mut self, rows: &HashSet<MessageId>) -> Batch {
+        let mut taken = Batch::default();
+        let all = std::mem::take(&mut self.changes).into_iter();
+        let lanes = std::mem::take(&mut self.lanes);
+        for ((change, waiter), lane) in all.zip(std::mem::take(&mut self.waiters)).zip(lanes) {
+            let batch = if rows.contains(&change.id) { &mut taken } else { &mut *self };
+            batch.changes.push(change);
+            batch.waiters.push(waiter);
+            batch.lanes.push(lane);
+        }
+        taken
+    }
+
     /// Takes in another's changes.
     pub fn changes_of(&mut self, other: Batch) {
         self.changes.extend(other.changes);
@@ -127,15 +141,21 @@ impl Aside {
         self.0.is_empty()
     }
 
+    pub fn rows(&self) -> HashSet<MessageId> {
+        self.0.iter().flat_map(|(_, batch)| &batch.changes).map(|change| change.id).collect()
+    }
+
     /// When the next of them is tried again.
     pub fn next(&self) -> Option<Instant> {
         self.0.front().map(|(at, _)| *at)
     }
 
-    /// Puts those whose time has come behind the backlog.
-    pub fn due(&mut self, now: Instant, backlog: &mut VecDeque<Entry>) {
+    /// Takes those whose time has come.
+    pub fn due(&mut self, now: Instant) -> Batch {
+        let mut due = Batch::default();
         while self.0.front().is_some_and(|(at, _)| *at <= now) {
-            backlog.extend(self.0.pop_front().into_iter().flat_map(|(_, batch)| batch.into_entries()));
+            self.0.pop_front().into_iter().for_each(|(_, batch)| due.changes_of(batch));
         }
+        due
     }
 }

@@ -90,6 +90,8 @@ struct Memory {
     claims: Claims,
     /// Work that has ended, and whose removal is not committed.
     ended_work: Vec<WorkId>,
+    /// The same, with a change before it that may wait for a lock.
+    ended_behind: Vec<WorkId>,
     aside: Aside,
     /// Rows whose changes may be written already.
     unanswered: HashSet<MessageId>,
@@ -101,7 +103,7 @@ impl Recorder {
         let mut memory = Memory::default();
         let mut pause = FIRST_PAUSE;
         loop {
-            memory.aside.due(Instant::now(), &mut backlog);
+            self.look_at_locked(&mut memory, &mut backlog).await;
             if backlog.is_empty() && !self.wait(&memory, &mut backlog).await {
                 if memory.aside.is_empty() {
                     self.tidy(&mut memory).await;
@@ -117,13 +119,18 @@ impl Recorder {
             self.gather(&mut backlog).await;
             let started = Instant::now();
             let mut batch = take_batch(&mut backlog, BATCH);
+            self.progress.put_aside(memory.aside.rows());
             self.progress.set_waiting(backlog.len() + self.entries.len());
             batch.changes.iter_mut().for_each(|change| memory.unwritten.guard(change));
             let barriers = std::mem::take(&mut batch.barriers);
             let ended = std::mem::take(&mut batch.ended_work);
             match self.write(batch, &mut memory).await {
                 Ok(()) => {
-                    memory.ended_work.extend(ended);
+                    // One of its rows may wait for a lock.
+                    memory.ended_behind.extend(ended);
+                    if memory.aside.is_empty() {
+                        memory.ended_work.append(&mut memory.ended_behind);
+                    }
                     // The task that waits for it may be gone.
                     for (barrier, answer) in barriers {
                         let _ = barrier.send(answer);
@@ -146,6 +153,23 @@ impl Recorder {
                 }
             }
         }
+    }
+
+    /// Results whose rows were locked are written once they are not.
+    async fn look_at_locked(&self, memory: &mut Memory, backlog: &mut VecDeque<Entry>) {
+        let mut due = memory.aside.due(Instant::now());
+        if due.changes.is_empty() {
+            return;
+        }
+        memory.aside.put(Instant::now(), self.take_locked(&mut due).await);
+        backlog.extend(due.into_entries());
+    }
+
+    /// Takes the results out whose rows others have locked. Where the log does not answer there are none.
+    async fn take_locked(&self, batch: &mut Batch) -> Batch {
+        let ids: Vec<MessageId> = batch.changes.iter().map(|change| change.id).collect();
+        let locked = self.store.locked(&ids).await.unwrap_or_default();
+        batch.take_changes(&locked.into_iter().collect())
     }
 
     /// Waits for an entry, or for something else to be done; says whether entries may still come.
@@ -211,6 +235,8 @@ impl Recorder {
     /// its claims were answered.
     async fn write(&self, batch: Batch, memory: &mut Memory) -> Result<(), (Batch, StoreError)> {
         let mut parts = vec![batch];
+        // Once for a batch: what is locked then is known, and is not waited for one by one.
+        let mut was_asked = false;
         while let Some(mut part) = parts.pop() {
             self.refuse_open(&mut part, memory);
             if !part.changes.is_empty() {
@@ -218,6 +244,12 @@ impl Recorder {
             }
             match self.record(&part, memory).await {
                 Ok(recorded) => self.recorded(&part, &recorded, memory),
+                Err(StoreError::Locked(_)) if !was_asked => {
+                    was_asked = true;
+                    let locked = self.take_locked(&mut part).await;
+                    self.put_aside(locked, memory);
+                    parts.push(part);
+                }
                 Err(StoreError::Locked(_) | StoreError::Undone(_)) if part.is_single() => {
                     self.put_aside(part, memory);
                 }
@@ -310,6 +342,7 @@ impl Recorder {
             tracing::warn!(cdls_id = %change.id, "row is locked by another transaction: its result waits, others go on");
         }
         memory.aside.put(Instant::now(), part);
+        self.progress.put_aside(memory.aside.rows());
     }
 
     /// A single entry that the database refuses: a result in the form to be tried next. A claim was not made; a result

@@ -1,8 +1,11 @@
 //! How writing goes, as the lines see it.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::message::MessageId;
 
 /// How writing goes. Cheap to clone.
 #[derive(Clone, Default)]
@@ -15,6 +18,8 @@ struct State {
     stalled: AtomicBool,
     /// Entries that wait to be written.
     waiting: AtomicUsize,
+    /// Rows whose results wait for a lock.
+    aside: Mutex<HashSet<MessageId>>,
 }
 
 impl Progress {
@@ -31,6 +36,15 @@ impl Progress {
     /// Entries that wait to be written, when the last batch was begun.
     pub fn waiting(&self) -> usize {
         self.0.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether the row's result waits for somebody's lock: its claim is not without a call.
+    pub fn is_aside(&self, id: MessageId) -> bool {
+        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    pub(super) fn put_aside(&self, rows: HashSet<MessageId>) {
+        *self.0.aside.lock().unwrap_or_else(PoisonError::into_inner) = rows;
     }
 
     pub(super) fn set_waiting(&self, entries: usize) {

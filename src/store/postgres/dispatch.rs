@@ -71,6 +71,10 @@ impl DispatchStore for PostgresStore {
         still_held(&self.dispatch, ids).await
     }
 
+    async fn locked(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+        locked(&self.dispatch, ids).await
+    }
+
     async fn record(&self, record: Record<'_>) -> Result<Recorded, StoreError> {
         let ended_work = self.reading.removable(record.ended_work);
         record::record(&self.recorder, &self.plain_rows, Record { ended_work: &ended_work, ..record }).await
@@ -120,6 +124,24 @@ async fn new_work(
         }
     }
     Ok(new)
+}
+
+async fn locked(pool: &Pool, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+    let mut ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    ids.sort_unstable();
+    let mut locked = Vec::new();
+    for (range, part) in split(&ids) {
+        let statement = format!(
+            "with free as materialized (
+                 select cdls_id from cdls_{range} where cdls_id = any($1::bigint[]) for update skip locked)
+             select cdls_id from cdls_{range} where cdls_id = any($1::bigint[])
+             except select cdls_id from free"
+        );
+        let found: Vec<i64> =
+            unless_missing(sqlx::query_scalar(&statement).bind(part).fetch_all(pool).await)?;
+        locked.extend(found.into_iter().map(MessageId));
+    }
+    Ok(locked)
 }
 
 async fn still_held(pool: &Pool, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {

@@ -151,6 +151,11 @@ impl DispatchStore for SqliteStore {
         Ok(held.into_iter().map(MessageId).collect())
     }
 
+    async fn locked(&self, _ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+        // SQLite locks the file, and never a row.
+        Ok(Vec::new())
+    }
+
     async fn record(&self, record: Record<'_>) -> Result<Recorded, StoreError> {
         record::record(&self.writer, &self.leases, record).await
     }

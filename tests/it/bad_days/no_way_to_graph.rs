@@ -1,0 +1,123 @@
+//! A worker reaches the database and not Graph: its egress, its DNS or its proxy fails. Its lines go to workers that
+//! reach Graph. Where no worker does, the lines are kept and the calls are tried on.
+
+use std::time::{Duration, Instant};
+
+use meta_dispatch::message::{LineId, MessageId};
+use rstest::rstest;
+
+use super::{Worker, number};
+use crate::support::graph_host::{GraphHost, Mood};
+use crate::support::pipeline::{Backend, Pipeline, eventually};
+
+const LEASE: Duration = Duration::from_secs(1);
+const SHORT_LEASE: (&str, &str) = ("dispatch.lease", "1s");
+/// What a machine that is busy with other tests may add to two leases and a half.
+const SLACK: Duration = Duration::from_secs(3);
+
+/// Adds a line to each partition.
+async fn add_lines(pipeline: &Pipeline) -> Vec<LineId> {
+    let (first, account) = (pipeline.instagram.0 + 1, pipeline.account);
+    pipeline
+        .execute(&format!(
+            "insert into cd_v8_line (cdcs_id, v8l_class, v8l_wa_api_key, v8l_fb_page_id)
+             select {account}, 'messenger', 'EAAmany', '1001' from generate_series(1, 64)"
+        ))
+        .await;
+    (first..first + 64).map(LineId).collect()
+}
+
+/// Submits a message on each line, each to a recipient of its own.
+async fn submit(pipeline: &Pipeline, lines: &[LineId], name: &str) -> Vec<MessageId> {
+    let mut ids = Vec::new();
+    for line in lines {
+        ids.push(pipeline.submit_on(*line, &format!("{name}{line}"), "hello").await);
+    }
+    ids
+}
+
+async fn all_are_sent_once(pipeline: &Pipeline, ids: Vec<MessageId>) {
+    for id in ids {
+        let row = pipeline.expect_ok(id).await;
+        assert_eq!(pipeline.simulator.delivered_to(&row.dest), 1, "{row:?}");
+    }
+}
+
+/// Waits until the pipeline's own worker holds so many partitions.
+async fn own_worker_holds(pipeline: &Pipeline, leases: u64) {
+    eventually(&format!("{leases} partitions"), || async {
+        let held = pipeline.leases().await;
+        if held == leases { Ok(()) } else { Err(format!("{held} partitions")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_a_worker_without_graph_go_to_one_that_reaches_it() {
+    let host = GraphHost::start(Mood::Refusing).await;
+    let pipeline = Pipeline::start_with(Backend::Servers, &[SHORT_LEASE]).await;
+    host.stands_for(pipeline.simulator.address());
+    let lines = add_lines(&pipeline).await;
+    let base_url = host.base_url();
+    let cut_off = Worker::start(&pipeline, &[SHORT_LEASE, ("graph.base_url", base_url.as_str())]).await;
+    cut_off.holds(32).await;
+    own_worker_holds(&pipeline, 32).await;
+
+    let ids = submit(&pipeline, &lines, "r").await;
+    eventually("an open breaker", || async {
+        let readiness = cut_off.readiness().await;
+        if readiness["graph"] == "open" { Ok(()) } else { Err(readiness.to_string()) }
+    })
+    .await;
+    let opened = Instant::now();
+    own_worker_holds(&pipeline, 64).await;
+    assert!(
+        opened.elapsed() < LEASE * 5 / 2 + SLACK,
+        "its lines were taken over after {:?}",
+        opened.elapsed()
+    );
+    all_are_sent_once(&pipeline, ids).await;
+    assert_eq!(cut_off.leases().await, 0, "it takes nothing while Graph is away");
+
+    host.turn(Mood::Forwarding);
+    cut_off.holds(32).await;
+    let ids = submit(&pipeline, &lines, "back").await;
+    all_are_sent_once(&pipeline, ids).await;
+    cut_off.stop().await;
+    pipeline.stop().await;
+}
+
+#[rstest]
+#[case::one(1)]
+#[case::two(2)]
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_of_which_none_reaches_graph_go_on_trying(#[case] count: usize) {
+    let host = GraphHost::start(Mood::Refusing).await;
+    let mut pipeline = Pipeline::start_with(Backend::Servers, &[SHORT_LEASE]).await;
+    host.stands_for(pipeline.simulator.address());
+    // This one reaches Graph.
+    pipeline.stop_last().await;
+    let lines = add_lines(&pipeline).await;
+    let base_url = host.base_url();
+    let mut workers = Vec::new();
+    for _ in 0..count {
+        workers.push(Worker::start(&pipeline, &[SHORT_LEASE, ("graph.base_url", base_url.as_str())]).await);
+    }
+    for worker in &workers {
+        worker.holds(64 / count as u64).await;
+    }
+
+    let ids = submit(&pipeline, &lines, "r").await;
+    eventually("all workers to know that Graph is away", || async {
+        let away = number(&pipeline, "select count(*) from worker_lease where graph_away").await;
+        if away == count as i64 { Ok(()) } else { Err(format!("{away} of {count}")) }
+    })
+    .await;
+    if let [last] = &workers[..] {
+        assert_eq!(last.leases().await, 64, "the last worker keeps its lines");
+    }
+    assert_eq!(pipeline.simulator.counts().calls, 0);
+    host.turn(Mood::Forwarding);
+    all_are_sent_once(&pipeline, ids).await;
+    pipeline.stop().await;
+}
