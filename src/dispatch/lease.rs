@@ -252,26 +252,32 @@ impl LeaseKeeper {
     /// itself, as it makes no calls.
     async fn look_at_graph(&self, memory: &mut Memory) {
         let breaker = *self.breaker.borrow();
-        // Trials say nothing before they have closed it.
-        let is_open = matches!(breaker, BreakerState::Open | BreakerState::HalfOpen);
         if memory.is_away {
-            if self.owned.borrow().is_empty() {
-                // While the breaker rests, a line would wait here.
-                memory.is_away = breaker == BreakerState::Open || !self.graph.answers(self.lease / 2).await;
-            } else {
-                memory.is_away = is_open;
-            }
+            // Without partitions no call closes the breaker. While it rests, a line would wait here.
+            memory.is_away = match breaker {
+                BreakerState::Open => true,
+                BreakerState::Closed | BreakerState::Stalled if !self.owned.borrow().is_empty() => false,
+                _ => !self.graph.answers(self.lease / 2).await,
+            };
             if !memory.is_away {
                 tracing::info!("Graph is reached again: partitions are taken");
                 memory.away_since = None;
             }
             return;
         }
+        // Trials say nothing before they have closed it.
+        let is_open = matches!(breaker, BreakerState::Open | BreakerState::HalfOpen);
         memory.away_since = if is_open { memory.away_since.or(Some(Instant::now())) } else { None };
-        memory.is_away =
-            memory.away_since.is_some_and(|since| since.elapsed() >= self.lease * UNSERVED_LEASES);
+        let is_late = memory.away_since.is_some_and(|since| since.elapsed() >= self.lease * UNSERVED_LEASES);
+        if !is_late {
+            return;
+        }
+        // It closes only after many answers: a worker with little traffic reaches Graph long before.
+        memory.is_away = breaker == BreakerState::Open || !self.graph.answers(self.lease / 2).await;
         if memory.is_away {
             tracing::error!("Graph is not reached: lines are given to workers that reach Graph");
+        } else {
+            memory.away_since = None;
         }
     }
 

@@ -146,7 +146,7 @@ impl Scanner {
             if !partitions.is_empty() && !failpoint::defect("sweep_off") {
                 match self.store.new_work(&partitions, reached.from(), NEW_AT_ONCE).await {
                     Ok(new) => {
-                        if new.work.len() >= NEW_AT_ONCE as usize {
+                        if new.is_full {
                             pause = Duration::ZERO;
                             reached.pass(new.reached);
                         }

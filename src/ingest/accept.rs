@@ -200,7 +200,10 @@ impl Acceptor {
         let work = accepted.work.iter().filter_map(|work| named(work, &logged));
         let scheduled =
             logged.values().filter(|message| message.send_at.is_some()).map(|message| message.line);
-        for (partition, job) in Job::announcing(work, scheduled) {
+        // The answer to their commit was lost: its work is not known.
+        let is_found_again = accepted.work.is_empty();
+        let waiting = logged.values().filter(|message| is_found_again && message.send_at.is_none());
+        for (partition, job) in Job::announcing(work, scheduled, waiting.map(|message| message.line)) {
             self.broker.publish(partition, job);
         }
         let new = accepted.inserted.iter().filter_map(|inserted| match inserted {

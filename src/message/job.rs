@@ -130,15 +130,19 @@ impl Job {
         self.work.iter().fold(0, |rows, work| rows.saturating_add(work.rows))
     }
 
-    /// The jobs that announce freshly committed work and messages scheduled on these lines: one per partition, in order of
-    /// partition.
+    /// The jobs that announce freshly committed work, messages scheduled on lines, and lines with work that is not named: one
+    /// per partition, in order of partition.
     pub fn announcing(
         work: impl IntoIterator<Item = JobWork>,
         scheduled: impl IntoIterator<Item = LineId>,
+        unnamed: impl IntoIterator<Item = LineId>,
     ) -> Vec<(Partition, Job)> {
         let mut jobs: BTreeMap<Partition, Job> = BTreeMap::new();
         for line in scheduled {
             jobs.entry(line.partition()).or_insert_with(Job::empty).due = true;
+        }
+        for line in unnamed {
+            jobs.entry(line.partition()).or_insert_with(Job::empty).more = true;
         }
         for work in work {
             let job = jobs.entry(work.line.partition()).or_insert_with(Job::empty);

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use md5::{Digest, Md5};
 use time::OffsetDateTime;
 
 use super::{Change, StoreError};
@@ -118,6 +119,8 @@ pub struct NewWork {
     pub work: Vec<WorkHead>,
     /// The highest number looked at, whosever partition it is of.
     pub reached: WorkId,
+    /// There may be more, behind `reached`.
+    pub is_full: bool,
     /// A campaign was resumed within the last seconds.
     pub campaign_resumed: bool,
 }
@@ -128,8 +131,18 @@ pub struct Claim {
     pub id: MessageId,
     pub line: LineId,
     pub fence: i32,
+    /// [`digest`] of the message that is going to be sent; a claim of a row with another message is not made. Ids may be used
+    /// twice: by a database that was restored, or beside another one. `None`: any message.
+    pub digest: Option<i64>,
     /// How long others leave the claimed row alone: the call's total timeout and two seconds.
     pub call_deadline: Duration,
+}
+
+/// The first eight bytes of the MD5 of account, line, recipient and text, each but the text followed by a slash.
+pub fn digest(account: AccountId, line: LineId, dest: &str, mdata: &str) -> i64 {
+    let md5 = Md5::digest(format!("{}/{}/{dest}/{mdata}", account.0, line.0));
+    let first = md5.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    first.cast_signed()
 }
 
 /// One transaction of the recorder.

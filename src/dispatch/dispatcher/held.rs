@@ -46,6 +46,10 @@ impl Dispatcher {
         for by in asked {
             let Some((line, lane, dest)) = self.asked_held.remove(&by) else { continue };
             if held.contains(&by) {
+                if self.lines.get(&line).is_some_and(|line| line.queue.is_claimed_elsewhere(by)) {
+                    // Its call may have ended there.
+                    self.channels.look.notify_one();
+                }
                 self.watch_held(now, by, line, lane, dest);
             } else if let Some(actor) = self.line(line) {
                 actor.queue.claim_settled(by);

@@ -84,7 +84,12 @@ impl Dispatcher {
 
     /// A claimed row is not sent by its line before the claim is settled; a call of the owner before us may end at any moment.
     fn keep_off(&mut self, claimed: &ClaimedRow, now: Instant) {
-        self.line_or_new(claimed.line).queue.claimed_elsewhere(claimed.lane, &claimed.dest, claimed.id);
+        self.line_or_new(claimed.line).queue.claimed_elsewhere(
+            claimed.lane,
+            &claimed.dest,
+            claimed.id,
+            claimed.fence,
+        );
         self.watch_held(now, claimed.id, claimed.line, claimed.lane, claimed.dest.clone());
     }
 
@@ -125,6 +130,10 @@ impl Dispatcher {
                 }
             }
             if delivery.job.more {
+                // What comes later waits for the look: it is for the same lines.
+                if self.owned.contains(&delivery.partition) {
+                    self.unscanned.insert(delivery.partition);
+                }
                 self.channels.look.notify_one();
             }
             if delivery.job.due {
@@ -162,7 +171,11 @@ impl Dispatcher {
     fn take_or_read(&mut self, head: WorkHead, messages: Vec<JobMessage>) {
         let WorkHead { position, flow, rows } = head;
         let line = flow.line;
-        if messages.len() != rows as usize || self.line_or_new(line).queue.is_asking() {
+        let queue = &self.line_or_new(line).queue;
+        // A row that holds its recipient was tried before: the job comes a second time.
+        let is_repeated =
+            messages.iter().any(|message| queue.is_held_by(flow.lane, &message.dest, message.id));
+        if messages.len() != rows as usize || is_repeated || queue.is_asking() {
             self.read(line, position.work);
             return;
         }
@@ -218,6 +231,9 @@ impl Dispatcher {
                 if made {
                     self.change(Change::release(message, fence), lane, None);
                 }
+                if let Some(line) = self.line(id) {
+                    line.queue.claim_settled(message);
+                }
                 continue;
             }
             self.reserved -= usize::from(!made);
@@ -269,21 +285,21 @@ impl Dispatcher {
     fn end_doomed(&mut self, rows: Vec<DoomedRow>, kind: ChangeKind, written: oneshot::Sender<bool>) {
         let mut is_any = false;
         for DoomedRow { id, line, lane, dest, fence, waiter, .. } in rows {
-            if !self.owns(line) || self.tickets.contains_key(&id) || self.returning.contains_key(&id) {
+            if !self.owns(line)
+                || self.tickets.contains_key(&id)
+                || self.returning.contains_key(&id)
+                || self.progress.is_aside(id)
+            {
                 continue;
             }
-            let (is_free, ended) = match self.line(line) {
-                Some(actor) => {
-                    actor.queue.ended_with(id, fence + 1);
-                    actor.queue.doom(lane, &dest, id)
-                }
-                None => (true, None),
+            let is_free = match self.line(line) {
+                Some(actor) => actor.queue.doom(lane, &dest, id, fence),
+                None => true,
             };
             if is_free {
                 is_any = true;
                 self.change(Change::waiting(id, fence, kind.clone()), Lane::Bulk, waiter);
             }
-            self.work_ended(ended);
         }
         self.entry(Entry::Barrier(written, is_any));
     }
@@ -404,5 +420,24 @@ mod tests {
             (Some(3), true),
             "behind the second"
         );
+    }
+
+    #[tokio::test]
+    async fn a_job_that_comes_again_does_not_free_the_recipient_of_a_retry() {
+        let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
+        let partition = LINE.partition();
+        dispatcher.handle(Event::Gained {
+            partitions: vec![partition],
+            held: Vec::new(),
+            claims: Vec::new(),
+        });
+        dispatcher.handle(Event::Ready { scanned: vec![partition], flows: Vec::new() });
+        dispatcher.line_or_new(LINE).queue.hold(Lane::High, "2531", MessageId(5));
+        let job = Job { work: vec![JobWork { messages: vec![message(5)], ..work(5) }], ..Job::empty() };
+        dispatcher.take_jobs(JobDelivery::new(partition, job, || {}));
+        assert!(!dispatcher.line_or_new(LINE).queue.has_next(Medium::Text));
+        let is_read =
+            std::iter::from_fn(|| asked.try_recv().ok()).any(|request| matches!(request, Request::Work(..)));
+        assert!(is_read);
     }
 }

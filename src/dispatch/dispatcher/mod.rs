@@ -30,7 +30,7 @@ use super::{DispatchOptions, Event, SharedSendContext};
 use crate::broker::JobDelivery;
 use crate::message::{BreakerState, Lane, LineId, MessageId, Partition, WorkId};
 use crate::policy::breaker::Breaker;
-use crate::store::{Change, Claim, ReadyRow};
+use crate::store::{Change, Claim, ReadyRow, digest};
 
 /// The shortest time ahead of its call that a row is claimed; slow commits lengthen it.
 const SHORTEST_HORIZON: Duration = Duration::from_millis(15);
@@ -224,7 +224,8 @@ impl Dispatcher {
         self.set_wake(id, steps.wake);
         for row in std::mem::take(&mut steps.claims) {
             let call_deadline = call_deadline(self.send_context.graph.total_timeout(row.kind));
-            let claim = Claim { id: row.id, line: id, fence: row.fence, call_deadline };
+            let digest = Some(digest(row.account, id, &row.dest, &row.mdata));
+            let claim = Claim { id: row.id, line: id, fence: row.fence, digest, call_deadline };
             self.entry(Entry::Claim { line: id, lane: row.lane, claim });
         }
         for read in std::mem::take(&mut steps.reads) {
@@ -246,7 +247,6 @@ impl Dispatcher {
         for row in steps.returned {
             self.returning.insert(row.id, row);
         }
-        self.work_ended(steps.ended);
     }
 
     fn work_ended(&self, work: impl IntoIterator<Item = WorkId>) {

@@ -300,7 +300,7 @@ impl Line {
         let kind = if is_expired { ChangeKind::Expire } else { ChangeKind::Unsendable };
         steps.changes.push((Change::waiting(row.id, row.fence, kind), row.waiter));
         self.queue.ended_with(row.id, row.fence + 1);
-        steps.ended.extend(self.queue.end(row.lane, &row.dest, row.id));
+        self.queue.end_without_call(row.lane, &row.dest, row.id);
     }
 
     /// Gives claimed rows back whose call cannot begin.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Sender;
-use crate::message::{Medium, WorkId};
+use crate::message::Medium;
 use crate::store::{Change, FlowRead, ReadyRow};
 
 /// What a line may take of the process's permits.
@@ -53,8 +53,6 @@ pub struct Steps {
     pub reads: Vec<FlowRead>,
     /// Rows that are given back by `changes`, as they will be claimed next, but for the fence: that of the change.
     pub returned: Vec<ReadyRow>,
-    /// Work that has ended with these changes.
-    pub ended: Vec<WorkId>,
     /// Rows could be claimed, but for want of permits.
     pub wants_permits: bool,
     /// When to look again, if nothing happens before.

@@ -57,6 +57,10 @@ impl Ledger {
         self.rows.get(&id) == Some(&work)
     }
 
+    pub fn work_of(&self, id: MessageId) -> Option<WorkId> {
+        self.rows.get(&id).copied()
+    }
+
     pub fn rows_of(&self, work: WorkId) -> Vec<MessageId> {
         self.work.get(&work).map(|state| state.left.iter().copied().collect()).unwrap_or_default()
     }

@@ -10,6 +10,7 @@
 mod ended;
 mod ledger;
 mod turns;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::store::{Flow, FlowPage, FlowRead, Position, ReadyRow, WorkHead, WorkR
 use ended::Ended;
 use ledger::Ledger;
 use turns::Turns;
+use window::Window;
 
 /// Rows a flow may hold that cannot be sent because their recipients are busy. Beyond it the flow is not read further
 /// until some of them are gone.
@@ -40,33 +42,13 @@ pub struct Queue {
     /// Rows taken with [`Queue::next`] and not ended, postponed or given back yet.
     calls: HashSet<MessageId>,
     /// Rows that another process claimed before it lost the line: they are not sent until their claims are settled.
-    foreign: HashSet<MessageId>,
+    /// With the fence that the log shows once each is settled.
+    foreign: HashMap<MessageId, i32>,
     /// Announced work that is being read.
     asked: HashSet<WorkId>,
     ended: Ended,
     ledger: Ledger,
     turns: Turns,
-}
-
-/// The part of a flow that is in memory.
-#[derive(Default)]
-struct Window {
-    rows: BTreeMap<MessageId, ReadyRow>,
-    /// Those whose recipient is free and who are its oldest.
-    sendable: BTreeSet<MessageId>,
-    /// Work up to here has been read.
-    read_to: Option<Position>,
-    /// There may be work behind `read_to`.
-    more: bool,
-    reading: bool,
-}
-
-impl Window {
-    /// Reads the flow from its beginning again.
-    fn rewind(&mut self) {
-        self.read_to = None;
-        self.more = true;
-    }
 }
 
 /// The rows of one recipient in one lane.
@@ -93,7 +75,7 @@ impl Queue {
             flows: BTreeMap::new(),
             recipients: HashMap::new(),
             calls: HashSet::new(),
-            foreign: HashSet::new(),
+            foreign: HashMap::new(),
             asked: HashSet::new(),
             ended: Ended::default(),
             ledger: Ledger::default(),
@@ -107,9 +89,12 @@ impl Queue {
         if self.ledger.knows(head.position.work) {
             return false;
         }
-        let has_room = may_read && self.memory.has_room();
+        let has_memory = self.memory.has_room();
         let window = self.flows.entry(key_of(&head.flow)).or_default();
         let is_ahead = window.read_to < Some(head.position);
+        // Rows that come back let others go: without them memory may never be given back.
+        let frees_others = !is_ahead && window.sendable.is_empty();
+        let has_room = may_read && (has_memory || frees_others);
         if window.more && is_ahead {
             return false;
         }
@@ -153,11 +138,13 @@ impl Queue {
             Some(read) => {
                 let window = self.flows.entry(key_of(&read.flow)).or_default();
                 if !window.more {
-                    window.read_to = window.read_to.max(Some(read.position));
+                    window.reached(Some(read.position));
                 }
                 self.take_in(read)
             }
             None => {
+                // Which flow it is of is not told.
+                self.flows.values_mut().for_each(|window| window.missed = true);
                 self.forget_work(work);
                 None
             }
@@ -171,7 +158,7 @@ impl Queue {
         // Rewound meanwhile: the next read begins at the beginning.
         if window.read_to == read.after {
             window.more = page.more;
-            window.read_to = page.work.last().map(|work| work.position).max(window.read_to);
+            window.reached(page.work.last().map(|work| work.position));
         }
         page.work.into_iter().filter_map(|work| self.take_in(work)).collect()
     }
@@ -185,8 +172,10 @@ impl Queue {
 
     /// A scan found work, the flow's first. If it is not in hand, the flow is read again from its beginning.
     pub fn found(&mut self, flow: &Flow, first: Position) {
-        if !self.ledger.knows(first.work) {
-            self.flows.entry(key_of(flow)).or_default().rewind();
+        let is_known = self.ledger.knows(first.work);
+        let window = self.flows.entry(key_of(flow)).or_default();
+        if std::mem::take(&mut window.missed) || !is_known {
+            window.rewind();
         }
     }
 
@@ -198,8 +187,9 @@ impl Queue {
         for row in read.rows {
             missing.remove(&row.id);
             let is_elsewhere = self.has(row.id) && !self.ledger.holds_of(work, row.id);
-            if self.foreign.contains(&row.id) || self.ended.is_stale(&row) {
+            if self.is_foreign(row.id, row.fence) || self.ended.is_stale(&row) {
                 self.ledger.leaves_behind(work);
+                self.flows.entry(flow_key(&row)).or_default().missed = true;
             } else if is_elsewhere && !self.ledger.is_refused(row.id) {
                 // In a call, or about to be, as other work brought it.
                 self.ledger.leaves_behind(work);
@@ -357,10 +347,17 @@ impl Queue {
     }
 
     /// A row is claimed by a process that is gone, or whose answer was lost: it is not sent before that is settled.
-    pub fn claimed_elsewhere(&mut self, lane: Lane, dest: &str, id: MessageId) {
-        if self.calls.contains(&id) || !self.foreign.insert(id) {
+    /// `fence`: that of the claim.
+    pub fn claimed_elsewhere(&mut self, lane: Lane, dest: &str, id: MessageId, fence: i32) {
+        if self.calls.contains(&id) {
             return;
         }
+        let known = self.foreign.insert(id, fence);
+        if let Some(known) = known {
+            self.foreign.insert(id, fence.max(known));
+            return;
+        }
+        self.flows.values_mut().for_each(|window| window.missed = true);
         self.remove(id);
         if let Some(work) = self.ledger.drop_row(id) {
             self.ledger.leaves_behind(work);
@@ -369,19 +366,44 @@ impl Queue {
         self.hold(lane, dest, id);
     }
 
+    /// Whether a claim of another process keeps the row from being sent, of which the log has this fence. A claim whose call
+    /// ended elsewhere is told by none: the row that is read shows it.
+    fn is_foreign(&mut self, id: MessageId, fence: i32) -> bool {
+        if self.foreign.get(&id).is_some_and(|settled| fence >= *settled) {
+            self.foreign.remove(&id);
+        }
+        self.foreign.contains_key(&id)
+    }
+
+    /// Whether a claim of another process is waited for.
+    pub fn is_claimed_elsewhere(&self, id: MessageId) -> bool {
+        self.foreign.contains_key(&id)
+    }
+
     /// The claim of another is settled; the row is read again if it still waits.
     pub fn claim_settled(&mut self, id: MessageId) {
         self.foreign.remove(&id);
     }
 
     /// Takes a row that waits out of hand, as it is ended without a call. Its recipient's next row may go. Says whether it may be
-    /// ended: not while it is in a call. Second, its work if that has ended with it.
-    pub fn doom(&mut self, lane: Lane, dest: &str, id: MessageId) -> (bool, Option<WorkId>) {
-        if self.calls.contains(&id) || self.foreign.contains(&id) {
-            return (false, None);
+    /// ended: not while it is in a call.
+    pub fn doom(&mut self, lane: Lane, dest: &str, id: MessageId, fence: i32) -> bool {
+        if self.calls.contains(&id) || self.is_foreign(id, fence) {
+            return false;
         }
+        self.ended.note(id, fence + 1);
         self.remove(id);
-        (true, self.end(lane, dest, id))
+        self.end_without_call(lane, dest, id);
+        true
+    }
+
+    /// The row is to be ended without a call, if the log agrees. That does not end its work: a look removes work in which no row
+    /// waits.
+    pub fn end_without_call(&mut self, lane: Lane, dest: &str, id: MessageId) {
+        if let Some(work) = self.ledger.work_of(id) {
+            self.ledger.leaves_behind(work);
+        }
+        self.end(lane, dest, id);
     }
 
     /// Takes a row out of its flow and from behind its recipient.
@@ -447,10 +469,13 @@ impl Queue {
         for ((lane, medium, campaign), window) in &mut self.flows {
             let size = window_size(*medium);
             let size = if has_room { size } else { 1 };
+            // What is read a second time costs little, and lets others go.
+            let again = window.read_to < window.seen_to && window.sendable.is_empty();
             let low = match has_room {
                 true => window.sendable.len() * 2 <= size && window.rows.len() < MAX_BLOCKED,
                 false => window.rows.is_empty(),
             };
+            let low = low || again;
             if window.more && !window.reading && low {
                 window.reading = true;
                 reads.push(FlowRead {
@@ -468,14 +493,15 @@ impl Queue {
         self.calls.is_empty()
             && self.recipients.is_empty()
             && self.foreign.is_empty()
-            && self.flows.values().all(|window| window.rows.is_empty() && !window.more && !window.reading)
+            && self.asked.is_empty()
+            && self.flows.values().all(Window::is_idle)
     }
 
     /// Forgets flows that are empty and read to their end, such as those of finished campaigns; and rows that ended before
     /// the last time.
     pub fn forget(&mut self) {
         self.ended.turn();
-        self.flows.retain(|_, window| !window.rows.is_empty() || window.more || window.reading);
+        self.flows.retain(|_, window| !window.is_idle() || window.missed);
     }
 }
 

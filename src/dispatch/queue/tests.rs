@@ -232,13 +232,29 @@ mod work_ends {
     #[test]
     fn not_while_another_process_has_claimed_a_row_of_it() {
         let mut queue = empty();
-        queue.claimed_elsewhere(Lane::High, "a", MessageId(1));
+        queue.claimed_elsewhere(Lane::High, "a", MessageId(1), 1);
         queue.read_work(WorkId(1), Some(work(vec![row(1, "a"), row(2, "b")])));
         assert_eq!(take(&mut queue, 9), [2]);
         assert_eq!(queue.end(Lane::High, "b", MessageId(2)), None);
         queue.claim_settled(MessageId(1));
         queue.read_work(WorkId(1), Some(work(vec![row(1, "a")])));
         assert_eq!(take(&mut queue, 9), [1]);
+    }
+
+    #[test]
+    fn not_while_the_log_may_refuse_to_end_a_row_without_a_call() {
+        let mut queue = queue([row(1, "ann")]);
+        assert!(queue.doom(Lane::High, "ann", MessageId(1), 0));
+        assert_eq!(
+            queue.read_work(WorkId(1), Some(work(vec![row(1, "ann")]))),
+            None,
+            "read before it was tried"
+        );
+        assert_eq!(
+            queue.read_work(WorkId(1), Some(work(vec![ReadyRow { fence: 1, ..row(1, "ann") }]))),
+            None
+        );
+        assert_eq!(take(&mut queue, 9), [1], "the log had refused");
     }
 }
 
@@ -381,7 +397,7 @@ mod doomed {
     #[test]
     fn row_in_hand_goes_and_its_recipients_next_may_go() {
         let mut queue = queue([row(1, "ann"), row(2, "ann")]);
-        assert_eq!(queue.doom(Lane::High, "ann", MessageId(1)), (true, Some(WorkId(1))));
+        assert!(queue.doom(Lane::High, "ann", MessageId(1), 0));
         assert_eq!(take(&mut queue, 9), [2]);
     }
 
@@ -389,7 +405,7 @@ mod doomed {
     fn row_in_a_call_stays() {
         let mut queue = queue([row(1, "ann")]);
         take(&mut queue, 1);
-        assert_eq!(queue.doom(Lane::High, "ann", MessageId(1)), (false, None));
+        assert!(!queue.doom(Lane::High, "ann", MessageId(1), 0));
     }
 }
 
@@ -441,4 +457,42 @@ fn work_is_not_ended_by_a_row_that_other_work_has_in_a_call() {
     assert_eq!(queue.read_work(WorkId(2), Some(again(1, 2))), None);
     assert_eq!(take(&mut queue, 1), [1]);
     assert_eq!(queue.end(Lane::High, "ann", MessageId(1)), Some(WorkId(2)));
+}
+
+#[test]
+fn a_row_whose_call_ended_in_another_process_is_sent_again() {
+    let mut queue = empty();
+    queue.claimed_elsewhere(Lane::High, "ann", MessageId(1), 1);
+    assert_eq!(queue.read_work(WorkId(1), Some(work(vec![row(1, "ann")]))), None);
+    assert!(!queue.has_next(Medium::Text), "its call is under way");
+    assert_eq!(queue.read_work(WorkId(2), Some(again(1, 2))), None);
+    assert_eq!(take(&mut queue, 9), [1]);
+    assert!(!queue.is_claimed_elsewhere(MessageId(1)));
+}
+
+#[test]
+fn work_missed_behind_work_in_hand_is_read_once_a_scan_finds_the_flow() {
+    let mut queue = empty();
+    let first = work(vec![row(1, "ann"), row(2, "ann")]);
+    let (flow, position) = (first.flow.clone(), first.position);
+    queue.read_work(WorkId(1), Some(first));
+    assert_eq!(take(&mut queue, 1), [1]);
+    queue.postpone(Lane::High, "ann", MessageId(1));
+    assert_eq!(queue.read_work(WorkId(9), None), None, "its campaign does not run");
+    assert!(queue.reads(LINE, |_| 16).is_empty());
+    queue.found(&flow, position);
+    assert_eq!(queue.reads(LINE, |_| 16).pop().expect("a read").after, None, "from its beginning");
+}
+
+#[test]
+fn rows_that_let_others_go_are_read_although_memory_is_full() {
+    let memory = Memory::of(1);
+    let mut queue = Queue::new(memory);
+    let all = work(vec![row(1, "ann"), row(2, "ann")]);
+    let flow = all.flow.clone();
+    queue.read_work(WorkId(1), Some(all));
+    assert_eq!(take(&mut queue, 1), [1]);
+    queue.postpone(Lane::High, "ann", MessageId(1));
+    let head = WorkHead { position: Position { first: MessageId(1), work: WorkId(0) }, flow, rows: 1 };
+    assert!(queue.announced(&head, true));
 }

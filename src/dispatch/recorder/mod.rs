@@ -24,7 +24,7 @@ use crate::feedback::Feedback;
 use crate::message::{Lane, LineId, MessageId, Status, WorkId};
 use crate::metrics::METRICS;
 use crate::store::{Change, ChangeKind, Claim, DispatchStore, Record, Recorded, StoreError};
-use batch::{Aside, Batch, take_batch};
+use batch::{Aside, Batch, ClaimEntry, take_batch};
 use claims::Claims;
 pub use progress::Progress;
 
@@ -92,6 +92,8 @@ struct Memory {
     ended_work: Vec<WorkId>,
     /// The same, with a change before it that may wait for a lock.
     ended_behind: Vec<WorkId>,
+    /// Ended work and claims are not removed with this batch.
+    keeps_ended: bool,
     aside: Aside,
     /// Rows whose changes may be written already.
     unanswered: HashSet<MessageId>,
@@ -119,6 +121,7 @@ impl Recorder {
             self.gather(&mut backlog).await;
             let started = Instant::now();
             let mut batch = take_batch(&mut backlog, BATCH);
+            self.wait_behind(&mut batch, &mut memory);
             self.progress.put_aside(memory.aside.rows());
             self.progress.set_waiting(backlog.len() + self.entries.len());
             batch.changes.iter_mut().for_each(|change| memory.unwritten.guard(change));
@@ -162,7 +165,22 @@ impl Recorder {
             return;
         }
         memory.aside.put(Instant::now(), self.take_locked(&mut due).await);
+        self.wait_behind(&mut due, memory);
         backlog.extend(due.into_entries());
+    }
+
+    /// A row's changes are written in the order they came: later ones wait behind one that was set aside, and no claim of it is made.
+    fn wait_behind(&self, batch: &mut Batch, memory: &mut Memory) {
+        if memory.aside.is_empty() {
+            return;
+        }
+        let rows = memory.aside.rows();
+        memory.aside.put(Instant::now(), batch.take_changes(&rows));
+        let (refused, claims) = std::mem::take(&mut batch.claims)
+            .into_iter()
+            .partition(|entry: &ClaimEntry| rows.contains(&entry.claim.id));
+        batch.claims = claims;
+        self.answer_claims(&Batch { claims: refused, ..Batch::default() }, &[]);
     }
 
     /// Takes the results out whose rows others have locked. Where the log does not answer there are none.
@@ -235,8 +253,9 @@ impl Recorder {
     /// its claims were answered.
     async fn write(&self, batch: Batch, memory: &mut Memory) -> Result<(), (Batch, StoreError)> {
         let mut parts = vec![batch];
-        // Once for a batch: what is locked then is known, and is not waited for one by one.
+        // Once for a batch: rows that are locked then are known, and are not waited for one by one.
         let mut was_asked = false;
+        memory.keeps_ended = false;
         while let Some(mut part) = parts.pop() {
             self.refuse_open(&mut part, memory);
             if !part.changes.is_empty() {
@@ -244,6 +263,13 @@ impl Recorder {
             }
             match self.record(&part, memory).await {
                 Ok(recorded) => self.recorded(&part, &recorded, memory),
+                // Others may have locked a row of the queue that is to be removed: that can wait.
+                Err(StoreError::Locked(_) | StoreError::Undone(_))
+                    if memory.has_ended() && !memory.keeps_ended =>
+                {
+                    memory.keeps_ended = true;
+                    parts.push(part);
+                }
                 Err(StoreError::Locked(_)) if !was_asked => {
                     was_asked = true;
                     let locked = self.take_locked(&mut part).await;
@@ -286,15 +312,17 @@ impl Recorder {
             changes: &part.changes,
             claims: &claims,
             claim_no,
-            ended_work: &memory.ended_work,
-            ended_claims: memory.claims.ended(),
+            ended_work: if memory.keeps_ended { &[] } else { &memory.ended_work },
+            ended_claims: if memory.keeps_ended { &[] } else { memory.claims.ended() },
             repeated: part.changes.iter().any(|change| memory.unanswered.contains(&change.id)),
         };
         let recorded = self.store.record(record).await?;
         METRICS.dispatch.batch_entries.record((part.changes.len() + claims.len()) as f64);
         METRICS.dispatch.batch_seconds.record(started.elapsed());
-        memory.ended_work.clear();
-        memory.claims.removed();
+        if !memory.keeps_ended {
+            memory.ended_work.clear();
+            memory.claims.removed();
+        }
         let made = claims.iter().zip(&recorded.claimed).filter(|(_, made)| **made);
         memory.claims.made(claim_no, made.map(|(claim, _)| (claim.id, claim.fence + 1)));
         Ok(recorded)
@@ -351,6 +379,10 @@ impl Recorder {
         self.answer_claims(&part, &[]);
         let change = part.changes.first_mut()?;
         METRICS.dispatch.results_refused.increment(1);
+        if change.stays_in_work() {
+            // It does not come back: a plainer form ends it. The dispatcher is gone only when the process ends.
+            let _ = self.events.send(Event::Returned(vec![(change.id, change.fence, false)]));
+        }
         tracing::error!(cdls_id = %change.id, reason, "database refuses this result: a plainer form is tried");
         match change.plain(part.refused > 0).filter(|_| part.refused < 2) {
             Some(plain) => {

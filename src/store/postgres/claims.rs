@@ -227,14 +227,16 @@ pub async fn held(
     Ok(held)
 }
 
-const OF_THE_DEAD: &str = "
+/// Those of a living worker, too, once they are old: the answer to making one may have been lost.
+const FORGETTABLE: &str = "
     select worker, claim_no, ids, fences, partitions, deadline_ms, 0::bigint as age_ms from claim c
-    where not exists (select from worker_lease l where l.worker = c.worker and l.expires_at > now())
+    where c.made_at < now() - interval '1 hour'
+       or not exists (select from worker_lease l where l.worker = c.worker and l.expires_at > now())
     order by worker, claim_no limit 1000";
 
 /// A claim that is settled stays so: no fence of a row is ever lowered.
 pub async fn forget(pool: &Pool) -> Result<u64, StoreError> {
-    let found = sqlx::query(OF_THE_DEAD).fetch_all(pool).await.map_err(failed)?;
+    let found = sqlx::query(FORGETTABLE).fetch_all(pool).await.map_err(failed)?;
     let batches = found.iter().map(batch).collect::<Result<Vec<_>, _>>()?;
     /// Rows, fences, and the places of their batches.
     type Looked = (Vec<i64>, Vec<i32>, Vec<i64>);

@@ -118,6 +118,7 @@ async fn new_work(
     let mut new = NewWork::default();
     for row in &found {
         new.reached = WorkId(rows::get(row, "reached")?);
+        new.is_full = rows::get(row, "is_full")?;
         new.campaign_resumed = rows::get(row, "resumed")?;
         if rows::get::<Option<i64>>(row, "work_id")?.is_some() {
             new.work.extend(rows::head(row).inspect_err(rows::skipped).ok());

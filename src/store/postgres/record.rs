@@ -231,13 +231,14 @@ impl Batch<'_> {
             .bind(claim_no)
             .bind(self.claims.iter().map(|claim| claim.id.0).collect::<Vec<_>>())
             .bind(self.claims.iter().map(|claim| claim.fence).collect::<Vec<_>>())
-            .bind(self.claims.iter().map(|claim| milliseconds(claim.call_deadline)).collect::<Vec<_>>());
+            .bind(self.claims.iter().map(|claim| milliseconds(claim.call_deadline)).collect::<Vec<_>>())
+            .bind(self.claims.iter().map(|claim| claim.digest).collect::<Vec<_>>());
         if self.changes.is_empty() { query } else { bind_changes(query, self.changes) }
     }
 }
 
 /// What has ended is removed only where every change took place: it may be by one of the others that it has.
-const IF_ALL: &str = " and (select count(*) from changed) = cardinality($8)";
+const IF_ALL: &str = " and (select count(*) from changed) = cardinality($9)";
 
 const CLOSED: &str = "closed as (delete from claim c using unnest($3::bigint[]) as n(claim_no)
         where c.worker = $1 and c.claim_no = n.claim_no";

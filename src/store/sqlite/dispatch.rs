@@ -102,7 +102,8 @@ impl DispatchStore for SqliteStore {
                 .fetch_one(&mut *connection)
                 .await
                 .map_err(failed)?;
-            return Ok(NewWork { work: Vec::new(), reached: WorkId(reached.unwrap_or(0)), campaign_resumed });
+            let reached = WorkId(reached.unwrap_or(0));
+            return Ok(NewWork { reached, campaign_resumed, ..NewWork::default() });
         };
         let found = sqlx::query(NEW_WORK)
             .bind(after.0)
@@ -116,6 +117,7 @@ impl DispatchStore for SqliteStore {
         Ok(NewWork {
             work: ours.map(|(_, head)| head).collect(),
             reached: reached.unwrap_or(after),
+            is_full: found.len() >= limit as usize,
             campaign_resumed,
         })
     }

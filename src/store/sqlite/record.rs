@@ -15,8 +15,8 @@ use super::counts::{Counts, Group};
 use super::error::{begin, commit, failed};
 use super::leases::Leases;
 use super::row::{get, list};
-use crate::message::{ErrorKind, LineId, Partition, Status};
-use crate::store::{Claim, Record, Recorded, RowChange, StoreError};
+use crate::message::{AccountId, ErrorKind, LineId, Partition, Status};
+use crate::store::{Claim, Record, Recorded, RowChange, StoreError, digest};
 
 pub(super) const CURRENT: &str = include_str!("sql/current.sql");
 pub(super) const CHANGE: &str = include_str!("sql/change.sql");
@@ -73,6 +73,7 @@ struct Current {
     status: String,
     account: i64,
     line: LineId,
+    digest: i64,
     media: bool,
     cp_id: Option<String>,
     stands_open: bool,
@@ -100,11 +101,13 @@ async fn current(
 fn current_row(row: &SqliteRow) -> Result<Current, StoreError> {
     let worker: Option<String> = get(row, "worker")?;
     let claim_no: Option<i64> = get(row, "claim_no")?;
+    let (account, line) = (get(row, "cdcs_id")?, LineId(get(row, "v8l_id")?));
     Ok(Current {
         fence: get(row, "fence")?,
         status: get(row, "status")?,
-        account: get(row, "cdcs_id")?,
-        line: LineId(get(row, "v8l_id")?),
+        account,
+        line,
+        digest: digest(AccountId(account), line, get(row, "dest")?, get(row, "mdata")?),
         media: get(row, "media")?,
         cp_id: get(row, "cp_id")?,
         stands_open: get(row, "stands_open")?,
@@ -188,7 +191,9 @@ impl Plan {
         let mut claims = Claims::default();
         for (place, claim) in record.claims.iter().enumerate() {
             let row = self.rows.get(&claim.id.0).filter(|_| self.seen.insert(claim.id.0));
-            let row = row.filter(|row| row.is_waiting() && row.fence == claim.fence);
+            let row = row
+                .filter(|row| row.is_waiting() && row.fence == claim.fence)
+                .filter(|row| claim.digest.is_none_or(|digest| digest == row.digest));
             claims.done.push(row.is_some_and(|row| row.is_claimed_by(record)));
             let may_be_claimed = |row: &&Current| {
                 row.claim.is_none() && row.may_be_sent && held.contains(&row.line.partition())

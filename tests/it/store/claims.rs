@@ -46,6 +46,11 @@ async fn a_claim_needs_lease_fence_and_validity(#[case] backend: Backend) {
     fixture.own_all("w").await;
     assert_eq!(fixture.claims("other", &[ann]).await, [false], "without the lease");
     assert_eq!(fixture.claims("w", &[Claim { fence: 7, ..ann }]).await, [false], "with another fence");
+    assert_eq!(
+        fixture.claims("w", &[Claim { digest: bob.digest, ..ann }]).await,
+        [false],
+        "of another message"
+    );
     assert_eq!(fixture.rows_of("claim").await, 0, "no claim passed: nothing is kept");
     assert_eq!(fixture.claims("w", &[bob, ann]).await, [false, true], "bob has expired");
     assert_eq!(fixture.rows_of("claim").await, 1);

@@ -11,6 +11,7 @@ use meta_dispatch::store::postgres::PostgresStore;
 use meta_dispatch::store::sqlite::SqliteStore;
 use meta_dispatch::store::{
     Change, ChangeKind, Claim, FlowRead, LogRow, Promoted, ReadyRow, Record, Recorded, Scope, SharedStore,
+    digest,
 };
 use sqlx::{Connection, PgConnection, SqliteConnection};
 
@@ -96,12 +97,13 @@ pub fn wait_for_line() -> ChangeKind {
 }
 
 pub fn claim(row: &ReadyRow) -> Claim {
-    Claim { id: row.id, line: row.line, fence: row.fence, call_deadline: HOUR }
+    let digest = Some(digest(row.account, row.line, &row.dest, &row.mdata));
+    Claim { id: row.id, line: row.line, fence: row.fence, digest, call_deadline: HOUR }
 }
 
 /// The first claim of a row of line 1.
 pub fn first_claim(id: MessageId) -> Claim {
-    Claim { id, line: LineId(1), fence: 0, call_deadline: HOUR }
+    Claim { id, line: LineId(1), fence: 0, digest: None, call_deadline: HOUR }
 }
 
 impl Fixture {

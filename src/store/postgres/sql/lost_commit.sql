@@ -16,5 +16,5 @@ select now() as asked_at,
                  and c.created_at = f.created_at) as r), '{}') as ids,
        exists (
            select from pg_stat_activity a
-           where a.state = 'active' and a.pid <> pg_backend_pid() and a.query like '-- Logs messages%'
+           where a.state = 'active' and a.pid <> pg_backend_pid() and a.query like '-- Logs %'
              and a.query_start <= coalesce($6::timestamptz, now())) as is_running

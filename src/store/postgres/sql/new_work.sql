@@ -6,7 +6,8 @@ with looked as materialized (
 place as (
     select case when (select count(*) from looked) >= $3 then (select max(work_id) from looked)
                 else coalesce(greatest($2, (select last_value from work_work_id_seq where is_called)), 0) end as reached,
+           (select count(*) from looked) >= $3 as is_full,
            exists (select from campaign where changed_at > now() - interval '10 seconds' and state = 'running') as resumed)
-select p.reached, p.resumed, l.work_id, l.v8l_id, l.priority, l.media, l.campaign, l.first_id, l.rows
+select p.reached, p.is_full, p.resumed, l.work_id, l.v8l_id, l.priority, l.media, l.campaign, l.first_id, l.rows
 from place p left join looked l on l.partition_no = any ($1::smallint[])
 order by l.work_id

@@ -157,7 +157,13 @@ impl World {
         let row = &self.rows[index];
         let undisciplined = self.owner == Some(worker) && !stale && row.waits() && !row.is_ready();
         let call_deadline = if overdue { Duration::ZERO } else { HOUR };
-        let claim = Claim { id: row.id, line: LINE, fence: row.fence - i32::from(stale), call_deadline };
+        let claim = Claim {
+            id: row.id,
+            line: LINE,
+            fence: row.fence - i32::from(stale),
+            digest: None,
+            call_deadline,
+        };
         (!undisciplined).then_some((index, claim))
     }
 
