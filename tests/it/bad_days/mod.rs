@@ -2,6 +2,7 @@
 //! process looked healthy. Each file is about one of them. The tests are short forms; long ones are in `bench` and
 //! `tests/chaos`.
 
+mod hand_over;
 mod locked_rows;
 mod many_flows;
 mod no_way_to_graph;
