@@ -1,4 +1,4 @@
-//! What PostgreSQL counts itself, a message: records and bytes of its write-ahead log (pg_walinspect), and statements
+//! PostgreSQL's own counters, a message: records and bytes of its write-ahead log (pg_walinspect), and statements
 //! (pg_stat_statements). The records do not wobble; they tell the same on any machine.
 
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::ground::Statements;
 
-/// What a message costs PostgreSQL in a run.
+/// The cost of a message to PostgreSQL in a run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct DatabaseCosts {
     /// Without the images of pages that are changed for the first time after a checkpoint.
@@ -83,7 +83,7 @@ impl Counters {
         Ok(Counters { from, updates, table, statements })
     }
 
-    /// What was counted since, for each of so many messages.
+    /// The counters since then, for each of so many messages.
     pub async fn read(&self, database: &PgPool, messages: u64) -> anyhow::Result<DatabaseCosts> {
         let (bytes, images, entries, commits): (f64, f64, f64, f64) =
             sqlx::query_as(RECORDS).bind(&self.from).fetch_one(database).await?;

@@ -1,4 +1,4 @@
-//! What an old snapshot does, such as that of a dump which runs for the night: PostgreSQL forgets no version of a row
+//! The effect of an old snapshot, such as that of a dump which runs for the night: PostgreSQL forgets no version of a row
 //! while it is held. The same messages pass with it and without; scheduled ones tell how late they come.
 
 use std::collections::BTreeMap;
@@ -25,13 +25,13 @@ use crate::scenarios::SINGLE;
 /// How often a message is scheduled, and for how much later.
 const SCHEDULE_EVERY: Duration = Duration::from_millis(50);
 const SCHEDULE_AHEAD: Duration = Duration::from_secs(5);
-/// What recipients of scheduled messages begin with.
+/// The beginning of the recipients of scheduled messages.
 const SCHEDULED: &str = "due";
 
 /// Tables of the queue that change with each message or each batch of them.
 const QUEUE: [&str; 7] =
     ["work", "claim", "cdls_open", "worker_lease", "campaign", "campaign_delta", "campaign_total"];
-/// What `pg_dump` does first, in the transaction that holds its snapshot.
+/// The first statements of `pg_dump`, in the transaction that holds its snapshot.
 const HOLD: &str = "
     begin isolation level repeatable read;
     do $$ declare name text; begin
@@ -40,7 +40,7 @@ const HOLD: &str = "
         end loop;
     end $$";
 
-/// What passed, with a snapshot held or without.
+/// The messages that passed, with a snapshot held or without.
 #[derive(Debug, Clone, Serialize)]
 pub struct Dump {
     pub snapshot: bool,

@@ -1,4 +1,4 @@
-//! What a system costs while nothing is sent: statements, CPU, and for SQLite bytes written.
+//! The cost of a system while nothing is sent: statements, CPU, and for SQLite bytes written.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::{RunArguments, load};
 /// Scans that find nothing come less often after a while.
 const SETTLE: Duration = Duration::from_secs(20);
 
-/// What a system costs at rest.
+/// The cost of a system at rest.
 #[derive(Debug, Clone, Serialize)]
 pub struct Idle {
     pub system: String,

@@ -18,7 +18,7 @@ use tokio::process::{Child, ChildStderr, Command};
 pub struct Running {
     pub name: &'static str,
     child: Child,
-    /// What it wrote to its standard error: warnings.
+    /// The text of its standard error: warnings.
     warnings: Warnings,
 }
 

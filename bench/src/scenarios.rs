@@ -53,7 +53,7 @@ pub enum Scenario {
 pub const SINGLE: Work =
     Work { messages: 60_000, connections: 64, rate: 0, batch: 0, first_line: 1, lines: 8, campaign: None };
 
-/// What all rounds gave.
+/// The figures of all rounds.
 #[derive(Default)]
 pub struct Figures {
     pub runs: Vec<Measured>,

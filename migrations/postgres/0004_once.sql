@@ -1,4 +1,4 @@
--- What keeps a message from being logged twice: keys, lines of batches, and `httpdup` windows.
+-- The guards against logging a message twice: keys, lines of batches, and `httpdup` windows.
 
 -- One key, one row: what a repeated request is answered from.
 create table idempotency_key (

@@ -1,7 +1,7 @@
 //! The broker of a single process: the same contract as RabbitMQ over channels of this process.
 //!
 //! At most one job per partition is out at a time; what is published meanwhile is merged and follows once that one
-//! is acknowledged. So memory is bounded by the longest job of each partition, and an unread channel holds nobody up.
+//! is acknowledged. Memory is so bounded by the longest job of each partition, and an unread channel holds nobody up.
 //! Nothing is stored: after a restart the owner's scans find the work in the database.
 
 use std::collections::btree_map::Entry;

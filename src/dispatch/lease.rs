@@ -88,7 +88,7 @@ pub struct LeaseKeeper {
     pub scans_fail_since: watch::Receiver<Option<Instant>>,
 }
 
-/// What the keeper remembers from one renewal to the next.
+/// The state that the keeper remembers from one renewal to the next.
 #[derive(Default)]
 struct Memory {
     knows_schema: bool,
@@ -184,7 +184,7 @@ impl LeaseKeeper {
         }
     }
 
-    /// What the database says is held, against what this process serves.
+    /// Compares the partitions held by the database with those that this process serves.
     async fn compare(&self, held: &BTreeSet<Partition>, memory: &mut Memory) -> Result<(), StoreError> {
         let lost: Vec<Partition> =
             self.owned.borrow().iter().copied().filter(|partition| !held.contains(partition)).collect();

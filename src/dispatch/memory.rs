@@ -8,7 +8,7 @@ use crate::store::ReadyRow;
 /// Maps, keys and the allocator, for each row.
 const OVERHEAD: usize = 400;
 
-/// What rows in hand take, and may take. Cheap to clone; clones count together.
+/// The bytes that rows in hand take, and may take. Cheap to clone; clones count together.
 #[derive(Debug, Clone)]
 pub struct Memory {
     used: Arc<AtomicUsize>,

@@ -103,7 +103,7 @@ impl Scanner {
                 match self.look_at_all(&partitions, sendable).await {
                     Ok(()) => {
                         self.failing.send_replace(None);
-                        // Those that cannot send come right behind the first look.
+                        // Lines that cannot send come right behind the first look.
                         next = if sendable {
                             started
                         } else {

@@ -12,7 +12,7 @@ pub struct Crowd {
     pub below_share: usize,
 }
 
-/// What a worker does next.
+/// The next step of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
     Keep,
@@ -20,7 +20,7 @@ pub enum Share {
     Release(usize),
 }
 
-/// What to do with `held` partitions. Every worker has the lower share (64 divided by the workers) or one more. One more is
+/// The step of a worker that holds `held` partitions. Every worker has the lower share (64 divided by the workers) or one more. One more is
 /// kept only while no other lacks the lower share. Without a crowd nothing is held.
 pub fn wanted(crowd: Option<Crowd>, held: usize) -> Share {
     let Some(Crowd { workers, free, below_share }) = crowd else {

@@ -1,8 +1,8 @@
 //! The job: what RabbitMQ carries from ingest to the worker that owns a partition.
 //!
 //! A job names new work by its number in the queue, and carries the messages of small work, so that the worker need not read
-//! them. It carries no secret, and losing one loses nothing: the owner of the partition finds the work in the database. What a
-//! job carries is not trusted: a claim looks at each row in the log.
+//! them. It carries no secret, and losing one loses nothing: the owner of the partition finds the work in the database. The messages of
+//! a job are not trusted: a claim looks at each row in the log.
 
 use std::collections::BTreeMap;
 

@@ -19,7 +19,7 @@ pub struct Change {
     pub kind: ChangeKind,
 }
 
-/// What becomes of the row.
+/// The outcome for the row.
 #[derive(Debug, Clone)]
 pub enum ChangeKind {
     /// Graph accepted the message. Also wins over UNKNOWN, RETRY and PENDING: the success was late.
@@ -42,7 +42,7 @@ pub enum ChangeKind {
     Unsendable,
 }
 
-/// What a change binds, and which row it matches: one that is PENDING or RETRY with the fence `from_fence`, or, with `late`,
+/// The values that a change binds, and the row it matches: one that is PENDING or RETRY with the fence `from_fence`, or, with `late`,
 /// also one that is PENDING, RETRY or UNKNOWN with the fence `to_fence` already. `None` keeps a column as it is, except where
 /// said otherwise.
 #[derive(Debug, Clone, PartialEq)]

@@ -101,7 +101,7 @@ pub enum PauseScope {
     App,
 }
 
-/// What the program asks about accounts and lines, and does to them.
+/// Accounts and lines: questions and changes.
 #[async_trait]
 pub trait DirectoryStore: Send + Sync {
     /// The token with this identifier (first ten characters), unless it is revoked.

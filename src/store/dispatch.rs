@@ -84,7 +84,7 @@ pub struct FlowRead {
     pub limit: u32,
 }
 
-/// What a [`FlowRead`] brought.
+/// The answer to a [`FlowRead`].
 #[derive(Debug, Clone)]
 pub struct FlowPage {
     pub work: Vec<WorkRead>,
@@ -101,7 +101,7 @@ pub struct WorkHead {
     pub rows: u32,
 }
 
-/// What [`promote_due`](DispatchStore::promote_due) did.
+/// The answer of [`promote_due`](DispatchStore::promote_due).
 #[derive(Debug, Clone, Default)]
 pub struct Promoted {
     pub work: Vec<WorkHead>,
@@ -113,7 +113,7 @@ pub struct Promoted {
     pub next: Option<Duration>,
 }
 
-/// What has come since a look before.
+/// Work that has come since a look before.
 #[derive(Debug, Clone, Default)]
 pub struct NewWork {
     pub work: Vec<WorkHead>,
@@ -157,11 +157,11 @@ pub struct Record<'a> {
     pub ended_work: &'a [WorkId],
     /// The worker's batches of claims whose calls have all ended, in earlier transactions or by these changes.
     pub ended_claims: &'a [i64],
-    /// Some of the changes may be written already: the answer to an earlier transaction was lost. Those count as made.
+    /// Some of the changes may be written already: the answer to an earlier transaction was lost. Such changes count as made.
     pub repeated: bool,
 }
 
-/// What one recorder transaction did: for each change and each claim, in the order given, whether it took place.
+/// The answer to one recorder transaction: for each change and each claim, in the order given, whether it took place.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Recorded {
     pub changed: Vec<bool>,
@@ -221,7 +221,7 @@ pub struct DoomedRow {
     pub waiter: Option<String>,
 }
 
-/// What dispatch asks of the queue.
+/// The questions and changes of dispatch.
 #[async_trait]
 pub trait DispatchStore: Send + Sync {
     /// Work by number, with its ready rows: PENDING, and for work made of rows that were scheduled or tried before also RETRY.

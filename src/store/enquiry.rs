@@ -51,7 +51,7 @@ pub struct CampaignCount {
     pub not_before: Option<OffsetDateTime>,
 }
 
-/// What senders ask.
+/// The questions of senders.
 #[async_trait]
 pub trait EnquiryStore: Send + Sync {
     /// The account's rows that match, newest first, with ids below `before`; at most `limit`. A row appears once,

@@ -87,10 +87,10 @@ pub struct Work {
     pub ids: Vec<MessageId>,
 }
 
-/// What a commit did.
+/// The answer to a commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accepted {
-    /// What became of each message, in the order given.
+    /// The verdict on each message, in the order given.
     pub inserted: Vec<Inserted>,
     /// The work it added; scheduled messages are not in it.
     pub work: Vec<Work>,
@@ -99,11 +99,11 @@ pub struct Accepted {
 /// Rows one `work` row holds at most: a flow is read by whole rows of it.
 pub const WORK_ROWS: usize = 64;
 
-/// What ingest asks of the log.
+/// The questions and changes of ingest.
 #[async_trait]
 pub trait IntakeStore: Send + Sync {
     /// Logs messages as PENDING rows in one commit, but for those that were logged before or are refused as a
-    /// repetition; ids in the order given, ascending. What keeps a message from being logged again is committed with it,
+    /// repetition; ids in the order given, ascending. The guard against logging a message again is committed with it,
     /// and so is its `work`, or its place among the scheduled rows if its `send_at` has not come.
     ///
     /// `Ok` means committed. When the connection breaks at the commit, the store finds out whether it took place
@@ -124,7 +124,7 @@ pub trait IntakeStore: Send + Sync {
             .collect())
     }
 
-    /// What an idempotency key of the account stands for, unless it is unknown or has expired.
+    /// The request that an idempotency key of the account stands for, unless it is unknown or has expired.
     async fn remembered_key(
         &self,
         account: AccountId,

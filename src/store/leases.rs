@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::StoreError;
 use crate::message::Partition;
 
-/// What a worker holds after a renewal, and what others do.
+/// The partitions of a worker after a renewal, and the state of the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaseReport {
     /// In order.
@@ -28,7 +28,7 @@ pub struct LeaseReport {
     pub oldest_snapshot: Option<Duration>,
 }
 
-/// What the keeper of leases asks.
+/// The questions and changes of the keeper of leases.
 #[async_trait]
 pub trait LeaseStore: Send + Sync {
     /// Says that `worker` is alive and prolongs what it holds, in one statement. A lease that has run out is not

@@ -133,7 +133,7 @@ impl OpenRows {
     }
 }
 
-/// What the program reads of the log.
+/// The reads of the log.
 #[async_trait]
 pub trait LogStore: Send + Sync {
     /// One row, if the scope may see it.

@@ -101,7 +101,7 @@ pub struct Resent {
     pub copy: MessageId,
 }
 
-/// What operators do to rows.
+/// The commands of operators on rows.
 #[async_trait]
 pub trait OperatorStore: Send + Sync {
     /// How many rows of the range and the selection an operation would touch.

@@ -8,7 +8,7 @@ use sqlx::migrate::Migrator;
 
 use super::StoreError;
 
-/// What the schema of the database is, compared with what this program was built for.
+/// The schema of the database, compared with that of this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SchemaState {
     Current,
@@ -31,7 +31,7 @@ pub(super) fn versions(applied: Vec<(i64, Vec<u8>)>, ours: &Migrator) -> Result<
     Ok(applied.into_iter().map(|(version, _)| version).collect())
 }
 
-/// What the program asks about the database itself.
+/// The questions about the database itself.
 #[async_trait]
 pub trait SchemaStore: Send + Sync {
     /// Creates or upgrades the schema; returns how many migrations were applied.

@@ -1,4 +1,4 @@
-//! What a message costs PostgreSQL, by its own counters: the records of its write-ahead log, which are the same on any
+//! The cost of a message to PostgreSQL, by its own counters: the records of its write-ahead log, which are the same on any
 //! machine. A change that makes a message dearer fails here, and one that makes it cheaper has to renew the numbers.
 //!
 //! Every record of the tables and indexes counts, and the commits of their transactions. Images of whole pages do not: how
@@ -19,7 +19,7 @@ const LINES: usize = 8;
 /// A message is claimed when so many others were logged after it, and ends when so many others were claimed after it.
 const LAG: usize = 256;
 
-/// What the last change of the store left, with PostgreSQL of this version; others write other records, and only the
+/// The figures that the last change of the store left, with PostgreSQL of this version; others write other records, and only the
 /// limits hold for them. To renew them: run the test, read what it measured in its message, and write that here.
 const POSTGRES: i32 = 15;
 const BATCHES: Recorded = Recorded { wal_bytes: 1_005.0, index_entries: 3.39 };

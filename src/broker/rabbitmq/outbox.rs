@@ -1,7 +1,7 @@
 //! What is still to be published, and what was published and not confirmed yet. Knows no network.
 //!
 //! At most one job of a partition is out; later ones are merged and follow once it is confirmed. Whatever comes
-//! back (unroutable, or unconfirmed when a session ends) is merged with what waits. So it holds at most two jobs of a
+//! back (unroutable, or unconfirmed when a session ends) is merged with what waits. The outbox so holds at most two jobs of a
 //! partition, each of a bounded length, however long the broker is away.
 
 use std::collections::BTreeMap;

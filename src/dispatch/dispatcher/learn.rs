@@ -130,7 +130,7 @@ impl Dispatcher {
                 }
             }
             if delivery.job.more {
-                // What comes later waits for the look: it is for the same lines.
+                // Later jobs wait for the look: they are for the same lines.
                 if self.owned.contains(&delivery.partition) {
                     self.unscanned.insert(delivery.partition);
                 }

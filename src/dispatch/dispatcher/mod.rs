@@ -82,7 +82,7 @@ pub struct Dispatcher {
     wake_of: HashMap<LineId, Instant>,
     /// Recipients whose held row is looked up when its time has passed.
     held: BTreeMap<(Instant, MessageId), (LineId, Lane, String)>,
-    /// Those the log is being asked about.
+    /// Held recipients that the log is being asked about.
     asked_held: HashMap<MessageId, (LineId, Lane, String)>,
     /// Rows given back, until that is written; with the fence each has then.
     returning: HashMap<MessageId, ReadyRow>,

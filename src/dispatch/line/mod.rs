@@ -53,7 +53,7 @@ pub struct Line {
     claiming: HashMap<MessageId, Due>,
 }
 
-/// What becomes of a row whose call ended.
+/// The place of a row whose call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallEnd {
     /// It has ended, or its outcome is not known.

@@ -26,7 +26,7 @@ use window::Window;
 /// Rows a flow may hold that cannot be sent because their recipients are busy. Beyond it the flow is not read further
 /// until some of them are gone.
 const MAX_BLOCKED: usize = 2_000;
-/// Rows one recipient may hold behind the one that is in a call. Those beyond are read past.
+/// Rows one recipient may hold behind the one that is in a call. Rows beyond are read past.
 const MAX_BEHIND: usize = 48;
 /// Announced rows a flow holds at most; those beyond are read when their turn comes.
 const MAX_OFFERED: usize = 512;
@@ -352,11 +352,11 @@ impl Queue {
         if self.calls.contains(&id) {
             return;
         }
-        let known = self.foreign.insert(id, fence);
-        if let Some(known) = known {
-            self.foreign.insert(id, fence.max(known));
+        if let Some(known) = self.foreign.get_mut(&id) {
+            *known = fence.max(*known);
             return;
         }
+        self.foreign.insert(id, fence);
         self.flows.values_mut().for_each(|window| window.missed = true);
         self.remove(id);
         if let Some(work) = self.ledger.drop_row(id) {
@@ -432,8 +432,8 @@ impl Queue {
         }
     }
 
-    /// Rows of work that has ended elsewhere, or may not be sent for now, go out of hand but for those in a call. What is left
-    /// of it is found by a scan.
+    /// Rows of work that has ended elsewhere, or may not be sent for now, go out of hand but for those in a call. The rest
+    /// is found by a scan.
     fn forget_work(&mut self, work: WorkId) {
         for id in self.ledger.rows_of(work) {
             if self.calls.contains(&id) {
@@ -469,7 +469,7 @@ impl Queue {
         for ((lane, medium, campaign), window) in &mut self.flows {
             let size = window_size(*medium);
             let size = if has_room { size } else { 1 };
-            // What is read a second time costs little, and lets others go.
+            // A second read costs little, and lets others go.
             let again = window.read_to < window.seen_to && window.sendable.is_empty();
             let low = match has_room {
                 true => window.sendable.len() * 2 <= size && window.rows.len() < MAX_BLOCKED,

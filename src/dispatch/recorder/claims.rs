@@ -51,7 +51,7 @@ impl Claims {
         &self.ended
     }
 
-    /// Those have been removed.
+    /// The ended batches have been removed.
     pub fn removed(&mut self) {
         self.ended.clear();
     }

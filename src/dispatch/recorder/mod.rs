@@ -39,7 +39,7 @@ const TIDY_AFTER: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is to be recorded, in order.
+/// An entry of the record, in order.
 pub enum Entry {
     Change {
         change: Change,
@@ -83,7 +83,7 @@ impl Unwritten {
     }
 }
 
-/// What the recorder remembers between batches.
+/// The state that the recorder keeps between batches.
 #[derive(Default)]
 struct Memory {
     unwritten: Unwritten,

@@ -28,7 +28,7 @@ impl Progress {
         Duration::from_micros(self.0.latency.load(Ordering::Relaxed)) + super::LINGER
     }
 
-    /// Whether results wait because the log cannot be written. What is handed in meanwhile would wait behind them.
+    /// Whether results wait because the log cannot be written. Entries handed in meanwhile would wait behind them.
     pub fn is_stalled(&self) -> bool {
         self.0.stalled.load(Ordering::Relaxed)
     }

@@ -19,7 +19,7 @@ use crate::failpoint;
 use crate::message::{MessageId, Submission, WorkId};
 use crate::store::{Accepted, Inserted, NewMessage, StoreError, Work};
 
-/// What a commit writes depends on its messages: a part that writes nothing would cost a tenth of a lone message.
+/// The parts of a commit depend on its messages: a part that writes nothing would cost a tenth of a lone message.
 const STATEMENTS: [&str; 4] = [
     concat!(include_str!("sql/accept.sql"), include_str!("sql/accept_answer.sql")),
     concat!(
@@ -207,7 +207,7 @@ fn insert_one(submission: &Submission, mark: i64) -> Query<'_, sqlx::Postgres, P
         .bind(mark)
 }
 
-/// What an insert answers.
+/// The answer of an insert.
 struct Logged {
     /// Ascending, and so in the order given.
     ids: Vec<MessageId>,

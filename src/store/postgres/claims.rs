@@ -227,7 +227,7 @@ pub async fn held(
     Ok(held)
 }
 
-/// Those of a living worker, too, once they are old: the answer to making one may have been lost.
+/// Claims of a living worker, too, once they are old: the answer to making one may have been lost.
 const FORGETTABLE: &str = "
     select worker, claim_no, ids, fences, partitions, deadline_ms, 0::bigint as age_ms from claim c
     where c.made_at < now() - interval '1 hour'

@@ -1,4 +1,4 @@
-//! What dispatch asks of the queue.
+//! The questions and changes of dispatch.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use super::rows;
 use crate::message::Partition;
 use crate::store::{Promoted, StoreError};
 
-/// Mostly nothing is due, and one statement says so. What is due is made ready by a second one, which names the ranges of its
+/// Mostly nothing is due, and one statement says so. Due rows are made ready by a second one, which names the ranges of its
 /// rows.
 pub async fn promote(
     pool: &Pool,

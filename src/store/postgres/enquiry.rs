@@ -1,4 +1,4 @@
-//! What senders ask: an account's messages by filter, and its campaigns.
+//! The questions of senders: an account's messages by filter, and its campaigns.
 
 use std::time::Duration;
 

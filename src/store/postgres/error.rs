@@ -32,7 +32,7 @@ pub fn failed(error: sqlx::Error) -> StoreError {
 /// Whether a constraint was violated through no fault of the data.
 fn is_ours(database: &dyn sqlx::error::DatabaseError, code: &str) -> bool {
     match code {
-        // No range has room for the row: the next one is not made yet. What a trigger raises names no table.
+        // No range has room for the row: the next one is not made yet. An error raised by a trigger names no table.
         "23514" => database.constraint().is_none() && database.table().is_some(),
         // An id that is there already: the sequence stands behind the table, after a restore for example.
         "23505" => database.table().is_some_and(|table| table.starts_with("cdls") || table == "work"),

@@ -203,7 +203,7 @@ fn status_count(((line, class, status), rows): (Cell, i64)) -> Option<StatusCoun
 pub(super) struct Claims<'a> {
     /// An account and its campaign.
     pub campaign: Option<(AccountId, &'a str)>,
-    /// Those of all lines, if `None`.
+    /// Of all lines, if `None`.
     pub partitions: Option<Vec<i16>>,
     /// Of rows created within so many milliseconds.
     pub since: Option<i64>,

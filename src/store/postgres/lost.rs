@@ -54,7 +54,7 @@ pub async fn took_place(pool: &Pool, stamp: &Stamp) -> Option<bool> {
     tokio::time::timeout(SETTLES_WITHIN, asking).await.unwrap_or(None)
 }
 
-/// What status and row say of the commit; nothing yet while the transaction goes on.
+/// The verdict of status and row on the commit; nothing yet while the transaction goes on.
 ///
 /// The row alone proves a commit. A server that crashed before the transaction reached its disk forgets that its number
 /// was given out: it may belong to another transaction by now, which was committed.

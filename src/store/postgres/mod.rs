@@ -41,7 +41,7 @@ pub struct PostgresStore {
     sessions: Sessions,
     /// Inserts of ingest, and its look-ups.
     ingest: Pool,
-    /// What dispatch reads, and what it writes about lines.
+    /// Reads of dispatch, and its writes about lines.
     dispatch: Pool,
     /// The recorder alone: results and claims wait for nothing else.
     recorder: Pool,

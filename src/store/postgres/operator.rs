@@ -1,4 +1,4 @@
-//! What operators do: settling UNKNOWN rows, sending ended rows again.
+//! The commands of operators: settling UNKNOWN rows, sending ended rows again.
 //!
 //! A statement concerns one range of the log, so that it locks no other; a run goes on from range to range.
 
@@ -74,7 +74,7 @@ impl OperatorStore for PostgresStore {
     }
 }
 
-/// Those of the rows $1 that are selected, as [`select`] binds it.
+/// The selected rows of $1, as [`select`] binds it.
 macro_rules! selected {
     () => {
         "c.cdls_id = any($1::bigint[]) and ($2::bigint is null or c.v8l_id = $2)

@@ -60,7 +60,7 @@ struct Batch<'a> {
     form: Form,
 }
 
-/// What the statement answered.
+/// The answer of the statement.
 #[derive(Default)]
 struct Written {
     changed: HashSet<i64>,
@@ -133,7 +133,7 @@ async fn written_before(pool: &Pool, changes: &[RowChange]) -> Result<Vec<i64>, 
     .map_err(failed)
 }
 
-/// Those of the ranges that are there: the rows of others are gone.
+/// The ranges that are there: the rows of others are gone.
 async fn existing(pool: &Pool, ranges: &BTreeSet<Range>) -> Result<BTreeSet<Range>, StoreError> {
     let mut there = BTreeSet::new();
     for range in ranges {
@@ -237,7 +237,7 @@ impl Batch<'_> {
     }
 }
 
-/// What has ended is removed only where every change took place: it may be by one of the others that it has.
+/// Ended work is removed only where every change took place: a change that did not may be of one of its rows.
 const IF_ALL: &str = " and (select count(*) from changed) = cardinality($9)";
 
 const CLOSED: &str = "closed as (delete from claim c using unnest($3::bigint[]) as n(claim_no)

@@ -30,13 +30,13 @@ const SET_UP: &str = "
            (select set_config('search_path', quote_ident(n.nspname), false)
             from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass('cdls'))";
 
-/// What belongs to a process's pool is told from what others run by the name of its sessions.
+/// The statements of a process's pool are told from those of others by the name of its sessions.
 const CANCEL: &str = "
     select count(pg_cancel_backend(pid)) from pg_stat_activity
     where application_name = $1 and datname = current_database() and state <> 'idle' and pid <> pg_backend_pid()
       and xact_start < now() - $2 * interval '1 millisecond'";
 
-/// What all pools of a process know about their sessions. Cheap to clone.
+/// The knowledge that all pools of a process share about their sessions. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Sessions(Arc<State>);
 

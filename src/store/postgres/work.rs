@@ -15,7 +15,7 @@ use super::rows::{self, ready_columns};
 use crate::message::{LineId, Medium, WorkId};
 use crate::store::{Flow, FlowPage, FlowRead, Position, StoreError, WorkRead};
 
-/// What is remembered between reads.
+/// The state between reads.
 pub struct Reading {
     /// An id of the range that was read last; negative before the first read.
     last: AtomicI64,
@@ -48,7 +48,7 @@ impl Reading {
         }
     }
 
-    /// Those of ended work that this version can read to the end, and may remove.
+    /// The ended work that this version can read to the end, and may remove.
     pub fn removable(&self, ended: &[WorkId]) -> Vec<WorkId> {
         let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         ended.iter().copied().filter(|work| !unreadable.contains(work)).collect()
@@ -92,7 +92,7 @@ const READ_ROWS: &str = concat!(
     ") as c"
 );
 
-/// What is to be read.
+/// The work to be read.
 enum Wanted<'a> {
     Work(&'a [i64]),
     Flows(&'a [FlowRead]),

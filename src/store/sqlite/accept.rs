@@ -53,7 +53,7 @@ pub async fn accept(writer: &SqlitePool, messages: &[NewMessage]) -> Result<Acce
     Ok(Accepted { inserted, work })
 }
 
-/// What became of each message.
+/// The verdict on each message.
 fn told(verdicts: Vec<once::Verdict>, ids: Vec<MessageId>) -> Result<Vec<Inserted>, StoreError> {
     let mut ids = ids.into_iter();
     let mut inserted = Vec::with_capacity(verdicts.len());

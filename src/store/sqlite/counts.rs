@@ -19,7 +19,7 @@ pub struct Group {
     pub media: bool,
 }
 
-/// What one transaction adds to the counters.
+/// The rows that one transaction adds to the counters.
 #[derive(Default)]
 pub struct Counts(BTreeMap<(Group, String), (i64, i64)>);
 

@@ -1,4 +1,4 @@
-//! What may be sent: work by number and by flow with its ready rows, the flows that have work, and what has come since.
+//! The work that may be sent: by number and by flow with its ready rows, the flows that have work, and new work.
 //!
 //! Statements name their index: SQLite would choose by statistics that nobody keeps. The recorder's transaction, claims,
 //! rows whose time has come, and rows to be ended stand in files of their own.

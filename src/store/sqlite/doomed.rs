@@ -55,13 +55,13 @@ where state = 'cancelled' and cdcs_id = ?1 and cp_id = ?2
       select 1 from cdls_open o
       where o.cdcs_id = ?1 and o.campaign = ?2 and o.campaign <> '' and o.kind <> 'unknown')";
 
-/// What was on its way when a campaign was cancelled has arrived after this long.
+/// Messages that were on their way when a campaign was cancelled have arrived after this long.
 const OLD: Duration = Duration::from_secs(600);
 
 /// Rows of `work` read at once.
 const PAGE: usize = 64;
 
-/// What waits in one `work`.
+/// The waiting rows of one `work`.
 #[derive(Default)]
 struct Waiting {
     rows: Vec<Row>,

@@ -1,4 +1,4 @@
-//! What senders ask: an account's messages by filter, newest first, each way along one index backwards; and campaigns.
+//! The questions of senders: an account's messages by filter, newest first, each way along one index backwards; and campaigns.
 
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ impl EnquiryStore for SqliteStore {
     }
 }
 
-/// What is listed.
+/// The rows that are listed.
 #[derive(Clone, Copy)]
 struct Page<'a> {
     account: AccountId,

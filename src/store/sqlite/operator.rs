@@ -1,4 +1,4 @@
-//! What operators do: settling UNKNOWN rows, sending ended rows again.
+//! The commands of operators: settling UNKNOWN rows, sending ended rows again.
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -252,7 +252,7 @@ impl OperatorStore for SqliteStore {
     }
 }
 
-/// What the row is counted with, if it is of a campaign.
+/// The group that the row is counted in, if it is of a campaign.
 fn group(row: &SqliteRow) -> Result<Option<Group>, StoreError> {
     let cp_id: Option<String> = get(row, "cp_id")?;
     let (account, line, media) = (get(row, "cdcs_id")?, get(row, "v8l_id")?, get(row, "media")?);

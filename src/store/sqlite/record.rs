@@ -143,7 +143,7 @@ impl Current {
     }
 }
 
-/// What this transaction does with the rows it has read.
+/// The plan of this transaction for the rows it has read.
 struct Plan {
     rows: HashMap<i64, Current>,
     /// Rows named so far: each once.

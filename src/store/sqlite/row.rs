@@ -67,7 +67,7 @@ fn unreadable(column: &str, why: impl std::fmt::Display) -> StoreError {
     StoreError::Schema(format!("a row that this version cannot read: column {column}: {why}"))
 }
 
-/// What can be read of a list. A row that cannot, such as one with a word of a later version, stops none of the others.
+/// The readable rows of a list. A row that cannot, such as one with a word of a later version, stops none of the others.
 pub fn readable<T>(rows: &[SqliteRow], read: impl Fn(&SqliteRow) -> Result<T, StoreError>) -> Vec<T> {
     rows.iter().filter_map(|row| read_or_skip(row, &read)).collect()
 }

@@ -1,4 +1,4 @@
-//! What is particular to SQLite, looked at from outside through the traits. What every store has to do stands in
+//! The particulars of SQLite, looked at from outside through the traits. The duties of every store stand in
 //! `tests/it/store`.
 
 mod claims;

@@ -12,7 +12,7 @@ use crate::support::pipeline::{Backend, Pipeline, eventually};
 
 const LEASE: Duration = Duration::from_secs(1);
 const SHORT_LEASE: (&str, &str) = ("dispatch.lease", "1s");
-/// What a machine that is busy with other tests may add to two leases and a half.
+/// The time that a machine busy with other tests may add to two leases and a half.
 const SLACK: Duration = Duration::from_secs(3);
 
 /// Adds a line to each partition.

@@ -1,7 +1,7 @@
 //! Ranges of the log add up over the years. Statements name the range of their rows, so that their plans and locks
 //! are the same with a hundred ranges as with two.
 //!
-//! A trigger counts the locks inside each statement. Those taken by the planner are among them where the plan is made
+//! A trigger counts the locks inside each statement. Locks taken by the planner are among them where the plan is made
 //! anew: planning a statement on the whole log locks every range.
 
 use meta_dispatch::store::Change;

@@ -1,4 +1,4 @@
-//! What senders ask the log afterwards: messages by filter, and the states of campaigns.
+//! The questions that senders ask the log afterwards: messages by filter, and the states of campaigns.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What every store has to do, run on PostgreSQL and on SQLite: a file for each use case.
+//! The duties of every store, run on PostgreSQL and on SQLite: a file for each use case.
 
 mod claims;
 mod counts;

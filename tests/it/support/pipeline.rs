@@ -330,7 +330,7 @@ async fn start(settings: &Settings, role: Role) -> App {
 }
 
 impl Pipeline {
-    /// What is scheduled for later is due now.
+    /// Makes all that is scheduled for later due now.
     pub async fn bring_schedules_forward(&self) {
         let now = if self.database.is_some() { "now()" } else { "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')" };
         self.execute(&format!("update cdls_open set due_at = {now}")).await;

@@ -97,7 +97,7 @@ impl Column {
 }
 
 impl Wanted<'_> {
-    /// What is SENDING or PENDING stands in the queue, and what left the ordinary way in an index of its own.
+    /// Rows that are SENDING or PENDING stand in the queue, and rows that left the ordinary way in an index of their own.
     fn source(&self) -> Source {
         match self {
             Wanted { status: Some(Status::Sending), .. } => Source::Claims,
@@ -366,7 +366,7 @@ fn behind(ids: &[i64], id: i64) -> &[i64] {
     &ids[passed..]
 }
 
-/// Those of these rows, which are of one range, that match; in order of id, at most `limit`.
+/// The matching rows of these, which are of one range; in order of id, at most `limit`.
 ///
 /// Planned each time with the ids given: a plan for any ids joins the claims row by row.
 pub async fn rows(

@@ -52,7 +52,7 @@ pub fn is_missing(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|database| database.code()).is_some_and(|code| code == "42P01")
 }
 
-/// What a statement on one range found: nothing, if the range is not there.
+/// The rows that a statement on one range found: nothing, if the range is not there.
 pub fn unless_missing<T>(found: Result<Vec<T>, sqlx::Error>) -> Result<Vec<T>, StoreError> {
     match found {
         Err(error) if is_missing(&error) => Ok(Vec::new()),

@@ -13,7 +13,7 @@ async fn looking_and_finding_nothing_to_do_writes_nothing() {
     fixture.insert(Submission { cp_id: Some("natal".into()), ..text_to("ana") }).await;
     fixture.insert(Submission { send_at: Some(in_an_hour()), ..text_to("ana") }).await;
     let (store, all) = (&fixture.store, every_partition());
-    // Nobody else may write now: whoever tries waits for five seconds, and fails.
+    // No other connection may write now: one that tries waits for five seconds, and fails.
     let mut other = store.writer.acquire().await.unwrap();
     sqlx::raw_sql("begin immediate").execute(&mut *other).await.unwrap();
     let before = pages_written(&fixture).await;

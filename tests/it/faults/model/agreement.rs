@@ -1,4 +1,4 @@
-//! What must hold after each step, and in the end.
+//! The statements that hold after each step, and in the end.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use super::row::Place;
 use super::world::{LINE, World};
 use crate::support::store::HOUR;
 
-/// What scans find.
+/// The rows that scans find.
 struct Queue {
     ready: HashMap<MessageId, (i32, i32)>,
     claimed: HashMap<MessageId, (i32, i32)>,
@@ -47,7 +47,7 @@ impl World {
         self.counters_agree().await
     }
 
-    /// What scans of the partition find of the queue.
+    /// The part of the queue that scans of the partition find.
     async fn queue(&self) -> Queue {
         let partition = [LINE.partition()];
         let flows = self.store.ready_flows(&partition, true).await.expect("scans work");

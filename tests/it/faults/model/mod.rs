@@ -1,7 +1,7 @@
 //! A model of a row's life beside the real SQL of both stores: random histories of claims, results of every kind (late
 //! and repeated ones too), lost leases, dead workers, due and expired rows.
 //!
-//! After each step the log must say what the model says. What holds besides: only a claim raises `fence`; final rows never
+//! After each step the log must say what the model says. Besides, only a claim raises `fence`; final rows never
 //! change; deliveries − 1 ≤ `ambiguous_attempts`; every row that is not final stands in the queue and is found there; a
 //! campaign's counters are what its rows are. A failing history is shrunk and printed with its seed; `MODEL_SEED` runs it
 //! again.

@@ -176,7 +176,7 @@ impl World {
         }
     }
 
-    /// What the holder of a claim writes, if its call can have ended so.
+    /// The change that the holder of a claim writes, if its call can have ended so.
     pub(super) fn result(&mut self, claim: usize, told: Told) -> Option<(usize, Change)> {
         let claim = pick(&self.claims, claim)?;
         let held = &mut self.claims[claim];
@@ -192,7 +192,7 @@ impl World {
             }
             Told::Release => held.call.is_none(),
         };
-        // What was given back is not called any more.
+        // A row that was given back is not called any more.
         held.lost |= possible && told == Told::Release;
         let (id, fence) = (self.rows[held.row].id, held.fence);
         let error = ErrorDetail { message: "as the model says".into(), ..ErrorDetail::default() };
