@@ -1,5 +1,7 @@
+use super::reading::MAX_OFFERED;
 use super::*;
-use crate::message::{AccountId, MessageKind};
+use crate::message::{AccountId, LineId, MessageKind};
+use crate::store::{FlowPage, Position, WorkHead, WorkRead};
 
 const LINE: LineId = LineId(7);
 
