@@ -227,7 +227,7 @@ impl LeaseKeeper {
         let mut owned: BTreeSet<Partition> = self.owned.borrow().iter().copied().collect();
         owned.extend(&partitions);
         // The dispatcher is gone only when the process ends.
-        let _ = self.events.send(Event::Gained { partitions, held, claims });
+        let _ = self.events.send(Event::Gained { at: now, partitions, held, claims });
         self.publish(owned);
         Ok(())
     }

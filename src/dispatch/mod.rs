@@ -28,6 +28,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{JobDelivery, SharedBroker};
@@ -51,8 +52,9 @@ const LAST_WRITES: Duration = Duration::from_secs(2);
 
 /// What the dispatcher learns.
 enum Event {
-    /// Partitions are ours from now on.
+    /// Partitions are ours since this time.
     Gained {
+        at: Instant,
         partitions: Vec<Partition>,
         held: Vec<HeldRecipient>,
         claims: Vec<ClaimedRow>,
@@ -73,8 +75,9 @@ enum Event {
     /// The next work of flows.
     Flows(Vec<(FlowRead, FlowPage)>),
     FlowsUnread(Vec<Flow>),
-    /// A full look: flows of these partitions that have work, and their first.
+    /// A full look, and when it began: flows of these partitions that have work, and their first.
     Ready {
+        began: Instant,
         scanned: Vec<Partition>,
         flows: Vec<(Flow, Position)>,
     },
@@ -269,7 +272,7 @@ impl Dispatch {
         };
         let until = async {
             shutdown.cancelled().await;
-            tokio::time::Instant::now() + grace + LAST_WRITES
+            Instant::now() + grace + LAST_WRITES
         };
         let (until, (), ()) = tokio::join!(until, dispatcher.run(shutdown.clone(), quiet), hand_over);
 

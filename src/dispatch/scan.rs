@@ -131,9 +131,10 @@ impl Scanner {
 
     async fn look_at_all(&self, partitions: &[Partition], sendable: bool) -> Result<(), StoreError> {
         let sweeps = !failpoint::defect("sweep_off");
+        let began = Instant::now();
         let flows = if sweeps { self.store.ready_flows(partitions, sendable).await? } else { Vec::new() };
         failpoint::hit("in_scan");
-        self.tell(Event::Ready { scanned: partitions.to_vec(), flows });
+        self.tell(Event::Ready { began, scanned: partitions.to_vec(), flows });
         Ok(())
     }
 

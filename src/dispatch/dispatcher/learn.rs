@@ -23,7 +23,7 @@ use crate::store::{
 impl Dispatcher {
     pub(super) fn handle(&mut self, event: Event) {
         match event {
-            Event::Gained { partitions, held, claims } => self.gain(partitions, held, claims),
+            Event::Gained { at, partitions, held, claims } => self.gain(at, partitions, held, claims),
             Event::Lost { partitions, stopped } => {
                 self.lose(&partitions);
                 // The keeper is gone only when the process ends.
@@ -47,8 +47,8 @@ impl Dispatcher {
                     }
                 }
             }
-            Event::Ready { scanned, flows } => {
-                self.unscanned.retain(|partition| !scanned.contains(partition));
+            Event::Ready { began, scanned, flows } => {
+                self.scanned(began, &scanned);
                 self.found(flows);
             }
             Event::Lines { asked, records, pause_written } => self.configure(asked, records, pause_written),
@@ -62,8 +62,15 @@ impl Dispatcher {
         }
     }
 
-    fn gain(&mut self, partitions: Vec<Partition>, held: Vec<HeldRecipient>, claims: Vec<ClaimedRow>) {
-        self.unscanned.extend(partitions.iter().filter(|partition| !self.owned.contains(partition)));
+    fn gain(
+        &mut self,
+        at: Instant,
+        partitions: Vec<Partition>,
+        held: Vec<HeldRecipient>,
+        claims: Vec<ClaimedRow>,
+    ) {
+        let new = partitions.iter().filter(|partition| !self.owned.contains(partition));
+        self.unscanned.extend(new.map(|partition| (*partition, at)));
         self.owned.extend(partitions);
         let now = Instant::now();
         for recipient in held {
@@ -95,7 +102,7 @@ impl Dispatcher {
 
     fn lose(&mut self, partitions: &[Partition]) {
         self.owned.retain(|partition| !partitions.contains(partition));
-        self.unscanned.retain(|partition| !partitions.contains(partition));
+        self.unscanned.retain(|partition, _| !partitions.contains(partition));
         let gone: Vec<LineId> =
             self.lines.keys().copied().filter(|line| partitions.contains(&line.partition())).collect();
         for id in gone {
@@ -112,10 +119,20 @@ impl Dispatcher {
         }
     }
 
-    /// Whether what is announced of a line may be read now: it is ours, and a scan has found what is older.
-    fn hears_of(&self, line: LineId) -> bool {
-        let partition = line.partition();
-        self.owned.contains(&partition) && !self.unscanned.contains(&partition)
+    /// A look at these partitions has ended: work that was announced meanwhile may have been written after it began.
+    fn scanned(&mut self, began: Instant, partitions: &[Partition]) {
+        let waiting: Vec<Partition> =
+            partitions.iter().copied().filter(|partition| self.unscanned.contains_key(partition)).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        self.unscanned.retain(|partition, since| began < *since || !waiting.contains(partition));
+        for (id, line) in &mut self.lines {
+            if waiting.contains(&id.partition()) {
+                line.queue.scanned();
+                self.dirty.insert(*id);
+            }
+        }
     }
 
     /// Takes a job and those that wait behind it, and acknowledges: what they told is noted, and the queue has it.
@@ -132,7 +149,7 @@ impl Dispatcher {
             if delivery.job.more {
                 // Later jobs wait for the look: they are for the same lines.
                 if self.owned.contains(&delivery.partition) {
-                    self.unscanned.insert(delivery.partition);
+                    self.unscanned.insert(delivery.partition, Instant::now());
                 }
                 self.channels.look.notify_one();
             }
@@ -154,10 +171,16 @@ impl Dispatcher {
     /// Whether announced work is to come into hand at once.
     fn wants(&mut self, head: &WorkHead) -> bool {
         let id = head.flow.line;
-        if !self.hears_of(id) {
+        if !self.owns(id) {
             return false;
         }
+        let is_scanned = !self.unscanned.contains_key(&id.partition());
         let line = self.line_or_new(id);
+        if !is_scanned {
+            // Older rows may wait, and would be overtaken.
+            line.queue.told(head);
+            return false;
+        }
         let may_read = line.may_read(Instant::now());
         line.queue.announced(head, may_read)
     }
@@ -331,113 +354,4 @@ fn head_of(JobWork { work, line, lane, medium, campaign, first, rows, .. }: JobW
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dispatch::dispatcher::fixture::Fixture;
-    use crate::message::{AccountId, Job, Medium, MessageKind};
-
-    const LINE: LineId = LineId(1);
-
-    fn work(id: i64) -> JobWork {
-        JobWork {
-            work: WorkId(id),
-            line: LINE,
-            lane: Lane::High,
-            medium: Medium::Text,
-            campaign: String::new(),
-            first: MessageId(id),
-            rows: 1,
-            messages: Vec::new(),
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_announced_in_a_partition_is_read_only_after_its_first_scan() {
-        let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
-        let partition = LINE.partition();
-        let announce = |dispatcher: &mut Dispatcher, id| {
-            let work = vec![work(id)];
-            dispatcher.take_jobs(JobDelivery::new(partition, Job { work, ..Job::empty() }, || {}));
-        };
-        let mut is_read = || {
-            std::iter::from_fn(|| asked.try_recv().ok()).any(|request| matches!(request, Request::Work(..)))
-        };
-
-        dispatcher.handle(Event::Gained {
-            partitions: vec![partition],
-            held: Vec::new(),
-            claims: Vec::new(),
-        });
-        announce(&mut dispatcher, 7);
-        dispatcher.handle(Event::Work(vec![head_of(work(8))]));
-        assert!(!is_read(), "older rows may wait");
-        dispatcher.handle(Event::Ready { scanned: Vec::new(), flows: Vec::new() });
-        announce(&mut dispatcher, 9);
-        assert!(!is_read(), "a scan of other partitions");
-        dispatcher.handle(Event::Ready { scanned: vec![partition], flows: Vec::new() });
-        announce(&mut dispatcher, 10);
-        assert!(is_read());
-    }
-
-    fn message(id: i64) -> JobMessage {
-        JobMessage {
-            id: MessageId(id),
-            account: AccountId(1),
-            kind: MessageKind::Text,
-            dest: "2531".into(),
-            mdata: "hello".into(),
-            valid_ms: 60_000,
-            waiter: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn messages_that_a_job_carries_are_not_read_unless_older_work_is() {
-        let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
-        let partition = LINE.partition();
-        dispatcher.handle(Event::Gained {
-            partitions: vec![partition],
-            held: Vec::new(),
-            claims: Vec::new(),
-        });
-        dispatcher.handle(Event::Ready { scanned: vec![partition], flows: Vec::new() });
-        let mut announce = |work: JobWork| {
-            dispatcher.take_jobs(JobDelivery::new(
-                partition,
-                Job { work: vec![work], ..Job::empty() },
-                || {},
-            ));
-            let read = std::iter::from_fn(|| asked.try_recv().ok()).find_map(|request| match request {
-                Request::Work(_, work) => Some(work.0),
-                _ => None,
-            });
-            (read, dispatcher.lines.get(&LINE).is_some_and(|line| line.queue.has_next(Medium::Text)))
-        };
-        assert_eq!(announce(JobWork { messages: vec![message(1)], ..work(1) }), (None, true));
-        assert_eq!(announce(work(2)), (Some(2), true), "it is only named");
-        assert_eq!(
-            announce(JobWork { messages: vec![message(3)], ..work(3) }),
-            (Some(3), true),
-            "behind the second"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_job_that_comes_again_does_not_free_the_recipient_of_a_retry() {
-        let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
-        let partition = LINE.partition();
-        dispatcher.handle(Event::Gained {
-            partitions: vec![partition],
-            held: Vec::new(),
-            claims: Vec::new(),
-        });
-        dispatcher.handle(Event::Ready { scanned: vec![partition], flows: Vec::new() });
-        dispatcher.line_or_new(LINE).queue.hold(Lane::High, "2531", MessageId(5));
-        let job = Job { work: vec![JobWork { messages: vec![message(5)], ..work(5) }], ..Job::empty() };
-        dispatcher.take_jobs(JobDelivery::new(partition, job, || {}));
-        assert!(!dispatcher.line_or_new(LINE).queue.has_next(Medium::Text));
-        let is_read =
-            std::iter::from_fn(|| asked.try_recv().ok()).any(|request| matches!(request, Request::Work(..)));
-        assert!(is_read);
-    }
-}
+mod tests;

@@ -70,8 +70,9 @@ pub struct Dispatcher {
     breaker: Breaker,
     breaker_state: watch::Sender<BreakerState>,
     owned: BTreeSet<Partition>,
-    /// Those of them that no scan has looked through: what is announced in them waits, or it would go before older rows.
-    unscanned: BTreeSet<Partition>,
+    /// Those of them that no scan has looked through that began after this time: what is announced in them waits, or it would
+    /// go before older rows.
+    unscanned: BTreeMap<Partition, Instant>,
     lines: HashMap<LineId, Line>,
     /// Lines to be pumped before the next wait.
     dirty: HashSet<LineId>,
@@ -119,7 +120,7 @@ impl Dispatcher {
             progress,
             send_until,
             owned: BTreeSet::new(),
-            unscanned: BTreeSet::new(),
+            unscanned: BTreeMap::new(),
             lines: HashMap::new(),
             dirty: HashSet::new(),
             hungry: VecDeque::new(),

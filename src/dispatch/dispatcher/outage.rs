@@ -139,7 +139,12 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(3_600);
         dispatcher.send_until.set(&partitions.iter().copied().collect(), until);
         let records = rows.iter().map(|row| record(row.line.0)).collect();
-        dispatcher.handle(Event::Gained { partitions, held: Vec::new(), claims: Vec::new() });
+        dispatcher.handle(Event::Gained {
+            at: Instant::now(),
+            partitions,
+            held: Vec::new(),
+            claims: Vec::new(),
+        });
         let asked = rows.iter().map(|row| (row.line, row.work)).collect();
         let read = rows.into_iter().map(work_of).collect();
         dispatcher.handle(Event::WorkRead { asked, read });

@@ -24,6 +24,7 @@ impl Queue {
         let frees_others = !is_ahead && window.sendable.is_empty();
         let has_room = may_read && (has_memory || frees_others);
         if window.more && is_ahead {
+            window.told |= window.reading;
             return false;
         }
         if !has_room && !is_ahead {
@@ -35,6 +36,26 @@ impl Queue {
             return false;
         }
         true
+    }
+
+    /// Work was announced while a scan of its partition was under way: its flow is read once that has ended.
+    pub fn told(&mut self, head: &WorkHead) {
+        if self.ledger.knows(head.position.work) {
+            return;
+        }
+        let window = self.flows.entry(key_of(&head.flow)).or_default();
+        window.told = true;
+        if window.read_to >= Some(head.position) {
+            window.read_to = None;
+        }
+    }
+
+    /// The scan has ended.
+    pub fn scanned(&mut self) {
+        for window in self.flows.values_mut().filter(|window| window.told && !window.reading) {
+            window.told = false;
+            window.more = true;
+        }
     }
 
     /// Announced work is being read.
@@ -79,7 +100,7 @@ impl Queue {
         window.reading = false;
         // Rewound meanwhile: the next read begins at the beginning.
         if window.read_to == read.after {
-            window.more = page.more;
+            window.more = page.more || window.told;
             window.reached(page.work.last().map(|work| work.position));
         }
         page.work.into_iter().filter_map(|work| self.take_in(work)).collect()
@@ -162,6 +183,7 @@ impl Queue {
             let low = low || again;
             if window.more && !window.reading && low {
                 window.reading = true;
+                window.told = false;
                 reads.push(FlowRead {
                     flow: Flow { line, lane: *lane, medium: *medium, campaign: campaign.to_string() },
                     after: window.read_to,

@@ -327,6 +327,31 @@ mod announced {
     }
 
     #[test]
+    fn work_written_during_a_read_of_its_flow_is_read_before_later_work() {
+        let mut queue = empty();
+        queue.found(&row(1, "a").flow(), Position { first: MessageId(1), work: WorkId(1) });
+        let read = queue.reads(LINE, |_| 16).pop().expect("a read");
+        assert!(!queue.announced(&head(&work(vec![row(2, "b")])), true), "the read may bring it");
+        queue.read_flow(&read, page(vec![work(vec![row(1, "a")])], false));
+        assert!(!queue.announced(&head(&work(vec![row(3, "c")])), true), "the second is not in hand");
+        let read = queue.reads(LINE, |_| 16).pop().expect("another read");
+        queue.read_flow(&read, page(vec![work(vec![row(2, "b")]), work(vec![row(3, "c")])], false));
+        assert_eq!(take(&mut queue, 9), [1, 2, 3]);
+        assert!(queue.announced(&head(&work(vec![row(4, "d")])), true));
+    }
+
+    #[test]
+    fn work_written_during_a_scan_is_read_before_later_work() {
+        let mut queue = empty();
+        queue.told(&head(&work(vec![row(1, "a")])));
+        assert!(queue.reads(LINE, |_| 16).is_empty(), "older rows of other flows may wait");
+        assert!(!queue.is_idle());
+        queue.scanned();
+        assert!(!queue.announced(&head(&work(vec![row(2, "b")])), true));
+        assert_eq!(queue.reads(LINE, |_| 16).len(), 1);
+    }
+
+    #[test]
     fn work_does_not_fill_the_memory() {
         let mut queue = empty();
         for id in 1..=10_000 {

@@ -17,6 +17,8 @@ pub struct Window {
     /// There may be work behind `read_to`.
     pub more: bool,
     pub reading: bool,
+    /// Work was announced and not taken, since a read or a scan was under way that may have begun before the work was written.
+    pub told: bool,
     /// Work before `read_to` went out of hand and has not ended: the flow is read again when a scan finds work of it.
     pub missed: bool,
 }
@@ -36,6 +38,6 @@ impl Window {
 
     /// Whether nothing is in hand, and nothing more is known to wait.
     pub fn is_idle(&self) -> bool {
-        self.rows.is_empty() && !self.more && !self.reading
+        self.rows.is_empty() && !self.more && !self.reading && !self.told
     }
 }

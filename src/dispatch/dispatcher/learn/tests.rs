@@ -1,0 +1,113 @@
+use std::time::Duration;
+
+use super::*;
+use crate::dispatch::dispatcher::fixture::Fixture;
+use crate::message::{AccountId, Job, Medium, MessageKind};
+
+const LINE: LineId = LineId(1);
+
+fn work(id: i64) -> JobWork {
+    JobWork {
+        work: WorkId(id),
+        line: LINE,
+        lane: Lane::High,
+        medium: Medium::Text,
+        campaign: String::new(),
+        first: MessageId(id),
+        rows: 1,
+        messages: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn what_is_announced_in_a_partition_is_read_only_after_its_first_scan() {
+    let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
+    let partition = LINE.partition();
+    let announce = |dispatcher: &mut Dispatcher, work| {
+        let work = vec![work];
+        dispatcher.take_jobs(JobDelivery::new(partition, Job { work, ..Job::empty() }, || {}));
+    };
+    let mut is_read =
+        || std::iter::from_fn(|| asked.try_recv().ok()).any(|request| matches!(request, Request::Work(..)));
+
+    dispatcher.handle(Event::Gained {
+        at: Instant::now(),
+        partitions: vec![partition],
+        held: Vec::new(),
+        claims: Vec::new(),
+    });
+    announce(&mut dispatcher, work(7));
+    dispatcher.handle(Event::Work(vec![head_of(work(8))]));
+    assert!(!is_read(), "older rows may wait");
+    let before = Instant::now() - Duration::from_secs(1);
+    dispatcher.handle(Event::Ready { began: Instant::now(), scanned: Vec::new(), flows: Vec::new() });
+    dispatcher.handle(Event::Ready { began: before, scanned: vec![partition], flows: Vec::new() });
+    announce(&mut dispatcher, work(9));
+    assert!(!is_read(), "one scan was of other partitions, one began too early");
+    dispatcher.handle(Event::Ready { began: Instant::now(), scanned: vec![partition], flows: Vec::new() });
+    announce(&mut dispatcher, work(10));
+    assert!(!is_read(), "the flow is read from its beginning, as work was announced during the scan");
+    assert_eq!(dispatcher.line_or_new(LINE).queue.reads(LINE, |_| 16).len(), 1);
+    announce(&mut dispatcher, JobWork { campaign: "spring".into(), ..work(11) });
+    assert!(is_read());
+}
+
+fn message(id: i64) -> JobMessage {
+    JobMessage {
+        id: MessageId(id),
+        account: AccountId(1),
+        kind: MessageKind::Text,
+        dest: "2531".into(),
+        mdata: "hello".into(),
+        valid_ms: 60_000,
+        waiter: None,
+    }
+}
+
+#[tokio::test]
+async fn messages_that_a_job_carries_are_not_read_unless_older_work_is() {
+    let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
+    let partition = LINE.partition();
+    dispatcher.handle(Event::Gained {
+        at: Instant::now(),
+        partitions: vec![partition],
+        held: Vec::new(),
+        claims: Vec::new(),
+    });
+    dispatcher.handle(Event::Ready { began: Instant::now(), scanned: vec![partition], flows: Vec::new() });
+    let mut announce = |work: JobWork| {
+        dispatcher.take_jobs(JobDelivery::new(partition, Job { work: vec![work], ..Job::empty() }, || {}));
+        let read = std::iter::from_fn(|| asked.try_recv().ok()).find_map(|request| match request {
+            Request::Work(_, work) => Some(work.0),
+            _ => None,
+        });
+        (read, dispatcher.lines.get(&LINE).is_some_and(|line| line.queue.has_next(Medium::Text)))
+    };
+    assert_eq!(announce(JobWork { messages: vec![message(1)], ..work(1) }), (None, true));
+    assert_eq!(announce(work(2)), (Some(2), true), "it is only named");
+    assert_eq!(
+        announce(JobWork { messages: vec![message(3)], ..work(3) }),
+        (Some(3), true),
+        "behind the second"
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_comes_again_does_not_free_the_recipient_of_a_retry() {
+    let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
+    let partition = LINE.partition();
+    dispatcher.handle(Event::Gained {
+        at: Instant::now(),
+        partitions: vec![partition],
+        held: Vec::new(),
+        claims: Vec::new(),
+    });
+    dispatcher.handle(Event::Ready { began: Instant::now(), scanned: vec![partition], flows: Vec::new() });
+    dispatcher.line_or_new(LINE).queue.hold(Lane::High, "2531", MessageId(5));
+    let job = Job { work: vec![JobWork { messages: vec![message(5)], ..work(5) }], ..Job::empty() };
+    dispatcher.take_jobs(JobDelivery::new(partition, job, || {}));
+    assert!(!dispatcher.line_or_new(LINE).queue.has_next(Medium::Text));
+    let is_read =
+        std::iter::from_fn(|| asked.try_recv().ok()).any(|request| matches!(request, Request::Work(..)));
+    assert!(is_read);
+}
