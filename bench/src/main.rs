@@ -6,6 +6,7 @@
 mod database;
 mod dump;
 mod enquiry;
+mod floor;
 mod graph;
 mod ground;
 mod http;
@@ -22,6 +23,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+
+/// meta-dispatch's own, so that the floor has it too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 #[command(about = "End-to-end benchmark of meta-dispatch beside what people write instead")]
@@ -44,6 +49,8 @@ enum Command {
     },
     /// The load generator: a closed loop of HTTP requests
     Load(load::LoadArguments),
+    /// The parts alone, without the product: a process that takes messages in, or one that sends them
+    Floor(floor::FloorArguments),
 }
 
 #[derive(clap::Args)]
@@ -93,6 +100,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Graph { listen, latency } => graph::serve(listen, latency),
         Command::Load(arguments) => load::run(arguments),
+        Command::Floor(arguments) => floor::run(arguments),
         Command::Run(arguments) => scenarios::run(arguments),
     }
 }

@@ -11,7 +11,7 @@ use crate::idle::{self, Idle};
 use crate::measure::{Measured, Work};
 use crate::peers::Peer;
 use crate::product::{self, Setup};
-use crate::{RunArguments, peers, report};
+use crate::{RunArguments, floor, peers, report};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
@@ -29,6 +29,8 @@ pub enum Scenario {
     Paced,
     /// 500 messages a second of one campaign that is logged at once, in batches
     PacedBulk,
+    /// The parts alone, without the product: 50 and 500 a second and full speed, with a claim and without
+    Floor,
     /// A minute without messages, beside the Node version; `serve` with SQLite, too
     Idle,
     /// A log of 100 ranges of ids against one of 2
@@ -52,6 +54,9 @@ pub enum Scenario {
 /// One message a request.
 pub const SINGLE: Work =
     Work { messages: 60_000, connections: 64, rate: 0, batch: 0, first_line: 1, lines: 8, campaign: None };
+
+/// Messages a second, and how many: half a minute of 50 a second, ten seconds of 500.
+const PACES: [(u64, u64); 2] = [(50, 1_500), (500, 5_000)];
 
 /// The figures of all rounds.
 #[derive(Default)]
@@ -145,6 +150,7 @@ async fn measure(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result
         }
         Scenario::Intake => runs.push(intake(arguments, setup, single).await?),
         Scenario::Paced => runs = paced(arguments, setup, single).await?,
+        Scenario::Floor => runs = parts_alone(arguments, single).await?,
         Scenario::PacedBulk => runs.push(paced_bulk(arguments, setup, single).await?),
         Scenario::Ranges => {
             for ranges in [2, 100] {
@@ -184,15 +190,36 @@ async fn intake(arguments: &RunArguments, setup: Setup, single: Work) -> anyhow:
     .await
 }
 
-/// Half a minute at 50 a second, ten seconds at 500.
 async fn paced(arguments: &RunArguments, setup: Setup, single: Work) -> anyhow::Result<Vec<Measured>> {
     let mut runs = Vec::new();
-    for (rate, messages) in [(50, 1_500), (500, 5_000)] {
+    for (rate, messages) in PACES {
         let work = Work { messages: messages / arguments.divide, rate, ..single };
         let name = format!("{rate} a second");
         runs.push(counted(arguments, &name, setup, work).await?);
         if arguments.peers.is_some() {
             runs.push(peer_run(arguments, &name, Peer::Node, 0, work, Statements::Counted).await?);
+        }
+    }
+    Ok(runs)
+}
+
+/// The paces of `paced`, and the closed loop of `single` and `peers`, under their names.
+async fn parts_alone(arguments: &RunArguments, single: Work) -> anyhow::Result<Vec<Measured>> {
+    let paced = PACES.map(|(rate, messages)| {
+        let work = Work { messages: messages / arguments.divide, rate, ..single };
+        (format!("{rate} a second"), work, Statements::Counted)
+    });
+    let fastest = Work { messages: 30_000 / arguments.divide, ..single };
+    let fastest = ("Graph at 0 ms".to_owned(), fastest, Statements::Uncounted);
+    let mut runs = Vec::new();
+    for (name, work, statements) in paced.into_iter().chain([fastest]) {
+        for claims in [true, false] {
+            let run = on_ground(arguments, statements, async |ground| {
+                let mut system = floor::start(ground, claims).await?;
+                let measured = system.run(&name, work).await?;
+                Ok((system, measured))
+            });
+            runs.push(run.await?);
         }
     }
     Ok(runs)

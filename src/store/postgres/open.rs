@@ -4,14 +4,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 
 use super::PostgresStore;
 use super::pool::Pool;
 use super::session::Sessions;
 use crate::store::StoreError;
 
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Statements of requests and dispatch take milliseconds; one that takes this long is stuck.
 const HOT_STATEMENT_TIMEOUT: &str = "5s";
 /// A full look at the queue under an old snapshot walks over millions of dead rows.
@@ -59,8 +58,7 @@ impl PostgresStore {
         let options = PgConnectOptions::from_str(url.expose_secret())
             .map_err(|_| StoreError::Invalid("setting database.url: not a PostgreSQL URL".into()))?;
         let sessions = Sessions::default();
-        let pool =
-            |name, options, connections, patience| pool(&sessions, name, options, connections, patience);
+        let pool = |name, options, size, patience| Pool::new(&sessions, name, options, size, patience);
         let hot = hot(options.clone());
         // The indexes are made for what senders and operators ask; a planner with old statistics reads whole tables.
         let indexed =
@@ -121,28 +119,6 @@ fn hot(options: PgConnectOptions) -> PgConnectOptions {
         ("plan_cache_mode", "force_generic_plan"),
         ("jit", "off"),
     ])
-}
-
-fn pool(
-    sessions: &Sessions,
-    name: &str,
-    options: PgConnectOptions,
-    connections: u32,
-    patience: Duration,
-) -> Pool {
-    let checked = sessions.clone();
-    let connections = PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .max_lifetime(Duration::from_secs(30 * 60))
-        .test_before_acquire(false)
-        .after_connect(|connection, _| Box::pin(Sessions::set_up(connection)))
-        .before_acquire(move |connection, about| {
-            let sessions = checked.clone();
-            Box::pin(async move { Ok(sessions.is_usable(connection, about).await) })
-        })
-        .connect_lazy_with(sessions.options(options, name));
-    Pool { connections, name: sessions.name(name), sessions: sessions.clone(), patience }
 }
 
 #[cfg(test)]

@@ -5,35 +5,99 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
+use deadpool::managed::{Object, PoolError, QueueMode, TimeoutType};
+use deadpool::{Runtime, managed};
+use futures::future::{BoxFuture, join_all};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt, iter};
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
-use sqlx::{Describe, Either, Error, Execute, Executor, PgConnection, PgPool, Postgres};
+use sqlx::postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{Connection, Describe, Either, Error, Execute, Executor, PgConnection, Postgres};
 
 use super::error::failed;
-use super::session::{self, Sessions};
+use super::session::{self, Opener, Sessions};
 use crate::store::StoreError;
 
+/// How long a caller waits for a connection that others have, and for a new one to be made.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Connections that no one has used for this long are closed.
+const IDLE_FOR: Duration = Duration::from_secs(10 * 60);
+/// How often such connections are looked for.
+const REAP_EVERY: Duration = Duration::from_secs(60);
+/// How long a server may take to hear of the end of a session.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The statements of a process's pool are told from those of others by the name of its sessions.
+const CANCEL: &str = "
+    select count(pg_cancel_backend(pid)) from pg_stat_activity
+    where application_name = $1 and datname = current_database() and state <> 'idle' and pid <> pg_backend_pid()
+      and xact_start < now() - $2 * interval '1 millisecond'";
+
 /// Connections for one kind of work. As an executor it runs each statement on a connection of its own.
+///
+/// The connection used last is lent first, so that a light load stays on one. A connection that comes back is not asked
+/// whether it is whole, as sqlx's pool does: that is a round trip for each statement. It comes back only after an answer.
 #[derive(Debug, Clone)]
 pub struct Pool {
-    pub connections: PgPool,
+    connections: managed::Pool<Opener>,
     /// As its sessions are named.
     pub name: String,
     pub sessions: Sessions,
     /// How long a statement or a transaction may take, as seen from here.
     pub patience: Duration,
+    reaped: Arc<Mutex<Instant>>,
 }
 
-/// A connection on loan. It is closed, unless it is given back: nobody knows what its server still does.
-pub struct Lent(Option<PoolConnection<Postgres>>);
+/// A connection on loan. It is closed, unless it is given back: no one knows whether its server still works for it.
+pub struct Lent(Option<Object<Opener>>);
 
 impl Pool {
+    /// Connects when first used.
+    pub fn new(
+        sessions: &Sessions,
+        name: &str,
+        options: PgConnectOptions,
+        size: u32,
+        patience: Duration,
+    ) -> Pool {
+        let opener = Opener::new(sessions.clone(), sessions.options(options, name), ACQUIRE_TIMEOUT);
+        let connections = managed::Pool::builder(opener)
+            .max_size(size as usize)
+            .queue_mode(QueueMode::Lifo)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(ACQUIRE_TIMEOUT))
+            .create_timeout(Some(ACQUIRE_TIMEOUT))
+            .build()
+            .expect("a runtime is named, which timeouts need");
+        let reaped = Arc::new(Mutex::new(Instant::now()));
+        Pool { connections, name: sessions.name(name), sessions: sessions.clone(), patience, reaped }
+    }
+
     pub async fn lend(&self) -> Result<Lent, Error> {
-        Ok(Lent(Some(self.connections.acquire().await?)))
+        self.reap();
+        self.connections.get().await.map(|object| Lent(Some(object))).map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            PoolError::Closed => Error::PoolClosed,
+            PoolError::Timeout(TimeoutType::Create) => too_late("no connection"),
+            _ => Error::PoolTimedOut,
+        })
+    }
+
+    fn reap(&self) {
+        let mut reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        if reaped.elapsed() >= REAP_EVERY {
+            *reaped = Instant::now();
+            self.connections.retain(|_, metrics| metrics.last_used() < IDLE_FOR);
+        }
+    }
+
+    /// Closes the connections that are there; no more are lent.
+    pub async fn close(&self) {
+        let idle = self.connections.retain(|_, _| false).removed;
+        self.connections.close();
+        // A server that does not hear it finds the socket closed.
+        let _ = tokio::time::timeout(GOODBYE, join_all(idle.into_iter().map(Connection::close))).await;
     }
 
     /// Waits for what is done on lent connections, such as a transaction, whose statements share one limit.
@@ -60,15 +124,50 @@ impl Pool {
     }
 
     fn no_answer(&self) -> Error {
-        session::cancel(&self.connections, self.name.clone(), self.patience);
+        tokio::spawn(self.clone().cancel());
         let waited = humantime::format_duration(self.patience);
         Error::Io(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {waited}")))
     }
+
+    /// Ends statements of this pool's sessions that have taken longer than the pool waits: their connections were given up, and
+    /// their server has not noticed. Commits that wait for a standby would add up without bound.
+    async fn cancel(self) {
+        let asked = async {
+            let mut lent = self.lend().await?;
+            let cancelled: Result<i64, Error> = sqlx::query_scalar(CANCEL)
+                .bind(&self.name)
+                .bind(i64::try_from(self.patience.as_millis()).unwrap_or(i64::MAX))
+                .fetch_one(&mut *lent)
+                .await;
+            lent.give_back_after(&cancelled);
+            cancelled
+        };
+        match tokio::time::timeout(self.patience, asked).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(cancelled)) => tracing::warn!(
+                cancelled,
+                sessions = self.name,
+                "statements were given up: the server was asked to end them"
+            ),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "statements that were given up may still run on the server");
+            }
+            Err(_) => tracing::debug!("statements that were given up may still run on the server"),
+        }
+    }
+}
+
+fn too_late(missing: &str) -> Error {
+    let waited = humantime::format_duration(ACQUIRE_TIMEOUT);
+    Error::Io(io::Error::new(io::ErrorKind::TimedOut, format!("{missing} within {waited}")))
 }
 
 impl Lent {
+    /// A connection with a rollback that is not sent yet is closed, or its transaction would stay open.
     pub fn give_back(mut self) {
-        self.0 = None;
+        if !self.should_flush() {
+            self.0 = None;
+        }
     }
 
     /// Gives the connection back if the statement was answered, though with a refusal, and its server goes on.
@@ -78,7 +177,7 @@ impl Lent {
         }
     }
 
-    fn connection(&self) -> &PoolConnection<Postgres> {
+    fn connection(&self) -> &Object<Opener> {
         self.0.as_ref().expect("it is taken out when the loan ends")
     }
 }
@@ -99,10 +198,8 @@ impl DerefMut for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            // Out of the pool its socket is closed at once.
-            drop(connection.detach());
-        }
+        // Out of the pool its socket is closed at once.
+        drop(self.0.take().map(Object::take));
     }
 }
 
@@ -146,13 +243,23 @@ impl<'p> Executor<'p> for &'p Pool {
     where
         'p: 'e,
     {
-        self.connections.prepare_with(sql, parameters)
+        Box::pin(async move {
+            let mut lent = self.lend().await?;
+            let prepared = lent.prepare_with(sql, parameters).await;
+            lent.give_back_after(&prepared);
+            prepared
+        })
     }
 
     fn describe<'e, 'q: 'e>(self, sql: &'q str) -> BoxFuture<'e, Result<Describe<Postgres>, Error>>
     where
         'p: 'e,
     {
-        self.connections.describe(sql)
+        Box::pin(async move {
+            let mut lent = self.lend().await?;
+            let described = lent.describe(sql).await;
+            lent.give_back_after(&described);
+            described
+        })
     }
 }

@@ -52,7 +52,7 @@ impl SchemaStore for PostgresStore {
     }
 
     async fn close(&self) {
-        futures::future::join_all(self.pools().map(|pool| pool.connections.close())).await;
+        futures::future::join_all(self.pools().map(Pool::close)).await;
     }
 }
 

@@ -1,16 +1,16 @@
 //! The sessions behind the pooled connections: how each is set up, and when one is used no more.
 //!
 //! A session outlives the state of its server: after a fail-over it may lead to a server that only reads, and its socket may
-//! have been closed while it was idle. A statement that this side has given up may still run on the server. No statements of
-//! the program's own work here.
+//! have been closed while it was idle. No statements of the program's own work here.
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::pool::PoolConnectionMetadata;
+use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, Error, PgConnection, PgPool};
+use sqlx::{Connection, Error, PgConnection};
 
 /// A connection idle for longer is asked whether it is still open before it is used.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
@@ -18,6 +18,11 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 const PING_PATIENCE: Duration = Duration::from_secs(1);
 /// Connections are renewed at most this often: a server that only reads for long is asked now and then.
 const RENEWED_EVERY: Duration = Duration::from_secs(5);
+
+/// Sessions older than this are not used again: their backends keep what they have read of the schema.
+const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+/// A server that is starting, or full, is asked again this often.
+const CONNECT_AGAIN: Duration = Duration::from_millis(100);
 
 /// `read_only_sql_transaction`.
 const READ_ONLY: &str = "25006";
@@ -29,12 +34,6 @@ const SET_UP: &str = "
             where current_setting('synchronous_commit') in ('off', 'on')),
            (select set_config('search_path', quote_ident(n.nspname), false)
             from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass('cdls'))";
-
-/// The statements of a process's pool are told from those of others by the name of its sessions.
-const CANCEL: &str = "
-    select count(pg_cancel_backend(pid)) from pg_stat_activity
-    where application_name = $1 and datname = current_database() and state <> 'idle' and pid <> pg_backend_pid()
-      and xact_start < now() - $2 * interval '1 millisecond'";
 
 /// The knowledge that all pools of a process share about their sessions. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -77,17 +76,13 @@ impl Sessions {
         self.0.turn.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub async fn set_up(connection: &mut PgConnection) -> Result<(), Error> {
-        sqlx::query(SET_UP).execute(connection).await.map(drop)
-    }
-
-    /// Whether a connection from the pool may be used.
-    pub async fn is_usable(&self, connection: &mut PgConnection, about: PoolConnectionMetadata) -> bool {
+    /// Whether a session of this age may be used, which was lent last so long ago.
+    async fn is_usable(&self, connection: &mut PgConnection, age: Duration, idle: Duration) -> bool {
         let renewed = *self.0.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        if renewed.is_some_and(|renewed| about.age >= renewed.elapsed()) {
+        if age >= MAX_AGE || renewed.is_some_and(|renewed| age >= renewed.elapsed()) {
             return false;
         }
-        about.idle_for < TRUSTED_FOR
+        idle < TRUSTED_FOR
             || matches!(tokio::time::timeout(PING_PATIENCE, connection.ping()).await, Ok(Ok(())))
     }
 
@@ -98,6 +93,60 @@ impl Sessions {
             tracing::warn!("database server only reads: all connections are made anew");
             *renewed = Some(Instant::now());
         }
+    }
+}
+
+/// Makes the sessions of one pool.
+#[derive(Debug)]
+pub struct Opener {
+    sessions: Sessions,
+    options: PgConnectOptions,
+    /// How long a server that is starting, or full, is asked.
+    patience: Duration,
+}
+
+impl Opener {
+    pub fn new(sessions: Sessions, options: PgConnectOptions, patience: Duration) -> Opener {
+        Opener { sessions, options, patience }
+    }
+
+    async fn open(&self) -> Result<PgConnection, Error> {
+        let mut connection = PgConnection::connect_with(&self.options).await?;
+        sqlx::query(SET_UP).execute(&mut connection).await?;
+        Ok(connection)
+    }
+}
+
+impl Manager for Opener {
+    type Type = PgConnection;
+    type Error = Error;
+
+    async fn create(&self) -> Result<PgConnection, Error> {
+        let begun = Instant::now();
+        loop {
+            match self.open().await {
+                Err(error) if is_starting(&error) && begun.elapsed() + CONNECT_AGAIN * 2 < self.patience => {
+                    tokio::time::sleep(CONNECT_AGAIN).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn recycle(&self, connection: &mut PgConnection, metrics: &Metrics) -> RecycleResult<Error> {
+        match self.sessions.is_usable(connection, metrics.age(), metrics.last_used()).await {
+            true => Ok(()),
+            false => Err(RecycleError::message("the session is old, or its server is gone")),
+        }
+    }
+}
+
+/// Whether a server refuses connections for a moment: it is starting (57P03), has no connection left (53300), or is not there.
+fn is_starting(error: &Error) -> bool {
+    match error {
+        Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+        Error::Database(database) => database.code().is_some_and(|code| matches!(&*code, "57P03" | "53300")),
+        _ => false,
     }
 }
 
@@ -114,30 +163,4 @@ pub fn may_go_on(error: &Error) -> bool {
 
 pub fn is_read_only(error: &Error) -> bool {
     matches!(error, Error::Database(database) if database.code().is_some_and(|code| code == READ_ONLY))
-}
-
-/// Ends statements of the sessions named so that have taken longer than their pool waits: their connections were given up, and
-/// their server has not noticed. Commits that wait for a standby would add up without bound.
-pub fn cancel(connections: &PgPool, name: String, patience: Duration) {
-    let connections = connections.clone();
-    tokio::spawn(async move {
-        let cancelled = sqlx::query_scalar::<_, i64>(CANCEL)
-            .bind(&name)
-            .bind(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX))
-            .fetch_one(&connections)
-            .await;
-        match cancelled {
-            Ok(0) => {}
-            Ok(cancelled) => {
-                tracing::warn!(
-                    cancelled,
-                    sessions = name,
-                    "statements were given up: the server was asked to end them"
-                );
-            }
-            Err(error) => {
-                tracing::debug!(%error, "statements that were given up may still run on the server")
-            }
-        }
-    });
 }
