@@ -1,4 +1,4 @@
--- The queue, beside the log (docs/adr, decision 32). Each row of the log that has not ended stands in
+-- The queue, beside the log (docs/decisions, 32). Each row of the log that has not ended stands in
 -- at least one of three tables: `work` (it waits for its turn), `cdls_open` (it waits for a time or an operator), `claim` (a
 -- worker calls Graph for it). These tables are ours and may change; the view `cdls_now` shows what they hold.
 
@@ -65,7 +65,7 @@ create table worker_lease (
     worker      text collate "C" primary key,
     partitions  smallint[] not null default '{}',
     expires_at  timestamptz not null,
-    graph_away  boolean not null default false       -- its calls do not reach Graph
+    unable      boolean not null default false       -- to serve lines: its calls do not reach Graph, or its scans fail
 ) with (fillfactor = 50);
 
 -- Rows that an operator settled and nobody was told of yet: a process that sends tells producers and listeners.

@@ -1,4 +1,4 @@
--- The queue, beside the log (docs/adr, decision 32). Each row of the log that has not ended stands in
+-- The queue, beside the log (docs/decisions, 32). Each row of the log that has not ended stands in
 -- at least one of three tables: `work` (it waits for its turn), `cdls_open` (it waits for a time or an operator), `claim` (a
 -- worker calls Graph for it). These tables are ours and may change; the view `cdls_now` shows what they hold.
 

@@ -134,6 +134,8 @@ pub struct Claim {
     /// [`digest`] of the message that is going to be sent; a claim of a row with another message is not made. Ids may be used
     /// twice: by a database that was restored, or beside another one. `None`: any message.
     pub digest: Option<i64>,
+    /// Whether the row has a campaign, as it was read.
+    pub in_campaign: bool,
     /// How long others leave the claimed row alone: the call's total timeout and two seconds.
     pub call_deadline: Duration,
 }

@@ -17,11 +17,11 @@ pub struct LeaseReport {
     pub held: Vec<Partition>,
     /// Workers alive, this one included.
     pub workers: usize,
-    /// Of them, those whose calls reach Graph; this one as it said.
-    pub reaching_graph: usize,
+    /// Of them, those that can serve lines; this one as it said.
+    pub able: usize,
     /// Partitions that no living worker holds.
     pub free: usize,
-    /// Other workers that reach Graph and hold fewer partitions than 64 divided by the number of those.
+    /// Other workers that can serve lines and hold fewer partitions than 64 divided by the number of those.
     pub below_share: usize,
     /// How long the oldest transaction of anybody has kept the database from forgetting old versions of rows; `None`
     /// where that does not matter.
@@ -33,12 +33,12 @@ pub struct LeaseReport {
 pub trait LeaseStore: Send + Sync {
     /// Says that `worker` is alive and prolongs what it holds, in one statement. A lease that has run out is not
     /// prolonged: its partitions are free, and are acquired again.
-    /// `graph_away`: its calls do not reach Graph.
+    /// `unable`: it cannot serve lines, as its calls do not reach Graph or its scans fail.
     async fn renew_leases(
         &self,
         worker: &str,
         ttl: Duration,
-        graph_away: bool,
+        unable: bool,
     ) -> Result<LeaseReport, StoreError>;
 
     /// Removes workers whose lease has run out, and takes at most `at_most` partitions that nobody holds. Only for a worker

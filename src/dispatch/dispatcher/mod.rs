@@ -226,7 +226,8 @@ impl Dispatcher {
         for row in std::mem::take(&mut steps.claims) {
             let call_deadline = call_deadline(self.send_context.graph.total_timeout(row.kind));
             let digest = Some(digest(row.account, id, &row.dest, &row.mdata));
-            let claim = Claim { id: row.id, line: id, fence: row.fence, digest, call_deadline };
+            let in_campaign = row.cp_id.is_some();
+            let claim = Claim { id: row.id, line: id, fence: row.fence, digest, in_campaign, call_deadline };
             self.entry(Entry::Claim { line: id, lane: row.lane, claim });
         }
         for read in std::mem::take(&mut steps.reads) {

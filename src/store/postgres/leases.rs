@@ -22,12 +22,12 @@ impl LeaseStore for PostgresStore {
         &self,
         worker: &str,
         ttl: Duration,
-        graph_away: bool,
+        unable: bool,
     ) -> Result<LeaseReport, StoreError> {
         let found = sqlx::query(RENEW)
             .bind(worker)
             .bind(milliseconds(ttl))
-            .bind(graph_away)
+            .bind(unable)
             .fetch_all(&self.leases)
             .await
             .map_err(failed)?;
@@ -75,28 +75,28 @@ impl LeaseStore for PostgresStore {
 /// this one first.
 const RENEW: &str = "
     with renewed as (
-        insert into worker_lease as l (worker, expires_at, graph_away)
+        insert into worker_lease as l (worker, expires_at, unable)
         values ($1, now() + $2 * interval '1 millisecond', $3)
         on conflict (worker) do update set
             partitions = case when l.expires_at > now() then l.partitions else '{}' end,
-            expires_at = excluded.expires_at, graph_away = excluded.graph_away
-        returning partitions, graph_away)
-    select true as is_this, partitions, graph_away from renewed
+            expires_at = excluded.expires_at, unable = excluded.unable
+        returning partitions, unable)
+    select true as is_this, partitions, unable from renewed
     union all
-    select false, partitions, graph_away from worker_lease where worker <> $1 and expires_at > now()";
+    select false, partitions, unable from worker_lease where worker <> $1 and expires_at > now()";
 
 /// A living worker.
 struct Alive {
     is_this: bool,
     partitions: Vec<i16>,
-    graph_away: bool,
+    unable: bool,
 }
 
 fn alive(row: &PgRow) -> Result<Alive, StoreError> {
     Ok(Alive {
         is_this: rows::get(row, "is_this")?,
         partitions: rows::get(row, "partitions")?,
-        graph_away: rows::get(row, "graph_away")?,
+        unable: rows::get(row, "unable")?,
     })
 }
 
@@ -104,13 +104,13 @@ fn report(workers: &[Alive]) -> LeaseReport {
     let held: BTreeSet<i16> =
         workers.iter().filter(|w| w.is_this).flat_map(|w| w.partitions.iter().copied()).collect();
     let taken: BTreeSet<i16> = workers.iter().flat_map(|w| w.partitions.iter().copied()).collect();
-    let reaching_graph = workers.iter().filter(|w| !w.graph_away).count();
-    let share = PARTITIONS as usize / reaching_graph.max(1);
-    let is_below = |w: &&Alive| !w.is_this && !w.graph_away && w.partitions.len() < share;
+    let able = workers.iter().filter(|w| !w.unable).count();
+    let share = PARTITIONS as usize / able.max(1);
+    let is_below = |w: &&Alive| !w.is_this && !w.unable && w.partitions.len() < share;
     LeaseReport {
         held: held.into_iter().map(Partition).collect(),
         workers: workers.len(),
-        reaching_graph,
+        able,
         free: (PARTITIONS as usize).saturating_sub(taken.len()),
         below_share: workers.iter().filter(is_below).count(),
         oldest_snapshot: None,
@@ -203,8 +203,8 @@ async fn ask(pool: &Pool) -> Result<(Duration, Option<String>), StoreError> {
 mod tests {
     use super::*;
 
-    fn worker(is_this: bool, partitions: std::ops::Range<i16>, graph_away: bool) -> Alive {
-        Alive { is_this, partitions: partitions.collect(), graph_away }
+    fn worker(is_this: bool, partitions: std::ops::Range<i16>, unable: bool) -> Alive {
+        Alive { is_this, partitions: partitions.collect(), unable }
     }
 
     #[test]
@@ -212,6 +212,6 @@ mod tests {
         let workers = [worker(true, 0..32, false), worker(false, 32..40, false), worker(false, 40..41, true)];
         let report = report(&workers);
         assert_eq!((report.held.len(), report.workers, report.free), (32, 3, 23));
-        assert_eq!((report.reaching_graph, report.below_share), (2, 1));
+        assert_eq!((report.able, report.below_share), (2, 1));
     }
 }

@@ -24,6 +24,7 @@ mod operator;
 mod parameters;
 mod pool;
 mod record;
+mod record_one;
 mod rows;
 mod schema;
 mod session;

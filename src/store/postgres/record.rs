@@ -14,7 +14,7 @@ use super::error::failed;
 use super::log::ranges::{Range, is_missing, range_of};
 use super::parameters::milliseconds;
 use super::pool::Pool;
-use super::rows;
+use super::{record_one, rows};
 use crate::failpoint;
 use crate::message::{ErrorKind, Status};
 use crate::store::{Change, Claim, Record, Recorded, RowChange, StoreError};
@@ -72,6 +72,9 @@ struct Written {
 pub async fn record(pool: &Pool, plain_rows: &PlainRows, record: Record<'_>) -> Result<Recorded, StoreError> {
     let changes: Vec<RowChange> = record.changes.iter().map(Change::row).collect();
     let form = if is_plain(&changes) && plain_rows.has_all(&changes) { Form::Plain } else { Form::Any };
+    if let Some(recorded) = write_one(pool, plain_rows, record, &changes, form).await? {
+        return Ok(recorded);
+    }
     let mut written = write(pool, Batch { record, changes: &changes, claims: record.claims, form }).await?;
     if form == Form::Plain && written.changed.len() < changes.len() {
         // Rows that others have settled meanwhile; what has ended was not removed.
@@ -90,6 +93,27 @@ pub async fn record(pool: &Pool, plain_rows: &PlainRows, record: Record<'_>) -> 
         claimed: record.claims.iter().map(|claim| written.claimed.contains(&claim.id.0)).collect(),
         late: written.late,
     })
+}
+
+/// Tries the statement for a lone claim or end of a call; nothing, if that is not the case or the row is not as expected.
+async fn write_one(
+    pool: &Pool,
+    plain_rows: &PlainRows,
+    record: Record<'_>,
+    changes: &[RowChange],
+    form: Form,
+) -> Result<Option<Recorded>, StoreError> {
+    match (changes, record.claims) {
+        ([change], []) if form == Form::Plain && record_one::end(pool, record, change).await? => {
+            plain_rows.note(std::iter::empty(), changes);
+            Ok(Some(Recorded { changed: vec![true], ..Recorded::default() }))
+        }
+        ([], [claim]) if !claim.in_campaign && record_one::claim(pool, record, claim).await? => {
+            plain_rows.note(std::iter::once(claim.id.0), &[]);
+            Ok(Some(Recorded { claimed: vec![true], ..Recorded::default() }))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Whether changes only end rows with the answer to their calls.

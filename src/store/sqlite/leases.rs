@@ -23,7 +23,7 @@ struct Lease {
     partitions: BTreeSet<Partition>,
     /// `None`: never, as far as this clock reaches.
     expires_at: Option<Instant>,
-    graph_away: bool,
+    unable: bool,
 }
 
 impl Lease {
@@ -51,13 +51,13 @@ impl Leases {
         })
     }
 
-    fn renew(&self, worker: &str, ttl: Duration, graph_away: bool) -> LeaseReport {
+    fn renew(&self, worker: &str, ttl: Duration, unable: bool) -> LeaseReport {
         self.with(|workers, now| {
             let mut partitions = BTreeSet::new();
             if let Some(lease) = workers.remove(worker).filter(|lease| lease.is_alive(now)) {
                 partitions = lease.partitions;
             }
-            let lease = Lease { partitions, expires_at: now.checked_add(ttl), graph_away };
+            let lease = Lease { partitions, expires_at: now.checked_add(ttl), unable };
             workers.insert(worker.to_owned(), lease);
             report(workers, worker, now)
         })
@@ -80,7 +80,7 @@ impl Leases {
 
 fn report(workers: &BTreeMap<String, Lease>, worker: &str, now: Instant) -> LeaseReport {
     let alive = || workers.iter().filter(|(_, lease)| lease.is_alive(now));
-    let reaching = || alive().filter(|(_, lease)| !lease.graph_away);
+    let reaching = || alive().filter(|(_, lease)| !lease.unable);
     let held: usize = alive().map(|(_, lease)| lease.partitions.len()).sum();
     let share = PARTITIONS as usize / reaching().count().max(1);
     let below_share =
@@ -88,7 +88,7 @@ fn report(workers: &BTreeMap<String, Lease>, worker: &str, now: Instant) -> Leas
     LeaseReport {
         held: workers.get(worker).map(|lease| lease.partitions.iter().copied().collect()).unwrap_or_default(),
         workers: alive().count(),
-        reaching_graph: reaching().count(),
+        able: reaching().count(),
         free: (PARTITIONS as usize).saturating_sub(held),
         below_share,
         oldest_snapshot: None,
@@ -101,9 +101,9 @@ impl LeaseStore for SqliteStore {
         &self,
         worker: &str,
         ttl: Duration,
-        graph_away: bool,
+        unable: bool,
     ) -> Result<LeaseReport, StoreError> {
-        Ok(self.leases.renew(worker, ttl, graph_away))
+        Ok(self.leases.renew(worker, ttl, unable))
     }
 
     async fn acquire_leases(

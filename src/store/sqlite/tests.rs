@@ -95,7 +95,7 @@ impl Fixture {
 }
 
 pub fn claim(id: MessageId, fence: i32) -> Claim {
-    Claim { id, line: LINE, fence, digest: None, call_deadline: Duration::from_secs(32) }
+    Claim { id, line: LINE, fence, digest: None, in_campaign: false, call_deadline: Duration::from_secs(32) }
 }
 
 pub fn text_to(dest: &str) -> Submission {

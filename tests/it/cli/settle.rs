@@ -50,7 +50,14 @@ impl Log {
     /// Logs a message whose one call ended so.
     async fn after(&self, text: &str, kind: ChangeKind) -> MessageId {
         let id = self.pending(text).await;
-        let claims = [Claim { id, line: LineId(self.line), fence: 0, digest: None, call_deadline: HOUR }];
+        let claims = [Claim {
+            id,
+            line: LineId(self.line),
+            fence: 0,
+            digest: None,
+            in_campaign: false,
+            call_deadline: HOUR,
+        }];
         let claim_no = id.0;
         let claim = Record {
             worker: "w",

@@ -228,7 +228,8 @@ async fn a_database_that_vanishes_without_a_word_is_given_up_within_seconds_and_
     let [id] = store.insert(&[text("ann")]).await.expect("it can be logged")[..] else { panic!("one row") };
 
     between.vanish();
-    let claims = [Claim { id, line: LineId(1), fence: 0, digest: None, call_deadline: minute }];
+    let claims =
+        [Claim { id, line: LineId(1), fence: 0, digest: None, in_campaign: false, call_deadline: minute }];
     let claim = |claim_no| Record {
         worker: "w",
         changes: &[],

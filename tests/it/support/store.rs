@@ -98,12 +98,19 @@ pub fn wait_for_line() -> ChangeKind {
 
 pub fn claim(row: &ReadyRow) -> Claim {
     let digest = Some(digest(row.account, row.line, &row.dest, &row.mdata));
-    Claim { id: row.id, line: row.line, fence: row.fence, digest, call_deadline: HOUR }
+    Claim {
+        id: row.id,
+        line: row.line,
+        fence: row.fence,
+        digest,
+        in_campaign: row.cp_id.is_some(),
+        call_deadline: HOUR,
+    }
 }
 
 /// The first claim of a row of line 1.
 pub fn first_claim(id: MessageId) -> Claim {
-    Claim { id, line: LineId(1), fence: 0, digest: None, call_deadline: HOUR }
+    Claim { id, line: LineId(1), fence: 0, digest: None, in_campaign: false, call_deadline: HOUR }
 }
 
 impl Fixture {

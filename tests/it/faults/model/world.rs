@@ -162,6 +162,7 @@ impl World {
             line: LINE,
             fence: row.fence - i32::from(stale),
             digest: None,
+            in_campaign: false,
             call_deadline,
         };
         (!undisciplined).then_some((index, claim))
