@@ -303,7 +303,7 @@ impl HttpSettings {
 }
 
 impl Settings {
-    /// Settings that were changed and that this version does nothing with (docs/contract.md 8).
+    /// Settings that were changed and that this version does nothing with (docs/contract.md 7).
     pub fn without_effect(&self) -> Vec<&'static str> {
         let SecuritySettings { key, ban, ban_loopback } = &self.security;
         [

@@ -1,4 +1,4 @@
-//! The permissions that docs/producers.md advises for other programs' users of the broker: enough, and no more.
+//! The permissions that docs/amqp.md advises for other programs' users of the broker: enough, and no more.
 
 use lapin::options::{
     BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
@@ -27,7 +27,7 @@ const LISTENER: Permissions = Permissions {
 
 #[test]
 fn the_permissions_of_these_tests_are_those_of_the_page() {
-    let page = include_str!("../../docs/producers.md");
+    let page = include_str!("../../docs/amqp.md");
     for (user, Permissions { configure, write, read }) in [("shop", PRODUCER), ("listener", LISTENER)] {
         let command = format!("rabbitmqctl set_permissions -p VHOST {user} '{configure}' '{write}' '{read}'");
         assert!(page.contains(&command), "{command}");

@@ -544,7 +544,7 @@ fn the_asyncapi_document_says_what_is_declared() {
     assert_eq!(amqp("events")["exchange"]["name"], public::EVENTS);
     let classes: Vec<&str> = Class::ALL.iter().map(|class| class.as_str()).collect();
     assert_eq!(document["channels"]["events"]["parameters"]["class"]["enum"], json!(classes));
-    let producers = include_str!("../../docs/producers.md");
+    let producers = include_str!("../../docs/amqp.md");
     for (name, argument) in public::SUBMIT_QUEUE_ARGUMENTS {
         let written = match argument {
             Argument::Text("") => format!("`{name}: \"\"`"),
@@ -552,6 +552,6 @@ fn the_asyncapi_document_says_what_is_declared() {
             Argument::Number(number) => format!("`{name}: {number}`"),
             Argument::Yes => format!("`{name}: true`"),
         };
-        assert!(producers.contains(&written), "docs/producers.md says {written}");
+        assert!(producers.contains(&written), "docs/amqp.md says {written}");
     }
 }
