@@ -48,8 +48,8 @@ impl Dispatcher {
                 }
             }
             Event::Ready { began, scanned, flows } => {
-                self.scanned(began, &scanned);
-                self.found(flows);
+                let waiting = self.scanned(began, &scanned);
+                self.found(flows, &waiting);
             }
             Event::Lines { asked, records, pause_written } => self.configure(asked, records, pause_written),
             Event::ClaimsAnswered(answers) => self.claims_answered(answers),
@@ -108,7 +108,9 @@ impl Dispatcher {
         for id in gone {
             if let Some(mut line) = self.lines.remove(&id) {
                 self.reserved -= line.reserved();
-                self.abandoned.extend(line.open_claims());
+                for (message, claim) in line.open_claims() {
+                    self.abandoned.entry(message).or_default().push_back(claim);
+                }
                 let mut steps = Steps::default();
                 line.abandon(&mut steps);
                 steps.returned.clear();
@@ -119,12 +121,13 @@ impl Dispatcher {
         }
     }
 
-    /// A look at these partitions has ended: work that was announced meanwhile may have been written after it began.
-    fn scanned(&mut self, began: Instant, partitions: &[Partition]) {
+    /// A look at these partitions has ended: work that was announced meanwhile may have been written after it began. Returns
+    /// those that waited for it.
+    fn scanned(&mut self, began: Instant, partitions: &[Partition]) -> Vec<Partition> {
         let waiting: Vec<Partition> =
             partitions.iter().copied().filter(|partition| self.unscanned.contains_key(partition)).collect();
         if waiting.is_empty() {
-            return;
+            return waiting;
         }
         self.unscanned.retain(|partition, since| began < *since || !waiting.contains(partition));
         for (id, line) in &mut self.lines {
@@ -133,25 +136,26 @@ impl Dispatcher {
                 self.dirty.insert(*id);
             }
         }
+        waiting
     }
 
     /// Takes a job and those that wait behind it, and acknowledges: what they told is noted, and the queue has it.
     pub(super) fn take_jobs(&mut self, first: JobDelivery) {
         let mut next = Some(first);
         while let Some(delivery) = next {
+            if delivery.job.more {
+                // It and later jobs wait for the look: there is work of the same lines that it does not name.
+                if self.owned.contains(&delivery.partition) {
+                    self.unscanned.insert(delivery.partition, Instant::now());
+                }
+                self.channels.look.notify_one();
+            }
             for mut work in delivery.job.work.iter().cloned() {
                 let messages = std::mem::take(&mut work.messages);
                 let head = head_of(work);
                 if self.wants(&head) {
                     self.take_or_read(head, messages);
                 }
-            }
-            if delivery.job.more {
-                // Later jobs wait for the look: they are for the same lines.
-                if self.owned.contains(&delivery.partition) {
-                    self.unscanned.insert(delivery.partition, Instant::now());
-                }
-                self.channels.look.notify_one();
             }
             if delivery.job.due {
                 self.channels.due.notify_one();
@@ -219,10 +223,11 @@ impl Dispatcher {
         }
     }
 
-    fn found(&mut self, flows: Vec<(Flow, Position)>) {
+    fn found(&mut self, flows: Vec<(Flow, Position)>, waiting: &[Partition]) {
         for (flow, first) in flows {
             if self.owns(flow.line) {
-                self.line_or_new(flow.line).queue.found(&flow, first);
+                let is_first = waiting.contains(&flow.line.partition());
+                self.line_or_new(flow.line).queue.found(&flow, first, is_first);
             }
         }
     }
@@ -250,22 +255,33 @@ impl Dispatcher {
     pub(super) fn claims_answered(&mut self, answers: Vec<(LineId, MessageId, bool)>) {
         let now = Instant::now();
         for (id, message, made) in answers {
-            if let Some((fence, lane)) = self.abandoned.remove(&message) {
+            if let Some((fence, lane)) = self.take_abandoned(message) {
+                // If it was not made, a claim of the row that is open is another worker's.
                 if made {
                     self.change(Change::release(message, fence), lane, None);
-                }
-                if let Some(line) = self.line(id) {
-                    line.queue.claim_settled(message);
+                    if let Some(line) = self.line(id) {
+                        line.queue.claim_settled(message);
+                    }
                 }
                 continue;
             }
-            self.reserved -= usize::from(!made);
             if let Some(line) = self.line(id)
                 && line.claim_answered(message, made) == Some(false)
             {
+                self.reserved -= 1;
                 self.watch_refused(id, now);
             }
         }
+    }
+
+    /// Claims are answered in the order in which they were asked for.
+    fn take_abandoned(&mut self, id: MessageId) -> Option<(i32, Lane)> {
+        let asked = self.abandoned.get_mut(&id)?;
+        let first = asked.pop_front();
+        if asked.is_empty() {
+            self.abandoned.remove(&id);
+        }
+        first
     }
 
     /// Settles claims that have no call: our own that were never written, and those whose worker is gone.
@@ -280,7 +296,9 @@ impl Dispatcher {
                 || self.returning.contains_key(&row.id)
                 || self.abandoned.contains_key(&row.id)
                 || self.progress.is_aside(row.id)
-                || self.lines.get(&row.line).is_some_and(|line| line.queue.in_call(row.id));
+                || self.lines.get(&row.line).is_some_and(|line| {
+                    line.queue.in_call(row.id) || line.queue.has_ended(row.id, row.fence)
+                });
             if in_hand || !self.owns(row.line) {
                 continue;
             }
@@ -299,6 +317,7 @@ impl Dispatcher {
             }
             if let Some(line) = self.line(row.line) {
                 line.queue.claim_settled(row.id);
+                line.queue.ended_with(row.id, row.fence);
             }
             self.change(change, row.lane, row.waiter);
         }

@@ -94,8 +94,8 @@ pub struct Dispatcher {
     tickets: HashMap<MessageId, Ticket>,
     /// Permits held for calls that have not begun.
     reserved: usize,
-    /// Claims on their way for lines that were let go, with the fence they get: to be given back.
-    abandoned: HashMap<MessageId, (i32, Lane)>,
+    /// Claims on their way for lines that were let go, with the fence each gets: to be given back.
+    abandoned: HashMap<MessageId, VecDeque<(i32, Lane)>>,
     refresh_at: Instant,
 }
 

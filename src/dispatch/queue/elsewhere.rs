@@ -1,7 +1,7 @@
 //! Rows about which the log or another process decides: claims of others, claims that were refused, and rows that are to end
 //! without a call.
 
-use super::Queue;
+use super::{Active, Queue};
 use crate::message::{Lane, MessageId, WorkId};
 use crate::store::ReadyRow;
 
@@ -34,7 +34,11 @@ impl Queue {
             self.ledger.leaves_behind(work);
             self.ledger.close_if_empty(work);
         }
-        self.hold(lane, dest, id);
+        // A recipient whose other row is in a call waits for that.
+        let recipient = self.recipients.get(&(lane, dest.into()));
+        if !recipient.is_some_and(|recipient| matches!(recipient.active, Some(Active::Call(_)))) {
+            self.hold(lane, dest, id);
+        }
     }
 
     /// Whether a claim of another process keeps the row from being sent, of which the log has this fence. A claim whose call

@@ -19,8 +19,16 @@ impl Ended {
 
     /// Whether the row was read before its end was written.
     pub fn is_stale(&self, row: &ReadyRow) -> bool {
-        let ended = self.now.get(&row.id).or_else(|| self.before.get(&row.id));
-        ended.is_some_and(|fence| row.fence < *fence)
+        self.fence_of(row.id).is_some_and(|fence| row.fence < fence)
+    }
+
+    /// Whether the call of the claim with this fence has ended.
+    pub fn has(&self, id: MessageId, fence: i32) -> bool {
+        self.fence_of(id).is_some_and(|ended| fence <= ended)
+    }
+
+    fn fence_of(&self, id: MessageId) -> Option<i32> {
+        self.now.get(&id).or_else(|| self.before.get(&id)).copied()
     }
 
     /// Forgets those that ended before the last turn.

@@ -86,6 +86,11 @@ impl Queue {
         self.ended.note(id, fence);
     }
 
+    /// Whether a call of the row with this fence ended a moment ago, so that its claim looks open only until that is written.
+    pub fn has_ended(&self, id: MessageId, fence: i32) -> bool {
+        self.ended.has(id, fence)
+    }
+
     fn has(&self, id: MessageId) -> bool {
         self.ledger.holds(id) || self.calls.contains(&id)
     }
@@ -191,7 +196,12 @@ impl Queue {
 
     /// A row that was given back, or waited with its line, is ready again.
     pub fn give_back(&mut self, row: ReadyRow) {
-        if self.ledger.holds(row.id) && self.is_held_by(row.lane, &row.dest, row.id) {
+        if self.is_held_by(row.lane, &row.dest, row.id) {
+            if !self.ledger.holds(row.id) {
+                // Its call outlived the loss of its line: the line is ours again, and the row was left out when it was read.
+                self.foreign.remove(&row.id);
+                self.ledger.leaves_behind(row.work);
+            }
             self.insert(row);
         } else {
             self.free(row.lane, &row.dest, row.id);

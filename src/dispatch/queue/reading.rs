@@ -1,5 +1,6 @@
 //! How work comes into hand: announced by a job, read by its number, or read along its flow; and when more is to be read.
 
+use super::window::Window;
 use super::{Queue, flow_key, key_of};
 use crate::message::{LineId, Medium, WorkId};
 use crate::store::{Flow, FlowPage, FlowRead, Position, WorkHead, WorkRead};
@@ -63,9 +64,10 @@ impl Queue {
         self.asked.insert(work);
     }
 
-    /// Work that was asked for could not be read.
+    /// Work that was asked for could not be read. Its flow is not known: all are read anew, or later work would go first.
     pub fn unread(&mut self, work: WorkId) {
         self.asked.remove(&work);
+        self.flows.values_mut().for_each(Window::rewind);
     }
 
     /// Whether announced work is being read: what was announced later waits its turn.
@@ -113,12 +115,16 @@ impl Queue {
         }
     }
 
-    /// A scan found work, the flow's first. If it is not in hand, the flow is read again from its beginning.
-    pub fn found(&mut self, flow: &Flow, first: Position) {
+    /// A scan found work, the flow's first. If it is not in hand, the flow is read again from its beginning. `is_first`: the scan
+    /// was waited for, as work behind the first may be there of which no job told.
+    pub fn found(&mut self, flow: &Flow, first: Position, is_first: bool) {
         let is_known = self.ledger.knows(first.work);
         let window = self.flows.entry(key_of(flow)).or_default();
         if std::mem::take(&mut window.missed) || !is_known {
             window.rewind();
+        } else if is_first {
+            window.told = window.reading;
+            window.more = true;
         }
     }
 

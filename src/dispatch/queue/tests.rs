@@ -160,7 +160,7 @@ mod recipient {
     fn with_thousands_of_rows_delays_nobody_else() {
         let mut queue = empty();
         let flow = row(1, "ann").flow();
-        queue.found(&flow, Position { first: MessageId(1), work: WorkId(1) });
+        queue.found(&flow, Position { first: MessageId(1), work: WorkId(1) }, false);
         let mut sent = Vec::new();
         for n in 0..80 {
             let read = queue.reads(LINE, |_| 64).pop().expect("the flow is read on");
@@ -298,6 +298,31 @@ mod claim_refused {
     }
 }
 
+mod claimed_elsewhere {
+    use super::*;
+
+    #[test]
+    fn does_not_take_the_place_of_a_call() {
+        let mut queue = queue([row(2, "ann"), row(3, "ann")]);
+        assert_eq!(take(&mut queue, 9), [2]);
+        queue.claimed_elsewhere(Lane::High, "ann", MessageId(1), 1);
+        assert!(!queue.is_held_by(Lane::High, "ann", MessageId(1)));
+        queue.end(Lane::High, "ann", MessageId(2));
+        assert_eq!(take(&mut queue, 9), [3]);
+    }
+
+    #[test]
+    fn row_whose_call_outlived_the_loss_of_its_line_comes_back() {
+        let mut queue = empty();
+        queue.claimed_elsewhere(Lane::High, "ann", MessageId(1), 1);
+        give(&mut queue, row(2, "ann"));
+        assert!(take(&mut queue, 9).is_empty());
+        queue.hold(Lane::High, "ann", MessageId(1));
+        queue.give_back(ReadyRow { fence: 1, ..row(1, "ann") });
+        assert_eq!(take(&mut queue, 9), [1]);
+    }
+}
+
 mod announced {
     use super::*;
 
@@ -312,7 +337,7 @@ mod announced {
     fn work_that_its_flow_reaches_later_is_left_to_the_flow() {
         let mut queue = empty();
         let first = Position { first: MessageId(1), work: WorkId(1) };
-        queue.found(&row(1, "a").flow(), first);
+        queue.found(&row(1, "a").flow(), first, false);
         assert!(!queue.announced(&head(&work(vec![row(9, "z")])), true));
         let reads = queue.reads(LINE, |_| 2);
         assert_eq!((reads[0].after, reads[0].limit), (None, 2));
@@ -329,7 +354,7 @@ mod announced {
     #[test]
     fn work_written_during_a_read_of_its_flow_is_read_before_later_work() {
         let mut queue = empty();
-        queue.found(&row(1, "a").flow(), Position { first: MessageId(1), work: WorkId(1) });
+        queue.found(&row(1, "a").flow(), Position { first: MessageId(1), work: WorkId(1) }, false);
         let read = queue.reads(LINE, |_| 16).pop().expect("a read");
         assert!(!queue.announced(&head(&work(vec![row(2, "b")])), true), "the read may bring it");
         queue.read_flow(&read, page(vec![work(vec![row(1, "a")])], false));
@@ -349,6 +374,16 @@ mod announced {
         queue.scanned();
         assert!(!queue.announced(&head(&work(vec![row(2, "b")])), true));
         assert_eq!(queue.reads(LINE, |_| 16).len(), 1);
+    }
+
+    #[test]
+    fn work_that_could_not_be_read_is_not_overtaken() {
+        let mut queue = empty();
+        queue.asked(WorkId(1));
+        give(&mut queue, row(5, "e"));
+        queue.unread(WorkId(1));
+        assert!(!queue.announced(&head(&work(vec![row(7, "g")])), true));
+        assert_eq!(queue.reads(LINE, |_| 16).pop().expect("a read").after, None);
     }
 
     #[test]
@@ -397,7 +432,7 @@ mod found {
     #[test]
     fn unknown_first_work_is_read_from_the_beginning() {
         let mut queue = queue([row(5, "e")]);
-        queue.found(&row(3, "c").flow(), Position { first: MessageId(3), work: WorkId(3) });
+        queue.found(&row(3, "c").flow(), Position { first: MessageId(3), work: WorkId(3) }, false);
         let reads = queue.reads(LINE, |_| 16);
         assert_eq!(reads[0].after, None);
         queue.read_flow(&reads[0], page(vec![work(vec![row(3, "c")]), work(vec![row(5, "e")])], false));
@@ -405,14 +440,24 @@ mod found {
     }
 
     #[test]
+    fn known_first_work_of_a_scan_that_was_waited_for_is_read_behind() {
+        let mut queue = queue([row(5, "e")]);
+        let first = Position { first: MessageId(5), work: WorkId(5) };
+        queue.found(&row(5, "e").flow(), first, false);
+        assert!(queue.reads(LINE, |_| 16).is_empty());
+        queue.found(&row(5, "e").flow(), first, true);
+        assert_eq!(queue.reads(LINE, |_| 16).pop().expect("a read").after, Some(first));
+    }
+
+    #[test]
     fn rewinding_while_a_read_is_under_way_is_not_lost() {
         let mut queue = empty();
         let flow = row(1, "a").flow();
-        queue.found(&flow, Position { first: MessageId(8), work: WorkId(8) });
+        queue.found(&flow, Position { first: MessageId(8), work: WorkId(8) }, false);
         let read = queue.reads(LINE, |_| 16).pop().expect("a read");
         queue.read_flow(&read, page(vec![work(vec![row(8, "h")])], true));
         let read = queue.reads(LINE, |_| 16).pop().expect("a read");
-        queue.found(&flow, Position { first: MessageId(1), work: WorkId(1) });
+        queue.found(&flow, Position { first: MessageId(1), work: WorkId(1) }, false);
         queue.read_flow(&read, page(Vec::new(), false));
         assert_eq!(queue.reads(LINE, |_| 16).pop().expect("a read").after, None);
     }
@@ -507,7 +552,7 @@ fn work_missed_behind_work_in_hand_is_read_once_a_scan_finds_the_flow() {
     queue.postpone(Lane::High, "ann", MessageId(1));
     assert_eq!(queue.read_work(WorkId(9), None), None, "its campaign does not run");
     assert!(queue.reads(LINE, |_| 16).is_empty());
-    queue.found(&flow, position);
+    queue.found(&flow, position, false);
     assert_eq!(queue.reads(LINE, |_| 16).pop().expect("a read").after, None, "from its beginning");
 }
 

@@ -137,6 +137,14 @@ impl Aside {
         }
     }
 
+    /// Puts changes behind those of the same rows that are there, to be written in the order they came.
+    pub fn put_behind(&mut self, mut changes: Batch) {
+        for (_, batch) in &mut self.0 {
+            let rows = batch.changes.iter().map(|change| change.id).collect();
+            batch.changes_of(changes.take_changes(&rows));
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -157,5 +165,33 @@ impl Aside {
             self.0.pop_front().into_iter().for_each(|(_, batch)| due.changes_of(batch));
         }
         due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::ChangeKind;
+
+    fn batch(ids: &[i64]) -> Batch {
+        let mut batch = Batch::default();
+        for id in ids {
+            let change = Change::waiting(MessageId(*id), 0, ChangeKind::Release);
+            batch.push(Entry::Change { change, lane: Lane::High, waiter: None });
+        }
+        batch
+    }
+
+    #[test]
+    fn later_changes_of_a_row_that_waits_come_back_with_the_first() {
+        let mut aside = Aside::default();
+        let now = Instant::now();
+        aside.put(now, batch(&[1]));
+        aside.put(now + LOCKED_FOR, batch(&[2]));
+        aside.put_behind(batch(&[2, 1]));
+        let ids = |batch: Batch| batch.changes.iter().map(|change| change.id.0).collect::<Vec<_>>();
+        assert_eq!(ids(aside.due(now + LOCKED_FOR)), [1, 1]);
+        assert_eq!(ids(aside.due(now + LOCKED_FOR * 2)), [2, 2]);
+        assert!(aside.is_empty());
     }
 }

@@ -51,9 +51,9 @@ impl Claims {
         &self.ended
     }
 
-    /// The ended batches have been removed.
-    pub fn removed(&mut self) {
-        self.ended.clear();
+    /// So many of the ended batches, the first ones, have been removed.
+    pub fn removed(&mut self, count: usize) {
+        self.ended.drain(..count);
     }
 }
 
@@ -72,7 +72,7 @@ mod tests {
         assert!(claims.ended().is_empty(), "another call of the row");
         claims.call_ended(MessageId(2), 4);
         assert_eq!(claims.ended(), [number]);
-        claims.removed();
+        claims.removed(1);
         assert!(claims.ended().is_empty());
     }
 }

@@ -11,7 +11,7 @@ mod batch;
 mod claims;
 mod progress;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ const BATCH: usize = 400;
 const LINGER: Duration = Duration::from_millis(10);
 /// Batches of this size do not wait.
 const ENOUGH: usize = 128;
+/// Work and claims that have ended and that one transaction removes at most.
+const ENDED_AT_ONCE: usize = 1_000;
 /// Work and claims that have ended are removed with the next batch, or after this long.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -89,9 +91,7 @@ struct Memory {
     unwritten: Unwritten,
     claims: Claims,
     /// Work that has ended, and whose removal is not committed.
-    ended_work: Vec<WorkId>,
-    /// The same, with a change before it that may wait for a lock.
-    ended_behind: Vec<WorkId>,
+    ended_work: BTreeSet<WorkId>,
     /// Ended work and claims are not removed with this batch.
     keeps_ended: bool,
     aside: Aside,
@@ -126,14 +126,10 @@ impl Recorder {
             self.progress.set_waiting(backlog.len() + self.entries.len());
             batch.changes.iter_mut().for_each(|change| memory.unwritten.guard(change));
             let barriers = std::mem::take(&mut batch.barriers);
-            let ended = std::mem::take(&mut batch.ended_work);
+            // Also of rows whose result waits for a lock, or for the database: each has an open claim until that is written.
+            memory.ended_work.extend(std::mem::take(&mut batch.ended_work));
             match self.write(batch, &mut memory).await {
                 Ok(()) => {
-                    // One of its rows may wait for a lock.
-                    memory.ended_behind.extend(ended);
-                    if memory.aside.is_empty() {
-                        memory.ended_work.append(&mut memory.ended_behind);
-                    }
                     // The task that waits for it may be gone.
                     for (barrier, answer) in barriers {
                         let _ = barrier.send(answer);
@@ -147,7 +143,7 @@ impl Recorder {
                     }
                 }
                 Err((batch, error)) => {
-                    self.put_back(batch, ended, barriers, &mut backlog);
+                    self.put_back(batch, barriers, &mut backlog);
                     METRICS.dispatch.results_waiting.set(backlog.len() as f64);
                     self.progress.set_stalled(!backlog.is_empty());
                     tracing::warn!(%error, waiting = backlog.len(), "log cannot be written: results wait, sending rests");
@@ -165,8 +161,8 @@ impl Recorder {
             return;
         }
         memory.aside.put(Instant::now(), self.take_locked(&mut due).await);
-        self.wait_behind(&mut due, memory);
-        backlog.extend(due.into_entries());
+        // In front of later changes of these rows.
+        due.into_entries().rev().for_each(|entry| backlog.push_front(entry));
     }
 
     /// A row's changes are written in the order they came: later ones wait behind one that was set aside, and no claim of it is made.
@@ -175,7 +171,7 @@ impl Recorder {
             return;
         }
         let rows = memory.aside.rows();
-        memory.aside.put(Instant::now(), batch.take_changes(&rows));
+        memory.aside.put_behind(batch.take_changes(&rows));
         let (refused, claims) = std::mem::take(&mut batch.claims)
             .into_iter()
             .partition(|entry: &ClaimEntry| rows.contains(&entry.claim.id));
@@ -230,13 +226,11 @@ impl Recorder {
     fn put_back(
         &self,
         batch: Batch,
-        ended: Vec<WorkId>,
         barriers: Vec<(oneshot::Sender<bool>, bool)>,
         backlog: &mut VecDeque<Entry>,
     ) {
         let barriers = barriers.into_iter().map(|(barrier, answer)| Entry::Barrier(barrier, answer));
         barriers.for_each(|barrier| backlog.push_front(barrier));
-        ended.into_iter().for_each(|work| backlog.push_front(Entry::WorkEnded(work)));
         batch.into_entries().rev().for_each(|entry| backlog.push_front(entry));
     }
 
@@ -307,22 +301,25 @@ impl Recorder {
         let started = Instant::now();
         let claims: Vec<Claim> = part.claims.iter().map(|claim| claim.claim).collect();
         let claim_no = memory.claims.number();
+        let at_once = if memory.keeps_ended { 0 } else { ENDED_AT_ONCE };
+        let ended_work: Vec<WorkId> = memory.ended_work.iter().take(at_once).copied().collect();
+        let ended_claims: Vec<i64> = memory.claims.ended().iter().take(at_once).copied().collect();
         let record = Record {
             worker: &self.worker,
             changes: &part.changes,
             claims: &claims,
             claim_no,
-            ended_work: if memory.keeps_ended { &[] } else { &memory.ended_work },
-            ended_claims: if memory.keeps_ended { &[] } else { memory.claims.ended() },
+            ended_work: &ended_work,
+            ended_claims: &ended_claims,
             repeated: part.changes.iter().any(|change| memory.unanswered.contains(&change.id)),
         };
         let recorded = self.store.record(record).await?;
         METRICS.dispatch.batch_entries.record((part.changes.len() + claims.len()) as f64);
         METRICS.dispatch.batch_seconds.record(started.elapsed());
-        if !memory.keeps_ended {
-            memory.ended_work.clear();
-            memory.claims.removed();
+        for work in &ended_work {
+            memory.ended_work.remove(work);
         }
+        memory.claims.removed(ended_claims.len());
         let made = claims.iter().zip(&recorded.claimed).filter(|(_, made)| **made);
         memory.claims.made(claim_no, made.map(|(claim, _)| (claim.id, claim.fence + 1)));
         Ok(recorded)

@@ -36,6 +36,12 @@ pub async fn promote(
     if !ids.is_empty() {
         let made = made_ready(pool, &ids).await?;
         promoted.work = rows::readable(&made, rows::head);
+        let ready: i64 = promoted.work.iter().map(|head| i64::from(head.rows)).sum();
+        if ready < ids.len() as i64 {
+            // Some are locked, or have ended meanwhile: the next look begins where this one did.
+            promoted.reached = None;
+            promoted.more &= ready > 0;
+        }
     }
     Ok(promoted)
 }

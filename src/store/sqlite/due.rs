@@ -49,6 +49,8 @@ pub async fn promote(
     drop(connection);
     let work = if due.is_empty() { Vec::new() } else { make_ready(writer, &due).await? };
     let reached = (!more).then(|| looked_at.time());
+    // Rows that cannot be read stay due: without rest they would be looked at again and again.
+    let more = more && !work.is_empty();
     Ok(Promoted { work: work.iter().map(head).collect(), more, reached, next })
 }
 

@@ -111,3 +111,77 @@ async fn a_job_that_comes_again_does_not_free_the_recipient_of_a_retry() {
         std::iter::from_fn(|| asked.try_recv().ok()).any(|request| matches!(request, Request::Work(..)));
     assert!(is_read);
 }
+
+fn gained() -> Event {
+    Event::Gained {
+        at: Instant::now(),
+        partitions: vec![LINE.partition()],
+        held: Vec::new(),
+        claims: Vec::new(),
+    }
+}
+
+fn claimed(id: i64) -> ClaimedRow {
+    ClaimedRow {
+        id: MessageId(id),
+        line: LINE,
+        lane: Lane::High,
+        dest: "2531".into(),
+        fence: 1,
+        worker: "w".into(),
+        attempts: 1,
+        tries: 0,
+        crashes: 0,
+        valid_for: time::Duration::hours(1),
+        age: Duration::ZERO,
+        overdue: false,
+        waiter: None,
+    }
+}
+
+mod claim_without_a_call {
+    use super::*;
+
+    #[tokio::test]
+    async fn is_given_back() {
+        let Fixture { mut dispatcher, mut entries, .. } = Fixture::new();
+        dispatcher.handle(gained());
+        dispatcher.handle(Event::Claimed(vec![claimed(1)]));
+        assert!(matches!(entries.try_recv(), Ok(Entry::Change { change, .. }) if change.id == MessageId(1)));
+    }
+
+    #[tokio::test]
+    async fn is_not_one_whose_call_has_just_ended() {
+        let Fixture { mut dispatcher, mut entries, .. } = Fixture::new();
+        dispatcher.handle(gained());
+        let queue = &mut dispatcher.line_or_new(LINE).queue;
+        queue.ended_with(MessageId(1), 1);
+        queue.hold(Lane::High, "2531", MessageId(2));
+        dispatcher.handle(Event::Claimed(vec![claimed(1)]));
+        assert!(entries.try_recv().is_err());
+        assert!(dispatcher.line_or_new(LINE).queue.is_held_by(Lane::High, "2531", MessageId(2)));
+    }
+}
+
+#[tokio::test]
+async fn claims_of_a_line_that_was_lost_twice_are_answered_one_by_one() {
+    let Fixture { mut dispatcher, .. } = Fixture::new();
+    let asked = dispatcher.abandoned.entry(MessageId(1)).or_default();
+    asked.extend([(1, Lane::High), (2, Lane::High)]);
+    dispatcher.claims_answered(vec![(LINE, MessageId(1), false), (LINE, MessageId(1), false)]);
+    assert_eq!(dispatcher.reserved, 0);
+    assert!(dispatcher.abandoned.is_empty());
+}
+
+#[tokio::test]
+async fn work_beside_more_that_is_not_named_waits_for_the_look() {
+    let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
+    dispatcher.handle(gained());
+    let partition = LINE.partition();
+    dispatcher.handle(Event::Ready { began: Instant::now(), scanned: vec![partition], flows: Vec::new() });
+    let job = Job { work: vec![work(3)], more: true, ..Job::empty() };
+    dispatcher.take_jobs(JobDelivery::new(partition, job, || {}));
+    assert!(
+        !std::iter::from_fn(|| asked.try_recv().ok()).any(|request| matches!(request, Request::Work(..)))
+    );
+}
