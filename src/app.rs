@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
@@ -39,8 +40,11 @@ const FOLD_AGE: Duration = Duration::from_secs(120);
 const FOLD_AT_ONCE: u32 = 5_000;
 const FOLD_EVERY: Duration = Duration::from_secs(10);
 
-/// How long each part that has nothing to finish any more may take to close.
-const CLOSING: Duration = Duration::from_secs(5);
+/// A stop takes so much longer than the grace at most, whatever hangs: half a second less than is promised, for the end of
+/// the process itself. Dispatch takes three seconds of it where results cannot be written.
+const BEYOND_GRACE: Duration = Duration::from_millis(4_500);
+/// How long the parts that have nothing to send any more may take to close, where the deadline leaves so much.
+const CLOSING: Duration = Duration::from_secs(4);
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +81,8 @@ pub struct App {
     pub store: SharedStore,
     tasks: JoinSet<&'static str>,
     /// The send endpoints; ends when the requests in flight are answered.
-    requests: Option<tokio::task::JoinHandle<()>>,
-    dispatch: Option<tokio::task::JoinHandle<()>>,
+    requests: Option<JoinHandle<()>>,
+    dispatch: Option<JoinHandle<()>>,
     broker: SharedBroker,
     stopping: CancellationToken,
     /// Cancelled when nothing depends on health checks and replies any more.
@@ -161,27 +165,12 @@ impl App {
             "admin"
         });
         let watch = ops::watch_rows(store.clone(), role.sends(), ended.clone());
-        tasks.spawn(async move {
-            watch.await;
-            "watch"
-        });
-        let room = keep_room(store.clone(), ended.clone());
-        tasks.spawn(async move {
-            room.await;
-            "room"
-        });
+        keep_running(&mut tasks, "watch", watch, &ended);
+        keep_running(&mut tasks, "room", keep_room(store.clone()), &ended);
         if !settings.log.keep.is_zero() {
-            let old = drop_old(store.clone(), settings.log.keep, ended.clone());
-            tasks.spawn(async move {
-                old.await;
-                "old rows"
-            });
+            keep_running(&mut tasks, "old rows", drop_old(store.clone(), settings.log.keep), &ended);
         }
-        let counts = fold_counts(store.clone(), ended.clone());
-        tasks.spawn(async move {
-            counts.await;
-            "counts"
-        });
+        keep_running(&mut tasks, "counts", fold_counts(store.clone()), &ended);
         tracing::info!(role = role.name(), http = ?http, %admin, "started");
         Ok(App {
             http,
@@ -212,39 +201,66 @@ impl App {
         }
     }
 
-    /// Stops taking requests, drains calls in flight, writes what is known, and closes everything.
+    /// Stops taking requests, drains calls in flight, writes what is known, and closes everything: within the grace and
+    /// [`BEYOND_GRACE`], as all parts have one deadline, counted from here.
     pub async fn stop(mut self) {
+        let grace_ends = Instant::now() + self.grace;
+        let deadline = grace_ends + BEYOND_GRACE;
         self.stopping.cancel();
-        let grace = self.grace;
-        let dispatch = async {
-            if self.dispatch.is_some() {
-                finished(&mut self.dispatch).await;
-            }
-        };
-        let requests = async {
-            if self.requests.is_some()
-                && tokio::time::timeout(grace, finished(&mut self.requests)).await.is_err()
-            {
-                tracing::warn!("requests outlasted the grace and were cut");
-            }
-        };
-        tokio::join!(dispatch, requests);
+        let (drained, answered) =
+            tokio::join!(ends_by(deadline, self.dispatch.take()), ends_by(grace_ends, self.requests.take()));
+        if !drained {
+            tracing::error!("dispatch did not end in time: rows in flight are settled later");
+        }
+        if !answered {
+            tracing::warn!("requests outlasted the grace and were cut");
+        }
         // Nothing commits submissions, hears replies or asks for health any more from here on.
         self.ended.cancel();
+        let closed_by = deadline.min(Instant::now() + CLOSING);
+        // The tasks use broker and database to the end, so these close behind them, in the second half of the time.
         let tasks = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(CLOSING, tasks).await.is_err() {
-            tracing::warn!("some tasks did not end in time");
+        if timeout(left_until(closed_by) / 2, tasks).await.is_err() {
+            tracing::warn!("some tasks did not end in time and were cut");
+            self.tasks.abort_all();
         }
-        self.broker.close(CLOSING).await;
-        if tokio::time::timeout(CLOSING, self.store.close()).await.is_err() {
+        let (closed, ()) =
+            tokio::join!(timeout_at(closed_by, self.store.close()), self.broker.close(left_until(closed_by)));
+        if closed.is_err() {
             tracing::warn!("the database did not let go of some connections in time");
         }
         tracing::info!("stopped");
     }
 }
 
+/// Runs a task that has nothing to finish, until `ended`: one that waits for an answer of the database then is cut.
+fn keep_running(
+    tasks: &mut JoinSet<&'static str>,
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+    ended: &CancellationToken,
+) {
+    let ended = ended.clone();
+    tasks.spawn(async move {
+        ended.run_until_cancelled(task).await;
+        name
+    });
+}
+
+/// Waits for a task, if there is one, and ends it where it goes on until the deadline. Whether it ended by itself.
+async fn ends_by(deadline: Instant, task: Option<JoinHandle<()>>) -> bool {
+    let Some(mut task) = task else { return true };
+    let is_over = timeout_at(deadline, &mut task).await.is_ok();
+    task.abort();
+    is_over
+}
+
+fn left_until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
 /// Waits for a task; for ever where there is none.
-async fn finished(task: &mut Option<tokio::task::JoinHandle<()>>) {
+async fn finished(task: &mut Option<JoinHandle<()>>) {
     match task {
         Some(running) => {
             // A panic was reported by the panic hook.
@@ -287,7 +303,7 @@ async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
 }
 
 /// Makes room for the ids to come, now and every few seconds.
-async fn keep_room(store: SharedStore, ended: CancellationToken) {
+async fn keep_room(store: SharedStore) {
     loop {
         let pause = match store.ensure_room().await {
             Ok(_) => ROOM_EVERY,
@@ -296,26 +312,22 @@ async fn keep_room(store: SharedStore, ended: CancellationToken) {
                 ROOM_AGAIN
             }
         };
-        if !rests(pause, &ended).await {
-            return;
-        }
+        tokio::time::sleep(pause).await;
     }
 }
 
 /// Drops what is older than the log is kept, now and every hour.
-async fn drop_old(store: SharedStore, keep: Duration, ended: CancellationToken) {
+async fn drop_old(store: SharedStore, keep: Duration) {
     loop {
         if let Err(error) = store.drop_old(keep).await {
             tracing::warn!(%error, "rows older than log.keep stay: they are dropped later");
         }
-        if !rests(DROP_EVERY, &ended).await {
-            return;
-        }
+        tokio::time::sleep(DROP_EVERY).await;
     }
 }
 
 /// Folds the counters of campaigns, at once again while there are many.
-async fn fold_counts(store: SharedStore, ended: CancellationToken) {
+async fn fold_counts(store: SharedStore) {
     loop {
         let pause = match store.fold_counts(FOLD_AGE, FOLD_AT_ONCE).await {
             Ok(rows) if rows >= u64::from(FOLD_AT_ONCE) => Duration::ZERO,
@@ -325,17 +337,6 @@ async fn fold_counts(store: SharedStore, ended: CancellationToken) {
                 FOLD_EVERY
             }
         };
-        if !rests(pause, &ended).await {
-            return;
-        }
-    }
-}
-
-/// Waits; `false` if the process ends meanwhile.
-async fn rests(pause: Duration, ended: &CancellationToken) -> bool {
-    tokio::select! {
-        biased;
-        () = ended.cancelled() => false,
-        () = tokio::time::sleep(pause) => true,
+        tokio::time::sleep(pause).await;
     }
 }

@@ -63,13 +63,15 @@ pub async fn run(once: bool, config: Option<&Path>, out: &Output) -> Result<()> 
     let folder = tempfile::tempdir().context("no temporary folder for the demo's database")?;
     let simulator = Simulator::start(SimulatorOptions::default())?;
     let settings = settings(config, folder.path(), &simulator.base_url(), once).await?;
-    let app = App::start(&settings, Role::Serve).await?;
+    let Some(app) = stop.run_until_cancelled(App::start(&settings, Role::Serve)).await.transpose()? else {
+        return Ok(());
+    };
     let http = app.http.context("the demo takes requests")?;
     let stage = Stage::set(app.store.clone(), http).await?;
     let shown = if once {
-        let shown = stage.show(out).await;
+        let shown = stop.run_until_cancelled(stage.show(out)).await;
         app.stop().await;
-        shown
+        shown.unwrap_or(Ok(()))
     } else {
         out.text(&stage.introduction(&simulator.base_url(), app.admin))?;
         let everything = LogFilter::default();

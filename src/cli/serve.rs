@@ -6,5 +6,10 @@ use crate::shutdown;
 
 pub async fn run(settings: &Settings, role: Role) -> anyhow::Result<()> {
     let stop = shutdown::on_signal()?;
-    App::start(settings, role).await?.run_until(stop).await
+    // A database that does not answer holds the start up for minutes, and nothing is there yet that has to be finished.
+    let Some(app) = stop.run_until_cancelled(App::start(settings, role)).await.transpose()? else {
+        tracing::info!("stopped before the start was complete");
+        return Ok(());
+    };
+    app.run_until(stop).await
 }

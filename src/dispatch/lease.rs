@@ -4,8 +4,8 @@
 //! before its leases end, by its own monotonic clock ([`SendUntil`]); a new owner's limiters start drained. So no
 //! one-second window holds the calls of two owners.
 //!
-//! A worker gives back the partitions that it cannot serve: all of them while its calls do not reach Graph and another
-//! worker's do, and those whose rows it cannot read for two leases. The last worker keeps trying.
+//! A worker gives all its partitions back that cannot serve them while another worker can: its calls do not reach Graph, or
+//! its scans fail, for two leases. The last worker keeps trying. Partitions that it cannot take over go back by themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Event;
-use super::share::{Share, wanted};
+use super::scan::Failures;
+use super::share::{Crowd, Share, wanted};
 use crate::broker::SharedBroker;
 use crate::failpoint;
 use crate::graph::GraphClient;
@@ -85,7 +86,7 @@ pub struct LeaseKeeper {
     pub send_until: SendUntil,
     pub breaker: watch::Receiver<BreakerState>,
     /// Since when scans of the partitions owned fail.
-    pub scans_fail_since: watch::Receiver<Option<Instant>>,
+    pub scans: Failures,
 }
 
 /// The state that the keeper remembers from one renewal to the next.
@@ -96,6 +97,10 @@ struct Memory {
     away_since: Option<Instant>,
     /// Given up: no partition is taken before Graph is reached again.
     is_away: bool,
+    /// Given up: no partition is taken before scans succeed again.
+    is_blind: bool,
+    /// The partitions whose scans failed then.
+    unseen: Vec<Partition>,
     /// Partitions that are ours by the database and not served, and since when.
     unserved: BTreeMap<Partition, Instant>,
     /// When the operator was warned of an old snapshot.
@@ -129,7 +134,7 @@ impl LeaseKeeper {
 
     fn show(&self, memory: &Memory) {
         let leases = self.owned.borrow().len();
-        let unscanned = if self.scans_fail_since.borrow().is_some() { leases } else { 0 };
+        let unscanned = if self.scans.are_any() { leases } else { 0 };
         let unserved = memory.unserved.len() + unscanned;
         METRICS.dispatch.unserved.set(unserved as f64);
         self.serving.send_replace(Serving { leases, unserved });
@@ -154,9 +159,11 @@ impl LeaseKeeper {
     /// Renews, and comes nearer to the share; says whether it has been reached.
     async fn keep(&self, memory: &mut Memory) -> Result<bool, StoreError> {
         self.look_at_graph(memory).await;
+        self.look_at_scans(memory).await;
+        let is_unable = memory.is_away || memory.is_blind;
         let asked = Instant::now();
         // In time for another connection, if this one's server has vanished.
-        let renewing = self.store.renew_leases(&self.worker, self.lease, memory.is_away);
+        let renewing = self.store.renew_leases(&self.worker, self.lease, is_unable);
         let report = tokio::time::timeout(self.lease / 2, renewing)
             .await
             .map_err(|_| StoreError::Unavailable("no answer within half a lease".into()))??;
@@ -165,7 +172,7 @@ impl LeaseKeeper {
         self.send_until.set(&held, asked + self.lease - self.margin);
         self.compare(&held, memory).await?;
 
-        match wanted(share_of(&report, memory.is_away), held.len()) {
+        match wanted(share_of(&report, is_unable), held.len()) {
             Share::Keep => Ok(true),
             Share::Release(surplus) => {
                 let surplus: Vec<Partition> = held.iter().rev().take(surplus).copied().collect();
@@ -198,16 +205,6 @@ impl LeaseKeeper {
         if let Err(error) = self.take(unknown, memory).await {
             self.give_up_unserved(memory).await?;
             return Err(error);
-        }
-        let scans_fail_since = *self.scans_fail_since.borrow();
-        if scans_fail_since.is_some_and(|since| since.elapsed() > self.lease * UNSERVED_LEASES) {
-            let owned = self.owned.borrow().clone();
-            tracing::error!(
-                partitions = owned.len(),
-                "partitions cannot be scanned: they are given to other workers"
-            );
-            self.let_go(&owned).await;
-            self.store.release_leases(&self.worker, &owned).await?;
         }
         Ok(())
     }
@@ -281,6 +278,32 @@ impl LeaseKeeper {
         }
     }
 
+    /// Whether scans succeed: not, while one of them has failed for two leases. A worker without partitions makes none, and
+    /// tries them on the partitions it had.
+    async fn look_at_scans(&self, memory: &mut Memory) {
+        let since = self.scans.since();
+        if memory.is_blind {
+            let owns_none = self.owned.borrow().is_empty();
+            memory.is_blind = if owns_none { !self.can_scan(&memory.unseen).await } else { since.is_some() };
+            if !memory.is_blind {
+                tracing::info!("scans succeed again: partitions are taken");
+            }
+        } else if since.is_some_and(|since| since.elapsed() >= self.lease * UNSERVED_LEASES) {
+            memory.is_blind = true;
+            memory.unseen = self.owned.borrow().clone();
+            tracing::error!("scans fail: lines are given to workers whose scans succeed");
+        }
+    }
+
+    async fn can_scan(&self, partitions: &[Partition]) -> bool {
+        let scans = async {
+            self.store.ready_flows(partitions, true).await?;
+            self.store.new_work(partitions, None, 1).await?;
+            self.store.open_claims(partitions).await.map(drop)
+        };
+        matches!(tokio::time::timeout(self.lease / 2, scans).await, Ok(Ok(())))
+    }
+
     /// Lets partitions go once the dispatcher has stopped sending for them.
     async fn let_go(&self, partitions: &[Partition]) {
         let mut owned: BTreeSet<Partition> = self.owned.borrow().iter().copied().collect();
@@ -315,15 +338,13 @@ fn look_at_snapshot(age: Option<Duration>, memory: &mut Memory) {
     }
 }
 
-/// The workers among whom partitions are dealt, as this one sees them; none for a worker that does not reach Graph while
-/// another does.
-fn share_of(report: &LeaseReport, is_away: bool) -> Option<super::share::Crowd> {
-    let (workers, free) = (report.workers.max(1), report.free);
-    match (is_away, report.reaching_graph) {
-        (true, 0) => Some(super::share::Crowd { workers, free, below_share: report.below_share }),
+/// The workers among whom partitions are dealt, as this one sees them; none for a worker that cannot serve lines while another
+/// can.
+fn share_of(report: &LeaseReport, is_unable: bool) -> Option<Crowd> {
+    let LeaseReport { free, below_share, .. } = *report;
+    match (is_unable, report.able) {
+        (true, 0) => Some(Crowd { workers: report.workers.max(1), free, below_share }),
         (true, _) => None,
-        (false, reaching) => {
-            Some(super::share::Crowd { workers: reaching.max(1), free, below_share: report.below_share })
-        }
+        (false, able) => Some(Crowd { workers: able.max(1), free, below_share }),
     }
 }

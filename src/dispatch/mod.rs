@@ -26,10 +26,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::broker::{JobDelivery, SharedBroker};
 use crate::feedback::Feedback;
@@ -43,12 +44,15 @@ use crate::store::{
 };
 use lease::{LeaseKeeper, SendUntil};
 use recorder::{Progress, Recorder};
-use scan::Scanner;
+use scan::{Failures, Scanner};
 
-/// How long a stopping process waits for a lease that is being renewed, and for its leases to be handed over.
-const HAND_OVER: Duration = Duration::from_secs(2);
-/// Results may be written for this long after the grace of calls has passed.
-const LAST_WRITES: Duration = Duration::from_secs(2);
+/// How long a stopping process waits for a lease that is being renewed. The connection is then free for the hand-over.
+const RENEWAL: Duration = Duration::from_secs(2);
+/// Results may be written, and leases handed over, for this long after the grace of calls has passed. `app` gives a stop
+/// five seconds after the grace: the rest is for the parts that close afterwards.
+const LAST_WRITES: Duration = Duration::from_secs(3);
+/// How long the other tasks may take to notice the end.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// What the dispatcher learns.
 enum Event {
@@ -162,7 +166,7 @@ impl DispatchOptions {
 impl Dispatch {
     /// Runs until `shutdown`, or until one of its tasks ends by itself, then drains: claimed rows whose calls have not
     /// begun are given back, the partitions are handed over, calls in flight are awaited for the grace, and results are
-    /// written.
+    /// written. Takes no longer than the grace, [`LAST_WRITES`] and a [`MOMENT`], whatever hangs; no task outlives it.
     pub async fn run(self, shutdown: CancellationToken) {
         // Unbounded, so that nothing waits for anything here, and bounded by what they carry. `entries`: a permit's next
         // claim stands behind the result of its call before, so results are never more than permits; rows that end
@@ -177,19 +181,20 @@ impl Dispatch {
         let progress = Progress::default();
         let send_until = SendUntil::default();
         let owned = watch::Sender::new(Vec::new());
-        let scans_fail_since = watch::Sender::new(None);
+        let failures = Failures::default();
         let look = Arc::new(Notify::new());
         let due = Arc::new(Notify::new());
         let queue: Arc<dyn DispatchStore> = self.store.clone();
 
-        // A task that is gone, after a panic, would leave the others waiting for it: then all stop.
+        // A task that is gone, after a panic, would leave the others waiting for it: then all stop. A task that is not waited
+        // for any more is aborted: it would keep a connection that another needs, or write after the end.
         let shutdown = shutdown.child_token();
         let spawn = |task: BoxFuture<'static, ()>| {
             let gone = shutdown.clone().drop_guard();
-            tokio::spawn(async move {
+            AbortOnDropHandle::new(tokio::spawn(async move {
                 let _gone = gone;
                 task.await;
-            })
+            }))
         };
         let recorder = spawn(
             Recorder {
@@ -220,7 +225,7 @@ impl Dispatch {
                 events: events.clone(),
                 look: look.clone(),
                 due: due.clone(),
-                failing: scans_fail_since.clone(),
+                failures: failures.clone(),
             }
             .run(shutdown.clone())
             .boxed(),
@@ -235,7 +240,7 @@ impl Dispatch {
                 margin: self.options.lease_margin,
                 held_within: self.options.call_deadline.max(self.options.retry.cap),
                 breaker: self.breaker.subscribe(),
-                scans_fail_since: scans_fail_since.subscribe(),
+                scans: failures,
                 events,
                 owned,
                 serving: self.serving,
@@ -261,33 +266,28 @@ impl Dispatch {
         let (quiet, is_quiet) = oneshot::channel();
         let hand_over = async {
             shutdown.cancelled().await;
-            // A task that panicked was reported by the panic hook; its work is over either way.
-            let _ = tokio::time::timeout(HAND_OVER, keeper).await;
-            let _ = is_quiet.await;
-            self.broker.consume(&[]);
-            let withdrawn = tokio::time::timeout(HAND_OVER, self.store.withdraw_worker(&self.worker)).await;
-            if !matches!(withdrawn, Ok(Ok(()))) {
+            let until = Instant::now() + grace + LAST_WRITES;
+            let handed_over = async {
+                // A task that panicked was reported by the panic hook; its work is over either way.
+                let _ = timeout(RENEWAL, keeper).await;
+                let _ = is_quiet.await;
+                self.broker.consume(&[]);
+                self.store.withdraw_worker(&self.worker).await
+            };
+            if !matches!(timeout_at(until, handed_over).await, Ok(Ok(()))) {
                 tracing::warn!("leases cannot be handed over: they run out by themselves");
             }
+            until
         };
-        let until = async {
-            shutdown.cancelled().await;
-            Instant::now() + grace + LAST_WRITES
-        };
-        let (until, (), ()) = tokio::join!(until, dispatcher.run(shutdown.clone(), quiet), hand_over);
+        let (until, ()) = tokio::join!(hand_over, dispatcher.run(shutdown.clone(), quiet));
 
         // The dispatcher's end of the recorder's channel is gone: results that are left are written, while time lasts.
-        if tokio::time::timeout_at(until, recorder).await.is_err() {
-            tracing::error!(
-                "log cannot be written before the end of the grace: rows in flight are settled later"
-            );
+        if timeout_at(until, recorder).await.is_err() {
+            tracing::error!("log cannot be written in time: rows in flight are settled later");
         }
         background.cancel();
-        for mut task in [reader, upkeep, ender, teller, scanner] {
-            if tokio::time::timeout(Duration::from_millis(100), &mut task).await.is_err() {
-                task.abort();
-            }
-        }
+        // A task that hangs is aborted.
+        let _ = timeout(MOMENT, join_all([reader, upkeep, ender, teller, scanner])).await;
     }
 }
 

@@ -5,8 +5,8 @@
 //! overlap for transactions that commit late and a full look as a net. Worst delays: work without a job 2 s (250 ms while the
 //! broker is away), a row that is due 750 ms, a claim without a call 5 s.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -53,8 +53,42 @@ pub struct Scanner {
     pub look: Arc<Notify>,
     /// Notified when a row was scheduled or put off.
     pub due: Arc<Notify>,
-    /// Since when the full look of partitions just gained fails.
-    pub failing: watch::Sender<Option<Instant>>,
+    pub failures: Failures,
+}
+
+/// The scans, each with a timer of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scan {
+    All,
+    New,
+    Due,
+    Claims,
+}
+
+/// Since when each scan fails that does.
+#[derive(Debug, Clone, Default)]
+pub struct Failures(Arc<Mutex<BTreeMap<Scan, Instant>>>);
+
+impl Failures {
+    pub fn are_any(&self) -> bool {
+        !self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Since when a scan fails without which no message is sent. Those that are due are not among them: others go on, and one
+    /// row may be at fault.
+    pub fn since(&self) -> Option<Instant> {
+        let failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.iter().filter(|(scan, _)| **scan != Scan::Due).map(|(_, since)| *since).min()
+    }
+
+    fn failed(&self, scan: Scan) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(scan).or_insert_with(Instant::now);
+    }
+
+    /// It succeeded, or has no partitions to look at.
+    fn ended(&self, scan: Scan) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&scan);
+    }
 }
 
 impl Scanner {
@@ -91,6 +125,18 @@ impl Scanner {
         let _ = self.events.send(event);
     }
 
+    fn failed(&self, scan: Scan, error: &StoreError) {
+        let looked_for = match scan {
+            Scan::All => "work",
+            Scan::New => "new work",
+            Scan::Due => "rows that are due",
+            Scan::Claims => "claims without a call",
+        };
+        tracing::warn!(%error, "{looked_for} cannot be looked for: the scan is tried again");
+        METRICS.dispatch.scans_failed.increment(1);
+        self.failures.failed(scan);
+    }
+
     /// Every flow with work, when partitions are gained (the lines that can send first), when there is reason to, and once a
     /// minute.
     async fn scan_all(mut self) {
@@ -102,7 +148,7 @@ impl Scanner {
                 let started = Instant::now();
                 match self.look_at_all(&partitions, sendable).await {
                     Ok(()) => {
-                        self.failing.send_replace(None);
+                        self.failures.ended(Scan::All);
                         // Lines that cannot send come right behind the first look.
                         next = if sendable {
                             started
@@ -112,13 +158,12 @@ impl Scanner {
                         sendable = false;
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "work cannot be looked for: trying again");
-                        METRICS.dispatch.scans_failed.increment(1);
-                        self.failing.send_modify(|since| *since = since.or(Some(started)));
+                        self.failed(Scan::All, &error);
                         next = Instant::now() + AFTER_FAILURE;
                     }
                 }
             } else {
+                self.failures.ended(Scan::All);
                 next = Instant::now() + FULL_EVERY;
             }
             tokio::select! {
@@ -147,6 +192,7 @@ impl Scanner {
             if !partitions.is_empty() && !failpoint::defect("sweep_off") {
                 match self.store.new_work(&partitions, reached.from(), NEW_AT_ONCE).await {
                     Ok(new) => {
+                        self.failures.ended(Scan::New);
                         if new.is_full {
                             pause = Duration::ZERO;
                             reached.pass(new.reached);
@@ -160,11 +206,12 @@ impl Scanner {
                         }
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "new work cannot be looked for: trying again");
-                        METRICS.dispatch.scans_failed.increment(1);
+                        self.failed(Scan::New, &error);
                         pause = pause.max(AFTER_FAILURE);
                     }
                 }
+            } else {
+                self.failures.ended(Scan::New);
             }
             self.wait(pause).await;
         }
@@ -188,6 +235,7 @@ impl Scanner {
             if !partitions.is_empty() && !failpoint::defect("due_scan_off") {
                 match self.store.promote_due(&partitions, from, DUE_AT_ONCE).await {
                     Ok(promoted) => {
+                        self.failures.ended(Scan::Due);
                         failpoint::hit("in_promote");
                         pause = if promoted.more {
                             Duration::ZERO
@@ -202,11 +250,12 @@ impl Scanner {
                         }
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "rows that are due cannot be looked for: trying again");
-                        METRICS.dispatch.scans_failed.increment(1);
+                        self.failed(Scan::Due, &error);
                         pause = AFTER_FAILURE;
                     }
                 }
+            } else {
+                self.failures.ended(Scan::Due);
             }
             if !pause.is_zero() {
                 tokio::time::sleep(pause.min(DUE_REST)).await;
@@ -231,15 +280,17 @@ impl Scanner {
             self.wait(CLAIMS_EVERY).await;
             let partitions = self.owned.borrow_and_update().clone();
             if partitions.is_empty() {
+                self.failures.ended(Scan::Claims);
                 continue;
             }
             match self.store.open_claims(&partitions).await {
-                Ok(claims) if claims.is_empty() => {}
-                Ok(claims) => self.tell(Event::Claimed(claims)),
-                Err(error) => {
-                    METRICS.dispatch.scans_failed.increment(1);
-                    tracing::warn!(%error, "claims without a call cannot be looked for: trying again");
+                Ok(claims) => {
+                    self.failures.ended(Scan::Claims);
+                    if !claims.is_empty() {
+                        self.tell(Event::Claimed(claims));
+                    }
                 }
+                Err(error) => self.failed(Scan::Claims, &error),
             }
             if Instant::now() >= forget_at {
                 forget_at = Instant::now() + FORGET_EVERY;

@@ -294,7 +294,7 @@ mod tests {
     #[case(Class::Instagram, None, None, 40, 10)]
     #[case(Class::Messenger, Some(300), Some(10), 300, 10)]
     #[case(Class::Instagram, Some(100), Some(1), 100, 1)]
-    fn a_line_has_its_own_limits_or_its_classs(
+    fn a_line_has_limits_of_its_own_or_those_of_its_class(
         #[case] class: Class,
         #[case] rate_text: Option<u32>,
         #[case] rate_media: Option<u32>,

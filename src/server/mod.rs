@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Incomplete request headers are cut after this (contract 2).
@@ -23,7 +24,8 @@ const HEADER_ROOM: usize = 128 * 1024;
 const MOST_HEADERS: usize = 100;
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(50);
 
-/// Serves `router` until `stop`, then finishes the requests in flight.
+/// Serves `router` until `stop`, then finishes the requests in flight. A client that sends or reads no further would keep
+/// its request in flight for ever: the connections that are left are cut when the future is dropped.
 ///
 /// An address that holds `per_address` connections is refused further ones.
 pub async fn serve(listener: TcpListener, router: Router, per_address: usize, stop: CancellationToken) {
@@ -35,9 +37,13 @@ pub async fn serve(listener: TcpListener, router: Router, per_address: usize, st
     let service = TowerToHyperService::new(router);
     let open = GracefulShutdown::new();
     let addresses = Addresses::new(per_address);
+    // Its connections are aborted when it is dropped.
+    let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            // A connection that panicked was reported by the panic hook.
+            Some(_) = connections.join_next() => continue,
             () = stop.cancelled() => break,
         };
         let (stream, peer) = match accepted {
@@ -52,7 +58,7 @@ pub async fn serve(listener: TcpListener, router: Router, per_address: usize, st
         // Answers are small: they must not wait for more to send.
         let _ = stream.set_nodelay(true);
         let connection = open.watch(http.serve_connection(TokioIo::new(stream), service.clone()));
-        tokio::spawn(async move {
+        connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended early");
             }

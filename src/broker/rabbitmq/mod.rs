@@ -27,14 +27,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Arrivals, Broker, BrokerError, BrokerState, IntakeBatch, JobDelivery, REPLIES_HELD, Rejected};
 use crate::message::{JOB_VERSION, Job, Partition, Reply, ReplyTo};
 use answers::{Answers, Dropped};
-use connection::{Endpoint, supervise};
+use connection::{Endpoint, Session, supervise};
 use consumer::JobConsumer;
 use intake::Intake;
 use outbox::Outbox;
@@ -52,8 +52,8 @@ const EVENTS_HELD: usize = 10_000;
 const REJECTED_HELD: usize = 256;
 /// How long the broker may take to confirm one.
 const REJECTED_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the connections may take to close after what was pending is published.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The part of the time for closing that is kept for the connections, where jobs stay unpublished.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// RabbitMQ. Dropping it stops its connections without publishing what is pending; see [`Broker::close`].
 pub struct RabbitBroker {
@@ -70,6 +70,9 @@ pub struct RabbitBroker {
     health: Arc<Health>,
     stop_consuming: CancellationToken,
     stop_publishing: CancellationToken,
+    /// Ends the connections at once, whatever they wait for: a server that is silent would hold each of their steps up for
+    /// seconds.
+    cut: CancellationToken,
     connections: TaskTracker,
 }
 
@@ -94,10 +97,11 @@ impl RabbitBroker {
             dropped_answers: Arc::default(),
             events,
             rejected,
-            endpoint: endpoint.clone(),
+            endpoint,
             health: Arc::default(),
             stop_consuming: CancellationToken::new(),
             stop_publishing: CancellationToken::new(),
+            cut: CancellationToken::new(),
             connections: TaskTracker::new(),
         });
         let publisher = Publisher {
@@ -114,12 +118,17 @@ impl RabbitBroker {
             replies: ReplyListener { queue: broker.address.clone(), replies: own_replies },
             health: broker.health.clone(),
         };
-        let connections = &broker.connections;
-        connections.spawn(supervise(endpoint.clone(), publisher, broker.stop_publishing.clone()));
-        connections.spawn(supervise(endpoint.clone(), answers, broker.stop_publishing.clone()));
-        connections.spawn(supervise(endpoint, consumer, broker.stop_consuming.clone()));
-        connections.close();
+        broker.connect(publisher, &broker.stop_publishing);
+        broker.connect(answers, &broker.stop_publishing);
+        broker.connect(consumer, &broker.stop_consuming);
+        broker.connections.close();
         Ok((broker, Arrivals { jobs, replies }))
+    }
+
+    /// Keeps a session running until `stop`, and at the longest until all are cut.
+    fn connect(&self, session: impl Session + 'static, stop: &CancellationToken) {
+        let supervised = supervise(self.endpoint.clone(), session, stop.clone());
+        self.connections.spawn(self.cut.clone().run_until_cancelled_owned(supervised));
     }
 }
 
@@ -152,8 +161,7 @@ impl Broker for RabbitBroker {
     fn take_in(&self, longest_body: usize) -> Option<mpsc::Receiver<IntakeBatch>> {
         // One batch waits while one is committed; further submissions stay with the broker.
         let (batches_out, batches) = mpsc::channel(1);
-        let intake = Intake::new(batches_out, longest_body);
-        self.connections.spawn(supervise(self.endpoint.clone(), intake, self.stop_consuming.clone()));
+        self.connect(Intake::new(batches_out, longest_body), &self.stop_consuming);
         Some(batches)
     }
 
@@ -188,14 +196,16 @@ impl Broker for RabbitBroker {
     }
 
     async fn close(&self, grace: Duration) {
+        let until = Instant::now() + grace;
         self.stop_consuming.cancel();
-        if timeout(grace, self.outbox.emptied()).await.is_err() {
+        if timeout(grace.saturating_sub(GOODBYE), self.outbox.emptied()).await.is_err() {
             tracing::warn!("jobs are left unpublished; scans find their work");
         }
         self.stop_publishing.cancel();
-        if timeout(CLOSE_TIMEOUT, self.connections.wait()).await.is_err() {
-            tracing::warn!("RabbitMQ did not close its connections in time");
+        if timeout_at(until, self.connections.wait()).await.is_err() {
+            tracing::warn!("RabbitMQ did not close its connections in time: they are cut");
         }
+        self.cut.cancel();
     }
 }
 

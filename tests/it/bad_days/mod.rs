@@ -2,6 +2,8 @@
 //! process looked healthy. Each file is about one of them. The tests are short forms; long ones are in `bench` and
 //! `tests/chaos`.
 
+mod bounded_stop;
+mod failing_scans;
 mod hand_over;
 mod locked_rows;
 mod many_flows;
@@ -13,8 +15,8 @@ mod ranges;
 mod unreadable;
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use meta_dispatch::message::{Class, Lane, LineId, MessageId, MessageKind, Submission, timestamp};
 use meta_dispatch::store::LogRow;
@@ -88,6 +90,34 @@ async fn number(pipeline: &Pipeline, query: &str) -> i64 {
     sqlx::query_scalar(query).fetch_one(&mut connection).await.expect("the query works")
 }
 
+/// Adds a line to each partition.
+async fn add_lines(pipeline: &Pipeline) -> Vec<LineId> {
+    let (first, account) = (pipeline.instagram.0 + 1, pipeline.account);
+    pipeline
+        .execute(&format!(
+            "insert into cd_v8_line (cdcs_id, v8l_class, v8l_wa_api_key, v8l_fb_page_id)
+             select {account}, 'messenger', 'EAAmany', '1001' from generate_series(1, 64)"
+        ))
+        .await;
+    (first..first + 64).map(LineId).collect()
+}
+
+async fn all_are_sent_once(pipeline: &Pipeline, ids: Vec<MessageId>) {
+    for id in ids {
+        let row = pipeline.expect_ok(id).await;
+        assert_eq!(pipeline.simulator.delivered_to(&row.dest), 1, "{row:?}");
+    }
+}
+
+/// Waits until the pipeline's own worker holds so many partitions.
+async fn own_worker_holds(pipeline: &Pipeline, leases: u64) {
+    eventually(&format!("{leases} partitions"), || async {
+        let held = pipeline.leases().await;
+        if held == leases { Ok(()) } else { Err(format!("{held} partitions")) }
+    })
+    .await;
+}
+
 /// The answer of a process to `/readyz`.
 async fn readiness(client: &reqwest::Client, admin: SocketAddr) -> Value {
     let answer = client.get(format!("http://{admin}/readyz")).send().await.expect("it answers");
@@ -105,6 +135,17 @@ struct Worker {
 impl Worker {
     /// Starts a worker with the settings of the pipeline, some of them changed, and waits until it listens.
     async fn start(pipeline: &Pipeline, changed: &[(&str, &str)]) -> Worker {
+        let worker = Worker::spawn(pipeline, changed);
+        eventually("the worker to listen", || async {
+            let answer = worker.client.get(format!("http://{}/healthz", worker.admin)).send().await;
+            answer.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+        worker
+    }
+
+    /// Starts such a worker without waiting for it.
+    fn spawn(pipeline: &Pipeline, changed: &[(&str, &str)]) -> Worker {
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let (graph, listen) = (pipeline.simulator.base_url(), admin.to_string());
         let settings = [
@@ -127,13 +168,7 @@ impl Worker {
             command.env(name, value);
         }
         let child = command.spawn().expect("the program runs");
-        let worker = Worker { child, admin, client: pipeline.client.clone() };
-        eventually("the worker to listen", || async {
-            let answer = worker.client.get(format!("http://{admin}/healthz")).send().await;
-            answer.map(drop).map_err(|error| error.to_string())
-        })
-        .await;
-        worker
+        Worker { child, admin, client: pipeline.client.clone() }
     }
 
     async fn readiness(&self) -> Value {
@@ -170,15 +205,22 @@ impl Worker {
     }
 
     /// Asks the process to end, and waits until it has.
-    async fn stop(mut self) {
+    async fn stop(self) {
+        self.stopped().await;
+    }
+
+    /// Asks the process to end, and says how it ended and after how long.
+    async fn stopped(mut self) -> (ExitStatus, Duration) {
         let pid = self.child.id().to_string();
+        let asked = Instant::now();
         let sent = Command::new("kill").args(["-s", "TERM", &pid]).status();
         assert!(sent.expect("kill runs").success());
-        eventually("the worker to end", || {
+        let status = eventually("the worker to end", || {
             let status = self.child.try_wait().expect("it can be waited for");
             async move { status.ok_or_else(|| "it runs".to_owned()) }
         })
         .await;
+        (status, asked.elapsed())
     }
 }
 

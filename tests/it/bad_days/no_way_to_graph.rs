@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use meta_dispatch::message::{LineId, MessageId};
 use rstest::rstest;
 
-use super::{Worker, number};
+use super::{Worker, add_lines, all_are_sent_once, number, own_worker_holds};
 use crate::support::graph_host::{GraphHost, Mood};
 use crate::support::pipeline::{Backend, Pipeline, eventually};
 
@@ -15,18 +15,6 @@ const SHORT_LEASE: (&str, &str) = ("dispatch.lease", "1s");
 /// The time that a machine busy with other tests may add to two leases and a half.
 const SLACK: Duration = Duration::from_secs(3);
 
-/// Adds a line to each partition.
-async fn add_lines(pipeline: &Pipeline) -> Vec<LineId> {
-    let (first, account) = (pipeline.instagram.0 + 1, pipeline.account);
-    pipeline
-        .execute(&format!(
-            "insert into cd_v8_line (cdcs_id, v8l_class, v8l_wa_api_key, v8l_fb_page_id)
-             select {account}, 'messenger', 'EAAmany', '1001' from generate_series(1, 64)"
-        ))
-        .await;
-    (first..first + 64).map(LineId).collect()
-}
-
 /// Submits a message on each line, each to a recipient of its own.
 async fn submit(pipeline: &Pipeline, lines: &[LineId], name: &str) -> Vec<MessageId> {
     let mut ids = Vec::new();
@@ -34,22 +22,6 @@ async fn submit(pipeline: &Pipeline, lines: &[LineId], name: &str) -> Vec<Messag
         ids.push(pipeline.submit_on(*line, &format!("{name}{line}"), "hello").await);
     }
     ids
-}
-
-async fn all_are_sent_once(pipeline: &Pipeline, ids: Vec<MessageId>) {
-    for id in ids {
-        let row = pipeline.expect_ok(id).await;
-        assert_eq!(pipeline.simulator.delivered_to(&row.dest), 1, "{row:?}");
-    }
-}
-
-/// Waits until the pipeline's own worker holds so many partitions.
-async fn own_worker_holds(pipeline: &Pipeline, leases: u64) {
-    eventually(&format!("{leases} partitions"), || async {
-        let held = pipeline.leases().await;
-        if held == leases { Ok(()) } else { Err(format!("{held} partitions")) }
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,7 +81,7 @@ async fn workers_of_which_none_reaches_graph_go_on_trying(#[case] count: usize) 
 
     let ids = submit(&pipeline, &lines, "r").await;
     eventually("all workers to know that Graph is away", || async {
-        let away = number(&pipeline, "select count(*) from worker_lease where graph_away").await;
+        let away = number(&pipeline, "select count(*) from worker_lease where unable").await;
         if away == count as i64 { Ok(()) } else { Err(format!("{away} of {count}")) }
     })
     .await;

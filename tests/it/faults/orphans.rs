@@ -16,7 +16,7 @@ fn orphaned(backend: Backend) -> String {
              select 'dead', 1, array_agg(cdls_id), array_agg(1), array_agg((v8l_id % 64)::smallint),
                     array_agg(60000::bigint), '2020-01-01T00:00:00.000Z'
              from cdls;
-             insert into worker_lease (worker, expires_at, graph_away) values ('dead', now() + interval '1 minute', true);"
+             insert into worker_lease (worker, expires_at, unable) values ('dead', now() + interval '1 minute', true);"
         }
         Backend::Embedded => {
             "insert into claim (worker, claim_no, made_at) values ('dead', 1, '2020-01-01T00:00:00.000Z');

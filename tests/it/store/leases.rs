@@ -94,8 +94,8 @@ async fn workers_that_do_not_reach_graph_are_told(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.renew("a", LEASE).await;
     let away = fixture.store.renew_leases("b", LEASE, true).await.expect("leases are kept");
-    assert_eq!((away.workers, away.reaching_graph), (2, 1));
-    assert_eq!(fixture.renew("b", LEASE).await.reaching_graph, 2);
+    assert_eq!((away.workers, away.able), (2, 1));
+    assert_eq!(fixture.renew("b", LEASE).await.able, 2);
 }
 
 #[apply(on_both)]

@@ -1,4 +1,4 @@
-//! A PostgreSQL database for each test, on the server of `TEST_DATABASE_URL`.
+//! A PostgreSQL database for each test, on the server of `TEST_DATABASE_URL`, and roles that may use it.
 
 use sqlx::{Connection, PgConnection};
 use url::Url;
@@ -63,16 +63,36 @@ impl Database {
 }
 
 impl Drop for Database {
-    /// Dropping needs a runtime of its own: this one may be ending.
     fn drop(&mut self) {
-        let statement = format!("drop database if exists {} with (force)", self.name);
-        let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(administer(statement));
-        });
-        if dropping.join().is_err() && !std::thread::panicking() {
-            panic!("the database {} could not be dropped", self.name);
-        }
+        administer_at_end(format!("drop database if exists {} with (force)", self.name));
+    }
+}
+
+/// A role of the server that may log in, dropped at the end of the test. A database in which the role has rights has to be
+/// dropped first, so a test makes the role before the database.
+pub struct Role {
+    pub name: String,
+}
+
+impl Role {
+    pub async fn create() -> Role {
+        let name = format!("test_{}", uuid::Uuid::now_v7().simple());
+        administer(format!("create role {name} login password '{name}'")).await;
+        Role { name }
+    }
+
+    /// The URL of a database, for sessions of this role.
+    pub fn url(&self, database: &Database) -> String {
+        let mut url = database.url.clone();
+        url.set_username(&self.name).expect("the URL has a host");
+        url.set_password(Some(&self.name)).expect("the URL has a host");
+        url.into()
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        administer_at_end(format!("drop role if exists {}", self.name));
     }
 }
 
@@ -80,6 +100,18 @@ impl Drop for Database {
 fn server() -> Url {
     let url = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL is not set: run tests/run");
     url.parse().expect("TEST_DATABASE_URL is a URL")
+}
+
+/// Runs a statement in a runtime of its own: the runtime of the test may be ending.
+fn administer_at_end(statement: String) {
+    let what = statement.clone();
+    let done = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(administer(statement));
+    });
+    if done.join().is_err() && !std::thread::panicking() {
+        panic!("could not be done: {what}");
+    }
 }
 
 async fn administer(statement: String) {

@@ -1,7 +1,7 @@
 //! The program as a process: `serve` on a SQLite file, against a simulator.
 
 use std::process::{Child, Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use meta_dispatch::message::{Class, MessageId};
 use meta_dispatch::simulator::{Simulator, SimulatorOptions};
@@ -24,7 +24,7 @@ pub struct Serve {
     pub store: SqliteStore,
     pub tsid: String,
     child: Child,
-    http: u16,
+    pub http: u16,
     pub admin: u16,
 }
 
@@ -148,6 +148,14 @@ impl Serve {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
         assert!(sent.success());
+    }
+
+    /// Asks the process to end, and says how it ended and after how long.
+    pub async fn stop(&mut self) -> (ExitStatus, Duration) {
+        let asked = Instant::now();
+        self.signal("TERM");
+        let (status, _) = self.ended().await;
+        (status, asked.elapsed())
     }
 
     /// Waits for the end, and returns what was printed.

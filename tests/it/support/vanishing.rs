@@ -1,5 +1,5 @@
 //! Stands between the program and a server, and lets the server vanish: its connections stay open, and nothing passes any
-//! more. Connections made afterwards are whole, as after a failover.
+//! more. Connections made afterwards are whole, as after a failover, or pass nothing either, as before a server that hangs.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 /// Forwards until dropped.
 pub struct Vanishing {
     address: SocketAddr,
-    times: watch::Sender<()>,
+    frozen: watch::Sender<bool>,
     _connections: JoinSet<()>,
 }
 
@@ -19,15 +19,15 @@ impl Vanishing {
     pub async fn before(server: String) -> Vanishing {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let (times, vanished) = watch::channel(());
+        let (frozen, is_frozen) = watch::channel(false);
         let mut connections = JoinSet::new();
         connections.spawn(async move {
             let mut open = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                open.spawn(forward(client, server.clone(), vanished.clone()));
+                open.spawn(forward(client, server.clone(), is_frozen.clone()));
             }
         });
-        Vanishing { address, times, _connections: connections }
+        Vanishing { address, frozen, _connections: connections }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -36,15 +36,24 @@ impl Vanishing {
 
     /// Nothing passes on the connections that are open now.
     pub fn vanish(&self) {
-        let _ = self.times.send(());
+        self.frozen.send_modify(|_| {});
+    }
+
+    /// Nothing passes any more, also on connections that are made later.
+    pub fn freeze(&self) {
+        self.frozen.send_replace(true);
     }
 }
 
-async fn forward(mut client: TcpStream, server: String, mut vanished: watch::Receiver<()>) {
-    vanished.borrow_and_update();
+async fn forward(mut client: TcpStream, server: String, mut frozen: watch::Receiver<bool>) {
+    let is_frozen = *frozen.borrow_and_update();
+    if is_frozen {
+        // The client is connected, and its bytes are read by no program.
+        return std::future::pending().await;
+    }
     let mut server = TcpStream::connect(server).await.expect("the server is there");
     tokio::select! {
         _ = copy_bidirectional(&mut client, &mut server) => {}
-        _ = vanished.changed() => std::future::pending().await,
+        _ = frozen.changed() => std::future::pending().await,
     }
 }
