@@ -12,6 +12,7 @@ mod broker_rabbitmq;
 mod cli;
 mod cost;
 mod enquiry;
+mod examples;
 mod expiry;
 mod faults;
 mod http_contract;
