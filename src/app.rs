@@ -95,7 +95,7 @@ impl App {
     /// until the database answers.
     pub async fn start(settings: &Settings, role: Role) -> Result<App> {
         for key in settings.without_effect() {
-            tracing::warn!(key, "this setting has no effect in this version");
+            tracing::warn!(key, "setting without effect: not built yet");
         }
         let store = open_store(settings, role).await?;
         let (broker, arrivals) = broker::open(&settings.broker).await?;
@@ -210,10 +210,10 @@ impl App {
         let (drained, answered) =
             tokio::join!(ends_by(deadline, self.dispatch.take()), ends_by(grace_ends, self.requests.take()));
         if !drained {
-            tracing::error!("dispatch did not end in time: rows in flight are settled later");
+            tracing::error!("dispatch exceeded the grace: rows in flight are settled later");
         }
         if !answered {
-            tracing::warn!("requests outlasted the grace and were cut");
+            tracing::warn!("requests exceeded the grace: connections cut");
         }
         // Nothing commits submissions, hears replies or asks for health any more from here on.
         self.ended.cancel();
@@ -221,13 +221,13 @@ impl App {
         // The tasks use broker and database to the end, so these close behind them, in the second half of the time.
         let tasks = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(left_until(closed_by) / 2, tasks).await.is_err() {
-            tracing::warn!("some tasks did not end in time and were cut");
+            tracing::warn!("tasks exceeded the grace: aborted");
             self.tasks.abort_all();
         }
         let (closed, ()) =
             tokio::join!(timeout_at(closed_by, self.store.close()), self.broker.close(left_until(closed_by)));
         if closed.is_err() {
-            tracing::warn!("the database did not let go of some connections in time");
+            tracing::warn!("database connections exceeded the grace: left open");
         }
         tracing::info!("stopped");
     }
@@ -290,10 +290,12 @@ async fn open_store(settings: &Settings, role: Role) -> Result<SharedStore> {
     let store = store::open_for_serving(&settings.database).await?;
     match store.schema().await {
         Ok(SchemaState::Older) => {
-            tracing::error!("the database schema is missing or too old: run `meta-dispatch migrate`");
+            tracing::error!(
+                "database schema missing or too old: process not ready; run `meta-dispatch migrate`"
+            );
         }
         Ok(SchemaState::Current | SchemaState::Newer) => {}
-        Err(error) => tracing::error!(%error, "the database does not answer; trying on"),
+        Err(error) => tracing::error!(%error, "database unreachable: retrying"),
     }
     Ok(store)
 }
@@ -308,7 +310,7 @@ async fn keep_room(store: SharedStore) {
         let pause = match store.ensure_room().await {
             Ok(_) => ROOM_EVERY,
             Err(error) => {
-                tracing::warn!(%error, "no room could be made for further rows: it is tried again; `migrate` makes it too");
+                tracing::warn!(%error, "cannot add a range to the log: retrying; `meta-dispatch migrate` also adds it");
                 ROOM_AGAIN
             }
         };
@@ -320,7 +322,7 @@ async fn keep_room(store: SharedStore) {
 async fn drop_old(store: SharedStore, keep: Duration) {
     loop {
         if let Err(error) = store.drop_old(keep).await {
-            tracing::warn!(%error, "rows older than log.keep stay: they are dropped later");
+            tracing::warn!(%error, "cannot drop rows older than log.keep: retrying in an hour");
         }
         tokio::time::sleep(DROP_EVERY).await;
     }

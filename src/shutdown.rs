@@ -20,10 +20,10 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
             }
         };
         next().await;
-        tracing::info!("stopping: finishing what is in flight");
+        tracing::info!("stop signal: finishing calls in flight");
         cancel.cancel();
         next().await;
-        tracing::warn!("told twice to stop: what is in flight has an unknown outcome");
+        tracing::warn!("second stop signal: exiting now; calls in flight have an unknown outcome");
         std::process::exit(TOLD_TWICE);
     });
     Ok(token)

@@ -55,7 +55,7 @@ impl Standings {
     }
 }
 
-/// How a campaign stands
+/// Get campaign progress
 #[utoipa::path(
     get,
     path = "/api/v2/campaigns/{cp_id}",
@@ -63,8 +63,8 @@ impl Standings {
     params(Token, Label),
     responses(
         (status = 200, description = "Progress", body = Progress, examples(
-            ("running" = (summary = "On its way", value = json!(documented::running()))),
-            ("finished" = (summary = "Nothing of it waits", value = json!(documented::finished()))),
+            ("running" = (summary = "Running", value = json!(documented::running()))),
+            ("finished" = (summary = "Finished", value = json!(documented::finished()))),
         )),
         RefusedOne,
     ),
@@ -84,14 +84,14 @@ pub async fn show(
     answer(shown.await)
 }
 
-/// Send nothing of it until it is resumed
+/// Pause a campaign
 #[utoipa::path(
     post,
     path = "/api/v2/campaigns/{cp_id}/pause",
     operation_id = "pauseCampaign",
     params(Token, Label),
     responses(
-        (status = 200, description = "Progress, with the rows that were touched", body = Progress, examples(
+        (status = 200, description = "Progress, with the number of touched rows", body = Progress, examples(
             ("paused" = (summary = "Paused", value = json!(documented::paused()))),
         )),
         RefusedOne,
@@ -106,15 +106,15 @@ pub async fn pause(
     answer(api.command(CampaignState::Paused, cp_id, &uri, &headers).await)
 }
 
-/// Go on with a paused campaign
+/// Resume a campaign
 #[utoipa::path(
     post,
     path = "/api/v2/campaigns/{cp_id}/resume",
     operation_id = "resumeCampaign",
     params(Token, Label),
     responses(
-        (status = 200, description = "Progress, with the rows that were touched", body = Progress, examples(
-            ("running" = (summary = "On its way again", value = json!(documented::resumed()))),
+        (status = 200, description = "Progress, with the number of touched rows", body = Progress, examples(
+            ("running" = (summary = "Running again", value = json!(documented::resumed()))),
         )),
         RefusedOne,
     ),
@@ -128,14 +128,16 @@ pub async fn resume(
     answer(api.command(CampaignState::Running, cp_id, &uri, &headers).await)
 }
 
-/// End it for good
+/// Cancel a campaign
+///
+/// Waiting messages are not sent. A cancelled campaign cannot be resumed.
 #[utoipa::path(
     post,
     path = "/api/v2/campaigns/{cp_id}/cancel",
     operation_id = "cancelCampaign",
     params(Token, Label),
     responses(
-        (status = 200, description = "Progress, with the rows that were touched", body = Progress, examples(
+        (status = 200, description = "Progress, with the number of touched rows", body = Progress, examples(
             ("cancelled" = (summary = "Cancelled", value = json!(documented::cancelled()))),
         )),
         RefusedOne,

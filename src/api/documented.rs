@@ -40,19 +40,16 @@ impl IntoParams for Filters {
             .maximum(Some(LARGEST_LIMIT))
             .default(Some(json!(DEFAULT_LIMIT)));
         let parameters: [(Parameter, Option<Value>); 7] = [
-            (in_query("status", "Only rows in this state", Status::schema()), Some(json!("OK"))),
-            (in_query("app_id", "Only rows of this line", line), Some(json!(1))),
-            (in_query("cp_id", "Only rows of this campaign", text(MAX_CP_ID_CHARS)), Some(json!("spring"))),
+            (in_query("status", "Status of the rows", Status::schema()), Some(json!("OK"))),
+            (in_query("app_id", "Line of the rows", line), Some(json!(1))),
+            (in_query("cp_id", "Campaign of the rows", text(MAX_CP_ID_CHARS)), Some(json!("spring"))),
             (
-                in_query("msg_id", "Only rows with this reference", text(MAX_MSG_ID_CHARS)),
+                in_query("msg_id", "Caller's reference of the rows", text(MAX_MSG_ID_CHARS)),
                 Some(json!("pedido-7")),
             ),
-            (
-                in_query("dest", "Only rows to this recipient", text(MAX_DEST_CHARS)),
-                Some(json!("2531927391")),
-            ),
-            (in_query("after", "`next` of the page before", String::schema()), None),
-            (in_query("limit", "Rows of a page", limit), Some(json!(1))),
+            (in_query("dest", "Recipient of the rows", text(MAX_DEST_CHARS)), Some(json!("2531927391"))),
+            (in_query("after", "Cursor: `next` of the page before", String::schema()), None),
+            (in_query("limit", "Number of rows in a page", limit), Some(json!(1))),
         ];
         parameters.into_iter().map(|(parameter, example)| with_example(parameter, example)).collect()
     }
@@ -87,9 +84,9 @@ impl IntoResponses for RefusedList {
 impl IntoResponses for RefusedOne {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let unreadable =
-            ResponseBuilder::new().description("What was sent is no HTTP; the answer has no body");
+            ResponseBuilder::new().description("The request is not valid HTTP; the answer has no body");
         let not_found =
-            enveloped("Not this account's, or there is none", refusals(&[Refusal::NotFound], 404));
+            enveloped("The account has no such message or campaign", refusals(&[Refusal::NotFound], 404));
         answers([("400", unreadable.build().into()), ("404", not_found.into())])
     }
 }

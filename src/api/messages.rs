@@ -23,21 +23,21 @@ const PAGE_BYTES: usize = 2 << 20;
 #[derive(Serialize, ToSchema)]
 struct Messages {
     messages: Vec<LogRow>,
-    /// Goes into `after` for the rows that follow; null at the end
+    /// Value of `after` for the next page; null on the last page
     #[schema(required)]
     next: Option<String>,
 }
 
-/// Messages, newest first
+/// List messages, newest first
 #[utoipa::path(
     get,
     path = "/api/v2/messages",
     operation_id = "listMessages",
     params(Token, Filters),
     responses(
-        (status = 200, description = "A page", body = Messages, examples(
-            ("page" = (summary = "The last one", value = json!(documented::page()))),
-            ("more" = (summary = "With a page after it", value = json!(documented::first_page()))),
+        (status = 200, description = "One page of messages", body = Messages, examples(
+            ("page" = (summary = "The last page", value = json!(documented::page()))),
+            ("more" = (summary = "A page with a next page", value = json!(documented::first_page()))),
         )),
         RefusedList,
     ),
@@ -70,12 +70,12 @@ fn fitting(messages: &[LogRow]) -> usize {
     fits.count().max(1)
 }
 
-/// One message
+/// Get a message
 #[utoipa::path(
     get,
     path = "/api/v2/messages/{cdls_id}",
     operation_id = "showMessage",
-    params(Token, ("cdls_id" = i64, Path, description = "The row's id", example = 7)),
+    params(Token, ("cdls_id" = i64, Path, description = "Id of the row", example = 7)),
     responses(
         (status = 200, description = "The log row", body = LogRow, examples(
             ("sent" = (summary = "Sent", value = json!(documented::sent()))),

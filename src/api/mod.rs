@@ -99,11 +99,11 @@ async fn in_time<T>(look: impl Future<Output = Result<T, StoreError>>) -> Result
     match tokio::time::timeout(PATIENCE, look).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "a question about the log is refused: the database does not answer");
+            tracing::warn!(%error, "log query failed: caller receives 503");
             Err(Refusal::Unavailable)
         }
         Err(_) => {
-            tracing::warn!("a question about the log is refused: the database takes too long");
+            tracing::warn!("log query timed out: caller receives 503");
             Err(Refusal::Unavailable)
         }
     }

@@ -1,4 +1,4 @@
-//! How a campaign stands, worked out from its counts: pure.
+//! The progress of a campaign, computed from its counts. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,25 +19,25 @@ const LONGEST_PAUSE: time::Duration = time::Duration::days(3_650);
 /// What `state` says of a campaign that runs, and of which nothing waits or is on its way.
 pub const FINISHED: &str = "finished";
 
-/// How a campaign stands
+/// Progress of a campaign
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Campaign)]
 pub struct Progress {
     pub cp_id: String,
-    /// `finished`: it runs, and nothing of it waits or is on its way
+    /// `finished`: the campaign runs, and none of its messages waits or is in a call
     #[schema(schema_with = state)]
     pub state: &'static str,
-    /// Rows by status
+    /// Number of rows by status
     #[schema(schema_with = counts)]
     pub counts: BTreeMap<&'static str, i64>,
     pub total: i64,
-    /// Messages a second now
+    /// Messages sent in a second, at present
     pub rate: f64,
-    /// When the last waiting row can be on its way at the earliest; null where that cannot be told
+    /// Earliest time at which the last waiting row can be sent; null if unknown
     #[serde(serialize_with = "crate::message::time_or_null")]
     #[schema(required)]
     pub eta: Option<OffsetDateTime>,
-    /// Rows that a command concerned: those that waited. Only in answers to commands
+    /// Number of waiting rows to which the command applies; only in answers to commands
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub touched: Option<i64>,
@@ -51,7 +51,7 @@ fn state() -> RefOr<Schema> {
 
 /// What it says of `counts`: each status stands there.
 fn counts() -> RefOr<Schema> {
-    let counts = ObjectBuilder::new().schema_type(Type::Object).description(Some("Rows by status"));
+    let counts = ObjectBuilder::new().schema_type(Type::Object).description(Some("Number of rows by status"));
     let count = |object: ObjectBuilder, status: &Status| {
         object.property(status.as_str(), i64::schema()).required(status.as_str())
     };

@@ -12,7 +12,7 @@ use crate::store::{AccountRow, BrokerUserRow, Store};
 
 #[derive(Debug, Subcommand)]
 pub enum AccountCommand {
-    /// Add an account, with its first token; the token is shown this once
+    /// Add an account and its first token; the token is shown only once
     Add {
         /// The customer's name
         #[arg(long, value_parser = parse::name)]
@@ -20,22 +20,22 @@ pub enum AccountCommand {
     },
     /// List the accounts
     List,
-    /// Let a user of RabbitMQ send for an account: what it publishes to cdls.submit with its user_id needs no token
+    /// Let a RabbitMQ user send for an account; submissions with the checked user_id need no token
     MapUser {
-        /// The account
+        /// Id of the account
         #[arg(long, value_name = "CDCS_ID", value_parser = parse::id(AccountId))]
         account: AccountId,
-        /// The user's name at RabbitMQ
+        /// Name of the RabbitMQ user
         #[arg(long, value_name = "NAME", value_parser = parse::name)]
         user: String,
     },
-    /// End that; every process refuses the user within 10 seconds
+    /// Stop a RabbitMQ user from sending for its account; takes effect within 10 seconds
     UnmapUser {
-        /// The user's name at RabbitMQ
+        /// Name of the RabbitMQ user
         #[arg(long, value_name = "NAME", value_parser = parse::name)]
         user: String,
     },
-    /// List the users of RabbitMQ that send for accounts
+    /// List the RabbitMQ users that send for an account
     ListUsers,
 }
 

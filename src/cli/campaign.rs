@@ -36,31 +36,32 @@ const PART_DIGITS: usize = 10;
 
 #[derive(Debug, Subcommand)]
 pub enum CampaignCommand {
-    /// Send a file of messages; the same command again within a day of a cut sends none twice
+    /// Send a file of messages; safe to repeat for a day after an interruption
     #[command(
-        after_help = "A CSV file has a header row with the names of the parameters (dest, mdata, …); an NDJSON file has \
-                            an object of them a line. The options below are defaults for every line. The server \
-                            remembers what it has for as long as its ingest.idempotency_ttl says: a day. A changed file, or other \
-                            options, are another batch and are sent whole: after repairing refused lines, send these in a \
-                            file of their own, or name the batch with --batch-id from the beginning."
+        after_help = "A CSV file begins with a header row of parameter names (dest, mdata, …). An NDJSON file has one \
+                            JSON object a line, with the same names. The options are defaults for every line. The \
+                            server remembers logged lines for ingest.idempotency_ttl (24 hours by default). A changed file, \
+                            or the same file with other options, is a new batch, and all its lines are sent. To send \
+                            repaired lines, put them into a file of their own, or name the batch with --batch-id \
+                            from the beginning."
     )]
     Send(SendFileArgs),
-    /// Show how a campaign stands
+    /// Show a campaign's progress
     Status(OneArgs),
-    /// Send nothing of a campaign until it is resumed
+    /// Pause a campaign
     Pause(OneArgs),
-    /// Go on with a paused campaign
+    /// Resume a paused campaign
     Resume(OneArgs),
-    /// End a campaign for good: what waits is not sent
+    /// Cancel a campaign; its waiting messages are not sent
     Cancel(OneArgs),
 }
 
-/// A campaign, and where to ask.
+/// One campaign, and the process to call.
 #[derive(Debug, Args)]
 pub struct OneArgs {
     #[command(flatten)]
     remote: RemoteArgs,
-    /// The campaign's label
+    /// Label of the campaign
     #[arg(value_name = "CP_ID", value_parser = parse::name)]
     cp_id: String,
 }
@@ -70,34 +71,34 @@ pub struct OneArgs {
 pub struct SendFileArgs {
     #[command(flatten)]
     remote: RemoteArgs,
-    /// The file: .csv, .ndjson or .jsonl
+    /// File to send: .csv, .ndjson or .jsonl
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The campaign's label
+    /// Label of the campaign
     #[arg(long)]
     cp_id: Option<String>,
-    /// The line that sends
+    /// Id of the line that sends
     #[arg(long, value_name = "V8L_ID", value_parser = parse::id(LineId))]
     app_id: Option<LineId>,
-    /// The channel; without it, that of each line's app_id
+    /// Channel (default: the channel of each message's app_id)
     #[arg(long, value_parser = parse::class())]
     class: Option<Class>,
-    /// text, image, audio, video or (Messenger) file
+    /// Type of the messages: text, image, audio, video or (Messenger) file
     #[arg(long)]
     mtype: Option<String>,
-    /// The text, or the URL of the asset
+    /// Text, or URL of the asset
     #[arg(long, value_name = "TEXT|URL")]
     mdata: Option<String>,
-    /// high or bulk
+    /// Lane: high or bulk
     #[arg(long)]
     priority: Option<String>,
-    /// Not before: an RFC 3339 time or Unix seconds
+    /// Earliest time to send: RFC 3339 or Unix seconds (default: now)
     #[arg(long, value_name = "TIME")]
     send_at: Option<String>,
-    /// Not later than this many seconds after
+    /// Seconds after that time in which a message may be sent
     #[arg(long, value_name = "SECONDS")]
     valid_for: Option<u64>,
-    /// Names the batch, instead of the file's content and the options: of a changed file only lines not logged yet are sent
+    /// Name of the batch (default: a hash of file and options); the same name again sends only lines not logged yet
     #[arg(long, value_name = "NAME", value_parser = batch_id)]
     batch_id: Option<String>,
 }
@@ -294,13 +295,13 @@ async fn send_part(remote: &Remote, format: Format, query: &str, part: &Part) ->
             Ok(answered) => return Ok(answered),
             Err(Failed::ForGood(error)) => return Err(error),
             Err(Failed::ForNow(error)) if tries_left == 0 => {
-                return Err(error.context("given up; the same command again goes on from here, within a day"));
+                return Err(error.context("gave up; run the same command again within 24 hours to continue"));
             }
             Err(Failed::ForNow(_)) => tokio::time::sleep(pause).await,
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    bail!("given up; the same command again goes on from here, within a day")
+    bail!("gave up; run the same command again within 24 hours to continue")
 }
 
 enum Failed {

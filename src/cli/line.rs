@@ -21,37 +21,37 @@ use crate::store::{LineRecord, NewLine, Store};
 
 #[derive(Debug, Subcommand)]
 pub enum LineCommand {
-    /// Add a line; its page access token comes from standard input or a file
+    /// Add a line; read its page access token from standard input or a file
     #[command(
         after_help = "Example:\n  meta-dispatch line add --account 1 --class messenger --page-id 1234567890 \
                             --pat-stdin < page-token.txt"
     )]
     Add(Box<AddArgs>),
-    /// List the lines, and whether each may send
+    /// List the lines with their limits and states
     List,
-    /// Replace a line's page access token; every process uses it within 10 seconds
+    /// Replace a line's page access token; takes effect within 10 seconds
     SetPat {
-        /// The line
+        /// Id of the line
         #[arg(value_name = "V8L_ID", value_parser = parse::id(LineId))]
         line: LineId,
         #[command(flatten)]
         pat: PageTokenSource,
     },
-    /// Stop a line's sending; its messages wait
+    /// Pause a line; its messages wait
     Pause {
-        /// The line
+        /// Id of the line
         #[arg(value_name = "V8L_ID", value_parser = parse::id(LineId))]
         line: LineId,
-        /// How long, such as 30m; without it until `line resume`
+        /// Length of the pause, such as 30m (default: until `line resume`)
         #[arg(long = "for", value_name = "DURATION", value_parser = parse::duration)]
         length: Option<Duration>,
-        /// Why, as `line list` shows it
+        /// Reason that `line list` shows
         #[arg(long, value_name = "TEXT", default_value = "by an operator", value_parser = parse::name)]
         reason: String,
     },
-    /// End a line's pause, whatever its cause
+    /// Resume a paused line, for any cause of the pause
     Resume {
-        /// The line
+        /// Id of the line
         #[arg(value_name = "V8L_ID", value_parser = parse::id(LineId))]
         line: LineId,
     },
@@ -59,28 +59,28 @@ pub enum LineCommand {
 
 #[derive(Debug, Args)]
 pub struct AddArgs {
-    /// The account that owns the line
+    /// Id of the account that owns the line
     #[arg(long, value_name = "CDCS_ID", value_parser = parse::id(AccountId))]
     account: AccountId,
-    /// The channel
+    /// Channel of the line
     #[arg(long, value_parser = parse::class())]
     class: Class,
-    /// Id of the Facebook Page; messenger needs it
+    /// Id of the Facebook Page; required for messenger
     #[arg(long, value_name = "ID", required_if_eq("class", "messenger"), value_parser = parse::name)]
     page_id: Option<String>,
     /// Id of the Instagram business account
     #[arg(long, value_name = "ID", value_parser = parse::name)]
     ig_account_id: Option<String>,
-    /// The line's id; without it the next free one
+    /// Id of the new line (default: the next free id)
     #[arg(long, value_name = "V8L_ID", value_parser = parse::id(LineId))]
     id: Option<LineId>,
-    /// A name for lists
+    /// Name that lists show
     #[arg(long, value_parser = parse::name)]
     name: Option<String>,
-    /// Text messages a second; without it the class's default
+    /// Limit of text messages a second (default: the limit of the class)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate_text: Option<u32>,
-    /// Media messages a second; without it the class's default
+    /// Limit of media messages a second (default: the limit of the class)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate_media: Option<u32>,
     #[command(flatten)]

@@ -16,43 +16,43 @@ use crate::store::{LogFilter, Scope, StatusCount, Store};
 
 #[derive(Debug, Subcommand)]
 pub enum LogCommand {
-    /// Show one message with all its columns
+    /// Show one message with all columns
     Show {
-        /// The message
+        /// Id of the message
         #[arg(value_name = "CDLS_ID", value_parser = parse::id(MessageId))]
         message: MessageId,
     },
     /// Show the newest messages, oldest first
     #[command(
-        after_help = "With --json and --follow: one JSON object a line (NDJSON), a message each; again when its \
-                            status changes."
+        after_help = "With --json and --follow, the output is NDJSON: one line for each message, and a new line \
+                            for each change of its status."
     )]
     Tail(TailArgs),
     /// Count messages by line and status
     Stats {
-        /// Only messages that were accepted this recently, such as 1h
+        /// Age of the oldest message to count, such as 1h (default: all messages)
         #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
         since: Option<Duration>,
     },
-    /// Settle messages whose outcome is not known (UNKNOWN)
+    /// Settle messages whose outcome is unknown (UNKNOWN)
     #[command(after_help = RESOLVE_HELP)]
     Resolve(settle::ResolveArgs),
-    /// Send messages that have ended again, as copies: new messages with ids of their own
+    /// Resend messages that have ended; each copy is a new message with a new id
     #[command(after_help = RESEND_HELP)]
     Resend(settle::ResendArgs),
 }
 
 const RESOLVE_HELP: &str = "\
-A message is UNKNOWN when its call was cut after it was written: Graph may have taken it. `--as retry` may deliver it a
-second time; one that has expired is not tried again.
+A message is UNKNOWN when its call ended without a complete answer: Graph may have taken the message. `--as retry` may
+deliver the message twice. An expired message is not retried.
 
 Examples:
   meta-dispatch log resolve 4711 --as ok --message-id m_abc
   meta-dispatch log resolve --line 3 --since 2h --as retry --dry-run";
 
 const RESEND_HELP: &str = "\
-Messages in ERROR, unless --status names CANCELLED or OK. Each is sent again once, however often this is run; after that
-its copy can be. UNKNOWN messages are settled with `log resolve`.
+A filter selects messages in ERROR, unless --status names CANCELLED or OK. The command copies each message only once,
+also when it runs again; resend the copy if the copy fails too. Settle UNKNOWN messages with `log resolve`.
 
 Examples:
   meta-dispatch log resend 4711
@@ -61,19 +61,19 @@ Examples:
 /// Arguments of `log tail`.
 #[derive(Debug, Args)]
 pub struct TailArgs {
-    /// How many messages
+    /// Number of messages
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub lines: u32,
-    /// Go on with new messages and changes of status, until interrupted
+    /// Keep showing new messages and changes of status, until interrupted
     #[arg(short, long)]
     pub follow: bool,
-    /// Only messages of this line
+    /// Id of a line; show only its messages
     #[arg(long, value_name = "V8L_ID", value_parser = parse::id(LineId))]
     pub line: Option<LineId>,
-    /// Only messages in this status
+    /// Status; show only messages in it
     #[arg(long, ignore_case = true, value_parser = parse::status())]
     pub status: Option<Status>,
-    /// Only messages of this campaign
+    /// Label of a campaign; show only its messages
     #[arg(long, value_name = "C")]
     pub cp_id: Option<String>,
 }

@@ -44,7 +44,7 @@ use output::Output;
 const SETTINGS_HELP: &str = "\
 Settings come from the built-in defaults, then --config FILE (TOML), then the environment; later sources win:
   [database] url = \"…\" in the file is META_DISPATCH__DATABASE__URL in the environment.
-`meta-dispatch check` shows what is in force.
+`meta-dispatch check` shows the values in force.
 
 Examples:
   meta-dispatch account add --name 'Example Ltd'
@@ -52,14 +52,14 @@ Examples:
   meta-dispatch log tail --follow
   meta-dispatch --config /etc/meta-dispatch.toml check";
 
-/// Accepts Messenger and Instagram messages over HTTP, logs them, and sends them through Meta's Graph API.
+/// Accept Messenger and Instagram messages, log them, and send them through Meta's Graph API
 #[derive(Debug, Parser)]
 #[command(name = "meta-dispatch", version, after_help = SETTINGS_HELP, max_term_width = 120)]
 pub struct Cli {
     /// Read settings from this TOML file
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Answer with one JSON object on standard output instead of text
+    /// Print the answer as one JSON object instead of text
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -75,51 +75,51 @@ impl Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Accept and send messages in one process; needs nothing installed
+    /// Accept and send messages in one process (needs no other program)
     Serve,
     /// Accept messages over HTTP (needs PostgreSQL and RabbitMQ)
     Ingest,
     /// Send messages (needs PostgreSQL and RabbitMQ)
     Worker,
-    /// Serve on a temporary database against the built-in Graph simulator
+    /// Try the program on a temporary database and the built-in Graph simulator
     Demo(DemoArgs),
-    /// Run the built-in simulator of Meta's Graph API alone
+    /// Run only the built-in simulator of Meta's Graph API
     #[command(after_help = crate::simulator::outcomes_help())]
     Simulate(SimulateArgs),
-    /// Create or upgrade the database's schema (SQLite does it by itself)
+    /// Create or upgrade the database's schema (SQLite needs no such step)
     Migrate,
-    /// Show the settings in force, and whether database, broker and Graph answer
+    /// Show the settings in force, and check that the database, the broker and Graph answer
     Check,
-    /// Ask the process on this machine whether it is ready; exits 0 if so, else 1
+    /// Check the process on this machine; exit with 0 if the process is ready, else with 1
     Health,
     /// Send one message through a running meta-dispatch
     Send(Box<send::SendArgs>),
-    /// Send a file of messages; show, pause, resume and cancel campaigns
+    /// Send a file of messages; show, pause, resume or cancel a campaign
     #[command(subcommand)]
     Campaign(Box<campaign::CampaignCommand>),
-    /// Print the description of the HTTP interface (OpenAPI 3.1)
+    /// Print the HTTP interface as an OpenAPI 3.1 document
     Openapi,
-    /// Print the completion script of a shell
+    /// Print the completion script for a shell
     Completions {
-        /// The shell
+        /// Name of the shell
         shell: clap_complete::Shell,
     },
-    /// Write man pages
+    /// Write the manual pages into a folder
     Man {
-        /// Into this folder
+        /// Folder that receives the pages
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
-    /// Add and list accounts, the customers who own lines and tokens, and the broker's users who send for them
+    /// Manage accounts: the customers who own lines and tokens, and their RabbitMQ users
     #[command(subcommand)]
     Account(account::AccountCommand),
-    /// Add, list and revoke API tokens (tsid)
+    /// Add, list or revoke API tokens (tsid)
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// Add, list, pause and resume lines: the Facebook Pages and Instagram accounts that send
+    /// Manage lines: the Facebook Pages and Instagram accounts that send
     #[command(subcommand)]
     Line(line::LineCommand),
-    /// Read the log of messages; settle and resend messages
+    /// Read the message log; settle or resend messages
     #[command(subcommand)]
     Log(log::LogCommand),
 }
@@ -127,7 +127,7 @@ enum Command {
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
-    /// Send one message of every kind and of every outcome, print the log, and exit
+    /// Send one message of each kind and each outcome, print the log, and exit
     #[arg(long)]
     pub once: bool,
 }
@@ -138,13 +138,13 @@ pub struct SimulateArgs {
     /// Address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
     pub listen: SocketAddr,
-    /// How long each answer takes
+    /// Time that each answer takes
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
     pub latency: Duration,
-    /// How much longer an answer may take, at random
+    /// Greatest random time added to the latency
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
     pub jitter: Duration,
-    /// Messages a second a page token may send before it is refused; without it, any number
+    /// Limit of a page token, in messages a second; the simulator refuses further messages (default: no limit)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit_per_token: Option<u32>,
 }

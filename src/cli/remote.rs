@@ -19,13 +19,13 @@ const VARIABLE: &str = "META_DISPATCH_TSID";
 /// Longer than the longest `wait`.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where to, and as whom.
+/// The URL of the process, and the caller's token.
 #[derive(Debug, Args)]
 pub struct RemoteArgs {
-    /// Where meta-dispatch listens
+    /// URL on which meta-dispatch listens
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: url::Url,
-    /// Read the API token from this file instead of the environment variable META_DISPATCH_TSID
+    /// File that holds the API token (default: the environment variable META_DISPATCH_TSID)
     #[arg(long, value_name = "FILE")]
     tsid_file: Option<PathBuf>,
 }

@@ -14,46 +14,46 @@ use crate::message::{Class, LineId};
 pub struct SendArgs {
     #[command(flatten)]
     remote: RemoteArgs,
-    /// The line that sends
+    /// Id of the line that sends
     #[arg(long, value_name = "V8L_ID", value_parser = parse::id(LineId))]
     app_id: LineId,
-    /// The channel of the line
+    /// Channel of the line
     #[arg(long, default_value = "messenger", value_parser = parse::class())]
     class: Class,
-    /// The recipient's PSID or IGSID
+    /// PSID or IGSID of the recipient
     #[arg(long)]
     dest: String,
-    /// The text, or the URL of the asset
+    /// Text, or URL of the asset
     #[arg(long, value_name = "TEXT|URL")]
     mdata: String,
-    /// text, image, audio, video or (Messenger) file
+    /// Type of the message: text, image, audio, video or (Messenger) file
     #[arg(long, default_value = "text")]
     mtype: String,
-    /// Kept in the log, not sent
+    /// Caption; kept in the log, not sent
     #[arg(long)]
     mcaption: Option<String>,
-    /// A reference of your own
+    /// Reference of the caller; kept in the log, not sent
     #[arg(long)]
     msg_id: Option<String>,
-    /// The campaign the message belongs to
+    /// Label of the message's campaign
     #[arg(long)]
     cp_id: Option<String>,
-    /// high or bulk
+    /// Lane: high or bulk
     #[arg(long)]
     priority: Option<String>,
-    /// Not before: an RFC 3339 time or Unix seconds
+    /// Earliest time to send: RFC 3339 or Unix seconds (default: now)
     #[arg(long, value_name = "TIME")]
     send_at: Option<String>,
-    /// Not later than this many seconds after
+    /// Seconds after that time in which the message may be sent
     #[arg(long, value_name = "SECONDS")]
     valid_for: Option<u64>,
-    /// Refuse if the recipient had such a message less than this many seconds ago
+    /// Seconds in which a second message to the same line and recipient, both with --httpdup, is refused
     #[arg(long, value_name = "SECONDS")]
     httpdup: Option<u64>,
-    /// Wait this many seconds for the outcome
+    /// Seconds to wait for the outcome
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u8).range(0..=30))]
     wait: Option<u8>,
-    /// The same key and parameters again log no second message
+    /// Idempotency key; a repeated call with the same key and parameters logs no second message
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
 }

@@ -21,29 +21,29 @@ const FILTERS: [&str; 5] = ["line", "cp_id", "status", "error_code", "since"];
 /// Rows of one transaction.
 const BATCH: u32 = 1_000;
 
-/// Which messages: one, or those that match all that is given.
+/// The selected messages: one message, or all messages that match every given filter.
 #[derive(Debug, Args)]
 pub struct Which {
-    /// One message
+    /// Id of one message
     #[arg(value_name = "CDLS_ID", value_parser = parse::id(MessageId),
           conflicts_with_all = FILTERS)]
     message: Option<MessageId>,
-    /// Messages of this line
+    /// Id of a line; select only its messages
     #[arg(long, value_name = "V8L_ID", value_parser = parse::id(LineId))]
     line: Option<LineId>,
-    /// Messages of this campaign
+    /// Label of a campaign; select only its messages
     #[arg(long, value_name = "C")]
     cp_id: Option<String>,
-    /// Messages in this status
+    /// Status; select only messages in it
     #[arg(long, ignore_case = true, value_parser = parse::status())]
     status: Option<Status>,
-    /// Messages with this error code of Graph
+    /// Error code of Graph; select only messages with it
     #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(i32))]
     error_code: Option<i32>,
-    /// Messages that were accepted this recently, such as 1h
+    /// Age of the oldest message to select, such as 1h
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     since: Option<Duration>,
-    /// Only show how many messages it would be
+    /// Show the number of selected messages, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Do not ask for confirmation
@@ -56,10 +56,10 @@ pub struct Which {
 pub struct ResolveArgs {
     #[command(flatten)]
     which: Which,
-    /// What to take for their outcome: Graph took them, they are not to be sent, or they are to be tried again at once
+    /// Outcome to record: ok (Graph took the message), error (do not send it), retry (send it again now)
     #[arg(long = "as", value_name = "OUTCOME")]
     outcome: Outcome,
-    /// With `--as ok` and one message: Graph's id of it, if it is known
+    /// Graph's id of the message, if known; only for one message and `--as ok`
     #[arg(long, value_name = "MID", requires = "message", conflicts_with_all = FILTERS, value_parser = parse::name)]
     message_id: Option<String>,
 }
@@ -76,13 +76,13 @@ enum Outcome {
 pub struct ResendArgs {
     #[command(flatten)]
     which: Which,
-    /// How long the copies are valid; dispatch.valid_for unless given
+    /// Time in which the copies may be sent (default: dispatch.valid_for)
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     valid_for: Option<Duration>,
-    /// Log the copies under this campaign label instead of their own
+    /// Campaign label for the copies (default: the label of the original)
     #[arg(long, value_name = "C", value_parser = parse::campaign)]
     into_cp_id: Option<String>,
-    /// One message: also if it is OK, so that its recipient gets it twice
+    /// Resend one message even if it is OK; the recipient gets the message twice
     #[arg(long, requires = "message", conflicts_with_all = FILTERS)]
     force: bool,
 }

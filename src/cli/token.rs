@@ -14,17 +14,17 @@ use crate::tokens;
 
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Add a token to an account; it is shown this once
+    /// Add a token to an account; the token is shown only once
     Add {
-        /// The account
+        /// Id of the account
         #[arg(long, value_name = "CDCS_ID", value_parser = parse::id(AccountId))]
         account: AccountId,
     },
-    /// List the tokens by their identifiers, the first 10 characters
+    /// List the tokens by identifier (the first 10 characters)
     List,
-    /// Revoke a token; every process refuses it within 10 seconds
+    /// Revoke a token; takes effect within 10 seconds
     Revoke {
-        /// The token's identifier: its first 10 characters
+        /// Identifier of the token: its first 10 characters
         token_id: String,
     },
 }

@@ -69,7 +69,7 @@ async fn look(
                 if is_written.await == Ok(true) { Duration::ZERO } else { every }
             }
             Err(error) => {
-                tracing::warn!(%error, "rows to be ended cannot be looked for: trying again");
+                tracing::warn!(%error, "cannot look for rows to end: retrying");
                 AFTER_FAILURE.max(every)
             }
         };

@@ -120,7 +120,7 @@ impl LeaseKeeper {
             let pause = match self.turn(&mut memory).await {
                 Ok(pause) => pause,
                 Err(error) => {
-                    tracing::warn!(%error, "leases cannot be renewed: sending stops when they run out");
+                    tracing::warn!(%error, "cannot renew leases: sending stops when they expire");
                     self.pause(false)
                 }
             };
@@ -196,7 +196,7 @@ impl LeaseKeeper {
         let lost: Vec<Partition> =
             self.owned.borrow().iter().copied().filter(|partition| !held.contains(partition)).collect();
         if !lost.is_empty() && !failpoint::defect("lease_ignored") {
-            tracing::warn!(partitions = lost.len(), "leases ran out: another worker owns these partitions");
+            tracing::warn!(partitions = lost.len(), "leases lost: other workers own these partitions");
             self.let_go(&lost).await;
         }
         // Ours by the database, and not known here: the answer to a take-over was lost, or reading what they hold failed.
@@ -219,7 +219,7 @@ impl LeaseKeeper {
         }
         let claims = self.store.open_claims(&partitions).await?;
         let held = self.store.held_recipients(&partitions, self.held_within, MOST_HELD).await?;
-        tracing::info!(partitions = partitions.len(), claims = claims.len(), "took over partitions");
+        tracing::info!(partitions = partitions.len(), claims = claims.len(), "partitions taken over");
         memory.unserved.retain(|partition, _| !partitions.contains(partition));
         let mut owned: BTreeSet<Partition> = self.owned.borrow().iter().copied().collect();
         owned.extend(&partitions);
@@ -237,10 +237,7 @@ impl LeaseKeeper {
         if unserved.is_empty() {
             return Ok(());
         }
-        tracing::error!(
-            partitions = unserved.len(),
-            "partitions cannot be served: they are given to other workers"
-        );
+        tracing::error!(partitions = unserved.len(), "cannot serve partitions: released to other workers");
         memory.unserved.retain(|partition, _| !unserved.contains(partition));
         self.store.release_leases(&self.worker, &unserved).await
     }
@@ -257,7 +254,7 @@ impl LeaseKeeper {
                 _ => !self.graph.answers(self.lease / 2).await,
             };
             if !memory.is_away {
-                tracing::info!("Graph is reached again: partitions are taken");
+                tracing::info!("Graph reachable again: taking partitions");
                 memory.away_since = None;
             }
             return;
@@ -272,7 +269,7 @@ impl LeaseKeeper {
         // It closes only after many answers: a worker with little traffic reaches Graph long before.
         memory.is_away = breaker == BreakerState::Open || !self.graph.answers(self.lease / 2).await;
         if memory.is_away {
-            tracing::error!("Graph is not reached: lines are given to workers that reach Graph");
+            tracing::error!("Graph unreachable: partitions released to workers that reach Graph");
         } else {
             memory.away_since = None;
         }
@@ -286,12 +283,12 @@ impl LeaseKeeper {
             let owns_none = self.owned.borrow().is_empty();
             memory.is_blind = if owns_none { !self.can_scan(&memory.unseen).await } else { since.is_some() };
             if !memory.is_blind {
-                tracing::info!("scans succeed again: partitions are taken");
+                tracing::info!("scans succeed again: taking partitions");
             }
         } else if since.is_some_and(|since| since.elapsed() >= self.lease * UNSERVED_LEASES) {
             memory.is_blind = true;
             memory.unseen = self.owned.borrow().clone();
-            tracing::error!("scans fail: lines are given to workers whose scans succeed");
+            tracing::error!("scans keep failing: partitions released to workers whose scans succeed");
         }
     }
 
@@ -332,8 +329,8 @@ fn look_at_snapshot(age: Option<Duration>, memory: &mut Memory) {
         memory.warned = Some(Instant::now());
         tracing::warn!(
             ?age,
-            "a transaction has been open for long: the database keeps every old version of a row; end it if it is \
-             forgotten (pg_stat_activity, pg_replication_slots)"
+            "old transaction open: the database keeps old row versions; end a forgotten transaction \
+             (pg_stat_activity, pg_replication_slots)"
         );
     }
 }

@@ -275,7 +275,7 @@ impl Dispatch {
                 self.store.withdraw_worker(&self.worker).await
             };
             if !matches!(timeout_at(until, handed_over).await, Ok(Ok(()))) {
-                tracing::warn!("leases cannot be handed over: they run out by themselves");
+                tracing::warn!("cannot hand over leases: other workers wait until they expire");
             }
             until
         };
@@ -283,7 +283,7 @@ impl Dispatch {
 
         // The dispatcher's end of the recorder's channel is gone: results that are left are written, while time lasts.
         if timeout_at(until, recorder).await.is_err() {
-            tracing::error!("log cannot be written in time: rows in flight are settled later");
+            tracing::error!("cannot write the log within the grace: rows in flight are settled later");
         }
         background.cancel();
         // A task that hangs is aborted.

@@ -50,7 +50,7 @@ pub async fn run(
             () = stop.cancelled() => return,
         };
         if let Err(error) = answered {
-            tracing::warn!(%error, "rows cannot be read: trying again");
+            tracing::warn!(%error, "cannot read rows: retrying");
             tokio::time::sleep(AFTER_FAILURE).await;
             // Requests of the meantime would only pile up while the log is away.
             let mut round = Round::default();

@@ -132,7 +132,7 @@ impl Scanner {
             Scan::Due => "rows that are due",
             Scan::Claims => "claims without a call",
         };
-        tracing::warn!(%error, "{looked_for} cannot be looked for: the scan is tried again");
+        tracing::warn!(%error, "scan for {looked_for} failed: retrying");
         METRICS.dispatch.scans_failed.increment(1);
         self.failures.failed(scan);
     }

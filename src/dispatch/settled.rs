@@ -30,7 +30,7 @@ pub async fn run(store: SharedStore, feedback: Feedback, stop: CancellationToken
             continue;
         }
         if let Err(error) = tell(&store, &feedback).await {
-            tracing::warn!(%error, "rows that were settled cannot be told of; trying again");
+            tracing::warn!(%error, "cannot announce settled rows: retrying");
         }
     }
 }

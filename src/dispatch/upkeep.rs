@@ -38,7 +38,7 @@ pub async fn run(
         };
         let Some(order) = order else { return };
         while let Err(error) = carry_out(&store, &events, &order).await {
-            tracing::warn!(%error, "a line's pause, or its end, cannot be written; trying again");
+            tracing::warn!(%error, "cannot write the start or end of a pause: retrying");
             tokio::select! {
                 () = tokio::time::sleep(AGAIN_AFTER) => {}
                 () = stop.cancelled() => return,

@@ -77,7 +77,7 @@ impl EventPublisher {
         let rows = match self.store.log_rows(&ids).await {
             Ok(rows) => rows,
             Err(error) => {
-                tracing::warn!(%error, events = batch.len(), "events are dropped: their rows cannot be read");
+                tracing::warn!(%error, events = batch.len(), "cannot read rows of events: events dropped");
                 return;
             }
         };

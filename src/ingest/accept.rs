@@ -143,7 +143,7 @@ impl Acceptor {
                     parts.push((messages, answers));
                 }
                 Err(error) => {
-                    tracing::error!(%error, rows = messages.len(), "messages could not be logged");
+                    tracing::error!(%error, rows = messages.len(), "cannot log messages: callers receive 503");
                     METRICS.ingest.not_logged.increment(messages.len() as u64);
                     for answer in answers {
                         // Its client may have gone away.
@@ -177,11 +177,11 @@ impl Acceptor {
                     parts.extend([rest, part]);
                 }
                 Err(StoreError::Rejected(reason)) => {
-                    tracing::error!(reason, "the database refuses a message");
+                    tracing::error!(reason, "message refused by the database: producer receives a refusal");
                     verdicts.push(Err(Refusal::Malformed));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, rows = part.len(), "submissions wait: they could not be logged");
+                    tracing::warn!(%error, rows = part.len(), "cannot log submissions: they wait in the queue");
                     return verdicts;
                 }
             }
@@ -229,7 +229,7 @@ impl Acceptor {
                     METRICS.ingest.backlog.set(rows as f64);
                     METRICS.ingest.backlog_full.set(f64::from(u8::from(is_full)));
                     if is_full != self.is_full.swap(is_full, Ordering::Relaxed) {
-                        tracing::warn!(rows, is_full, "the backlog bound was crossed (ingest.max_backlog)");
+                        tracing::warn!(rows, is_full, "backlog bound crossed (ingest.max_backlog)");
                     }
                 }
                 Err(error) => tracing::debug!(%error, "the backlog cannot be counted"),

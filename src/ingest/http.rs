@@ -65,7 +65,7 @@ fn only_get_and_post(documented: UtoipaMethodRouter<Arc<Ingest>>) -> UtoipaMetho
         (ref(MESSENGER_BODY) = JSON, examples(
             ("text" = (summary = "A text", value = json!(documented::text::<Messenger>()))),
             ("image" = (summary = "An image", value = json!(documented::image::<Messenger>()))),
-            ("campaign" = (summary = "One of a campaign, later", value = json!(documented::later::<Messenger>()))),
+            ("campaign" = (summary = "A scheduled message of a campaign", value = json!(documented::later::<Messenger>()))),
         )),
         (ref(MESSENGER_BODY) = FORM, examples(
             ("text" = (summary = "A text", value = json!(documented::text::<Messenger>()))),
@@ -77,7 +77,7 @@ async fn send_messenger(State(ingest): State<Arc<Ingest>>, request: Request) -> 
     answer(&ingest, Class::Messenger, request).await
 }
 
-/// Send a Messenger message, all parameters in the query
+/// Send a Messenger message with all parameters in the query
 #[utoipa::path(
     get,
     path = "/api/v2/MakeMessenger.php",
@@ -99,7 +99,7 @@ async fn send_messenger_by_query(State(ingest): State<Arc<Ingest>>, request: Req
         (ref(INSTAGRAM_BODY) = JSON, examples(
             ("text" = (summary = "A text", value = json!(documented::text::<Instagram>()))),
             ("image" = (summary = "An image", value = json!(documented::image::<Instagram>()))),
-            ("campaign" = (summary = "One of a campaign, later", value = json!(documented::later::<Instagram>()))),
+            ("campaign" = (summary = "A scheduled message of a campaign", value = json!(documented::later::<Instagram>()))),
         )),
         (ref(INSTAGRAM_BODY) = FORM, examples(
             ("text" = (summary = "A text", value = json!(documented::text::<Instagram>()))),
@@ -111,7 +111,7 @@ async fn send_instagram(State(ingest): State<Arc<Ingest>>, request: Request) -> 
     answer(&ingest, Class::Instagram, request).await
 }
 
-/// Send an Instagram message, all parameters in the query
+/// Send an Instagram message with all parameters in the query
 #[utoipa::path(
     get,
     path = "/api/v2/MakeInstagram.php",

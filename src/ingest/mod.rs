@@ -315,7 +315,7 @@ fn token(parameters: &Parameters, bearer: Option<&str>) -> Result<SecretString, 
 }
 
 fn unavailable(error: StoreError) -> Refusal {
-    tracing::warn!(%error, "a request is refused: the database does not answer");
+    tracing::warn!(%error, "database query of a request failed: caller receives 503");
     Refusal::Unavailable
 }
 

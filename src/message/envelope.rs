@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::{MessageId, Outcome, Status};
 
-/// `{"return":{"status":…,"status_code":…,"messageId":…,"cdls_id":…}}`.
+/// The answer to a submission, and every refusal
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Envelope<'a> {
     #[schema(inline)]
@@ -14,14 +14,14 @@ pub struct Envelope<'a> {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct Return<'a> {
-    /// `OK`, or what is wrong
+    /// `OK`, the final status, or the reason of a refusal
     status: &'a str,
-    /// 0 where Graph was not waited for, Graph's HTTP code where it was, the code of a refusal
+    /// 0 for a queued message, Graph's HTTP code for an outcome, or the code of a refusal
     status_code: i32,
-    /// Graph's id of the message, where it was waited for; else empty
+    /// Graph's id of a message whose outcome is known; else empty
     #[serde(rename = "messageId")]
     message_id: &'a str,
-    /// The row of the log; 0 where nothing was logged
+    /// Id of the row; 0 if nothing was logged
     cdls_id: i64,
 }
 

@@ -29,7 +29,7 @@ pub async fn watch_rows(store: SharedStore, warns: bool, ended: CancellationToke
                         rows = open.unknown,
                         more = open.unknown - known,
                         oldest = ?open.oldest_unknown.unwrap_or_default(),
-                        "messages are UNKNOWN: Graph may have taken them; `log resolve` settles them"
+                        "messages are UNKNOWN: Graph may have taken them; settle them with `log resolve`"
                     );
                 }
                 known = open.unknown;
@@ -43,7 +43,7 @@ pub async fn watch_rows(store: SharedStore, warns: bool, ended: CancellationToke
         METRICS.rows.database_writable.set(f64::from(u8::from(reason.is_none())));
         match reason {
             Some(reason) if warns_of != Some(reason.clone()) => {
-                tracing::error!(reason, "database is not writable: messages cannot be logged or sent");
+                tracing::error!(reason, "database not writable: messages are not logged or sent");
                 warns_of = Some(reason);
             }
             Some(_) => {}

@@ -49,7 +49,7 @@ pub async fn serve(listener: TcpListener, router: Router, per_address: usize, st
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
+                tracing::warn!(%error, "cannot accept a connection: retrying");
                 tokio::time::sleep(AFTER_FAILED_ACCEPT).await;
                 continue;
             }

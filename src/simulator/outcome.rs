@@ -163,10 +163,10 @@ const ROWS: &[Row] = &[
 const PATTERNS: &[(&str, &str)] = &[
     (
         "code<N>[_<SUBCODE>]-…",
-        "that error, e.g. code10_1893063-ana; codes 1 and 2 HTTP 500, 4 and 230 HTTP 403, else 400",
+        "the error with this code, e.g. code10_1893063-ana; codes 1 and 2 HTTP 500, 4 and 230 HTTP 403, else 400",
     ),
     ("igcode<N>[_<SUBCODE>]-…", "the same as IGApiException; code 10 HTTP 403"),
-    ("<word>x<K>-…", "so for the first K calls to this recipient, then sent, e.g. code1200x2-ana"),
+    ("<word>x<K>-…", "that outcome for the first K calls to this recipient, then sent, e.g. code1200x2-ana"),
     ("anything else", "sent"),
 ];
 
@@ -177,7 +177,7 @@ pub fn outcomes_help() -> &'static str {
         let rows = ROWS.iter().map(|row| (format!("{}-…", row.word), row.meaning));
         let patterns = PATTERNS.iter().map(|(word, meaning)| ((*word).to_owned(), *meaning));
         rows.chain(patterns).fold(
-            String::from("The recipient id chooses the outcome by what stands before its first \"-\":\n"),
+            String::from("The part of the recipient id before its first \"-\" chooses the outcome:\n"),
             |text, (word, meaning)| format!("{text}  {word:<24} {meaning}\n"),
         )
     })

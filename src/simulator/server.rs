@@ -46,7 +46,7 @@ pub(super) async fn accept(
                 tasks.spawn(stop.clone().run_until_cancelled_owned(serve(stream, shared.clone())));
             }
             Err(error) => {
-                warn!(%error, "the simulator cannot take a connection");
+                warn!(%error, "simulator cannot accept a connection: retrying");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

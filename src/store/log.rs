@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::StoreError;
 use crate::message::{AccountId, Class, ErrorKind, Lane, LineId, MessageId, MessageKind, Status};
 
-/// A row of the log as callers and dashboards see it (contract: "SQL: for dashboards"), names and order included.
+/// A row of the log, with the columns of the contract ("SQL: for dashboards") in their order
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 #[schema(as = Message)]
 pub struct LogRow {
@@ -42,33 +42,33 @@ pub struct LogRow {
     /// Graph's id of the message
     #[schema(required)]
     pub message_id: Option<String>,
-    /// Graph's code
+    /// Graph's error code
     #[schema(required)]
     pub error_code: Option<i32>,
-    /// Graph's subcode
+    /// Graph's error subcode
     #[schema(required)]
     pub error_subcode: Option<i32>,
-    /// Why the row ended as `ERROR`
+    /// Reason of an `ERROR`
     #[schema(inline, required)]
     pub error_kind: Option<ErrorKind>,
     #[schema(required)]
     pub error_message: Option<String>,
     #[schema(required)]
     pub fbtrace_id: Option<String>,
-    /// Calls begun
+    /// Number of calls begun
     pub attempts: i32,
-    /// Calls that Graph may have taken without saying so
+    /// Number of calls that Graph may have taken without confirming
     pub ambiguous_attempts: i32,
-    /// When a `RETRY` row is tried again
+    /// Time of the next try of a `RETRY` row
     #[serde(serialize_with = "crate::message::time_or_null")]
     #[schema(required)]
     pub next_at: Option<OffsetDateTime>,
-    /// Not sent after this
+    /// Time after which the message is not sent
     #[serde(serialize_with = "crate::message::time")]
     pub expires_at: OffsetDateTime,
     #[serde(serialize_with = "crate::message::time")]
     pub created_at: OffsetDateTime,
-    /// When the last call was begun
+    /// Start of the last call
     #[serde(serialize_with = "crate::message::time_or_null")]
     #[schema(required)]
     pub sent_at: Option<OffsetDateTime>,

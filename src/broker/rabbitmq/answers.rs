@@ -157,7 +157,7 @@ impl Dropped {
         if let Some(answers) = to_be_said {
             tracing::warn!(
                 answers,
-                "answers to producers are dropped; outcomes stand in the log, refusals in cdls.rejected"
+                "answers to producers dropped: read outcomes in the log, refusals in cdls.rejected"
             );
         }
     }

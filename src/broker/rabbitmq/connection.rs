@@ -184,7 +184,7 @@ pub(super) async fn supervise<S: Session>(endpoint: Endpoint, mut session: S, st
             delays = Delays::default();
         }
         let delay = delays.next().min(session.longest_delay().unwrap_or(LONGEST_DELAY));
-        tracing::warn!(broker = %endpoint, %error, retry_in = ?delay, "RabbitMQ: {} is interrupted", S::PURPOSE);
+        tracing::warn!(broker = %endpoint, %error, retry_in = ?delay, "RabbitMQ: {} interrupted; retrying", S::PURPOSE);
         stop.run_until_cancelled(tokio::time::sleep(delay)).await;
     }
 }

@@ -186,7 +186,7 @@ impl JobSession {
                 self.held = Some(JobDelivery::new(partition, job, move || receipt.acknowledge()));
             }
             Err(reason) => {
-                tracing::warn!(%reason, queue = %topology::work_queue(partition), "a job is dropped: scans find its work");
+                tracing::warn!(%reason, queue = %topology::work_queue(partition), "unreadable job dropped: a scan finds its work");
                 self.acks.finished(tag);
             }
         }

@@ -199,11 +199,11 @@ impl Broker for RabbitBroker {
         let until = Instant::now() + grace;
         self.stop_consuming.cancel();
         if timeout(grace.saturating_sub(GOODBYE), self.outbox.emptied()).await.is_err() {
-            tracing::warn!("jobs are left unpublished; scans find their work");
+            tracing::warn!("jobs not published before the stop: scans find their work");
         }
         self.stop_publishing.cancel();
         if timeout_at(until, self.connections.wait()).await.is_err() {
-            tracing::warn!("RabbitMQ did not close its connections in time: they are cut");
+            tracing::warn!("RabbitMQ connections exceeded the grace: cut");
         }
         self.cut.cancel();
     }

@@ -85,7 +85,7 @@ impl Publisher {
                 () = stop.cancelled() => return self.write_last_replies(under_way, &outlets).await,
                 Some(event) = events.next() => match event {
                     Event::ConnectionBlocked(reason) => {
-                        tracing::warn!(reason, "RabbitMQ takes no messages; jobs wait and merge");
+                        tracing::warn!(reason, "RabbitMQ blocked the connection: jobs wait and merge");
                         self.block(&mut under_way, true);
                     }
                     Event::ConnectionUnblocked => self.block(&mut under_way, false),
@@ -153,7 +153,7 @@ impl Publisher {
 
     fn take_back(&self, under_way: &mut UnderWay, message: &BasicReturnMessage) {
         let Some(partition) = topology::work_partition(message.routing_key.as_str()) else { return };
-        tracing::warn!(queue = %message.routing_key, "a work queue was gone; it is declared again");
+        tracing::warn!(queue = %message.routing_key, "work queue missing: declared again");
         under_way.declared.remove(&partition);
         let id = message.properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok());
         self.outbox.came_back(partition, id, || read_job(&message.data).ok());
@@ -205,7 +205,7 @@ impl Outlets {
             .await
             .map_err(|_| SessionError::Timeout("declaring cdls.events"))?;
         if let Err(error) = &declared {
-            tracing::error!(%error, "RabbitMQ: cdls.rejected or cdls.events cannot be declared; events are dropped");
+            tracing::error!(%error, "cannot declare cdls.rejected or cdls.events: events dropped");
         }
         let (plain, confirming) = (link.channel().await?, link.channel().await?);
         timeout(CONFIRM_TIMEOUT, confirming.confirm_select(ConfirmSelectOptions::default()))

@@ -33,7 +33,7 @@ impl ReplyListener {
             if !link.is_open() {
                 return error;
             }
-            tracing::warn!(%error, "RabbitMQ: no replies for the moment; waiters read the log instead");
+            tracing::warn!(%error, "reply queue interrupted: waiters read the log; retrying");
             sleep(TRY_AGAIN_AFTER).await;
         }
     }
@@ -51,7 +51,7 @@ impl ReplyListener {
             match serde_json::from_slice::<Reply>(&message?.data) {
                 // Full or given up: the waiter finds the outcome in the log.
                 Ok(reply) => drop(self.replies.try_send(reply)),
-                Err(error) => tracing::warn!(%error, "a reply that cannot be read is dropped"),
+                Err(error) => tracing::warn!(%error, "unreadable reply dropped: the waiter reads the log"),
             }
         }
         Err(SessionError::ConsumerEnded(self.queue.clone()))

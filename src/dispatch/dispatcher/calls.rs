@@ -21,7 +21,7 @@ impl Dispatcher {
             match finished {
                 Ok(finished) => self.finish(finished),
                 Err(error) => {
-                    tracing::error!(%error, "a call's task failed; its row is settled after its deadline")
+                    tracing::error!(%error, "task of a call failed: its row is settled after the deadline")
                 }
             }
             next = self.calls.try_join_next();
@@ -79,7 +79,7 @@ impl Dispatcher {
     fn pause(&mut self, line: LineId, demand: &PauseDemand, begun: Instant, now: Instant) {
         let Some(actor) = self.line(line) else { return };
         let Some(length) = actor.pause(demand, begun, now) else { return };
-        tracing::warn!(%line, ?length, reason = %demand.reason, "an answer demands a pause: nothing is sent meanwhile");
+        tracing::warn!(%line, ?length, reason = %demand.reason, "pause demanded by Graph: sending paused");
         let scope = match demand.target {
             PauseTarget::Line => PauseScope::Line(line),
             PauseTarget::App => {

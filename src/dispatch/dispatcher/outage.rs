@@ -32,13 +32,13 @@ impl Dispatcher {
         match state {
             BreakerState::Open => {
                 let rest = self.breaker.wakes_at().map(|until| until.duration_since(now.into_std()));
-                tracing::warn!(?rest, "Graph fails call after call: the breaker is open, nothing is sent");
+                tracing::warn!(?rest, "calls to Graph keep failing: breaker open, sending stopped");
             }
             BreakerState::Stalled => {
-                tracing::info!("Graph answers none of the calls in flight: new ones are tried one at a time");
+                tracing::info!("Graph answers no call in flight: breaker stalled, one new call at a time");
             }
-            BreakerState::HalfOpen => tracing::info!("the breaker is half-open: a call is tried"),
-            BreakerState::Closed => tracing::info!("Graph answers again: the breaker is closed"),
+            BreakerState::HalfOpen => tracing::info!("breaker half-open: trying one call"),
+            BreakerState::Closed => tracing::info!("Graph answers again: breaker closed"),
         }
         self.breaker_state.send_replace(state);
         self.dirty.extend(self.lines.keys());

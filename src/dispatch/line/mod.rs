@@ -125,7 +125,7 @@ impl Line {
         );
         for limit in [limits.text, limits.media] {
             if let (Some(asked), None) = (limit.clamped_from, &self.config) {
-                tracing::warn!(line = %self.id, asked, ceiling = limit.per_second, "a limit above Meta's ceiling is lowered to it");
+                tracing::warn!(line = %self.id, asked, ceiling = limit.per_second, "limit above Meta's ceiling: lowered to the ceiling");
             }
         }
         self.text.set_limit(limits.text.per_second);

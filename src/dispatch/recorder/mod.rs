@@ -146,7 +146,7 @@ impl Recorder {
                     self.put_back(batch, barriers, &mut backlog);
                     METRICS.dispatch.results_waiting.set(backlog.len() as f64);
                     self.progress.set_stalled(!backlog.is_empty());
-                    tracing::warn!(%error, waiting = backlog.len(), "log cannot be written: results wait, sending rests");
+                    tracing::warn!(%error, waiting = backlog.len(), "cannot write the log: results wait in memory, sending stopped; keep the process running");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -364,7 +364,7 @@ impl Recorder {
     fn put_aside(&self, part: Batch, memory: &mut Memory) {
         self.answer_claims(&part, &[]);
         for change in &part.changes {
-            tracing::warn!(cdls_id = %change.id, "row is locked by another transaction: its result waits, others go on");
+            tracing::warn!(cdls_id = %change.id, "row locked by another transaction: its result waits");
         }
         memory.aside.put(Instant::now(), part);
         self.progress.put_aside(memory.aside.rows());
@@ -380,7 +380,7 @@ impl Recorder {
             // It does not come back: a plainer form ends it. The dispatcher is gone only when the process ends.
             let _ = self.events.send(Event::Returned(vec![(change.id, change.fence, false)]));
         }
-        tracing::error!(cdls_id = %change.id, reason, "database refuses this result: a plainer form is tried");
+        tracing::error!(cdls_id = %change.id, reason, "result refused by the database: retrying in a plainer form");
         match change.plain(part.refused > 0).filter(|_| part.refused < 2) {
             Some(plain) => {
                 *change = plain;

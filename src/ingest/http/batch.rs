@@ -24,10 +24,10 @@ struct Asked {
     batch_id: Option<String>,
 }
 
-/// Many messages, a line each
+/// Send a batch of messages
 ///
-/// The query holds defaults for every line. Answers begin when the whole body has been read, or with `stream=1` while
-/// it is read.
+/// Each line of the body is one message. The query holds defaults for every line. Answers begin after the whole body is
+/// read. With `stream=1` they begin while the body is read.
 #[utoipa::path(
     post,
     path = "/api/v2/messages/batch",
@@ -35,28 +35,28 @@ struct Asked {
     params(OfBatch),
     request_body(content(
         (String = NDJSON, examples(
-            ("ndjson" = (summary = "An object a line", value = json!(documented::NDJSON_LINES))),
+            ("ndjson" = (summary = "One object a line", value = json!(documented::NDJSON_LINES))),
         )),
         (String = CSV, examples(
-            ("csv" = (summary = "A header row, then a message a row", value = json!(documented::CSV_LINES))),
+            ("csv" = (summary = "A header row, then one message a row", value = json!(documented::CSV_LINES))),
         )),
     )),
     responses(
         (
             status = 200,
-            description = "A line for each line, in order; blank ones are skipped and counted",
+            description = "One answer for each line, in order; blank lines count and have no answer",
             body = String,
             content_type = NDJSON,
             headers(
-                ("Batch-Id" = String, description = "Goes into `batch_id` where the batch is sent again"),
+                ("Batch-Id" = String, description = "Value of `batch_id` for a repeated batch"),
                 (
                     "Batch-Logged-Before" = i64,
-                    description = "Lines that an earlier sending of the batch had logged; not with `stream=1`"
+                    description = "Number of lines that an earlier request had logged; missing with `stream=1`"
                 ),
             ),
             examples(
-                ("ndjson" = (summary = "Of the NDJSON example", value = json!(documented::NDJSON_ANSWERS))),
-                ("csv" = (summary = "Of the CSV example", value = json!(documented::CSV_ANSWERS))),
+                ("ndjson" = (summary = "Answers to the NDJSON example", value = json!(documented::NDJSON_ANSWERS))),
+                ("csv" = (summary = "Answers to the CSV example", value = json!(documented::CSV_ANSWERS))),
             ),
         ),
         RefusedBatch,
@@ -169,7 +169,7 @@ where
 }
 
 fn unspooled(error: std::io::Error) -> Refusal {
-    tracing::error!(%error, "answers of a batch cannot be kept: are they too many, or is there no room for temporary files?");
+    tracing::error!(%error, "cannot write batch answers to a temporary file: caller receives 503; check the disk");
     Refusal::Unavailable
 }
 

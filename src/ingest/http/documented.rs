@@ -35,8 +35,8 @@ pub fn answers<const N: usize>(own: [(&str, RefOr<Response>); N]) -> BTreeMap<St
 
 /// What is the same for all calls: how to authenticate, and how anything is refused.
 pub fn common() -> OpenApi {
-    let about = "Sends Facebook Messenger and Instagram Direct messages through a logged queue. \
-                 docs/contract.md says what each parameter and code means.";
+    let about = "Send Facebook Messenger and Instagram Direct messages through a logged queue. \
+                 docs/contract.md explains each parameter and code.";
     let alone = |name: &str| SecurityRequirement::new::<_, [&str; 0], _>(name, []);
     OpenApiBuilder::new()
         .info(InfoBuilder::new().title("meta-dispatch").version("2").description(Some(about)).build())
@@ -49,9 +49,12 @@ fn components() -> Components {
     let in_query = |name: &str| SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::new(name)));
     let unauthenticated = [Refusal::NoToken, Refusal::UnknownToken, Refusal::AccountInactive];
     let unauthenticated = enveloped("Not authenticated", refusals(&unauthenticated, 401));
-    let retry_after = HeaderBuilder::new().description(Some("Seconds")).schema(Some(i32::schema())).build();
+    let retry_after = HeaderBuilder::new()
+        .description(Some("Seconds until the next try"))
+        .schema(Some(i32::schema()))
+        .build();
     let mut unavailable = enveloped(
-        "The database does not answer, or too much waits; repeat, a submission with its `Idempotency-Key`",
+        "Database unreachable, or backlog full; repeat the request (a submission with its `Idempotency-Key`)",
         refusals(&[Refusal::Unavailable], 503),
     );
     unavailable.headers.insert("Retry-After".to_owned(), retry_after.into());
@@ -115,24 +118,26 @@ pub fn example(about: &str, value: Value) -> Example {
 fn cause(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::TooLarge => "The body is over 64 KiB",
-        Refusal::Malformed => "The body is not readable as its Content-Type",
+        Refusal::Malformed => "The body does not match its Content-Type",
         Refusal::NoToken => "No token",
         Refusal::UnknownToken => "Unknown, malformed or revoked token",
         Refusal::AccountInactive => "The account is disabled",
-        Refusal::KeyReused => "The same Idempotency-Key with other parameters",
+        Refusal::KeyReused => "The Idempotency-Key was used with other parameters",
         Refusal::NoAppId => "app_id is missing, or not a positive integer",
         Refusal::NoDest => "dest is missing or blank",
         Refusal::NoMdata => "mdata is missing or blank",
-        Refusal::InvalidMtype => "mtype is not one that this class supports",
-        Refusal::InvalidMdata => "Media, and mdata is not an absolute http(s) URL",
-        Refusal::TextTooLong => "Messenger: over 2,000 characters; Instagram: over 1,000 bytes of UTF-8",
-        Refusal::InvalidParameter(_) => "A parameter out of its range; it is named",
+        Refusal::InvalidMtype => "The class does not support this mtype",
+        Refusal::InvalidMdata => "mdata of a media message is not an absolute http(s) URL",
+        Refusal::TextTooLong => {
+            "The text has over 2,000 characters (Messenger) or 1,000 bytes of UTF-8 (Instagram)"
+        }
+        Refusal::InvalidParameter(_) => "The named parameter is out of its range",
         Refusal::LineNotFound(_) => "The line is missing, inactive, of the other class, or another account's",
         Refusal::NoPageToken => "The line has no page access token",
         Refusal::NoPageId => "The line has no page id",
-        Refusal::Duplicate => "httpdup: the same line and dest a moment ago",
+        Refusal::Duplicate => "httpdup: a message to the same line and dest was accepted within the window",
         Refusal::CampaignCancelled => "The campaign of this cp_id is cancelled",
-        Refusal::NotFound => "Not this account's, or there is none",
-        Refusal::Unavailable => "Nothing was logged or changed, or that is not known",
+        Refusal::NotFound => "The account has no such message or campaign",
+        Refusal::Unavailable => "Nothing was logged or changed, or the outcome is unknown",
     }
 }

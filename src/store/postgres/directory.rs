@@ -312,7 +312,7 @@ async fn lines(pool: &Pool, ids: Option<&[LineId]>) -> Result<Vec<LineRecord>, S
     let readable = |row: &PgRow| {
         let unreadable = |error: StoreError| {
             let id = rows::get::<i64>(row, "v8l_id").unwrap_or_default();
-            tracing::warn!(line = id, %error, "skipped unreadable row of a line: it does not send");
+            tracing::warn!(line = id, %error, "skipped unreadable row of a line: the line does not send");
         };
         line(row).map_err(unreadable).ok()
     };

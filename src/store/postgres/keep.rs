@@ -69,7 +69,7 @@ async fn dropped(connection: &mut PgConnection, ranges: &[Range], keep: Duration
         ] {
             sqlx::query(&statement).execute(&mut *connection).await.map_err(failed)?;
         }
-        tracing::info!(range = %range, "rows are older than log.keep: their range is dropped");
+        tracing::info!(range = %range, "range dropped: all its rows are older than log.keep");
         count += 1;
     }
     Ok(count)

@@ -307,18 +307,7 @@ async fn open_rows(pool: &Pool) -> Result<OpenRows, StoreError> {
 async fn counted_one_by_one(pool: &Pool, ids: &[i64]) -> Result<OpenRows, StoreError> {
     let mut open = OpenRows::default();
     for (range, ids) in ranges::split(ids) {
-        let statement = format!(
-            concat!(
-                "with ",
-                claims!(),
-                " select case when s.cdls_id is null then c.status else 'SENDING' end, count(*),
-                         (extract(epoch from now() - min(c.sent_at)) * 1000)::bigint
-                  from cdls_{range} c ",
-                with_claims!(),
-                " where c.cdls_id = any($1::bigint[]) and c.status in ('PENDING', 'RETRY', 'UNKNOWN') group by 1"
-            ),
-            range = range
-        );
+        let statement = include_str!("sql/count_open.sql").replace("{range}", &range.to_string());
         let counted = sqlx::query_as::<_, (String, i64, Option<i64>)>(&statement)
             .persistent(false)
             .bind(ids)

@@ -304,8 +304,7 @@ fn settled_row(row: &sqlx::postgres::PgRow) -> Option<SettledRow> {
         };
         Ok(SettledRow { outcome, waiter: rows::get(row, "waiter")? })
     };
-    let unreadable =
-        |error: StoreError| tracing::warn!(%error, "skipped unreadable row of those that were settled");
+    let unreadable = |error: StoreError| tracing::warn!(%error, "skipped unreadable settled row");
     read().map_err(unreadable).ok()
 }
 

@@ -147,7 +147,7 @@ impl Pool {
             Ok(Ok(cancelled)) => tracing::warn!(
                 cancelled,
                 sessions = self.name,
-                "statements were given up: the server was asked to end them"
+                "statements timed out: cancelled on the server"
             ),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "statements that were given up may still run on the server");

@@ -90,7 +90,7 @@ impl Sessions {
     pub fn renew(&self) {
         let mut renewed = self.0.renewed.lock().unwrap_or_else(PoisonError::into_inner);
         if renewed.is_none_or(|renewed| renewed.elapsed() >= RENEWED_EVERY) {
-            tracing::warn!("database server only reads: all connections are made anew");
+            tracing::warn!("database server is read-only: renewing all connections");
             *renewed = Some(Instant::now());
         }
     }

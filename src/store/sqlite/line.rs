@@ -74,7 +74,10 @@ fn text(row: &SqliteRow, column: &str) -> Result<Option<String>, sqlx::Error> {
 fn rate(row: &SqliteRow, line: LineId, column: &str) -> Result<Option<u32>, sqlx::Error> {
     let Some(rate) = row.try_get::<Option<i64>, _>(column)? else { return Ok(None) };
     if rate <= 0 {
-        tracing::warn!(v8l_id = line.0, "v8l_{column} is no positive number; the class's default holds");
+        tracing::warn!(
+            v8l_id = line.0,
+            "v8l_{column} is not a positive number: the default of the class applies"
+        );
         return Ok(None);
     }
     Ok(Some(u32::try_from(rate).unwrap_or(u32::MAX)))
@@ -86,7 +89,7 @@ fn pause_end(row: &SqliteRow, line: LineId) -> Result<Option<OffsetDateTime>, sq
     if end.is_none() {
         tracing::warn!(
             v8l_id = line.0,
-            "v8l_paused_until is no RFC 3339 time; the line counts as not paused"
+            "v8l_paused_until is not an RFC 3339 time: the line counts as not paused"
         );
     }
     Ok(end)

@@ -5,13 +5,17 @@ use std::time::{Duration, Instant};
 
 use meta_dispatch::message::{Class, Lane, LineId, Submission};
 
-use super::{Worker, log, number, text};
+use super::{Worker, log, number, scaled, text};
 use crate::support::pipeline::{Backend, PAGE_TOKEN, Pipeline, eventually};
 
-const LINES: i64 = 2_000;
 const CAMPAIGNS: i64 = 10;
 /// The longest time from a worker's leases to its first message, on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(5);
+
+/// Lines that are paused.
+fn lines() -> i64 {
+    scaled(2_000, 10_000)
+}
 
 /// Adds the paused lines and a free one behind them; the first of them and the free one.
 async fn add_lines(pipeline: &Pipeline) -> (LineId, LineId) {
@@ -21,11 +25,12 @@ async fn add_lines(pipeline: &Pipeline) -> (LineId, LineId) {
         .execute(&format!(
             "insert into cd_v8_line (cdcs_id, v8l_class, v8l_wa_api_key, v8l_fb_page_id, v8l_paused_until)
              select {account}, 'messenger', 'EAApaused', '1001', now() + interval '1 day'
-             from generate_series(1, {LINES})"
+             from generate_series(1, {})",
+            lines()
         ))
         .await;
     let free = pipeline.add_line(Class::Messenger, PAGE_TOKEN).await;
-    assert_eq!(free.0, first.0 + LINES, "lines are numbered in order");
+    assert_eq!(free.0, first.0 + lines(), "lines are numbered in order");
     (first, free)
 }
 
@@ -86,13 +91,13 @@ async fn flows_of_paused_lines_delay_no_other_and_are_not_read() {
     // worker has read the records of all lines, and has read them once more.
     eventually("the flows of the paused lines to be found", || async {
         let records = rows_read(&pipeline, "cd_v8_line").await;
-        if records >= 3 * LINES { Ok(()) } else { Err(format!("{records} records were read")) }
+        if records >= 3 * lines() { Ok(()) } else { Err(format!("{records} records were read")) }
     })
     .await;
     worker.stop().await;
     only_ingest_is_connected(&pipeline).await;
     let read = rows_read(&pipeline, "cdls_0").await;
-    assert!(read < LINES, "{read} rows of the log were read for {CAMPAIGNS} messages");
+    assert!(read < lines(), "{read} rows of the log were read for {CAMPAIGNS} messages");
     assert_eq!(sent(), CAMPAIGNS as u64);
     pipeline.stop().await;
 }

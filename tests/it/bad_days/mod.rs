@@ -1,6 +1,6 @@
 //! Bad days: states of the database, the log and Graph that stopped sending for minutes, or for good, while each
-//! process looked healthy. Each file is about one of them. The tests are short forms; long ones are in `bench` and
-//! `tests/chaos`.
+//! process looked healthy. Each file is about one of them. The tests are short forms. `BAD_DAYS=long` in the environment asks for the
+//! long ones of `many_flows` and `one_moment`, and `bench/run dump --messages 1500000` for that of `old_snapshot`.
 
 mod bounded_stop;
 mod failing_scans;
@@ -26,11 +26,16 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use time::OffsetDateTime;
 
-use crate::support::pipeline::{Pipeline, eventually};
+use crate::support::pipeline::{Pipeline, eventually, is_long};
 use crate::support::serve::free_port;
 
 /// Rows logged in one commit.
 const COMMIT: usize = 2_000;
+
+/// A number of rows, or of lines, in the short form and in the long one.
+fn scaled(short: i64, long: i64) -> i64 {
+    if is_long() { long } else { short }
+}
 
 /// A text as ingest logs it.
 fn text(pipeline: &Pipeline, line: LineId, dest: &str) -> Submission {

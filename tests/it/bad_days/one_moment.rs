@@ -7,21 +7,27 @@ use meta_dispatch::message::{Class, Submission, timestamp};
 use rstest::rstest;
 use time::OffsetDateTime;
 
-use super::{Worker, delay, log, number, schedule, text};
+use super::{COMMIT, Worker, delay, log, number, scaled, schedule, text};
 use crate::support::pipeline::{Backend, Pipeline, eventually};
 
-const ROWS: i64 = 20_000;
 /// How long after its time a message may be sent, on a machine that is busy with other tests.
 const AT_MOST: Duration = Duration::from_millis(1_500);
+
+/// Rows of the campaign.
+fn rows() -> i64 {
+    scaled(20_000, 3_000_000)
+}
 
 /// Logs the campaign on a line of its own, as fast as Meta lets one send, to be sent tomorrow.
 async fn log_campaign(pipeline: &Pipeline) {
     let line = pipeline.add_limited_line(Class::Messenger, "EAAmoment", Some(300)).await;
     let tomorrow = OffsetDateTime::now_utc() + Duration::from_secs(86_400);
-    let rows: Vec<Submission> = (0..ROWS)
-        .map(|n| Submission { send_at: Some(tomorrow), ..text(pipeline, line, &format!("r{n}")) })
-        .collect();
-    log(pipeline, &rows).await;
+    for first in (0..rows()).step_by(COMMIT) {
+        let part: Vec<Submission> = (first..rows().min(first + COMMIT as i64))
+            .map(|n| Submission { send_at: Some(tomorrow), ..text(pipeline, line, &format!("r{n}")) })
+            .collect();
+        log(pipeline, &part).await;
+    }
 }
 
 /// Rows that wait for their time.
@@ -44,7 +50,8 @@ async fn a_campaign_of_one_moment_delays_no_other_schedule(
 ) {
     let pipeline = Pipeline::start(backend).await;
     log_campaign(&pipeline).await;
-    let at = OffsetDateTime::now_utc() + Duration::from_secs(3);
+    // Time for the next statement, which changes all rows.
+    let at = OffsetDateTime::now_utc() + Duration::from_secs(scaled(3, 240).unsigned_abs());
     pipeline.execute(&format!("update cdls_open set due_at = '{}'", timestamp(at))).await;
     let other = schedule(&pipeline, "ann", at).await;
     let late = delay(&pipeline.expect_ok(other).await, at);
@@ -62,7 +69,7 @@ async fn a_worker_that_dies_in_the_moment_leaves_no_row_behind() {
     let worker = Worker::start(&pipeline, &[]).await;
     let left = eventually("a part of the campaign to become ready", || async {
         let left = scheduled(&pipeline).await;
-        if left < ROWS { Ok(left) } else { Err(format!("{left} rows wait for their time")) }
+        if left < rows() { Ok(left) } else { Err(format!("{left} rows wait for their time")) }
     })
     .await;
     worker.kill();

@@ -337,6 +337,11 @@ impl Pipeline {
     }
 }
 
+/// Whether the long forms of tests are asked for.
+pub fn is_long() -> bool {
+    std::env::var("BAD_DAYS").is_ok_and(|form| form == "long")
+}
+
 /// Polls until the condition holds, and says what it last saw if it never does.
 pub async fn eventually<T, F, Fut>(what: &str, mut look: F) -> T
 where
@@ -354,7 +359,8 @@ where
             }
         }
     };
-    match tokio::time::timeout(PATIENCE, polling).await {
+    let patience = if is_long() { PATIENCE * 40 } else { PATIENCE };
+    match tokio::time::timeout(patience, polling).await {
         Ok(found) => found,
         Err(_) => panic!("waited in vain for {what}; last seen: {seen}"),
     }

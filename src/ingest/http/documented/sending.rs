@@ -128,7 +128,7 @@ pub fn of_message(class: Option<Class>) -> Vec<(&'static str, &'static str, Kind
     vec![
         (
             "tsid",
-            "Account token; or `sid`, or `Authorization: Bearer`; of several, `tsid` wins, then `sid`",
+            "Account token; `sid` and `Authorization: Bearer` also work; `tsid` wins over `sid`, `sid` over the header",
             text(None),
         ),
         ("sid", "Alias of `tsid`", text(None)),
@@ -137,30 +137,34 @@ pub fn of_message(class: Option<Class>) -> Vec<(&'static str, &'static str, Kind
         ("dest", "Recipient's PSID or IGSID", text(Some(MAX_DEST_CHARS))),
         (
             "mtype",
-            "`text` by default; Messenger also takes `file`, and `document`, which means it",
+            "Type of the message (default: `text`); only Messenger has `file` and its alias `document`",
             Kind::Word(mtypes),
         ),
         (
             "mdata",
-            "The text (Messenger: 2,000 characters; Instagram: 1,000 bytes of UTF-8), or the http(s) URL of the asset",
+            "Text (Messenger: 2,000 characters; Instagram: 1,000 bytes of UTF-8), or http(s) URL of the asset",
             text(None),
         ),
-        ("mcaption", "Kept in the log, not sent", text(None)),
-        ("msg_id", "Caller's reference, kept in the log", text(Some(MAX_MSG_ID_CHARS))),
+        ("mcaption", "Caption; kept in the log, not sent", text(None)),
+        ("msg_id", "Reference of the caller; kept in the log", text(Some(MAX_MSG_ID_CHARS))),
         ("cp_id", "Campaign label", text(Some(MAX_CP_ID_CHARS))),
         (
             "priority",
-            "`bulk` by default for batches and for all with `cp_id`, else `high`",
+            "Lane (default: `bulk` for batches and for messages with `cp_id`, else `high`)",
             Kind::Word(lanes),
         ),
         ("wait", "Seconds to wait for the outcome", integer(0, Some(seconds(MAX_WAIT)))),
         (
             "httpdup",
-            "Seconds in which a second message to the same line and dest, both with `httpdup`, is refused; 0 is off",
+            "Seconds in which a second message to the same line and dest, both with `httpdup`, is refused; 0 = off",
             integer(0, Some(seconds(LONGEST_HTTPDUP))),
         ),
-        ("send_at", "Not before: RFC 3339 time or Unix seconds", text(None)),
-        ("valid_for", "Not sent after so many seconds", integer(1, Some(LONGEST_SECONDS))),
+        ("send_at", "Earliest time to send: RFC 3339 or Unix seconds", text(None)),
+        (
+            "valid_for",
+            "Seconds after creation, or after `send_at`, in which the message may be sent",
+            integer(1, Some(LONGEST_SECONDS)),
+        ),
     ]
 }
 
@@ -180,11 +184,11 @@ fn parameters(class: Class, example: &Value) -> Vec<Parameter> {
             .example(example.get(name).cloned())
             .build()
     });
-    let key = "Kept 24 h: the same key and parameters again answer as the first row stands now, and log no second message";
+    let key = "Kept 24 h; a repeated call with the same parameters gets the current state of the first row, and logs no second one";
     in_query
         .chain([
             header("Idempotency-Key", key).build(),
-            header("Prefer", "`wait=N` (RFC 7240): as the parameter `wait`").build(),
+            header("Prefer", "`wait=N` (RFC 7240): the same as the parameter `wait`").build(),
         ])
         .collect()
 }
@@ -216,13 +220,17 @@ impl IntoParams for OfBatch {
         let flag = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["0", "1"]));
         let name = ObjectBuilder::new().schema_type(Type::String).max_length(Some(MAX_BATCH_ID_CHARS));
         let own = [
-            in_query("class", "By default the class of each message's line", Class::schema()),
+            in_query(
+                "class",
+                "Channel of all messages (default: the channel of each message's line)",
+                Class::schema(),
+            ),
             in_query(
                 "batch_id",
-                "Names the batch: lines already logged are answered, and not logged twice",
+                "Name of the batch; a line that is logged already is answered, and not logged twice",
                 name,
             ),
-            in_query("stream", "1: answer while the body is read", flag),
+            in_query("stream", "1: begin the answers while the body is read", flag),
         ];
         of_lines.iter().map(|(name, about, kind)| in_query(name, about, kind.in_query())).chain(own).collect()
     }
@@ -246,7 +254,7 @@ impl<C: Channel> IntoResponses for Answers<C> {
         let ended = [
             ("refused_by_graph".to_owned(), outcome("`wait`: refused by Graph", "ERROR", 400, "", 7)),
             ("expired".to_owned(), outcome("`wait`: ended without an answer from Graph", "ERROR", 0, "", 7)),
-            ("cancelled".to_owned(), outcome("`wait`: its campaign was cancelled", "CANCELLED", 0, "", 7)),
+            ("cancelled".to_owned(), outcome("`wait`: the campaign was cancelled", "CANCELLED", 0, "", 7)),
         ];
         let refused = enveloped(
             "Refused, or with `wait` ended as ERROR or CANCELLED",
@@ -260,7 +268,7 @@ impl<C: Channel> IntoResponses for Answers<C> {
 impl IntoResponses for RefusedBatch {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let whole = [Refusal::Malformed, Refusal::InvalidParameter("stream")];
-        let refused = enveloped("The batch as a whole is refused", refusals(&whole, 400));
+        let refused = enveloped("The whole batch is refused", refusals(&whole, 400));
         answers([("400", refused.into())])
     }
 }
@@ -268,7 +276,8 @@ impl IntoResponses for RefusedBatch {
 /// The body of a submission.
 pub fn body(class: Class) -> ObjectBuilder {
     of_message(Some(class)).into_iter().fold(
-        ObjectBuilder::new().description(Some("Each name may stand in the query instead, and then wins")),
+        ObjectBuilder::new()
+            .description(Some("Each parameter may be in the query instead; the query wins over the body")),
         |object, (name, about, kind)| object.property(name, kind.in_body().description(Some(about))),
     )
 }
