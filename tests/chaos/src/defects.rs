@@ -1,7 +1,5 @@
 //! Eight defects that a debug build of the product can be given, and the faults that bring each to light.
 
-use std::time::Duration;
-
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -52,10 +50,9 @@ impl Defect {
         match self {
             Defect::AnswerBeforeCommit if coin => Fault::TerminateBackends,
             Defect::AnswerBeforeCommit => Fault::KillIngest(ingest),
-            Defect::NoGuardOnClaim if coin => {
-                Fault::Delay(Link::Postgres, milliseconds(rng, 20, 35), Duration::from_secs(4))
-            }
-            Defect::NoGuardOnClaim => Fault::FreezeWorker(worker, milliseconds(rng, 1_500, 2_500)),
+            // Jobs that are not acknowledged come to the next owner of their lines, with messages that were sent.
+            Defect::NoGuardOnClaim if coin => Fault::DropAcks(milliseconds(rng, 2_000, 3_000)),
+            Defect::NoGuardOnClaim => Fault::KillWorker(worker),
             Defect::SweepOff if coin => Fault::DeleteQueues,
             Defect::SweepOff => Fault::KillWorker(worker),
             Defect::DueScanOff | Defect::DeadClaimsReleased => Fault::KillWorker(worker),

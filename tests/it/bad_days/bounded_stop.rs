@@ -102,10 +102,14 @@ async fn client_that_stops_writing(address: SocketAddr) -> TcpStream {
 /// A client that asks again and again and reads no answer. The answers have filled all buffers on their way: the process
 /// can write no more of them, and takes no further request.
 async fn client_that_never_reads(address: SocketAddr, path: &str) -> TcpStream {
-    const STUCK: Duration = Duration::from_secs(1);
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("a small buffer");
-    let mut client = socket.connect(address).await.expect("the process listens");
+    /// Longer than a process waits for its turn on a busy machine.
+    const STUCK: Duration = Duration::from_secs(4);
+    let mut client = eventually("the process to listen", || async {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        socket.connect(address).await.map_err(|error| error.to_string())
+    })
+    .await;
     let requests = format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").repeat(1_000);
     let mut left = requests.as_bytes();
     while let Ok(written) = timeout(STUCK, client.write(left)).await {

@@ -338,6 +338,7 @@ impl Pipeline {
 }
 
 /// Whether the long forms of tests are asked for.
+#[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the program")]
 pub fn is_long() -> bool {
     std::env::var("BAD_DAYS").is_ok_and(|form| form == "long")
 }
