@@ -17,12 +17,12 @@ RUN cargo chef prepare --recipe-path recipe.json
 FROM chef AS build
 COPY --from=plan /build/recipe.json recipe.json
 # The layer that holds the compiled dependencies: kept as long as the recipe is the same.
-RUN cargo chef cook --release --locked --bin meta-dispatch --recipe-path recipe.json
+RUN cargo chef cook --profile dist --locked --bin meta-dispatch --recipe-path recipe.json
 COPY . .
-RUN cargo build --release --locked --bin meta-dispatch && mkdir /data
+RUN cargo build --profile dist --locked --bin meta-dispatch && mkdir /data
 
 FROM gcr.io/distroless/cc-debian12:nonroot
-COPY --from=build /build/target/release/meta-dispatch /usr/local/bin/meta-dispatch
+COPY --from=build /build/target/dist/meta-dispatch /usr/local/bin/meta-dispatch
 COPY --from=build --chown=65532:65532 /data /data
 WORKDIR /data
 VOLUME /data

@@ -1,5 +1,5 @@
-//! PostgreSQL's own counters, a message: records and bytes of its write-ahead log (pg_walinspect), and statements
-//! (pg_stat_statements). The records do not wobble; they tell the same on any machine.
+//! PostgreSQL's own counters, a message: records and bytes of its write-ahead log (pg_walinspect), and
+//! statements (pg_stat_statements). The records do not vary; they are the same on any machine.
 
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, PgConnection, PgPool};
@@ -9,9 +9,9 @@ use crate::ground::Statements;
 /// The cost of a message to PostgreSQL in a run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct DatabaseCosts {
-    /// Without the images of pages that are changed for the first time after a checkpoint.
+    /// Bytes without the images of pages that are changed for the first time after a checkpoint.
     pub wal_bytes: f64,
-    /// Of those images.
+    /// Bytes of such images.
     pub image_bytes: f64,
     /// Entries that were added to indexes.
     pub index_entries: f64,
@@ -19,11 +19,11 @@ pub struct DatabaseCosts {
     pub commits: f64,
     /// Share of the log's updates that were heap-only.
     pub hot_share: f64,
-    /// Where they are counted, the most frequent first.
+    /// The most frequent statements first, where they are counted.
     pub statements: Vec<Statement>,
 }
 
-/// A statement as pg_stat_statements knows it, its beginning.
+/// A statement of pg_stat_statements, its beginning.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Statement {
     pub text: String,
@@ -36,12 +36,12 @@ pub fn calls(statements: &[Statement]) -> f64 {
     statements.iter().map(|statement| statement.calls).sum()
 }
 
-/// Planning and execution of all of them.
+/// Return the time of planning and execution of all statements.
 pub fn milliseconds(statements: &[Statement]) -> f64 {
     statements.iter().map(|statement| statement.calls * statement.ms).sum()
 }
 
-/// Makes a database's counters readable, and has statements counted if that is asked for.
+/// Make a database's counters readable, and count its statements if asked to.
 pub async fn prepare(url: &str, name: &str, statements: Statements) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     sqlx::raw_sql("create extension if not exists pg_walinspect").execute(&mut connection).await?;
@@ -58,17 +58,17 @@ pub async fn prepare(url: &str, name: &str, statements: Statements) -> anyhow::R
     Ok(())
 }
 
-/// Where counting began.
+/// The state of the counters when counting began.
 pub struct Counters {
     from: String,
-    /// Updates of the log, and those that were heap-only.
+    /// Updates of the log, and the heap-only ones among them.
     updates: (i64, i64),
     table: &'static str,
     statements: Statements,
 }
 
 impl Counters {
-    /// `table` is the log.
+    /// Start counting; `table` is the log.
     pub async fn start(
         database: &PgPool,
         table: &'static str,
@@ -83,7 +83,7 @@ impl Counters {
         Ok(Counters { from, updates, table, statements })
     }
 
-    /// The counters since then, for each of so many messages.
+    /// Return the counters since the start, for each of so many messages.
     pub async fn read(&self, database: &PgPool, messages: u64) -> anyhow::Result<DatabaseCosts> {
         let (bytes, images, entries, commits): (f64, f64, f64, f64) =
             sqlx::query_as(RECORDS).bind(&self.from).fetch_one(database).await?;
@@ -101,7 +101,7 @@ impl Counters {
         })
     }
 
-    /// Statements since, a message or a second; nothing if they are not counted.
+    /// Return the statements since the start, a message or a second; `None` if they are not counted.
     pub async fn statements(&self, database: &PgPool, share: f64) -> anyhow::Result<Option<Vec<Statement>>> {
         if self.statements == Statements::Uncounted {
             return Ok(None);
@@ -126,7 +126,7 @@ const RECORDS: &str = "
     from reached cross join lateral pg_get_wal_stats($1::pg_lsn, lsn, true)
         as s(kind, count, count_share, record_size, record_share, fpi_size, fpi_share, combined_size, combined_share)";
 
-/// A backend tells its counts with a delay of up to a second; the share does not mind.
+/// A backend reports its counts with a delay of up to a second, which does not change the share.
 const UPDATES: &str = "
     select coalesce(sum(n_tup_upd), 0)::int8, coalesce(sum(n_tup_hot_upd), 0)::int8
     from pg_stat_user_tables where relname ~ ('^' || $1 || '(_[0-9]+)?$')";

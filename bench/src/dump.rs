@@ -1,5 +1,6 @@
-//! The effect of an old snapshot, such as that of a dump which runs for the night: PostgreSQL forgets no version of a row
-//! while it is held. The same messages pass with it and without; scheduled ones tell how late they come.
+//! The effect of an old snapshot, such as that of a dump which runs for the night: PostgreSQL forgets no
+//! version of a row while the snapshot is held. The same messages pass with it and without; scheduled ones
+//! show how late they come.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,13 +23,13 @@ use crate::peers::{self, Peer};
 use crate::product::{self, Setup};
 use crate::scenarios::SINGLE;
 
-/// How often a message is scheduled, and for how much later.
+/// The time between scheduled messages, and how far ahead they are scheduled.
 const SCHEDULE_EVERY: Duration = Duration::from_millis(50);
 const SCHEDULE_AHEAD: Duration = Duration::from_secs(5);
 /// The beginning of the recipients of scheduled messages.
 const SCHEDULED: &str = "due";
 
-/// Tables of the queue that change with each message or each batch of them.
+/// Tables of the queue that change with each message or each batch of messages.
 const QUEUE: [&str; 7] =
     ["work", "claim", "cdls_open", "worker_lease", "campaign", "campaign_delta", "campaign_total"];
 /// The first statements of `pg_dump`, in the transaction that holds its snapshot.
@@ -48,7 +49,7 @@ pub struct Dump {
     /// Rates of the first and of the last tenth of the messages.
     pub first_per_second: f64,
     pub last_per_second: f64,
-    /// Of the messages with `send_at`, how much later than that their calls came.
+    /// The lateness of the calls for messages with `send_at`, against that time.
     pub scheduled: Option<Lateness>,
     /// Dead versions of rows at the end, by table; the snapshot is still held.
     pub dead: BTreeMap<String, i64>,
@@ -56,7 +57,8 @@ pub struct Dump {
     pub lease_warnings: usize,
 }
 
-/// Half of the messages have a campaign. The Node version has a quarter of the messages, and no schedule.
+/// Measure with a snapshot held and without. Half of the messages have a campaign. The Node version has a
+/// quarter of the messages, and no schedule.
 pub async fn measure(arguments: &RunArguments) -> anyhow::Result<Vec<Dump>> {
     let messages = arguments.messages / arguments.divide;
     let work = Work { messages, campaign: Some("night"), ..SINGLE };
@@ -108,14 +110,14 @@ async fn pass(
     ))
 }
 
-/// A connection that holds a snapshot until it is closed.
+/// Open a connection that holds a snapshot until it is closed.
 async fn hold(ground: &Ground) -> anyhow::Result<PgConnection> {
     let mut connection = PgConnection::connect(&ground.database_url).await?;
     sqlx::raw_sql(HOLD).execute(&mut connection).await?;
     Ok(connection)
 }
 
-/// Counted row by row, since the estimates of the statistics are some seconds old.
+/// Count dead rows one by one, since the estimates of the statistics are some seconds old.
 async fn dead(system: &System) -> anyhow::Result<BTreeMap<String, i64>> {
     sqlx::query("create extension if not exists pgstattuple").execute(&system.database).await?;
     let tables: &[&str] = if system.table == "cdls" { &QUEUE } else { &[system.table] };
@@ -138,7 +140,7 @@ async fn tenths(system: &System, messages: u64) -> anyhow::Result<(f64, f64)> {
     Ok((tenth / (at[1] - at[0]), tenth / (at[3] - at[2])))
 }
 
-/// Messages that are scheduled one after the other, until it ends.
+/// Messages that are scheduled one after the other, until the schedule ends.
 struct Schedule {
     scheduling: JoinHandle<anyhow::Result<u64>>,
     has_ended: Arc<AtomicBool>,
@@ -165,7 +167,7 @@ impl Schedule {
         Ok(Schedule { scheduling, has_ended })
     }
 
-    /// Schedules no more, and waits until all were sent.
+    /// End the schedule, and wait until all of its messages were sent.
     async fn end(self, system: &mut System) -> anyhow::Result<Lateness> {
         self.has_ended.store(true, Relaxed);
         let scheduled = self.scheduling.await??;

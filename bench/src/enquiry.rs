@@ -1,5 +1,5 @@
-//! What senders ask afterwards: pages of the log by each filter, and how fast a large campaign is paused, resumed and
-//! cancelled, when it has just been logged and while it is being sent.
+//! The questions of senders: pages of the log by each filter, and how fast a large campaign is paused,
+//! resumed and cancelled, just after it was logged and while it is being sent.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::measure::System;
 pub struct Asked {
     pub scenario: String,
     pub request: String,
-    /// What the last answer said, in short.
+    /// The last answer, in short.
     pub answer: String,
     pub times: usize,
     pub p50_ms: f64,
@@ -27,9 +27,9 @@ pub struct Asked {
 const PAGES: usize = 50;
 const SKIPPED: usize = 50;
 
-/// Rows of ten million: eight in ten are the bench account's, on eight lines; of every 1,000 rows 20 were refused, two
-/// are UNKNOWN, one is CANCELLED. Half carry a `msg_id` and a campaign of a million rows; one recipient has one row in
-/// a hundred, the others about fifty each.
+/// Rows of ten million: eight in ten are the bench account's, on eight lines; of every 1,000 rows 20 were
+/// refused, two are UNKNOWN, one is CANCELLED. Half carry a `msg_id` and a campaign of a million rows; one
+/// recipient has one row in a hundred, the others about fifty each.
 const ROWS: &str = "
     with logged as (
         insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, msg_id, cp_id, priority, status, status_code, message_id,
@@ -65,7 +65,7 @@ const FILTERS: [(&str, &str); 13] = [
     ("1,000 of all", "limit=1000"),
 ];
 
-/// Fills the log and reads pages of it by every filter.
+/// Fill the log and read pages of it by every filter.
 pub async fn pages(system: &System, rows: u64) -> anyhow::Result<Vec<Asked>> {
     fill(system, rows).await?;
     let scenario = format!("{rows} rows in the log");
@@ -104,8 +104,8 @@ async fn fill(system: &System, rows: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Commands on campaigns that were logged a moment ago, and on such as are half sent: at Meta's ceiling on eight lines, and
-/// as fast as it goes.
+/// Command campaigns that were logged a moment ago, and half-sent ones: at Meta's ceiling on eight lines, and
+/// as fast as possible.
 pub async fn commands(system: &mut System, rows: u64) -> anyhow::Result<Vec<Asked>> {
     let mut asked = command(system, "logged a moment ago", "spring", rows, 0).await?;
     asked.extend(command(system, "half sent at 2,400 a second", "summer", rows, rows / 2).await?);
@@ -115,8 +115,8 @@ pub async fn commands(system: &mut System, rows: u64) -> anyhow::Result<Vec<Aske
     Ok(asked)
 }
 
-/// Logs a campaign over HTTP, waits until `sent` rows of it were sent, asks how it stands, and commands it, each once; and
-/// whether anything of it is sent a second after a pause or a cancel was answered.
+/// Log a campaign over HTTP, wait until `sent` rows of it were sent, ask for its progress, and command it,
+/// each once; also show whether any row of it is sent a second after a pause or a cancel was answered.
 async fn command(
     system: &mut System,
     when: &str,
@@ -167,7 +167,7 @@ async fn command(
     Ok(asked)
 }
 
-/// Logs a campaign on the lines 1 to 8 in batches of 10,000, two at a time.
+/// Log a campaign on the lines 1 to 8 in batches of 10,000, two at a time.
 async fn log(system: &System, cp_id: &str, rows: u64) -> anyhow::Result<()> {
     const BATCH: u64 = 10_000;
     let client = Client::builder().no_proxy().build()?;
@@ -195,7 +195,7 @@ async fn log(system: &System, cp_id: &str, rows: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until so many calls were made in all.
+/// Wait until so many calls were made in all.
 async fn sending(system: &mut System, calls: u64) -> anyhow::Result<()> {
     let asked = Instant::now();
     while system.deliveries().await?.total < calls {
@@ -212,7 +212,7 @@ async fn waiting(system: &System) -> anyhow::Result<i64> {
     Ok(sqlx::query_scalar(count).fetch_one(&system.database).await?)
 }
 
-/// Requests of one kind, and how long each took.
+/// Requests of one kind, with the time of each.
 struct Asking {
     client: Client,
     url: String,
@@ -241,7 +241,7 @@ impl Asking {
         serde_json::from_str(&body).with_context(|| format!("the answer to {path}"))
     }
 
-    /// Reads pages from a cursor on; how many rows they had, and the cursor that follows.
+    /// Read pages from a cursor on; return their number of rows, and the next cursor.
     async fn pages(
         &mut self,
         filter: &str,

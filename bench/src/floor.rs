@@ -1,18 +1,21 @@
-//! The parts alone, without the product: the cheapest program that takes a message through the same HTTP, PostgreSQL,
-//! RabbitMQ and Graph stand-in. Its cost, measured as that of the peers is, is the floor under meta-dispatch's own.
+//! The parts alone, without the product: the cheapest program that takes a message through the same HTTP,
+//! PostgreSQL, RabbitMQ and Graph stand-in. Its cost, measured like that of the peers, is the floor under
+//! meta-dispatch's own.
 //!
-//! `ingest` reads a request, inserts a row, publishes a persistent job, and answers once the job is confirmed. `worker`
-//! takes a job, commits a claim, calls Graph, ends row and claim in one statement, and acknowledges the job. Every
-//! statement is a prepared one and a commit of its own. `--without-claim` leaves the claim out.
+//! `ingest` reads a request, inserts a row, publishes a persistent job, and answers once the job is
+//! confirmed. `worker` takes a job, commits a claim, calls Graph, ends row and claim in one statement, and
+//! acknowledges the job. Every statement is a prepared one and a commit of its own. `--without-claim` leaves
+//! the claim out.
 //!
-//! The floor never makes batches, never tries again, keeps no limits and no order, and looks for no row whose job was
-//! lost. A failure ends the run.
+//! The floor never makes batches, never tries again, keeps no limits and no order, and looks for no row whose
+//! job was lost. A failure ends the run.
 
 #![allow(clippy::print_stderr)]
 
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, bail, ensure};
@@ -34,22 +37,22 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
-use tokio::process::Command;
+use testkit::process::{Output, Running, free_address};
 use tokio::sync::Semaphore;
 
 use crate::ground::{Ground, start_graph};
 use crate::load::Shape;
 use crate::measure::System;
-use crate::process::{self, Running};
 
 const QUEUE: &str = "dispatch";
 const PERSISTENT: u8 = 2;
-/// Jobs that the worker holds at a time, and connections to PostgreSQL of each process: as many as the Node version has.
+/// Jobs that the worker holds at a time, and connections to PostgreSQL of each process: the numbers of the
+/// Node version.
 const IN_FLIGHT: u16 = 200;
 const CONNECTIONS: usize = 16;
 
-/// The columns of the Node version's table. As in `cdls`, the database counts the ids, no index names a column that
-/// changes, and pages are filled to 45 %, so that updates are heap-only.
+/// The columns of the Node version's table. As in `cdls`, the database counts the ids, no index names a
+/// column that changes, and pages are filled to 45 %, so that updates are heap-only.
 const TABLES: &str = "
     create table message (id bigint generated always as identity primary key, dest text not null, body text not null,
         status text not null default 'PENDING', attempts integer not null default 0, provider_id text,
@@ -89,12 +92,12 @@ enum Role {
     Worker,
 }
 
-/// Starts both processes on tables of their own; with `claims`, each call has a committed claim.
+/// Start both processes on tables of their own; with `claims`, each call has a committed claim.
 pub async fn start(ground: &Ground, claims: bool) -> anyhow::Result<System> {
     let (graph, graph_address) = start_graph(0).await?;
     let database = ground.connect().await?;
     sqlx::raw_sql(TABLES).execute(&database).await?;
-    let host = process::free_address()?;
+    let host = free_address()?;
     let program = std::env::current_exe()?;
     let command = |role: &str| {
         let mut command = Command::new(&program);
@@ -105,9 +108,9 @@ pub async fn start(ground: &Ground, claims: bool) -> anyhow::Result<System> {
             .env("AMQP_URL", &ground.amqp_url);
         command
     };
-    let mut ingest = Running::start("ingest", &mut command("ingest"))?;
-    let worker = Running::start("worker", &mut command("worker"))?;
-    process::listens(&host, &mut ingest).await?;
+    let mut ingest = Running::start_group("ingest", &mut command("ingest"), Output::Shown)?;
+    let worker = Running::start_group("worker", &mut command("worker"), Output::Shown)?;
+    ingest.listens(&host).await?;
     Ok(System {
         name: if claims { "floor" } else { "floor without claim" },
         host,
@@ -125,10 +128,10 @@ pub async fn start(ground: &Ground, claims: bool) -> anyhow::Result<System> {
     })
 }
 
-/// Runs one of the two processes, with one thread for all of its work, as meta-dispatch has on two cores.
+/// Run one of the two processes, with one thread for all of its work, as meta-dispatch has on two cores.
 pub fn run(arguments: FloorArguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    // Spawned: work that this thread waited for itself would be handed from one thread to the other.
+    // Spawned: work that this thread awaited itself would be handed from one thread to the other.
     let work = match arguments.role {
         Role::Ingest => runtime.spawn(ingest(arguments)),
         Role::Worker => runtime.spawn(worker(arguments)),
@@ -171,7 +174,7 @@ async fn ingest(arguments: FloorArguments) -> anyhow::Result<()> {
         let intake = Arc::clone(&intake);
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(Arc::clone(&intake), request));
-            // A peer that closes its connection is no error of ours.
+            // A peer that closes its connection is no error.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -179,7 +182,7 @@ async fn ingest(arguments: FloorArguments) -> anyhow::Result<()> {
     }
 }
 
-/// A failure is answered 500, at which the load ends.
+/// Answer a request. A failure is answered 500, at which the load ends.
 async fn answer(
     intake: Arc<Intake>,
     request: Request<Incoming>,
@@ -194,7 +197,7 @@ async fn answer(
 }
 
 impl Intake {
-    /// Row, then job; the id of the row.
+    /// Insert the row, then publish the job; return the id of the row.
     async fn accept(&self, request: Request<Incoming>) -> anyhow::Result<i64> {
         let body = request.into_body().collect().await?.to_bytes();
         let message: Message = serde_json::from_slice(&body)?;
@@ -274,7 +277,7 @@ async fn worker(arguments: FloorArguments) -> anyhow::Result<()> {
 }
 
 impl Caller {
-    /// Claim, call, end, acknowledgement.
+    /// Claim, call, end, acknowledge.
     async fn send(&self, delivery: &Delivery) -> anyhow::Result<()> {
         let job: Job = serde_json::from_slice(&delivery.data)?;
         if self.claims {
@@ -306,7 +309,7 @@ impl Caller {
     }
 }
 
-/// A connection to RabbitMQ, to be held as long as its channel, and the durable queue.
+/// Open a connection to RabbitMQ, to be held as long as its channel, and the durable queue.
 async fn open_queue(url: &str) -> anyhow::Result<(lapin::Connection, Channel)> {
     let connection = lapin::Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
@@ -317,8 +320,8 @@ async fn open_queue(url: &str) -> anyhow::Result<(lapin::Connection, Channel)> {
 
 /// Connections to PostgreSQL; the one put back last is taken first, as its server process is the warmest.
 ///
-/// sqlx's own pool takes the oldest first, and makes a second round trip after each statement, to see that the
-/// connection still lives. Here a connection whose statement failed does not come back, and the run ends.
+/// sqlx's own pool takes the oldest first, and makes a second round trip after each statement, to see that
+/// the connection still lives. Here a connection whose statement failed does not come back, and the run ends.
 struct Connections {
     idle: Mutex<Vec<PgConnection>>,
     number: Semaphore,
@@ -327,7 +330,7 @@ struct Connections {
 impl Connections {
     async fn open(url: &str) -> anyhow::Result<Self> {
         let options: PgConnectOptions = url.parse()?;
-        // One plan for good, and by primary key, whatever the statistics of the young tables say.
+        // One plan for good, and by primary key, whatever the statistics of the young tables.
         let options = options.options([
             ("plan_cache_mode", "force_generic_plan"),
             ("enable_seqscan", "off"),

@@ -1,4 +1,4 @@
-//! What a run stands on: servers, and a database and a virtual host of its own.
+//! The ground of a run: servers, and a database and a virtual host of its own.
 
 #![allow(clippy::print_stderr)]
 
@@ -8,19 +8,18 @@ use std::process::Stdio;
 use anyhow::Context;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, PgPool};
-use tokio::process::Command;
+use testkit::process::{Output, Running, free_address};
 
 use crate::measure::System;
-use crate::process::{self, Running};
-use crate::{RunArguments, database};
+use crate::{RunArguments, database, process};
 
-/// Where the processes of a run find each other.
+/// The addresses by which the processes of a run find each other.
 pub struct Ground {
     pub program: PathBuf,
     pub database_url: String,
     pub amqp_url: String,
     pub servers: Vec<(&'static str, i32)>,
-    /// Run on the database when its tables stand.
+    /// SQL to run on the database once its tables exist.
     pub sql: Option<String>,
     pub statements: Statements,
 }
@@ -32,7 +31,7 @@ pub enum Statements {
     Uncounted,
 }
 
-/// Makes a database and a virtual host, runs, and drops both.
+/// Make a database and a virtual host, run, and drop both.
 pub async fn on_ground<Figures>(
     arguments: &RunArguments,
     statements: Statements,
@@ -76,7 +75,7 @@ pub async fn on_ground<Figures>(
 }
 
 async fn rabbitmqctl(arguments: &RunArguments, command: &[&str]) -> anyhow::Result<()> {
-    let status = Command::new(&arguments.rabbitmqctl)
+    let status = tokio::process::Command::new(&arguments.rabbitmqctl)
         .arg("-q")
         .args(command)
         .stdout(Stdio::null())
@@ -88,7 +87,7 @@ async fn rabbitmqctl(arguments: &RunArguments, command: &[&str]) -> anyhow::Resu
 }
 
 impl Ground {
-    /// The benchmark's own connections; their statements are not counted.
+    /// Open the benchmark's own connections; their statements are not counted.
     pub async fn connect(&self) -> anyhow::Result<PgPool> {
         let options: PgConnectOptions = self.database_url.parse()?;
         let options = match self.statements {
@@ -99,12 +98,12 @@ impl Ground {
     }
 }
 
-/// The stand-in for Graph, and its address.
+/// Start the stand-in for Graph; return its address too.
 pub async fn start_graph(latency: u64) -> anyhow::Result<(Running, String)> {
-    let address = process::free_address()?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let address = free_address()?;
+    let mut command = std::process::Command::new(std::env::current_exe()?);
     command.args(["graph", "--listen", &address, "--latency", &latency.to_string()]);
-    let mut graph = Running::start("graph", &mut command)?;
-    process::listens(&address, &mut graph).await?;
+    let mut graph = Running::start_group("graph", &mut command, Output::Shown)?;
+    graph.listens(&address).await?;
     Ok((graph, address))
 }

@@ -1,24 +1,23 @@
-//! The cost of a system while nothing is sent: statements, CPU, and for SQLite bytes written.
+//! The cost of an idle system: statements, CPU, and for SQLite bytes written.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde::Serialize;
-use tokio::process::Command;
+use testkit::process::{Output, free_address};
+use testkit::program::Program;
 
 use crate::database::{Counters, Statement, calls};
 use crate::graph::Deliveries;
 use crate::ground::{Statements, on_ground, start_graph};
 use crate::measure::System;
 use crate::peers::{self, Peer};
-use crate::process::{self, Running};
 use crate::product::{self, Setup};
 use crate::scenarios::SINGLE;
-use crate::{RunArguments, load};
+use crate::{RunArguments, load, process};
 
-/// Scans that find nothing come less often after a while.
+/// How long a system settles: scans that find nothing come less often after a while.
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// The cost of a system at rest.
@@ -59,7 +58,7 @@ pub async fn measure(arguments: &RunArguments) -> anyhow::Result<Vec<Idle>> {
     Ok(figures)
 }
 
-/// Leaves a system alone.
+/// Leave a system alone for `time`.
 async fn rest(mut system: System, name: &str, time: Duration) -> anyhow::Result<(System, Idle)> {
     tokio::time::sleep(SETTLE).await;
     let counters = Counters::start(&system.database, system.table, system.statements).await?;
@@ -85,22 +84,25 @@ async fn rest(mut system: System, name: &str, time: Duration) -> anyhow::Result<
     Ok((system, idle))
 }
 
-/// `serve` with SQLite and the embedded broker, after a few messages.
+/// Measure `serve` with SQLite and the embedded broker, after a few messages.
 async fn serve(arguments: &RunArguments, time: Duration) -> anyhow::Result<Idle> {
-    let program = arguments.program.canonicalize().context("--program")?;
+    let executable = arguments.program.canonicalize().context("--program")?;
     // Beside the program: a folder for temporary files may be in memory, where nothing is written to storage.
-    let folder = tempfile::tempdir_in(program.parent().context("--program has no folder")?)?;
+    let folder = tempfile::tempdir_in(executable.parent().context("--program has no folder")?)?;
     let (graph, graph_address) = start_graph(0).await?;
-    let listen = process::free_address()?;
-    let command =
-        |arguments: &[&str]| serve_command(&program, arguments, folder.path(), &graph_address, &listen);
-    process::output(&program, &mut command(&["migrate"]), None).await?;
-    let tsid =
-        product::account(&program, &mut command(&["account", "add", "--name", "bench", "--json"])).await?;
+    let listen = free_address()?;
+    let program = Program::new(&executable)
+        .in_groups()
+        .database(&format!("sqlite:{}", folder.path().join("log.db").display()))
+        .broker("embedded")
+        .graph(&format!("http://{graph_address}/v25.0"))
+        .http(&listen)
+        .with("log.filter", "warn");
+    program.run(&["migrate"], None).await?;
+    let tsid = product::account(&program).await?;
     let line = ["line", "add", "--account", "1", "--class", "messenger", "--page-id", "1", "--pat-stdin"];
-    process::output(&program, &mut command(&line), Some("EAA-bench\n")).await?;
-    let mut serve = Running::start("serve", &mut command(&["serve"]))?;
-    process::listens(&listen, &mut serve).await?;
+    program.run(&line, Some("EAA-bench\n")).await?;
+    let mut serve = program.start_ready("serve", Output::Shown).await?;
     send_some(&listen, &tsid, &graph_address).await?;
 
     tokio::time::sleep(SETTLE).await;
@@ -122,20 +124,7 @@ async fn serve(arguments: &RunArguments, time: Duration) -> anyhow::Result<Idle>
     Ok(idle)
 }
 
-fn serve_command(program: &Path, arguments: &[&str], folder: &Path, graph: &str, listen: &str) -> Command {
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env("META_DISPATCH__DATABASE__URL", format!("sqlite:{}", folder.join("log.db").display()))
-        .env("META_DISPATCH__BROKER__URL", "embedded")
-        .env("META_DISPATCH__GRAPH__BASE_URL", format!("http://{graph}/v25.0"))
-        .env("META_DISPATCH__HTTP__LISTEN", listen)
-        .env("META_DISPATCH__ADMIN__LISTEN", "127.0.0.1:0")
-        .env("META_DISPATCH__LOG__FILTER", "warn");
-    command
-}
-
-/// Sends twenty messages and waits for their calls.
+/// Send twenty messages and wait for their calls.
 async fn send_some(host: &str, tsid: &str, graph: &str) -> anyhow::Result<()> {
     const SOME: u64 = 20;
     let client = reqwest::Client::builder().no_proxy().build()?;

@@ -1,6 +1,6 @@
 //! The load generator: as many connections as asked for, each with one request in flight, until the count is
-//! reached; every message to a recipient of its own, whose name ends with the time of its request, for the stand-in to
-//! compare with its own clock. Prints one JSON object. Batches are sent by `batch`.
+//! reached; every message to a recipient of its own, whose name ends with the time of its request, for the
+//! stand-in to compare with its own clock. Prints one JSON object. Batches are sent by `batch`.
 
 mod batch;
 
@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+use testkit::http::Connection;
 
-use crate::http::Connection;
-
-/// What a request looks like.
+/// The form of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Shape {
     /// The send endpoint of meta-dispatch.
@@ -43,7 +42,7 @@ pub struct LoadArguments {
     /// Messages a request, by the batch endpoint; 0 is one, by the send endpoint (product)
     #[arg(long, default_value_t = 0)]
     pub batch: u64,
-    /// What recipients begin with
+    /// Prefix of the recipients
     #[arg(long)]
     pub prefix: String,
     /// Campaign of every message of a batch, and of every second single message (product)
@@ -59,12 +58,12 @@ pub struct LoadArguments {
     pub tsid: String,
 }
 
-/// What the load saw.
+/// The observations of the load.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct LoadReport {
     pub accepted: u64,
     pub refused: u64,
-    /// When the first request was written, in seconds since the epoch.
+    /// The time at which the first request was written, in seconds since the epoch.
     pub started: f64,
     pub seconds: f64,
     pub p50_ms: f64,
@@ -107,7 +106,7 @@ async fn drive(arguments: Rc<LoadArguments>) -> anyhow::Result<LoadReport> {
     })
 }
 
-/// What one connection saw; latencies in microseconds.
+/// The observations of one connection; latencies in microseconds.
 pub struct Part {
     pub accepted: u64,
     pub refused: u64,
@@ -157,13 +156,13 @@ async fn connection(
     }
 }
 
-/// Microseconds since the epoch.
+/// Return the time in microseconds since the epoch.
 pub fn now_micros() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.unwrap_or_default().as_micros() as u64
 }
 
-/// The text of a message.
+/// Return the text of a message.
 pub fn text(number: u64) -> String {
     format!(
         "Hello number {number}! Your order has left our warehouse and will be with you on Thursday between nine and \
@@ -172,12 +171,12 @@ pub fn text(number: u64) -> String {
 }
 
 impl LoadArguments {
-    /// The line that sends a message.
+    /// Return the line that sends a message.
     pub fn line(&self, number: u64) -> u64 {
         self.first_line + number % self.lines
     }
 
-    /// The recipient of a message that is sent now.
+    /// Return the recipient of a message that is sent now.
     pub fn recipient(&self, number: u64) -> String {
         format!("{}{number}-{}", self.prefix, now_micros())
     }

@@ -1,7 +1,7 @@
-//! The end-to-end benchmark: load → HTTP ingest → row → job → worker → Graph stand-in → final row, each part a
-//! process of its own whose CPU and memory are counted; and the same work on what people write instead.
+//! The end-to-end benchmark: load → HTTP ingest → row → job → worker → Graph stand-in → final row, each part
+//! a process of its own whose CPU and memory are counted; and the same work on hand-written alternatives.
 //!
-//! `bench/run` starts it with servers of its own. It measures, and judges nothing.
+//! `bench/run` starts it with servers of its own. Never here: verdicts; the benchmark only measures.
 
 mod database;
 mod dump;
@@ -9,7 +9,6 @@ mod enquiry;
 mod floor;
 mod graph;
 mod ground;
-mod http;
 mod idle;
 mod load;
 mod measure;
@@ -24,7 +23,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-/// meta-dispatch's own, so that the floor has it too.
+/// The allocator of meta-dispatch, so that the floor has it too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -69,7 +68,7 @@ pub struct RunArguments {
     /// The program to measure
     #[arg(long)]
     program: PathBuf,
-    /// Folder of the peers, with what they need installed
+    /// Folder of the peers, with their dependencies installed
     #[arg(long)]
     peers: Option<PathBuf>,
     /// How often each scenario is run; the tables show the median run
@@ -81,7 +80,8 @@ pub struct RunArguments {
     /// Fewer messages by this factor, to try the benchmark itself
     #[arg(long, default_value_t = 1)]
     divide: u64,
-    /// SQL to run on each of the program's databases before the load: to see what an index or a setting costs
+    /// SQL to run on each of the program's databases before the load: to see the cost of an index or a
+    /// setting
     #[arg(long)]
     sql: Option<String>,
     /// Write each run as a line of JSON to this file
@@ -90,13 +90,15 @@ pub struct RunArguments {
 }
 
 impl RunArguments {
-    /// The folder of the peers, if it is known.
+    /// Return the folder of the peers, if it is known.
     fn peers_folder(&self) -> anyhow::Result<Option<PathBuf>> {
         Ok(self.peers.as_ref().map(|folder| folder.canonicalize()).transpose()?)
     }
 }
 
 fn main() -> anyhow::Result<()> {
+    // The workspace builds reqwest without a TLS library of its own choice.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().command {
         Command::Graph { listen, latency } => graph::serve(listen, latency),
         Command::Load(arguments) => load::run(arguments),

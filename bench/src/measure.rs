@@ -1,4 +1,4 @@
-//! One measured run: load on a system that stands, until its last message is final. The clock stops at the last
+//! One measured run: load on a running system, until its last message is final. The clock stops at the last
 //! row's `done_at`, by PostgreSQL's clock, which is this machine's.
 
 #![allow(clippy::print_stderr)]
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Row};
-use tokio::process::Command;
+use testkit::process::{Running, output};
 
 use crate::database::{Counters, DatabaseCosts};
 use crate::graph::Deliveries;
 use crate::ground::Statements;
 use crate::load::{LoadReport, Shape};
-use crate::process::{self, Running};
+use crate::process;
 
-/// A system that is up: its front door, its processes, its log.
+/// A running system: its front door, its processes, its log.
 pub struct System {
     pub name: &'static str,
     /// Host and port of the endpoint, and its path.
@@ -29,7 +29,7 @@ pub struct System {
     pub graph: Running,
     pub graph_address: String,
     pub database: PgPool,
-    /// Table of the log, and the status of what was sent; it has `created_at`, `done_at`, `dest`.
+    /// Table of the log, and the status of sent messages; the table has `created_at`, `done_at`, `dest`.
     pub table: &'static str,
     pub sent: &'static str,
     /// The servers all systems share, by name and process id.
@@ -37,7 +37,7 @@ pub struct System {
     pub statements: Statements,
 }
 
-/// What is sent in a run.
+/// The messages of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Work {
     pub messages: u64,
@@ -52,7 +52,7 @@ pub struct Work {
     pub campaign: Option<&'static str>,
 }
 
-/// What a run cost and how long it took.
+/// The cost and the length of a run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Measured {
     pub scenario: String,
@@ -71,7 +71,7 @@ pub struct Measured {
     /// From the request to the call of the stand-in.
     pub to_call_p50_ms: f64,
     pub to_call_p99_ms: f64,
-    /// From `created_at` to `done_at`, of the messages that were sent over HTTP.
+    /// From `created_at` to `done_at`, of the messages sent over HTTP.
     pub end_to_end_p50_ms: f64,
     pub end_to_end_p95_ms: f64,
     pub end_to_end_p99_ms: f64,
@@ -80,13 +80,13 @@ pub struct Measured {
     pub most_in_flight: u64,
     /// Calls beyond the first for a message.
     pub repeated: u64,
-    /// Messages were sent at a rate, so that rounds differ by their costs.
+    /// Whether messages were sent at a rate, so that rounds differ by their costs.
     pub is_paced: bool,
     pub database: Option<DatabaseCosts>,
 }
 
 impl System {
-    /// Sends the work and waits until all of it is final.
+    /// Send the work and wait until all of it is final.
     pub async fn run(&mut self, scenario: &str, work: Work) -> anyhow::Result<Measured> {
         self.warm_up(work).await?;
         sqlx::query("checkpoint").execute(&self.database).await?;
@@ -121,14 +121,14 @@ impl System {
         Ok(measured)
     }
 
-    /// Sends a thousand messages of the kind, as fast as they go, and waits until they are final.
+    /// Send a thousand messages of the kind, as fast as they go, and wait until they are final.
     pub async fn warm_up(&mut self, work: Work) -> anyhow::Result<()> {
         let messages = work.messages.min(1000);
         self.send("warm-", Work { messages, rate: 0, ..work }).await?;
         self.wait_for("warm-", messages).await
     }
 
-    /// Sends the work and waits until all of it is logged; nothing is sent on.
+    /// Send the work and wait until all of it is logged; nothing is sent on.
     pub async fn take_in(&mut self, scenario: &str, work: Work) -> anyhow::Result<Measured> {
         self.send("warm-", Work { messages: work.messages.min(1000), ..work }).await?;
         sqlx::query("checkpoint").execute(&self.database).await?;
@@ -154,7 +154,7 @@ impl System {
         Ok(measured)
     }
 
-    /// Waits until `messages` rows that stand in the log are final; nothing is sent over HTTP.
+    /// Wait until `messages` rows of the log are final; nothing is sent over HTTP.
     pub async fn drain(&mut self, scenario: &str, messages: u64) -> anyhow::Result<Measured> {
         let begun: f64 = time::OffsetDateTime::now_utc().unix_timestamp_nanos() as f64 / 1e9;
         let before = self.cpu()?;
@@ -172,7 +172,7 @@ impl System {
     }
 
     async fn send(&self, prefix: &str, work: Work) -> anyhow::Result<LoadReport> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = std::process::Command::new(std::env::current_exe()?);
         command.args(["load", "--host", &self.host, "--path", self.path, "--prefix", prefix]);
         command.args(["--shape", if self.shape == Shape::Product { "product" } else { "peer" }]);
         for (name, value) in [
@@ -189,12 +189,12 @@ impl System {
             command.args(["--campaign", campaign]);
         }
         command.env("BENCH_TSID", &self.tsid);
-        let output = process::output("load".as_ref(), &mut command, None).await?;
-        serde_json::from_str(&output).context("the load's report")
+        let report = output(command, None).await?;
+        serde_json::from_str(&report).context("the load's report")
     }
 
-    /// Waits until the log has this many final rows with the prefix. While many are missing, the stand-in is asked,
-    /// which costs the system nothing.
+    /// Wait until the log has this many final rows with the prefix. While many are missing, the stand-in is
+    /// asked, which costs the system nothing.
     async fn wait_for(&mut self, prefix: &str, rows: u64) -> anyhow::Result<()> {
         let query = format!("select count(*) from {} where dest like $1 and status = $2", self.table);
         let (mut seen, mut progress) = (0, Instant::now());
@@ -264,7 +264,7 @@ impl System {
         Ok(())
     }
 
-    /// CPU seconds so far, of each process and server.
+    /// Return the CPU seconds so far, of each process and server.
     pub fn cpu(&self) -> anyhow::Result<Vec<(&'static str, f64)>> {
         let own = self.processes.iter().chain([&self.graph]).map(|running| (running.name, running.pid()));
         own.chain(self.servers.iter().copied())
@@ -290,12 +290,13 @@ impl System {
     }
 }
 
-/// Figures that could not be read are left out, and said to be.
+/// Return the figures; unreadable ones are left out with a message.
 fn shown<Figures>(figures: anyhow::Result<Figures>) -> Option<Figures> {
     figures.inspect_err(|error| eprintln!("PostgreSQL's own counters are left out: {error:#}")).ok()
 }
 
-/// CPU seconds of the load generators that have ended: this process's children that were waited for.
+/// Return the CPU seconds of the load generators that have ended: this process's children that were waited
+/// for.
 fn children_cpu() -> anyhow::Result<f64> {
     let stat = procfs::process::Process::myself()?.stat()?;
     Ok((stat.cutime + stat.cstime) as f64 / procfs::ticks_per_second() as f64)

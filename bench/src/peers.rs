@@ -1,13 +1,13 @@
-//! What people write instead (`bench/peers`), tuned: the same row, queue, call and update.
+//! The hand-written alternatives (`bench/peers`), tuned: the same row, queue, call and update.
 
 use std::path::Path;
+use std::process::Command;
 
-use tokio::process::Command;
+use testkit::process::{Output, Running, free_address};
 
 use crate::ground::{Ground, start_graph};
 use crate::load::Shape;
 use crate::measure::System;
-use crate::process::{self, Running};
 
 /// A peer in `bench/peers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub async fn start(ground: &Ground, peers: &Path, peer: Peer, latency: u64) -> a
     )
     .execute(&database)
     .await?;
-    let host = process::free_address()?;
+    let host = free_address()?;
     let port = host.rsplit(':').next().unwrap_or_default().to_owned();
     let command = |folder: &str, program: &Path, arguments: &[&str]| {
         let mut command = Command::new(program);
@@ -76,8 +76,9 @@ pub async fn start(ground: &Ground, peers: &Path, peer: Peer, latency: u64) -> a
     };
     let mut ingest = ingest;
     let mut worker = worker;
-    let mut processes = vec![Running::start("ingest", &mut ingest)?, Running::start("worker", &mut worker)?];
-    process::listens(&host, &mut processes[0]).await?;
+    let start = |name, command: &mut Command| Running::start_group(name, command, Output::Shown);
+    let mut processes = vec![start("ingest", &mut ingest)?, start("worker", &mut worker)?];
+    processes[0].listens(&host).await?;
     Ok(System {
         name,
         host,

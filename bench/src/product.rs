@@ -1,17 +1,15 @@
-//! The program itself, as its users start it: a database and a virtual host of its own for each run, `ingest` and
-//! `worker` apart, lines by SQL.
-
-use std::path::Path;
+//! The program itself, as its users start it: a database and a virtual host of its own for each run, `ingest`
+//! and `worker` apart, lines by SQL.
 
 use sqlx::PgPool;
-use tokio::process::Command;
+use testkit::process::{Output, free_address};
+use testkit::program::Program;
 
 use crate::ground::{Ground, start_graph};
 use crate::load::Shape;
 use crate::measure::System;
-use crate::process::{self, Running};
 
-/// Rows of a campaign that waits, as commits of 64 rows of a line leave them.
+/// Waiting rows of a campaign, in the form that commits of 64 rows of a line give them.
 const WAITING: &str = "
     with logged as (
         insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, cp_id, priority, expires_at)
@@ -29,7 +27,7 @@ const WAITING: &str = "
     from (select *, (row_number() over (partition by v8l_id order by cdls_id) - 1) / 64 as part from logged) as l
     group by v8l_id, part order by min(cdls_id)";
 
-/// A log that has so many ranges, and is about to fill the last but one.
+/// A log with this many ranges that is about to fill the last but one.
 const RANGES: &str = "
     do $$ begin
         for n in 0 .. {ranges} - 2 loop
@@ -37,7 +35,7 @@ const RANGES: &str = "
         end loop;
     end $$";
 
-/// How the program is set up.
+/// The set-up of the program.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
     pub graph_latency: u64,
@@ -46,13 +44,13 @@ pub struct Setup {
     /// Lines with ids from 1, and the texts a second each may send.
     pub lines: u64,
     pub line_rate: u32,
-    /// Lines with ids after those, at `waiting_rate`, that share this many waiting rows.
+    /// Lines with ids after the others, at `waiting_rate`, that share this many waiting rows.
     pub waiting_lines: u64,
     pub waiting_rate: u32,
     pub waiting_rows: u64,
-    /// What the recipients of the waiting rows begin with; see the stand-in for `hang-`.
+    /// The prefix of the waiting rows' recipients; see the stand-in for `hang-`.
     pub waiting_prefix: &'static str,
-    /// Ranges of ids that the log has; 0 is as it is made.
+    /// Ranges of ids in the log; 0 leaves the log as it is made.
     pub ranges: u64,
 }
 
@@ -75,25 +73,18 @@ impl Default for Setup {
 
 pub async fn start(ground: &Ground, setup: Setup) -> anyhow::Result<System> {
     let (graph, graph_address) = start_graph(setup.graph_latency).await?;
-    let listen = process::free_address()?;
-    let program = |arguments: &[&str], admin: &str| {
-        let mut command = Command::new(&ground.program);
-        command
-            .args(arguments)
-            .env("META_DISPATCH__DATABASE__URL", &ground.database_url)
-            .env("META_DISPATCH__BROKER__URL", &ground.amqp_url)
-            .env("META_DISPATCH__GRAPH__BASE_URL", format!("http://{graph_address}/v25.0"))
-            .env("META_DISPATCH__HTTP__LISTEN", &listen)
-            .env("META_DISPATCH__ADMIN__LISTEN", admin)
-            .env("META_DISPATCH__DISPATCH__CONCURRENCY", setup.concurrency.to_string())
-            .env("META_DISPATCH__LIMITS__ENFORCE_CEILINGS", "false")
-            .env("META_DISPATCH__LOG__FILTER", "warn");
-        command
-    };
-    let none = "127.0.0.1:0";
-    process::output(&ground.program, &mut program(&["migrate"], none), None).await?;
-    let tsid = account(&ground.program, &mut program(&["account", "add", "--name", "bench", "--json"], none))
-        .await?;
+    let listen = free_address()?;
+    let program = Program::new(&ground.program)
+        .in_groups()
+        .database(&ground.database_url)
+        .broker(&ground.amqp_url)
+        .graph(&format!("http://{graph_address}/v25.0"))
+        .http(&listen)
+        .with("dispatch.concurrency", &setup.concurrency.to_string())
+        .with("limits.enforce_ceilings", "false")
+        .with("log.filter", "warn");
+    program.run(&["migrate"], None).await?;
+    let tsid = account(&program).await?;
     let database = ground.connect().await?;
     if setup.ranges > 0 {
         let ranges = RANGES.replace("{ranges}", &setup.ranges.to_string());
@@ -104,18 +95,13 @@ pub async fn start(ground: &Ground, setup: Setup) -> anyhow::Result<System> {
     }
     add_lines(&database, setup).await?;
 
-    let mut ingest = Running::start("ingest", &mut program(&["ingest"], &process::free_address()?))?;
-    process::listens(&listen, &mut ingest).await?;
-    let mut processes = vec![ingest];
+    let mut processes = vec![program.start_ready("ingest", Output::Shown).await?];
     for _ in 0..setup.workers {
-        let admin = process::free_address()?;
-        let mut worker = Running::start("worker", &mut program(&["worker"], &admin))?;
-        process::listens(&admin, &mut worker).await?;
-        processes.push(worker);
+        processes.push(program.start_ready("worker", Output::Shown).await?);
     }
     Ok(System {
         name: "meta-dispatch",
-        host: listen.clone(),
+        host: listen,
         path: "/api/v2/MakeMessenger.php",
         shape: Shape::Product,
         tsid,
@@ -130,9 +116,10 @@ pub async fn start(ground: &Ground, setup: Setup) -> anyhow::Result<System> {
     })
 }
 
-/// Adds the account; its token.
-pub async fn account(program: &Path, command: &mut Command) -> anyhow::Result<String> {
-    let account: serde_json::Value = serde_json::from_str(&process::output(program, command, None).await?)?;
+/// Add the account; return its token.
+pub async fn account(program: &Program) -> anyhow::Result<String> {
+    let account = program.run(&["account", "add", "--name", "bench", "--json"], None).await?;
+    let account: serde_json::Value = serde_json::from_str(&account)?;
     Ok(account["tsid"].as_str().unwrap_or_default().to_owned())
 }
 

@@ -1,4 +1,4 @@
-//! What was measured, as Markdown tables on standard output and lines of JSON in a file.
+//! The figures, as Markdown tables on standard output and lines of JSON in a file.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -17,7 +17,7 @@ use crate::idle::Idle;
 use crate::measure::Measured;
 use crate::scenarios::Figures;
 
-/// The machine and the servers, so that figures can be read.
+/// Print the machine and the servers, so that figures can be read.
 pub async fn machine(arguments: &RunArguments) -> anyhow::Result<()> {
     let cpu = procfs::CpuInfo::current()?;
     let memory = procfs::Meminfo::current()?;
@@ -46,7 +46,7 @@ pub fn record(arguments: &RunArguments, figures: &impl serde::Serialize) -> anyh
     Ok(())
 }
 
-/// Every table that has something to show.
+/// Print every table that has rows.
 pub fn tables(figures: &Figures) {
     let medians = medians(&figures.runs);
     if !medians.is_empty() {
@@ -167,7 +167,7 @@ fn database(runs: &[Measured]) -> Table {
     table
 }
 
-/// The most frequent statements of each run.
+/// Return the table of the most frequent statements of each run.
 fn statements(runs: &[(String, &[Statement])]) -> Table {
     const MOST: usize = 12;
     let mut table = table(&["run", "calls", "ms each", "statement"]);
@@ -184,7 +184,7 @@ fn statements(runs: &[(String, &[Statement])]) -> Table {
     table
 }
 
-/// Every round.
+/// Return the table of every round.
 fn idle(idle: &[Idle]) -> Table {
     let mut table = table(&[
         "at rest",
@@ -212,7 +212,7 @@ fn idle(idle: &[Idle]) -> Table {
     table
 }
 
-/// Every round.
+/// Return the table of every round.
 fn dumps(dumps: &[Dump]) -> Table {
     let mut table = table(&[
         "scenario",
@@ -243,7 +243,7 @@ fn dumps(dumps: &[Dump]) -> Table {
     table
 }
 
-/// Every request of every round.
+/// Return the table of every request of every round.
 fn asked(asked: &[Asked]) -> Table {
     let mut table = table(&["scenario", "request", "times", "p50 ms", "p99 ms", "most ms", "answer"]);
     for figures in asked {
@@ -261,7 +261,8 @@ fn asked(asked: &[Asked]) -> Table {
     table
 }
 
-/// For each scenario and system, the run with the median rate; of those that were sent at a rate, the one with the median cost.
+/// Return, for each scenario and system, the run with the median rate; of runs at a fixed rate, the one with
+/// the median cost.
 fn medians(runs: &[Measured]) -> Vec<Measured> {
     let mut names: Vec<(&str, &str)> = Vec::new();
     for run in runs {

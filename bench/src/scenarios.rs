@@ -1,4 +1,4 @@
-//! What is measured: each scenario sets a system up, loads it, and adds its figures.
+//! The scenarios: each sets a system up, loads it, and adds its figures.
 
 #![allow(clippy::print_stderr)]
 
@@ -25,7 +25,7 @@ pub enum Scenario {
     Batches,
     /// 300,000 lines in batches of 10,000 into the log, without a worker
     Intake,
-    /// 50 and 500 single messages a second, beside the Node version: how long each takes, and what it costs
+    /// 50 and 500 single messages a second, beside the Node version: latency and cost
     Paced,
     /// 500 messages a second of one campaign that is logged at once, in batches
     PacedBulk,
@@ -35,11 +35,11 @@ pub enum Scenario {
     Idle,
     /// A log of 100 ranges of ids against one of 2
     Ranges,
-    /// An old snapshot held while messages pass, as many as --messages says, beside the Node version
+    /// An old snapshot held while messages pass (their number: --messages), beside the Node version
     Dump,
     /// 2,000 lines instead of 8
     Lines,
-    /// 10,000 to 1,000,000 rows waiting on other lines meanwhile
+    /// An old snapshot held while messages pass (their number: --messages), beside the Node version
     Waiting,
     /// High messages beside 1,000,000 bulk rows, and beside a line whose calls hang; Graph at 50 ms
     Fairness,
@@ -99,7 +99,7 @@ fn add<F: serde::Serialize>(arguments: &RunArguments, all: &mut Vec<F>, new: Vec
     Ok(())
 }
 
-/// The scenarios of what senders ask afterwards.
+/// Run the scenarios of the questions of senders.
 async fn ask(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result<Vec<Asked>> {
     match scenario {
         Scenario::Status => {
@@ -203,7 +203,7 @@ async fn paced(arguments: &RunArguments, setup: Setup, single: Work) -> anyhow::
     Ok(runs)
 }
 
-/// The paces of `paced`, and the closed loop of `single` and `peers`, under their names.
+/// Run the paces of `paced`, and the closed loop of `single` and `peers`, under their names.
 async fn parts_alone(arguments: &RunArguments, single: Work) -> anyhow::Result<Vec<Measured>> {
     let paced = PACES.map(|(rate, messages)| {
         let work = Work { messages: messages / arguments.divide, rate, ..single };
@@ -225,7 +225,7 @@ async fn parts_alone(arguments: &RunArguments, single: Work) -> anyhow::Result<V
     Ok(runs)
 }
 
-/// Ten lines of 50 a second, whose campaign waits for them.
+/// Run ten lines of 50 a second, whose campaign waits for them.
 async fn paced_bulk(arguments: &RunArguments, setup: Setup, single: Work) -> anyhow::Result<Measured> {
     let setup = Setup { lines: 10, line_rate: 50, ..setup };
     let messages = 10_000 / arguments.divide;
@@ -268,7 +268,7 @@ async fn load(arguments: &RunArguments, name: &str, setup: Setup, work: Work) ->
     product_run(arguments, name, setup, work, Statements::Uncounted).await
 }
 
-/// The same, with statements counted.
+/// Run the same, with statements counted.
 async fn counted(arguments: &RunArguments, name: &str, setup: Setup, work: Work) -> anyhow::Result<Measured> {
     product_run(arguments, name, setup, work, Statements::Counted).await
 }

@@ -8,7 +8,7 @@ use anyhow::ensure;
 
 use super::{LoadArguments, Part, text};
 
-/// Sends batches, one after the other, until the count is reached.
+/// Send batches, one after the other, until the count is reached.
 pub async fn send(arguments: &LoadArguments, next: &Cell<u64>, part: &mut Part) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let lane = match &arguments.campaign {
