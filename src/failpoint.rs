@@ -1,12 +1,11 @@
-//! Named steps at which a debug build can be made to die, and defects it can be given, for the chaos harness.
+//! Named steps at which a process can be made to die, for the chaos harness and the tests of crashes.
 //!
-//! `META_DISPATCH_FAILPOINT=name:n` ends the process, without a last word, when it comes to the step for the nth time;
-//! `name:n:panic` panics there instead.
-//! `META_DISPATCH_DEFECT=name` switches on one seeded defect: the harness shows that it would notice it. Never in a
-//! release build: there both are compiled out.
+//! With the feature `failpoints`, `META_DISPATCH_FAILPOINT=name:n` ends the process, without a last word, when it comes to the
+//! step for the nth time; `name:n:panic` panics there instead. Without the feature, which no release build has, the steps
+//! are compiled out.
 
-#[cfg(debug_assertions)]
-#[expect(clippy::disallowed_methods, reason = "no setting: nothing of this is in a release build")]
+#[cfg(feature = "failpoints")]
+#[expect(clippy::disallowed_methods, reason = "no setting: no release build has it")]
 mod armed {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,8 +23,6 @@ mod armed {
         let nth = parts.next().and_then(|nth| nth.parse().ok()).unwrap_or(1);
         Some(Step { name, left: AtomicU64::new(nth), panics: parts.next() == Some("panic") })
     });
-    static DEFECT: LazyLock<Option<String>> =
-        LazyLock::new(|| std::env::var("META_DISPATCH_DEFECT").ok().filter(|name| !name.is_empty()));
 
     pub fn hit(name: &str) {
         if let Some(step) = STEP.as_ref()
@@ -37,23 +34,12 @@ mod armed {
             std::process::abort();
         }
     }
-
-    pub fn defect(name: &str) -> bool {
-        DEFECT.as_deref() == Some(name)
-    }
 }
 
-#[cfg(debug_assertions)]
-pub use armed::{defect, hit};
+#[cfg(feature = "failpoints")]
+pub use armed::hit;
 
 /// Comes to a step.
-#[cfg(not(debug_assertions))]
+#[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub fn hit(_: &str) {}
-
-/// Whether this process has the defect.
-#[cfg(not(debug_assertions))]
-#[inline(always)]
-pub const fn defect(_: &str) -> bool {
-    false
-}

@@ -8,21 +8,24 @@
 
 pub mod api;
 pub mod app;
+pub mod batch;
 pub mod broker;
+pub mod channel;
 pub mod cli;
 pub mod dispatch;
+pub mod domain;
+pub mod edge;
 pub mod failpoint;
 pub mod feedback;
 pub mod graph;
 pub mod ingest;
-pub mod message;
 pub mod metrics;
 pub mod ops;
 pub mod policy;
-pub mod server;
 pub mod settings;
 pub mod shutdown;
 pub mod simulator;
 pub mod store;
+pub mod tasks;
 pub mod telemetry;
-pub mod tokens;
+pub mod text;

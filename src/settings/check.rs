@@ -1,14 +1,15 @@
-//! What the values of settings must fulfil beyond their types.
+//! The rules for values of settings beyond their types.
 
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use tracing_subscriber::EnvFilter;
 
-use super::{Settings, SettingsError};
+use super::{ClassLimits, Settings, SettingsError};
+use crate::channel::{Class, Medium};
 
 impl Settings {
-    /// Whether the settings can be used, each by itself and together.
+    /// Check that the settings can be used, each by itself and together.
     pub(super) fn check(&self) -> Result<(), SettingsError> {
         self.check_connections()?;
         self.check_durations()?;
@@ -124,13 +125,13 @@ impl Settings {
             "must be at least 1 MiB, such as 256 MiB",
         )?;
         require(self.dispatch.max_attempts > 0, "dispatch.max_attempts", "must be at least 1")?;
-        for (key, limit) in [
-            ("limits.messenger.text", self.limits.messenger.text),
-            ("limits.messenger.media", self.limits.messenger.media),
-            ("limits.instagram.text", self.limits.instagram.text),
-            ("limits.instagram.media", self.limits.instagram.media),
-        ] {
-            require((1..=1_000_000).contains(&limit), key, "must be 1 to 1000000")?;
+        require(self.dispatch.line_trials > 0, "dispatch.line_trials", "must be at least 1")?;
+        for class in Class::ALL {
+            let ClassLimits { text, media } = self.limits.of(*class);
+            for (medium, limit) in [(Medium::Text, text), (Medium::Media, media)] {
+                let key = format!("limits.{class}.{medium}");
+                require((1..=1_000_000).contains(&limit), &key, "must be 1 to 1000000")?;
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use serde::Serializer;
 
 pub(super) use humantime_serde::deserialize;
 
-/// In the largest unit that holds the duration whole, as people write it in the file.
+/// Serialise in the largest unit that holds the duration whole, as people write it in the file.
 pub(super) fn serialize<S: Serializer>(length: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&written(*length))
 }
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_is_written_in_its_largest_whole_unit() {
+    fn duration_is_written_in_its_largest_unit() {
         for text in ["0s", "250ms", "1500ms", "95s", "5m", "24h", "3650m"] {
             assert_eq!(written(humantime::parse_duration(text).expect("a duration")), text);
         }

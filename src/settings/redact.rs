@@ -1,21 +1,21 @@
-//! How secrets look where settings are shown: that one is set, never what it is.
+//! The display of secrets where settings are shown: whether one is set, never its value.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serializer;
 
-/// For `serde(serialize_with)`: `[set]` or `[not set]`.
+/// Serialise a secret, for `serde(serialize_with)`: `[set]` or `[not set]`.
 pub(super) fn secret<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(if secret.expose_secret().is_empty() { "[not set]" } else { "[set]" })
 }
 
-/// For `serde(serialize_with)`: the URL with `***` for its passwords.
+/// Serialise a URL, for `serde(serialize_with)`: `***` replaces its passwords.
 pub(super) fn url<S: Serializer>(url: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&without_passwords(url.expose_secret()))
 }
 
-/// A URL with `***` where its authority or its query holds a password. Text without `://` (a SQLite path,
-/// `embedded`) has no place for one; a URL that cannot be read is not shown.
-fn without_passwords(text: &str) -> String {
+/// Return a URL with `***` where its authority or its query holds a password. Text without `://` (a SQLite
+/// path, `embedded`) has no place for one; a URL that cannot be read is not shown.
+pub(super) fn without_passwords(text: &str) -> String {
     if !text.contains("://") || text.starts_with("sqlite:") {
         return text.to_owned();
     }
@@ -26,7 +26,7 @@ fn without_passwords(text: &str) -> String {
     let pairs: Vec<(String, String)> = url
         .query_pairs()
         .map(|(name, value)| {
-            // PostgreSQL takes `password` and `sslpassword` as parameters too.
+            // PostgreSQL also takes `password` and `sslpassword` as parameters.
             let secret = name.to_ascii_lowercase().contains("password");
             (name.into_owned(), if secret { "***".to_owned() } else { value.into_owned() })
         })
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_in_a_url_is_replaced_wherever_it_stands() {
+    fn password_in_a_url_is_always_replaced() {
         for (given, shown) in [
             ("postgres://user:hunter2@db:5432/log", "postgres://user:***@db:5432/log"),
             ("postgres:///log?user=u&password=hunter2", "postgres:///log?user=u&password=***"),

@@ -1,7 +1,8 @@
-//! Where settings come from, and how a wrong one is told: by its full key, or by the name of its variable.
+//! The sources of settings, and the errors of wrong ones: by full key, or by the name of the variable.
 //!
-//! The `config` crate merges the sources. It is generous about types (`true` counts as 1, 4.7 as 5), so each source
-//! is first compared with the built-in file, which holds every key; that is also what finds unknown ones.
+//! The `config` crate merges the sources. Its types are lenient (`true` counts as 1, 4.7 as 5): each
+//! source is first compared with the built-in file, which holds every key. The comparison also finds unknown
+//! keys.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -10,9 +11,10 @@ use config::builder::{ConfigBuilder, DefaultState};
 use config::{Config, ConfigError, File, FileFormat, Map, Source, Value, ValueKind};
 use serde::Deserialize;
 
+use super::names::{self, PREFIX};
 use super::{DEFAULTS, Overrides, Settings, SettingsError};
 
-/// What may stand for settings whose library's message would not say it.
+/// The allowed values of settings, where the library's message would not list them.
 const CHOICES: &[(&str, &str)] = &[
     ("dispatch.on_ambiguous", "must be hold or retry"),
     ("dispatch.on_5xx", "must be retry or hold"),
@@ -21,10 +23,8 @@ const CHOICES: &[(&str, &str)] = &[
     ("graph.base_url", "must be an absolute http(s) URL"),
 ];
 
-const ENVIRONMENT_PREFIX: &str = "META_DISPATCH__";
-
 impl Settings {
-    /// Merges a file, environment variables and overrides over the built-in settings, and checks the result.
+    /// Merge a file, environment variables and overrides over the built-in settings, and check the result.
     pub(super) fn load_from(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -68,19 +68,29 @@ fn add_file(
     Ok(sources.add_source(file))
 }
 
-/// The settings among the environment's variables, as (key, value).
+/// Return the settings among the environment's variables, as (key, value).
 fn from_environment(
     known: &Map<String, Value>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Overrides, SettingsError> {
     let mut settings = Overrides::new();
+    let variables = names::variables(known);
     for (name, value) in environment {
         let Some(name) = name.to_str() else { continue };
-        let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
         let wrong = |why: &str| SettingsError(format!("environment variable {name}: {why}"));
+        let Some(rest) = name.strip_prefix(PREFIX) else {
+            match names::mistyped(name, &variables) {
+                Some(meant) => return Err(wrong(&format!("is not read; write {meant}"))),
+                None => continue,
+            }
+        };
         let key = rest.to_lowercase().replace("__", ".");
         match find(known, &key) {
-            None => return Err(wrong("there is no such setting")),
+            None => {
+                let meant = names::nearest(name, &variables);
+                let meant = meant.map_or_else(String::new, |meant| format!("; write {meant}"));
+                return Err(wrong(&format!("there is no such setting{meant}")));
+            }
             Some(ValueKind::Table(_)) => {
                 return Err(wrong("is a section; set META_DISPATCH__SECTION__KEY"));
             }
@@ -107,7 +117,7 @@ fn compare_section(
     section: &str,
     given: &Map<String, Value>,
 ) -> Result<(), SettingsError> {
-    // In order of key, so that the same file always names the same fault.
+    // In order of key: the same file always names the same fault.
     let mut keys: Vec<&String> = given.keys().collect();
     keys.sort();
     for name in keys {
@@ -126,7 +136,7 @@ fn compare(known: &Map<String, Value>, key: &str, given: &Value) -> Result<(), S
     compare_value(key, find(known, key).ok_or_else(|| unknown(key))?, &given.kind)
 }
 
-/// Whether a value is of its default's type. Numbers and booleans may be written as text.
+/// Check that a value is of its default's type. Numbers and booleans may be written as text.
 fn compare_value(key: &str, default: &ValueKind, given: &ValueKind) -> Result<(), SettingsError> {
     let (fits, expected) = match (default, given) {
         (ValueKind::I64(_), ValueKind::String(text)) => (text.parse::<i64>().is_ok(), "expected an integer"),
@@ -135,7 +145,8 @@ fn compare_value(key: &str, default: &ValueKind, given: &ValueKind) -> Result<()
             (matches!(text.as_str(), "true" | "false"), "expected true or false")
         }
         (ValueKind::Boolean(_), given) => (matches!(given, ValueKind::Boolean(_)), "expected true or false"),
-        // A number may be a secret's text; one that is no duration or address is refused where it is read.
+        // A number may be the text of a secret; a number in place of a duration or an address is refused
+        // where it is read.
         (_, given) => (matches!(given, ValueKind::String(_) | ValueKind::I64(_)), "expected a text"),
     };
     if fits { Ok(()) } else { Err(SettingsError::of(key, expected)) }
@@ -145,12 +156,12 @@ fn unknown(key: &str) -> SettingsError {
     SettingsError::of(key, "there is no such setting")
 }
 
-/// For `serde(deserialize_with)`: a URL whose error does not repeat it.
+/// Read a URL, for `serde(deserialize_with)`, with an error that does not repeat the URL.
 pub(super) fn url<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<url::Url, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
-/// The library's message without the rejected value, which may be a secret.
+/// Return the library's message without the rejected value, which may be a secret.
 fn without_value(error: &ConfigError) -> String {
     match error {
         ConfigError::Type { expected, .. } => format!("expected {expected}"),
@@ -164,7 +175,8 @@ fn without_value(error: &ConfigError) -> String {
     }
 }
 
-/// A message of the TOML parser shows the offending line of the file, which may hold a secret: only where and what.
+/// Return a parser's message in one line: only the place and the fault. The TOML parser shows the offending
+/// line of the file, which may hold a secret.
 fn one_line(error: &ConfigError) -> String {
     let text = match error {
         ConfigError::FileParse { cause, .. } => cause.to_string(),

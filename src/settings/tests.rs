@@ -1,5 +1,5 @@
-//! What loading settings promises: defaults load, sources have their order, and whatever is wrong is one line that
-//! names its key and tells no secret.
+//! The loading of settings: defaults load, sources have their order, and every fault is one line that names
+//! its key and reveals no secret.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -20,14 +20,14 @@ fn from_environment(name: &str, value: &str) -> Result<Settings, SettingsError> 
     Settings::load_from(None, [(OsString::from(name), OsString::from(value))], Overrides::new())
 }
 
-/// The error's text, after making sure that it is one line.
+/// Return the error's text, after checking that it is one line.
 fn refusal(result: Result<Settings, SettingsError>) -> String {
     let text = result.expect_err("the settings are wrong").to_string();
     assert_eq!(text.lines().count(), 1, "{text}");
     text
 }
 
-/// Writes `section.key` = value as a TOML file and as a variable's name.
+/// Write `section.key` = value as a TOML file and as a variable's name.
 fn as_file(key: &str, toml: &str) -> String {
     let (section, name) = key.rsplit_once('.').expect("keys have a section");
     format!("[{section}]\n{name} = {toml}\n")
@@ -38,7 +38,7 @@ fn as_variable(key: &str) -> String {
 }
 
 #[test]
-fn the_built_in_settings_load_and_are_the_documented_ones() {
+fn built_in_settings_are_the_documented_ones() {
     let settings = Settings::load_from(None, [], Overrides::new()).expect("defaults are right");
     assert_eq!(settings.database.url.expose_secret(), "sqlite:meta-dispatch.db");
     assert_eq!(settings.broker.url.expose_secret(), "embedded");
@@ -49,7 +49,7 @@ fn the_built_in_settings_load_and_are_the_documented_ones() {
     assert_eq!(settings.dispatch.on_ambiguous, OnAmbiguous::Hold);
     assert_eq!(settings.dispatch.on_5xx, On5xx::Retry);
     assert_eq!(settings.dispatch.valid_for, Duration::from_secs(86_400));
-    assert_eq!(settings.limits.of(Class::Instagram), ClassLimits { text: 40, media: 10 });
+    assert_eq!(settings.limits.of(Class::INSTAGRAM), ClassLimits { text: 40, media: 10 });
     assert!(settings.limits.enforce_ceilings);
     assert_eq!(settings.events.publish, EventScope::None);
     assert_eq!(settings.security.key_bytes().expect("no key is right"), None);
@@ -58,7 +58,7 @@ fn the_built_in_settings_load_and_are_the_documented_ones() {
 }
 
 #[test]
-fn a_setting_that_does_nothing_yet_is_named() {
+fn setting_without_effect_is_named() {
     let settings = Settings::load_from(None, [], Overrides::new()).expect("defaults are right");
     assert!(settings.without_effect().is_empty());
     let settings = from_environment("META_DISPATCH__SECURITY__BAN_LOOPBACK", "true").expect("a right one");
@@ -66,7 +66,7 @@ fn a_setting_that_does_nothing_yet_is_named() {
 }
 
 #[test]
-fn the_environment_wins_over_the_file_and_an_override_over_both() {
+fn override_wins_over_environment_over_file() {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     write!(file, "[retry]\nbase = \"2s\"\ncap = \"1m\"\n[dispatch]\nconcurrency = 7\nmax_attempts = 3\n")
         .expect("the file can be written");
@@ -84,7 +84,7 @@ fn the_environment_wins_over_the_file_and_an_override_over_both() {
     assert_eq!(settings.retry.cap, Duration::from_secs(120));
     assert_eq!(settings.dispatch.concurrency, 9);
     assert_eq!(settings.dispatch.max_attempts, 3);
-    assert_eq!(settings.limits.messenger.text, 11);
+    assert_eq!(settings.limits.of(Class::MESSENGER).text, 11);
     assert!(settings.security.ban_loopback);
 }
 
@@ -98,6 +98,8 @@ fn the_environment_wins_over_the_file_and_an_override_over_both() {
 #[case::no_concurrency("dispatch.concurrency", "0")]
 #[case::too_much_concurrency("dispatch.concurrency", "100001")]
 #[case::no_attempts("dispatch.max_attempts", "0")]
+#[case::no_trials("dispatch.line_trials", "0")]
+#[case::fewer_refusals_than_none("dispatch.unknown_refusals", "-1")]
 #[case::no_backlog("ingest.max_backlog", "0")]
 #[case::no_connections("http.max_connections_per_address", "0")]
 #[case::no_rate("limits.messenger.text", "0")]
@@ -148,7 +150,7 @@ fn the_environment_wins_over_the_file_and_an_override_over_both() {
 #[case::a_space_in_a_secret("webhooks.verify_token", "a b")]
 #[case::a_short_key("security.key", "c2hvcnQ=")]
 #[case::a_key_that_is_no_base64("security.key", "***")]
-fn a_wrong_value_is_refused_by_the_name_of_its_key(#[case] key: &str, #[case] value: &str) {
+fn wrong_value_is_refused_by_its_key(#[case] key: &str, #[case] value: &str) {
     let text = refusal(from_environment(&as_variable(key), value));
     assert!(text.starts_with(&format!("setting {key}: ")), "{text}");
     let text = refusal(from_file(&as_file(key, &format!("{value:?}"))));
@@ -172,7 +174,7 @@ fn a_wrong_value_is_refused_by_the_name_of_its_key(#[case] key: &str, #[case] va
 #[case::a_number_for_a_duration("[graph]\ntimeout = 30\n", "graph.timeout")]
 #[case::a_truth_for_a_text("[webhooks]\nverify_token = true\n", "webhooks.verify_token")]
 #[case::below_zero("[limits.messenger]\ntext = -5\n", "limits.messenger.text")]
-fn a_wrong_shape_in_a_file_is_refused_by_the_name_of_its_key(#[case] file: &str, #[case] key: &str) {
+fn wrong_shape_in_a_file_is_refused_by_its_key(#[case] file: &str, #[case] key: &str) {
     let text = refusal(from_file(file));
     assert!(text.contains(&format!("setting {key}: ")), "{text}");
 }
@@ -184,7 +186,7 @@ fn a_wrong_shape_in_a_file_is_refused_by_the_name_of_its_key(#[case] file: &str,
 #[case::too_deep("META_DISPATCH__GRAPH__TIMEOUT__SECONDS")]
 #[case::one_underscore("META_DISPATCH__GRAPH_TIMEOUT")]
 #[case::nothing("META_DISPATCH__")]
-fn a_variable_that_names_no_setting_is_refused_by_its_name(#[case] name: &str) {
+fn unknown_variable_is_refused_by_its_name(#[case] name: &str) {
     let text = refusal(from_environment(name, "1"));
     assert!(text.starts_with(&format!("environment variable {name}: ")), "{text}");
 }
@@ -201,7 +203,7 @@ fn numbers_and_truths_may_be_written_as_text() {
 }
 
 #[test]
-fn a_file_that_is_missing_or_no_toml_is_refused_by_its_name() {
+fn unreadable_file_is_refused_by_its_name() {
     let text = refusal(Settings::load_from(Some(Path::new("/nowhere/x.toml")), [], Overrides::new()));
     assert!(text.starts_with("settings file /nowhere/x.toml: "), "{text}");
     let text = refusal(from_file("[graph]\ntimeout = \n"));
@@ -209,14 +211,14 @@ fn a_file_that_is_missing_or_no_toml_is_refused_by_its_name() {
 }
 
 #[test]
-fn an_override_that_names_no_setting_is_refused() {
+fn unknown_override_is_refused() {
     let text = refusal(Settings::load_from(None, [], vec![("graph.colour".into(), "red".into())]));
     assert!(text.starts_with("setting graph.colour: "), "{text}");
 }
 
 #[cfg(unix)]
 #[test]
-fn a_variable_that_is_not_utf_8_is_refused_by_its_name() {
+fn non_utf_8_variable_is_refused_by_its_name() {
     use std::os::unix::ffi::OsStringExt;
     let value = OsString::from_vec(vec![0x66, 0xff]);
     let text = refusal(Settings::load_from(
@@ -240,7 +242,7 @@ fn a_variable_that_is_not_utf_8_is_refused_by_its_name() {
 #[case("graph.app_secret", &format!("{SECRET} "))]
 #[case("webhooks.verify_token", &format!("{SECRET}\t"))]
 #[case("security.key", SECRET)]
-fn an_error_never_repeats_a_secret(#[case] key: &str, #[case] value: &str) {
+fn errors_never_repeat_a_secret(#[case] key: &str, #[case] value: &str) {
     for text in [
         refusal(from_environment(&as_variable(key), value)),
         refusal(from_file(&as_file(key, &format!("{value:?}")))),
@@ -254,7 +256,7 @@ fn an_error_never_repeats_a_secret(#[case] key: &str, #[case] value: &str) {
 }
 
 #[test]
-fn neither_debug_nor_serialised_settings_show_a_secret() {
+fn shown_settings_hide_secrets() {
     use base64::Engine;
     let key = base64::engine::general_purpose::STANDARD.encode([7; 32]);
     let settings = from_file(&format!(

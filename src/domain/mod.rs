@@ -1,0 +1,21 @@
+//! The words of the domain: ids, statuses, lanes, the job that announces a message, and its outcome.
+//!
+//! Plain data, imported by every module below. Never here: I/O.
+
+mod health;
+mod id;
+mod job;
+mod lane;
+mod outcome;
+mod status;
+mod submission;
+mod waiter;
+
+pub use health::{BreakerState, Serving};
+pub use id::{AccountId, LineId, PARTITIONS, Partition, RowId, WorkId};
+pub use job::{JOB_VERSION, Job, JobMessage, JobWork, MAX_JOB_BYTES, MAX_JOB_WORK, Reply};
+pub use lane::Lane;
+pub use outcome::{ErrorDetail, Outcome};
+pub use status::{CampaignState, ErrorKind, Status};
+pub use submission::{MAX_BATCH_ID_CHARS, MAX_CP_ID_CHARS, MAX_DEST_CHARS, MAX_MSG_ID_CHARS, Submission};
+pub use waiter::{ReplyTo, Waiter};
