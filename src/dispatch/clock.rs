@@ -1,4 +1,4 @@
-//! The runtime's clock, as the limiters read it: one clock for timers and limits, and virtual in tests.
+//! The runtime's clock for the limiters: timers and limits share one clock, which is virtual in tests.
 
 use std::ops::Add;
 use std::time::Duration;

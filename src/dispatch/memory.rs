@@ -1,26 +1,26 @@
-//! The memory that rows in hand take, of all lines of a process together: one bound, `dispatch.memory`.
+//! The memory of rows in hand, of all lines of a process together: one bound, `dispatch.memory`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::store::ReadyRow;
 
-/// Maps, keys and the allocator, for each row.
+/// Bytes of a row for maps, keys and the allocator.
 const OVERHEAD: usize = 400;
 
-/// The bytes that rows in hand take, and may take. Cheap to clone; clones count together.
+/// The bytes that rows in hand take, and their bound. Cheap to clone; clones count together.
 #[derive(Debug, Clone)]
-pub struct Memory {
+pub struct RowMemory {
     used: Arc<AtomicUsize>,
     limit: usize,
 }
 
-impl Memory {
-    pub fn of(limit: u64) -> Memory {
-        Memory { used: Arc::default(), limit: usize::try_from(limit).unwrap_or(usize::MAX) }
+impl RowMemory {
+    pub fn of(limit: u64) -> RowMemory {
+        RowMemory { used: Arc::default(), limit: usize::try_from(limit).unwrap_or(usize::MAX) }
     }
 
-    /// Whether rows may be read by lines that have some in hand.
+    /// Whether lines that have rows in hand may read more.
     pub fn has_room(&self) -> bool {
         self.used.load(Ordering::Relaxed) < self.limit
     }

@@ -1,6 +1,6 @@
-//! The life of one call: a claimed row is sent, the answer judged, and what becomes of the row decided.
+//! The life of one call: sends a claimed row, judges the answer, and decides the row's next state.
 //!
-//! Nothing here waits for a limit, touches the log, or retries: the row's next state is handed back as a [`Change`].
+//! Never here: waiting for a limit, the log, retries. The row's next state is returned as a [`Change`].
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -10,50 +10,54 @@ use futures::FutureExt;
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::lease::SendUntil;
 use super::line::PlannedCall;
+use super::tasks::lease::SendUntil;
+use crate::domain::{ErrorDetail, LineId, RowId};
 use crate::failpoint;
 use crate::graph::{Call, GraphClient};
-use crate::message::{ErrorDetail, LineId, MessageId};
 use crate::metrics::METRICS;
-use crate::policy::breaker::Health;
-use crate::policy::classify::{CallResult, PauseDemand, Subject, classify};
-use crate::policy::retry::{Next, RetryPolicy, Tried, decide, decide_orphan};
+use crate::policy::breaker::{HostHealth, is_failure};
+use crate::policy::classify::{CallResult, Judgement, Subject, classify};
+use crate::policy::retry::{Next, RetryHistory, RetryPolicy, decide, decide_orphan, decide_suspect};
 use crate::store::{Change, ChangeKind, ClaimedRow, ReadyRow};
 
-/// What every call needs.
+/// The data that every call needs.
 pub struct SendContext {
     pub graph: GraphClient,
     pub policy: RetryPolicy,
     pub send_until: SendUntil,
 }
 
-/// How a call ended.
+/// The end of a call.
 pub struct Finished {
-    pub ticket: Ticket,
+    pub in_flight: CallInFlight,
+    /// The row's next state, except for the part that depends on its line.
     pub change: Change,
-    pub pause: Option<PauseDemand>,
-    /// What the call says about Graph's host; nothing if it was not made.
-    pub health: Option<Health>,
+    /// The meaning of the answer; `None` if the call was not made.
+    pub judgement: Option<Judgement>,
+    /// The evidence of the call about Graph's host; `None` if it was not made.
+    pub health: Option<HostHealth>,
+    /// Whether the call failed its line; `None` if it was not made.
+    pub is_failure: Option<bool>,
 }
 
-/// Which call this was, for the line that made it.
+/// The identity of a call, for the line that made it.
 #[derive(Debug, Clone)]
-pub struct Ticket {
-    /// As claimed.
+pub struct CallInFlight {
+    /// The row as claimed.
     pub row: Arc<ReadyRow>,
     /// When the call began.
     pub begun: Instant,
-    /// The breaker's period it began in.
+    /// The breaker's period in which the call began.
     pub period: u64,
-    /// Whose call it was, as usage headers name it.
+    /// The sender of the call, as usage headers name it.
     subject: Arc<Subject>,
     expires: Instant,
 }
 
-impl Ticket {
-    pub fn of(call: &PlannedCall, period: u64) -> Ticket {
-        Ticket {
+impl CallInFlight {
+    pub fn of(call: &PlannedCall, period: u64) -> CallInFlight {
+        CallInFlight {
             row: call.row.clone(),
             begun: call.begun,
             period,
@@ -62,7 +66,7 @@ impl Ticket {
         }
     }
 
-    pub fn id(&self) -> MessageId {
+    pub fn id(&self) -> RowId {
         self.row.id
     }
 
@@ -75,60 +79,70 @@ impl Ticket {
         Change { id: self.row.id, fence: self.row.fence, begun, crashed: false, kind }
     }
 
-    /// What the row becomes after this result of its call.
+    /// Decide the row's next state after this result of its call.
     ///
-    /// A defect that panics over an answer leaves the outcome unknown; it takes neither the worker nor the row with it.
+    /// A defect that panics over an answer leaves the outcome unknown; it takes neither the worker nor the
+    /// row with it.
     pub fn conclude(self, result: &CallResult, policy: &RetryPolicy) -> Finished {
         let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(result, policy)));
-        let (change, pause, health) = judged.unwrap_or_else(|_| {
-            let message = "judging the answer failed inside this process".to_owned();
-            let error = ErrorDetail { message, ..ErrorDetail::default() };
-            (self.change(ChangeKind::Unknown { error }), None, None)
-        });
-        Finished { change, pause, health, ticket: self }
+        match judged {
+            Ok((change, judgement)) => Finished {
+                change,
+                health: HostHealth::of(result, &judgement),
+                is_failure: is_failure(result, &judgement),
+                judgement: Some(judgement),
+                in_flight: self,
+            },
+            Err(_) => {
+                let message = "judging the answer failed inside this process".to_owned();
+                let error = ErrorDetail { message, ..ErrorDetail::default() };
+                let change = self.change(ChangeKind::Unknown { error });
+                Finished { change, judgement: None, health: None, is_failure: None, in_flight: self }
+            }
+        }
     }
 
-    fn judge(
-        &self,
-        result: &CallResult,
-        policy: &RetryPolicy,
-    ) -> (Change, Option<PauseDemand>, Option<Health>) {
-        let judgement = classify(result, &self.subject);
-        let tried = Tried {
+    fn history(&self) -> RetryHistory {
+        RetryHistory {
             attempts: self.row.attempts.max(1) as u32,
             tries: self.row.tries.max(0) as u32,
             valid_for: self.expires.saturating_duration_since(Instant::now()),
-        };
-        let next = decide(&judgement, tried, policy, rand::rng().random());
-        tracing::debug!(
-            cdls_id = %self.row.id, line = %self.row.line, attempt = self.row.attempts, code = judgement.error.code,
-            subcode = judgement.error.subcode, ?next, "call ended"
-        );
-        let next = match (result, next) {
-            (CallResult::Cut { .. }, _) if failpoint::defect("timeout_retried_silently") => {
-                Next::Retry { after: policy.base, counted: false, ambiguous: false }
-            }
-            (_, next) => next,
-        };
-        let change = self.change(kind(next, &judgement.error, http_status(result)));
-        let health = Health::of(result, &judgement);
-        (change, judgement.pause, health)
+        }
     }
 
-    /// The call was not made: this process may not send any more. Nothing of its request was written.
+    /// Decide the next state of a row whose refusal may be about itself or about its line. `paused_for`: the
+    /// rest of the line's pause.
+    pub fn suspected(&self, judgement: &Judgement, paused_for: Duration, policy: &RetryPolicy) -> Change {
+        let next = decide_suspect(judgement, self.history(), policy, paused_for);
+        self.change(kind(next, &judgement.error, 0))
+    }
+
+    fn judge(&self, result: &CallResult, policy: &RetryPolicy) -> (Change, Judgement) {
+        let judgement = classify(result, &self.subject);
+        let next = decide(&judgement, self.history(), policy, rand::rng().random());
+        let (decision, after_seconds) = shown(&next);
+        tracing::debug!(
+            cdls_id = %self.row.id, line = %self.row.line, attempt = self.row.attempts, code = judgement.error.code,
+            subcode = judgement.error.subcode, decision, after_seconds, "call ended"
+        );
+        (self.change(kind(next, &judgement.error, http_status(result))), judgement)
+    }
+
+    /// End a call that was not made because this process may not send any more. No byte of its request was
+    /// written.
     fn withdraw(self) -> Finished {
         let change = Change::release(self.row.id, self.row.fence);
-        Finished { change, pause: None, health: None, ticket: self }
+        Finished { change, judgement: None, health: None, is_failure: None, in_flight: self }
     }
 }
 
-/// Makes the call. A panic on the way leaves the outcome unknown; it never takes the worker down.
-pub async fn send(context: super::SharedSendContext, ticket: Ticket, call: PlannedCall) -> Finished {
-    // Asked again, because the process may have been frozen since the call was planned; and once more when a connection
-    // is there and the request is about to be written.
-    let partition = ticket.line().partition();
+/// Make the call. A panic on the way leaves the outcome unknown; it never takes the worker down.
+pub async fn send(context: Arc<SendContext>, in_flight: CallInFlight, call: PlannedCall) -> Finished {
+    // The check is repeated, because the process may have been frozen since the call was planned; and once
+    // more when a connection is open and the request is about to be written.
+    let partition = in_flight.line().partition();
     if !context.send_until.allows(partition, Instant::now()) {
-        return ticket.withdraw();
+        return in_flight.withdraw();
     }
     let PlannedCall { row, sender, .. } = call;
     let request = Call {
@@ -147,46 +161,63 @@ pub async fn send(context: super::SharedSendContext, ticket: Ticket, call: Plann
         .catch_unwind()
         .await
         .unwrap_or_else(|_| Ok(CallResult::Cut { reason: "the call failed inside this process".into() }));
-    let Ok(result) = result else { return ticket.withdraw() };
+    let Ok(result) = result else { return in_flight.withdraw() };
     METRICS.dispatch.call_took(sender.class, started.elapsed());
     failpoint::hit("after_call");
-    ticket.conclude(&result, &context.policy)
+    in_flight.conclude(&result, &context.policy)
+}
+
+/// Return a decision's word for the log, and the delay of a retry.
+fn shown(next: &Next) -> (&'static str, Option<f64>) {
+    match next {
+        Next::Sent { .. } => ("sent", None),
+        Next::Fail { .. } => ("error", None),
+        Next::Retry { after, .. } => ("retry", Some(after.as_secs_f64())),
+        Next::Unknown => ("unknown", None),
+        Next::WaitForLine { .. } => ("wait for the line", None),
+        Next::Suspected { after, .. } => ("retry after another message", Some(after.as_secs_f64())),
+    }
 }
 
 fn http_status(result: &CallResult) -> i32 {
     match result {
         CallResult::Answer(answer) => i32::from(answer.http_status),
-        CallResult::NotSent { .. } | CallResult::Unsendable { .. } | CallResult::Cut { .. } => 0,
+        CallResult::NotSent { .. }
+        | CallResult::NoFile { .. }
+        | CallResult::Unsendable { .. }
+        | CallResult::Cut { .. } => 0,
     }
 }
 
 fn kind(next: Next, error: &ErrorDetail, http_status: i32) -> ChangeKind {
     let error = error.clone();
     match next {
-        Next::Sent { message_id } => ChangeKind::Sent { http_status, message_id },
+        Next::Sent { graph_id } => ChangeKind::Sent { http_status, graph_id },
         Next::Fail { kind, ambiguous } => ChangeKind::Failed { kind, error, ambiguous },
         Next::Retry { after, counted, ambiguous } => ChangeKind::Retry { after, error, counted, ambiguous },
         Next::Unknown => ChangeKind::Unknown { error },
         Next::WaitForLine { ambiguous } => ChangeKind::WaitForLine { error, ambiguous },
+        Next::Suspected { after, ambiguous } => ChangeKind::Suspected { after, error, ambiguous },
     }
 }
 
-/// What a row becomes whose worker is gone: it died inside the call, or froze past its lease.
+/// Decide the next state of a row whose worker is gone: it died inside the call, or froze past its lease.
 pub fn orphaned(row: &ClaimedRow, policy: &RetryPolicy) -> Change {
     let count = |number: i32| number.max(0) as u32;
-    let tried = Tried {
+    let history = RetryHistory {
         attempts: count(row.attempts),
         tries: count(row.tries),
         valid_for: row.valid_for.try_into().unwrap_or_default(),
     };
-    let next = decide_orphan(tried, count(row.crashes).saturating_add(1), policy, rand::rng().random());
+    let next = decide_orphan(history, count(row.crashes).saturating_add(1), policy, rand::rng().random());
     let message = "the worker that made this call is gone; whether Graph took the message is not known";
     let error = ErrorDetail { message: message.into(), ..ErrorDetail::default() };
     let begun = std::time::Instant::now().checked_sub(row.age);
     Change { id: row.id, fence: row.fence, begun, crashed: true, kind: kind(next, &error, 0) }
 }
 
-/// How long a row stays claimed before others may settle it: its call's total `timeout` and two seconds.
+/// Return the time for which a row stays claimed before others may settle it: its call's total `timeout` and
+/// two seconds.
 pub fn call_deadline(timeout: Duration) -> Duration {
     timeout + Duration::from_secs(2)
 }

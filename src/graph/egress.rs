@@ -1,14 +1,14 @@
-//! The way to Graph: direct, or through the proxy of `graph.proxy`; never through one that the environment names.
+//! The way to Graph: direct, or through the proxy of `graph.proxy`; never through a proxy of the environment.
 
 use reqwest::{ClientBuilder, Proxy};
 
 use super::GraphClientError;
 use crate::settings::GraphSettings;
 
-/// Tells a client the way. For https the proxy is asked for a tunnel (CONNECT), so it sees neither token nor text; for
-/// http it is handed the request.
+/// Set the client's way to Graph. For https the proxy opens a tunnel (CONNECT) and sees neither token nor
+/// text; for http the proxy receives the request.
 pub fn egress(builder: ClientBuilder, settings: &GraphSettings) -> Result<ClientBuilder, GraphClientError> {
-    // Without this the environment's proxies would be used.
+    // reqwest uses the environment's proxies by default.
     let direct = builder.no_proxy();
     let Some(url) = settings.proxy()? else { return Ok(direct) };
     let proxy =

@@ -1,10 +1,12 @@
-//! The client of Meta's Graph API: builds the request of one message, sends it once, and reports what came back.
+//! The client of Meta's Graph API: builds the request of one message, sends it once, and reports the result.
 //!
-//! The only module that speaks HTTP to Meta. It never judges an answer (`policy::classify` does), never sends a
-//! request twice, never follows a redirect, and lets no token into a URL, an error text or a log line.
+//! No other module speaks HTTP to Meta. The client never judges an answer (`policy::classify` does), never
+//! sends a request twice, never follows a redirect, and never puts a token into a URL, an error text or a log
+//! line.
 
 mod client;
 mod egress;
+mod inflate;
 mod request;
 mod withheld;
 

@@ -1,8 +1,9 @@
-//! A request's body that asks, when it is to be written, whether it still may be.
+//! A request body that checks, just before it is written, whether the call may still begin.
 //!
-//! Between the decision to send and the first byte lie a free connection, a look-up, a handshake; and a process can be
-//! frozen anywhere. hyper takes the body when head and body are about to go to the connection together, so a refusal
-//! here leaves nothing written. What remains is the moment from here to the socket: Graph knows no fence.
+//! Between the decision to send and the first byte lie a free connection, a look-up and a handshake, and a
+//! process can be frozen anywhere. hyper takes the body when head and body are about to go to the connection
+//! together, so that a refusal here leaves no byte written. The moment from here to the socket remains
+//! unguarded: Graph knows no fence.
 
 use std::error::Error;
 use std::fmt;
@@ -12,7 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// The call was not made: when its request was about to be written, it was not to be any more.
+/// The call was not made: the process lost the right to send before the request was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Withheld;
 
@@ -24,7 +25,7 @@ impl fmt::Display for Withheld {
 
 impl Error for Withheld {}
 
-/// The bytes, unless `may_begin` says no when they are asked for.
+/// The bytes, which are handed out only if `may_begin` agrees at that moment.
 pub(super) struct GuardedBody<F> {
     pub(super) bytes: Option<Bytes>,
     pub(super) may_begin: F,

@@ -1,8 +1,13 @@
-//! Decisions as pure functions: what a Graph answer means, whether and when to try again, how fast a line may go.
+//! Decisions as pure functions: the meaning of Graph's answers, the time of the next try, the pace of a line.
 //!
-//! No clock, no randomness, no I/O: `now` and jitter are arguments, and table tests pin every row of Meta's tables.
+//! Never here: a clock, randomness, I/O. `now` and jitter are arguments, and table tests pin every row of
+//! Meta's tables.
 
+mod backoff;
 pub mod breaker;
 pub mod classify;
 pub mod pace;
 pub mod retry;
+pub mod unlisted;
+
+pub use self::backoff::{Backoff, spread};

@@ -1,6 +1,6 @@
-//! How fast a line may go: its limits, the limiter that keeps them, and the pauses that Graph demands.
+//! The pace of a line: its limits, the limiter that keeps them, and the pauses that Graph demands.
 //!
-//! Time is an argument here too: [`Pacer`] reads the clock it is given and never sleeps.
+//! Time is an argument: [`Pacer`] reads the clock that it receives and never sleeps.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,33 +10,18 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use super::Backoff;
 use super::classify::{PauseDemand, PauseTarget};
-use crate::message::{Class, Medium};
+use crate::channel::{Class, Medium, Rates};
 
 const SECOND_IN_NANOS: u64 = 1_000_000_000;
-
-/// Messages a second, text and media apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rates {
-    pub text: u32,
-    pub media: u32,
-}
-
-/// What Meta publishes for one Page or Instagram account (Messenger Platform, "Rate Limits": 300 calls a second for
-/// text, 10 for audio and video; Instagram's own pages say 100 and 10).
-pub fn ceiling(class: Class) -> Rates {
-    match class {
-        Class::Messenger => Rates { text: 300, media: 10 },
-        Class::Instagram => Rates { text: 100, media: 10 },
-    }
-}
 
 /// A limit that is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     /// Messages a second.
     pub per_second: NonZeroU32,
-    /// What was asked for, where it stands above Meta's ceiling: worth a warning.
+    /// The configured limit, if it is above Meta's ceiling: worth a warning.
     pub clamped_from: Option<u32>,
 }
 
@@ -48,8 +33,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits of a line of this class: its own where it has them, else the class's `defaults`; never above
-    /// Meta's ceilings if `enforce_ceilings`.
+    /// Return the limits of a line of this class: its own, else the class's `defaults`; never above Meta's
+    /// ceilings if `enforce_ceilings`.
     pub fn of(
         class: Class,
         defaults: Rates,
@@ -57,12 +42,12 @@ impl Limits {
         rate_text: Option<u32>,
         rate_media: Option<u32>,
     ) -> Limits {
-        let ceiling = ceiling(class);
+        let ceiling = class.ceiling;
         let limit = |wanted: u32, ceiling: u32| {
             let clamped = enforce_ceilings && wanted > ceiling;
             let in_force = if clamped { ceiling } else { wanted };
             Limit {
-                // Neither settings nor schema admit a limit of 0.
+                // Settings and schema do not admit a limit of 0.
                 per_second: NonZeroU32::new(in_force).unwrap_or(NonZeroU32::MIN),
                 clamped_from: clamped.then_some(wanted),
             }
@@ -73,7 +58,7 @@ impl Limits {
         }
     }
 
-    /// The limit that a message of this medium counts against.
+    /// Return the limit for messages of this medium.
     pub fn of_medium(&self, medium: Medium) -> Limit {
         match medium {
             Medium::Text => self.text,
@@ -82,18 +67,19 @@ impl Limits {
     }
 }
 
-/// How a limit is kept: `rate` messages a second and `burst` at once.
+/// The setting of a limiter: `rate` messages a second and `burst` at once.
 ///
-/// A limiter admits up to `burst + rate` in a second, so `burst + rate` is the limit and one. The burst makes up for
-/// timers that fire late (they have a grain of 1 ms); at 20 a second and less, lateness costs under 2 % without it.
+/// A limiter admits up to `burst + rate` in a second, so `burst + rate` is the limit and one. The burst makes
+/// up for timers that fire late (they have a grain of 1 ms); at 20 a second and less, lateness costs under 2
+/// % without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
     pub rate: NonZeroU32,
     pub burst: NonZeroU32,
 }
 
-/// The allowance that keeps a limit, in messages a second: no one-second window holds more than the limit and one,
-/// and at least 95 % of the limit is reached.
+/// Return the allowance for a limit in messages a second: no one-second window holds more than the limit and
+/// one, and at least 95 % of the limit is reached.
 pub fn quota(limit: NonZeroU32) -> Allowance {
     if limit.get() <= 20 {
         return Allowance { rate: limit, burst: NonZeroU32::MIN };
@@ -103,15 +89,15 @@ pub fn quota(limit: NonZeroU32) -> Allowance {
     Allowance { rate, burst }
 }
 
-/// Keeps one limit of one line. A new one starts with nothing saved up, so that a hand-over between processes or a
-/// changed limit never lets a burst through on top of what was sent before.
+/// Keeps one limit of one line. A new pacer has no saved-up permits, so that a hand-over between processes or
+/// a changed limit never lets a burst through on top of earlier sends.
 #[derive(Debug)]
 pub struct Pacer<C: Clock = DefaultClock> {
     limiter: RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>,
 }
 
 impl<C: Clock> Pacer<C> {
-    /// A pacer for a limit in messages a second; the first message may go one interval from now.
+    /// Build a pacer for a limit in messages a second; the first message may go one interval from now.
     pub fn new(limit: NonZeroU32, clock: C) -> Pacer<C> {
         let Allowance { rate, burst } = quota(limit);
         // Rounded up: governor's own `per_second` rounds the interval down and lets more through.
@@ -124,48 +110,62 @@ impl<C: Clock> Pacer<C> {
         Pacer { limiter }
     }
 
-    /// Takes a permit to send one message now, or says how long to wait before asking again (zero: ask at once).
+    /// Take a permit to send one message now, or return the time to wait before the next call (zero: none).
     pub fn check(&self) -> Result<(), Duration> {
         self.limiter.check().map_err(|until| until.wait_time_from(self.limiter.clock().now()))
     }
 }
 
-/// How long the next pause lasts: each kind of demand doubles until a success.
+/// The length of the next pause: each kind of demand doubles until a success.
 ///
-/// Ask it only for the answer to a call that began after the last pause ended. Answers to calls that were in flight
-/// when the pause began say nothing new, and would drive the ladder to its top at once.
+/// Use it only for the answer to a call that began after the last pause ended. Answers to calls that were in
+/// flight when the pause began are no news, and would drive the pause to its cap at once.
+///
+/// A pause of a line that cannot send does not double while one recipient alone causes it: the refusal may be
+/// about that recipient, and the others do not wait longer for it than the first time.
 #[derive(Debug, Clone, Default)]
-pub struct PauseLadder {
-    /// The last step of each kind seen since the last success; there are as many kinds as rungs in `classify`.
-    steps: Vec<(Kind, Duration)>,
+pub struct PauseBackoff {
+    /// One ladder for each kind seen since the last success; `classify` has as many kinds.
+    ladders: Vec<Ladder>,
+}
+
+#[derive(Debug, Clone)]
+struct Ladder {
+    kind: DemandKind,
+    /// The next step.
+    next: u32,
+    /// The recipient whose refusal caused the last one.
+    dest: String,
 }
 
 /// Demands with the same target and bounds are of one kind.
-type Kind = (PauseTarget, Duration, Duration);
+type DemandKind = (PauseTarget, Backoff);
 
-impl PauseLadder {
-    /// How long to pause. The time that Graph names stands as it is and moves no step.
-    pub fn next(&mut self, demand: &PauseDemand) -> Duration {
+impl PauseBackoff {
+    /// Return the length of the pause that the answer about this recipient demands. A time that Graph names
+    /// is kept as it is and moves no step.
+    pub fn next(&mut self, demand: &PauseDemand, dest: &str) -> Duration {
         if let Some(named) = demand.named {
             return named;
         }
-        let kind = (demand.target, demand.first, demand.cap);
-        match self.steps.iter_mut().find(|(known, _)| *known == kind) {
-            Some((_, step)) => {
-                *step = step.saturating_mul(2).min(demand.cap);
-                *step
-            }
-            None => {
-                let step = demand.first.min(demand.cap);
-                self.steps.push((kind, step));
-                step
-            }
+        let lengths = Backoff { base: demand.first, cap: demand.cap };
+        let kind = (demand.target, lengths);
+        let Some(ladder) = self.ladders.iter_mut().find(|ladder| ladder.kind == kind) else {
+            self.ladders.push(Ladder { kind, next: 1, dest: dest.to_owned() });
+            return lengths.delay(0);
+        };
+        if demand.ends_with_trial && ladder.dest == dest {
+            return lengths.delay(0);
         }
+        ladder.dest = dest.to_owned();
+        let step = ladder.next;
+        ladder.next = step.saturating_add(1);
+        lengths.delay(step)
     }
 
-    /// A success: the next demand starts at its first step again.
+    /// Record a success: the next demand starts at its first step again.
     pub fn reset(&mut self) {
-        self.steps.clear();
+        self.ladders.clear();
     }
 }
 
@@ -183,8 +183,8 @@ mod tests {
         NonZeroU32::new(limit).expect("limits under test are positive")
     }
 
-    /// Sends as fast as the pacer allows for `seconds`, waking `late` nanoseconds after each wait has ended (timers
-    /// wake on whole milliseconds). Returns the times of sending in nanoseconds.
+    /// Send as fast as the pacer allows for `seconds`, waking `late` nanoseconds after each wait has ended
+    /// (timers wake on whole milliseconds). Return the times of sending in nanoseconds.
     fn sent(limit: u32, seconds: u64, late: impl Fn(u64) -> u64) -> Vec<u64> {
         let clock = FakeRelativeClock::default();
         let pacer = Pacer::new(some(limit), clock.clone());
@@ -204,7 +204,7 @@ mod tests {
         times
     }
 
-    /// The most that was sent in any window of one second, both ends included.
+    /// Return the most messages sent in any window of one second, both ends included.
     fn fullest_second(times: &[u64]) -> usize {
         let mut first = 0;
         let mut fullest = 0;
@@ -290,10 +290,10 @@ mod tests {
     }
 
     #[rstest]
-    #[case(Class::Messenger, None, None, 40, 10)]
-    #[case(Class::Instagram, None, None, 40, 10)]
-    #[case(Class::Messenger, Some(300), Some(10), 300, 10)]
-    #[case(Class::Instagram, Some(100), Some(1), 100, 1)]
+    #[case(Class::MESSENGER, None, None, 40, 10)]
+    #[case(Class::INSTAGRAM, None, None, 40, 10)]
+    #[case(Class::MESSENGER, Some(300), Some(10), 300, 10)]
+    #[case(Class::INSTAGRAM, Some(100), Some(1), 100, 1)]
     fn a_line_has_limits_of_its_own_or_those_of_its_class(
         #[case] class: Class,
         #[case] rate_text: Option<u32>,
@@ -307,8 +307,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case(Class::Messenger, 300, 10)]
-    #[case(Class::Instagram, 100, 10)]
+    #[case(Class::MESSENGER, 300, 10)]
+    #[case(Class::INSTAGRAM, 100, 10)]
     fn a_limit_above_metas_ceiling_is_lowered_to_it(
         #[case] class: Class,
         #[case] text: u32,
@@ -329,35 +329,45 @@ mod tests {
             first: Duration::from_secs(first),
             cap: Duration::from_secs(cap),
             named: named.map(Duration::from_secs),
+            ends_with_trial: false,
             reason: "slowed down".into(),
         }
     }
 
-    fn pauses(ladder: &mut PauseLadder, demand: &PauseDemand, count: usize) -> Vec<u64> {
-        (0..count).map(|_| ladder.next(demand).as_secs()).collect()
+    fn pauses(backoff: &mut PauseBackoff, demand: &PauseDemand, count: usize) -> Vec<u64> {
+        (0..count).map(|_| backoff.next(demand, "ann").as_secs()).collect()
     }
 
     #[test]
     fn pauses_double_to_their_cap_until_a_success() {
-        let mut ladder = PauseLadder::default();
+        let mut backoff = PauseBackoff::default();
         let slow = demand(1, 60, None);
-        assert_eq!(pauses(&mut ladder, &slow, 8), [1, 2, 4, 8, 16, 32, 60, 60]);
-        ladder.reset();
-        assert_eq!(pauses(&mut ladder, &slow, 2), [1, 2]);
+        assert_eq!(pauses(&mut backoff, &slow, 8), [1, 2, 4, 8, 16, 32, 60, 60]);
+        backoff.reset();
+        assert_eq!(pauses(&mut backoff, &slow, 2), [1, 2]);
+    }
+
+    #[test]
+    fn pause_by_one_recipient_alone_does_not_double() {
+        let mut backoff = PauseBackoff::default();
+        let refused = PauseDemand { ends_with_trial: true, ..demand(1_800, 14_400, None) };
+        let mut next = |dest: &str| backoff.next(&refused, dest).as_secs();
+        assert_eq!([next("ann"), next("ann"), next("ann")], [1_800; 3]);
+        assert_eq!([next("bob"), next("bob"), next("cleo")], [3_600, 1_800, 7_200]);
     }
 
     #[test]
     fn each_kind_of_pause_has_its_own_ladder() {
-        let mut ladder = PauseLadder::default();
-        assert_eq!(pauses(&mut ladder, &demand(1, 60, None), 3), [1, 2, 4]);
-        assert_eq!(pauses(&mut ladder, &demand(1_800, 14_400, None), 2), [1_800, 3_600]);
-        assert_eq!(pauses(&mut ladder, &demand(1, 60, None), 1), [8]);
+        let mut backoff = PauseBackoff::default();
+        assert_eq!(pauses(&mut backoff, &demand(1, 60, None), 3), [1, 2, 4]);
+        assert_eq!(pauses(&mut backoff, &demand(1_800, 14_400, None), 2), [1_800, 3_600]);
+        assert_eq!(pauses(&mut backoff, &demand(1, 60, None), 1), [8]);
     }
 
     #[test]
-    fn a_time_that_graph_names_stands_as_it_is() {
-        let mut ladder = PauseLadder::default();
-        assert_eq!(pauses(&mut ladder, &demand(900, 3_600, Some(420)), 2), [420, 420]);
-        assert_eq!(pauses(&mut ladder, &demand(900, 3_600, None), 2), [900, 1_800]);
+    fn time_that_graph_names_is_kept() {
+        let mut backoff = PauseBackoff::default();
+        assert_eq!(pauses(&mut backoff, &demand(900, 3_600, Some(420)), 2), [420, 420]);
+        assert_eq!(pauses(&mut backoff, &demand(900, 3_600, None), 2), [900, 1_800]);
     }
 }

@@ -1,23 +1,23 @@
-//! Whether and when a message is tried again.
+//! Decides whether and when a message is tried again. The message's own validity ends its tries.
 //!
-//! The only file that knows the `backoff` crate, and only its arithmetic: the doubling of an interval up to a cap.
-//! Its clock, its random numbers and its limit of elapsed time are not used; jitter is an argument, and a message's
-//! own validity ends its tries.
+//! Never here: the meaning of an answer, which `classify` decides.
 
 use std::time::Duration;
 
-use backoff::backoff::Backoff;
-use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
-
 use super::classify::{Judgement, Verdict};
-use crate::message::{ErrorDetail, ErrorKind};
+use super::{Backoff, spread};
+use crate::domain::{ErrorDetail, ErrorKind};
 
-/// Delays differ by up to this share, either way, so that messages which failed together do not return together.
+/// Delays differ by up to this share, either way, so that messages which failed together do not return
+/// together.
 const SPREAD: f64 = 0.2;
 
-/// The longest delay after a rate code: the line's pause is what keeps its message back, and when that is over the
-/// message is to go out soon.
+/// The longest delay after a rate code: the line's pause holds its message back, and the message goes out
+/// soon after the pause.
 const LONGEST_AFTER_RATE: Duration = Duration::from_secs(60);
+
+/// A suspect message waits this much longer than its line pauses, so that another message goes first.
+const SUSPECT_SLACK: Duration = Duration::from_secs(5);
 
 /// The settings this decision needs.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct RetryPolicy {
     pub base: Duration,
     pub cap: Duration,
     pub max_attempts: u32,
+    /// Refusals after which a message ends, the first included, if each may be about its line.
+    pub line_trials: u32,
     /// `dispatch.on_ambiguous = "retry"`.
     pub retry_ambiguous: bool,
     /// `dispatch.on_5xx = "retry"`.
@@ -34,71 +36,107 @@ pub struct RetryPolicy {
 /// A message in whose calls this many workers died is poison.
 pub const POISON_AFTER: u32 = 3;
 
-/// The message as it stands after the call that was just judged.
+/// The message after the call that was just judged.
 #[derive(Debug, Clone, Copy)]
-pub struct Tried {
+pub struct RetryHistory {
     /// Calls begun, this one included.
     pub attempts: u32,
     /// Counted tries before this one.
     pub tries: u32,
-    /// How long the message is still valid.
+    /// The rest of the message's validity.
     pub valid_for: Duration,
 }
 
-/// What becomes of the message.
+/// The next state of the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    Sent { message_id: String },
-    Fail { kind: ErrorKind, ambiguous: bool },
-    Retry { after: Duration, counted: bool, ambiguous: bool },
+    Sent {
+        graph_id: String,
+    },
+    Fail {
+        kind: ErrorKind,
+        ambiguous: bool,
+    },
+    Retry {
+        after: Duration,
+        counted: bool,
+        ambiguous: bool,
+    },
     Unknown,
-    WaitForLine { ambiguous: bool },
+    WaitForLine {
+        ambiguous: bool,
+    },
+    /// Waits until another message of its line has been tried; counted.
+    Suspected {
+        after: Duration,
+        ambiguous: bool,
+    },
 }
 
-/// Decides what becomes of a message after a judged call. `jitter` is uniform in 0.0..1.0.
-pub fn decide(judgement: &Judgement, tried: Tried, policy: &RetryPolicy, jitter: f64) -> Next {
+/// Decide the next state of a message after a judged call. `jitter` is uniform in 0.0..1.0.
+pub fn decide(judgement: &Judgement, history: RetryHistory, policy: &RetryPolicy, jitter: f64) -> Next {
     let counted = |at_most: Option<u32>, not_before: Option<Duration>, ambiguous: bool| {
         let limit = at_most.map_or(policy.max_attempts, |at_most| at_most.min(policy.max_attempts));
-        if tried.tries.saturating_add(1) >= limit {
+        if history.tries.saturating_add(1) >= limit {
             return Next::Fail { kind: ErrorKind::Exhausted, ambiguous };
         }
-        let after = delay(policy.base, policy.cap, tried.tries, jitter).max(not_before.unwrap_or_default());
-        retry(after, tried.valid_for, true, ambiguous)
+        let after = delay(policy.base, policy.cap, history.tries, jitter).max(not_before.unwrap_or_default());
+        retry(after, history.valid_for, true, ambiguous)
     };
-    // Whatever code stands in it: Graph may have taken a message that it answers with a 5xx.
+    // For every code: Graph may have taken a message that it answers with a 5xx.
     let server_failed = judgement.error.http_status.is_some_and(|status| status >= 500);
-    // A proxy may have put its page in the place of an answer that Graph gave.
+    // A proxy may have replaced an answer of Graph by its own page.
     let by_another = judgement.error.http_status.is_some() && !judgement.by_graph;
     match &judgement.verdict {
         Verdict::TryAgain | Verdict::RetryCounted { .. } if server_failed && !policy.retry_5xx => {
             Next::Unknown
         }
-        Verdict::Sent { message_id } => Next::Sent { message_id: message_id.clone() },
-        Verdict::Refused => Next::Fail { kind: ErrorKind::Refused, ambiguous: false },
+        Verdict::Sent { graph_id } => Next::Sent { graph_id: graph_id.clone() },
+        Verdict::Refused | Verdict::Unlisted => Next::Fail { kind: ErrorKind::Refused, ambiguous: false },
         Verdict::TryAgain => {
             let is_rate = judgement.error.http_status.is_some();
             let cap = if is_rate { policy.cap.min(LONGEST_AFTER_RATE) } else { policy.cap };
-            let after = delay(policy.base, cap, tried.attempts.saturating_sub(1), jitter);
-            retry(after, tried.valid_for, false, server_failed)
+            let after = delay(policy.base, cap, history.attempts.saturating_sub(1), jitter);
+            retry(after, history.valid_for, false, server_failed)
         }
         Verdict::RetryCounted { at_most, not_before } => counted(*at_most, *not_before, server_failed),
         Verdict::ServerFailed if policy.retry_5xx => counted(None, None, true),
-        // Bounded like the others; but a call whose outcome is not known does not make an ERROR of the message.
+        // Bounded like the others; but a call with an unknown outcome does not make an ERROR of the message.
         Verdict::Ambiguous if policy.retry_ambiguous => match counted(None, None, true) {
             Next::Fail { .. } => Next::Unknown,
             next => next,
         },
         Verdict::ServerFailed | Verdict::Ambiguous | Verdict::Hold => Next::Unknown,
         Verdict::WaitForLine => Next::WaitForLine { ambiguous: server_failed || by_another },
+        Verdict::Suspect => decide_suspect(judgement, history, policy, Duration::ZERO),
     }
 }
 
-/// Decides what becomes of a message whose worker died inside its call, or froze past its lease; nobody knows whether
-/// Graph took it. `crashes`: workers that died in a call of this message, this one included.
+/// Decide the next state of a message whose refusal may be about itself or about its line. `paused_for`: the
+/// rest of the line's pause.
 ///
-/// Held, it is UNKNOWN and takes no further worker with it. Tried again, it is bounded like any unknown outcome, and
-/// ends as poison before it has stopped the sending of everybody else for good.
-pub fn decide_orphan(tried: Tried, crashes: u32, policy: &RetryPolicy, jitter: f64) -> Next {
+/// The message is not the first to be tried again. A message that expires before that waits for its end: the
+/// line may be repaired before.
+pub fn decide_suspect(
+    judgement: &Judgement,
+    history: RetryHistory,
+    policy: &RetryPolicy,
+    paused_for: Duration,
+) -> Next {
+    if history.tries.saturating_add(1) >= policy.line_trials {
+        return Next::Fail { kind: ErrorKind::Refused, ambiguous: false };
+    }
+    let after = paused_for.saturating_add(SUSPECT_SLACK).min(history.valid_for);
+    let ambiguous = judgement.error.http_status.is_some_and(|status| status >= 500);
+    Next::Suspected { after, ambiguous }
+}
+
+/// Decide the next state of a message whose worker died inside its call, or froze past its lease; whether
+/// Graph took it is not known. `crashes`: workers that died in a call of this message, this one included.
+///
+/// Held, it is UNKNOWN and takes no further worker with it. Tried again, it is bounded like any unknown
+/// outcome, and ends as poison before it has stopped all other sending for good.
+pub fn decide_orphan(history: RetryHistory, crashes: u32, policy: &RetryPolicy, jitter: f64) -> Next {
     if policy.retry_ambiguous && crashes >= POISON_AFTER {
         return Next::Fail { kind: ErrorKind::Poison, ambiguous: true };
     }
@@ -108,10 +146,10 @@ pub fn decide_orphan(tried: Tried, crashes: u32, policy: &RetryPolicy, jitter: f
         pause: None,
         by_graph: false,
     };
-    decide(&orphaned, tried, policy, jitter)
+    decide(&orphaned, history, policy, jitter)
 }
 
-/// A retry, unless the message will have expired by then.
+/// Return a retry, unless the message will have expired by then.
 fn retry(after: Duration, valid_for: Duration, counted: bool, ambiguous: bool) -> Next {
     if after >= valid_for {
         return Next::Fail { kind: ErrorKind::Expired, ambiguous };
@@ -119,32 +157,12 @@ fn retry(after: Duration, valid_for: Duration, counted: bool, ambiguous: bool) -
     Next::Retry { after, counted, ambiguous }
 }
 
-/// `base` doubled `doublings` times, spread by the jitter, at most `cap`.
+/// Return `base` doubled `doublings` times, spread by the jitter, at most `cap`.
 ///
-/// The middle of the spread stays a little below the cap, so that delays at the cap are spread as well.
+/// The middle of the spread is a little below the cap, so that delays at the cap are spread as well.
 fn delay(base: Duration, cap: Duration, doublings: u32, jitter: f64) -> Duration {
-    let middle = doubled(base, cap, doublings).min(cap.div_f64(1.0 + SPREAD));
-    let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.5 };
-    let spread = 1.0 - SPREAD + 2.0 * SPREAD * jitter;
-    Duration::try_from_secs_f64(middle.as_secs_f64() * spread).unwrap_or(cap).min(cap)
-}
-
-fn doubled(base: Duration, cap: Duration, doublings: u32) -> Duration {
-    let mut interval: ExponentialBackoff = ExponentialBackoffBuilder::new()
-        .with_initial_interval(base.min(cap))
-        .with_max_interval(cap)
-        .with_multiplier(2.0)
-        .with_randomization_factor(0.0)
-        .with_max_elapsed_time(None)
-        .build();
-    for _ in 0..doublings {
-        if interval.current_interval >= cap {
-            break;
-        }
-        // What it returns has a random nanosecond in it; the interval it steps to has not.
-        interval.next_backoff();
-    }
-    interval.current_interval
+    let middle = Backoff { base, cap }.delay(doublings).min(cap.div_f64(1.0 + SPREAD));
+    spread(middle, 1.0 - SPREAD..=1.0 + SPREAD, jitter).min(cap)
 }
 
 #[cfg(test)]
@@ -160,6 +178,7 @@ mod tests {
             base: Duration::from_secs(1),
             cap: Duration::from_secs(300),
             max_attempts: 12,
+            line_trials: 3,
             retry_ambiguous: false,
             retry_5xx: true,
         }
@@ -170,7 +189,7 @@ mod tests {
     }
 
     fn after(verdict: Verdict, attempts: u32, tries: u32) -> Next {
-        decide(&judged(verdict), Tried { attempts, tries, valid_for: DAY }, &policy(), MIDDLE)
+        decide(&judged(verdict), RetryHistory { attempts, tries, valid_for: DAY }, &policy(), MIDDLE)
     }
 
     fn seconds(next: Next) -> f64 {
@@ -184,8 +203,8 @@ mod tests {
 
     #[test]
     fn an_accepted_message_is_sent() {
-        let sent = after(Verdict::Sent { message_id: "m_1".into() }, 1, 0);
-        assert_eq!(sent, Next::Sent { message_id: "m_1".into() });
+        let sent = after(Verdict::Sent { graph_id: "m_1".into() }, 1, 0);
+        assert_eq!(sent, Next::Sent { graph_id: "m_1".into() });
     }
 
     #[test]
@@ -200,11 +219,36 @@ mod tests {
     }
 
     #[test]
-    fn a_5xx_is_counted_whatever_code_stands_in_it() {
-        let tried = Tried { attempts: 1, tries: 0, valid_for: DAY };
+    fn suspect_outwaits_its_line_and_ends_with_trials() {
+        let suspect = |tries, valid_for, paused_for| {
+            let history = RetryHistory { attempts: tries + 1, tries, valid_for };
+            decide_suspect(&judged(Verdict::Suspect), history, &policy(), paused_for)
+        };
+        let pause = Duration::from_secs(1_800);
+        for tries in [0, 1] {
+            let next = suspect(tries, DAY, pause);
+            assert!(matches!(next, Next::Suspected { after, ambiguous: false } if after > pause), "{next:?}");
+        }
+        let refused = Next::Fail { kind: ErrorKind::Refused, ambiguous: false };
+        assert_eq!(suspect(2, DAY, pause), refused);
+        let short = Duration::from_secs(60);
+        assert_eq!(suspect(0, short, pause), Next::Suspected { after: short, ambiguous: false });
+        assert_eq!(after(Verdict::Suspect, 3, 2), refused);
+        assert!(matches!(after(Verdict::Suspect, 1, 0), Next::Suspected { after, .. } if !after.is_zero()));
+    }
+
+    #[test]
+    fn an_unlisted_refusal_ends_its_message() {
+        let refused = Next::Fail { kind: ErrorKind::Refused, ambiguous: false };
+        assert_eq!(after(Verdict::Unlisted, 1, 0), refused);
+    }
+
+    #[test]
+    fn http_5xx_with_any_code_is_counted() {
+        let history = RetryHistory { attempts: 1, tries: 0, valid_for: DAY };
         let decided = |verdict: &Verdict, http_status, policy: &RetryPolicy| {
             let error = ErrorDetail { http_status: Some(http_status), ..ErrorDetail::default() };
-            decide(&Judgement { error, ..judged(verdict.clone()) }, tried, policy, MIDDLE)
+            decide(&Judgement { error, ..judged(verdict.clone()) }, history, policy, MIDDLE)
         };
         let holding = RetryPolicy { retry_5xx: false, ..policy() };
         for verdict in [Verdict::TryAgain, COUNTED] {
@@ -222,34 +266,34 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_by_another_may_hide_that_graph_took_the_message() {
-        let tried = Tried { attempts: 1, tries: 0, valid_for: DAY };
+    fn answer_by_another_server_may_hide_a_success() {
+        let history = RetryHistory { attempts: 1, tries: 0, valid_for: DAY };
         let error = ErrorDetail { http_status: Some(403), ..ErrorDetail::default() };
         for (by_graph, ambiguous) in [(true, false), (false, true)] {
             let judgement = Judgement { error: error.clone(), by_graph, ..judged(Verdict::WaitForLine) };
-            assert_eq!(decide(&judgement, tried, &policy(), MIDDLE), Next::WaitForLine { ambiguous });
+            assert_eq!(decide(&judgement, history, &policy(), MIDDLE), Next::WaitForLine { ambiguous });
         }
     }
 
     #[test]
-    fn an_unknown_outcome_is_held_unless_the_settings_say_retry() {
-        let tried = Tried { attempts: 1, tries: 0, valid_for: DAY };
+    fn unknown_outcome_is_held_unless_set_to_retry() {
+        let history = RetryHistory { attempts: 1, tries: 0, valid_for: DAY };
         let retried = Next::Retry { after: Duration::from_secs(1), counted: true, ambiguous: true };
         let retrying = RetryPolicy { retry_ambiguous: true, retry_5xx: true, ..policy() };
         let holding = RetryPolicy { retry_ambiguous: false, retry_5xx: false, ..policy() };
         for verdict in [Verdict::Ambiguous, Verdict::ServerFailed] {
-            assert_eq!(decide(&judged(verdict.clone()), tried, &retrying, MIDDLE), retried);
-            assert_eq!(decide(&judged(verdict), tried, &holding, MIDDLE), Next::Unknown);
+            assert_eq!(decide(&judged(verdict.clone()), history, &retrying, MIDDLE), retried);
+            assert_eq!(decide(&judged(verdict), history, &holding, MIDDLE), Next::Unknown);
         }
-        assert_eq!(decide(&judged(Verdict::Hold), tried, &retrying, MIDDLE), Next::Unknown);
+        assert_eq!(decide(&judged(Verdict::Hold), history, &retrying, MIDDLE), Next::Unknown);
     }
 
     #[test]
-    fn a_message_whose_worker_died_is_held_or_tried_again_until_its_tries_or_three_workers_are_gone() {
+    fn orphan_is_held_or_retried_until_poison() {
         let retrying = RetryPolicy { retry_ambiguous: true, ..policy() };
-        let tried = |tries| Tried { attempts: tries + 1, tries, valid_for: DAY };
+        let history = |tries| RetryHistory { attempts: tries + 1, tries, valid_for: DAY };
         let orphan =
-            |policy: &RetryPolicy, tries, crashes| decide_orphan(tried(tries), crashes, policy, MIDDLE);
+            |policy: &RetryPolicy, tries, crashes| decide_orphan(history(tries), crashes, policy, MIDDLE);
         for crashes in [1, 3, 50] {
             assert_eq!(orphan(&policy(), 0, crashes), Next::Unknown, "held after {crashes}");
         }
@@ -260,7 +304,7 @@ mod tests {
         let poison = Next::Fail { kind: ErrorKind::Poison, ambiguous: true };
         assert_eq!(orphan(&retrying, 2, 3), poison);
         assert_eq!(orphan(&retrying, 11, 1), Next::Unknown, "its tries are used up");
-        let late = Tried { attempts: 1, tries: 0, valid_for: Duration::ZERO };
+        let late = RetryHistory { attempts: 1, tries: 0, valid_for: Duration::ZERO };
         assert_eq!(decide_orphan(late, 1, &retrying, MIDDLE), Next::Unknown, "too late for another try");
     }
 
@@ -286,10 +330,10 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_graph_may_have_taken_stays_marked_when_it_is_given_up() {
+    fn maybe_taken_message_stays_marked_at_its_end() {
         let exhausted = after(Verdict::ServerFailed, 12, 11);
         assert_eq!(exhausted, Next::Fail { kind: ErrorKind::Exhausted, ambiguous: true });
-        let short = Tried { attempts: 1, tries: 0, valid_for: Duration::from_millis(10) };
+        let short = RetryHistory { attempts: 1, tries: 0, valid_for: Duration::from_millis(10) };
         let expired = decide(&judged(Verdict::ServerFailed), short, &policy(), MIDDLE);
         assert_eq!(expired, Next::Fail { kind: ErrorKind::Expired, ambiguous: true });
     }
@@ -299,8 +343,8 @@ mod tests {
     #[case(COUNTED)]
     fn a_retry_that_would_start_too_late_ends_the_message(#[case] verdict: Verdict) {
         for valid_for in [Duration::ZERO, Duration::from_secs(1)] {
-            let tried = Tried { attempts: 1, tries: 0, valid_for };
-            let next = decide(&judged(verdict.clone()), tried, &policy(), MIDDLE);
+            let history = RetryHistory { attempts: 1, tries: 0, valid_for };
+            let next = decide(&judged(verdict.clone()), history, &policy(), MIDDLE);
             assert_eq!(next, Next::Fail { kind: ErrorKind::Expired, ambiguous: false });
         }
     }
@@ -318,12 +362,12 @@ mod tests {
     }
 
     #[rstest]
-    fn no_delay_is_above_the_cap_or_below_four_fifths_of_its_step(
+    fn delay_is_within_four_fifths_of_step_and_cap(
         #[values(0.0, 0.25, 0.5, 0.999_999, 1.0, -7.0, 9.0, f64::NAN, f64::INFINITY)] jitter: f64,
         #[values(0, 1, 7, 8, 9, 10)] tries: u32,
     ) {
-        let tried = Tried { attempts: 1, tries, valid_for: DAY };
-        let delay = seconds(decide(&judged(COUNTED), tried, &policy(), jitter));
+        let history = RetryHistory { attempts: 1, tries, valid_for: DAY };
+        let delay = seconds(decide(&judged(COUNTED), history, &policy(), jitter));
         let step = f64::from(2u32.pow(tries)).min(250.0);
         assert!((step * 0.8 - 1e-6..=300.0).contains(&delay), "{delay}");
         assert!(delay <= step * 1.2 + 1e-6, "{delay}");
@@ -331,8 +375,8 @@ mod tests {
 
     #[test]
     fn delays_at_the_cap_differ_too() {
-        let tried = Tried { attempts: 1, tries: 10, valid_for: DAY };
-        let at = |jitter| seconds(decide(&judged(COUNTED), tried, &policy(), jitter));
+        let history = RetryHistory { attempts: 1, tries: 10, valid_for: DAY };
+        let at = |jitter| seconds(decide(&judged(COUNTED), history, &policy(), jitter));
         assert!(at(0.9) > at(0.5) && at(0.5) > at(0.1));
     }
 
@@ -345,18 +389,18 @@ mod tests {
         #[case] not_sent: f64,
         #[case] rate: f64,
     ) {
-        let tried = Tried { attempts, tries: 0, valid_for: DAY };
+        let history = RetryHistory { attempts, tries: 0, valid_for: DAY };
         let error = ErrorDetail { http_status: Some(400), ..ErrorDetail::default() };
         let limited = Judgement { error, ..judged(Verdict::TryAgain) };
         assert_eq!(seconds(after(Verdict::TryAgain, attempts, 0)), not_sent);
-        assert_eq!(seconds(decide(&limited, tried, &policy(), MIDDLE)), rate);
-        assert!(seconds(decide(&limited, tried, &policy(), 1.0)) <= 60.0);
+        assert_eq!(seconds(decide(&limited, history, &policy(), MIDDLE)), rate);
+        assert!(seconds(decide(&limited, history, &policy(), 1.0)) <= 60.0);
         let short = RetryPolicy { cap: Duration::from_secs(6), ..policy() };
-        assert!(seconds(decide(&limited, tried, &short, 1.0)) <= 6.0, "nor above the cap");
+        assert!(seconds(decide(&limited, history, &short, 1.0)) <= 6.0, "nor above the cap");
     }
 
     #[test]
-    fn a_least_delay_stands_above_the_cap() {
+    fn least_delay_may_exceed_the_cap() {
         let not_before = Duration::from_secs(600);
         let verdict = Verdict::RetryCounted { at_most: None, not_before: Some(not_before) };
         let expected = Next::Retry { after: not_before, counted: true, ambiguous: false };
@@ -367,9 +411,9 @@ mod tests {
     fn extreme_settings_and_counts_never_overflow() {
         let policy =
             RetryPolicy { base: Duration::MAX, cap: Duration::MAX, max_attempts: u32::MAX, ..policy() };
-        let tried = Tried { attempts: u32::MAX, tries: u32::MAX - 2, valid_for: Duration::MAX };
+        let history = RetryHistory { attempts: u32::MAX, tries: u32::MAX - 2, valid_for: Duration::MAX };
         for verdict in [Verdict::TryAgain, COUNTED] {
-            decide(&judged(verdict), tried, &policy, 1.0);
+            decide(&judged(verdict), history, &policy, 1.0);
         }
     }
 }

@@ -15,11 +15,11 @@ use serde_json::json;
 
 use super::GRAPH_VERSION;
 use super::limits::UsagePercent;
-use super::outcome::GraphError;
+use super::outcome::PlayedError;
 
-/// Usage from which answers name it; Meta says only "once enough calls have been made".
+/// The usage from which answers name it; Meta documents only "once enough calls have been made".
 const HIGH_USAGE: UsagePercent = 75;
-/// Usage named by a limit that was asked for by its recipient: a value seen with a real 613.
+/// The usage that a limit asked for by its recipient names: a value seen with a real 613.
 const ASKED_USAGE: UsagePercent = 107;
 
 const APP_USAGE: HeaderName = HeaderName::from_static("x-app-usage");
@@ -58,7 +58,8 @@ impl Body for AnswerBody {
             AnswerBody::Whole(whole) => Poll::Ready(whole.take().map(|bytes| Ok(Frame::data(bytes)))),
             AnswerBody::Part { rest, written } => match rest.take() {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                // The connection writes what it holds when a body is not ready; failing at once would drop it.
+                // The connection writes the bytes it holds when a body is not ready; failing at once would
+                // drop them.
                 None if !*written => {
                     *written = true;
                     context.waker().wake_by_ref();
@@ -81,7 +82,7 @@ impl Body for AnswerBody {
     }
 }
 
-/// An answer without headers of Graph: gateways, web pages, the evidence endpoints.
+/// Return an answer without headers of Graph: gateways, web pages, the evidence endpoints.
 pub(super) fn plain(
     status: StatusCode,
     content_type: &'static str,
@@ -93,28 +94,28 @@ pub(super) fn plain(
     response
 }
 
-/// A web page where JSON is due.
+/// Return a web page in place of JSON.
 pub(super) fn gateway_page(status: StatusCode) -> Response<AnswerBody> {
     plain(status, "text/html; charset=utf-8", GATEWAY_PAGE)
 }
 
-/// HTTP 200 with nothing.
+/// Return HTTP 200 with an empty body.
 pub(super) fn empty() -> Response<AnswerBody> {
     Response::new(AnswerBody::Whole(None))
 }
 
-/// Writes the answers to one call.
-pub(super) struct Answers<'a> {
-    /// Tells this simulator's message ids from those of another.
+/// A writer of the answers to one call.
+pub(super) struct AnswerWriter<'a> {
+    /// Distinguishes this simulator's message ids from another's.
     pub run: u64,
     pub seq: u64,
-    /// Of the token; empty without one.
+    /// The tag of the token; empty without one.
     pub tag: &'a str,
     pub usage: Option<UsagePercent>,
     pub regain_minutes: u32,
 }
 
-impl Answers<'_> {
+impl AnswerWriter<'_> {
     pub fn sent(&self, dest: &str) -> Response<AnswerBody> {
         let mut response = self.graph(StatusCode::OK, self.success_body(dest));
         if let Some(usage) = self.usage.filter(|usage| *usage >= HIGH_USAGE) {
@@ -135,7 +136,7 @@ impl Answers<'_> {
         response
     }
 
-    pub fn error(&self, error: &GraphError) -> Response<AnswerBody> {
+    pub fn error(&self, error: &PlayedError) -> Response<AnswerBody> {
         let mut envelope = json!({
             "message": error.message,
             "type": error.kind,
@@ -172,12 +173,12 @@ impl Answers<'_> {
         json!({ "recipient_id": dest, "message_id": id }).to_string()
     }
 
-    /// 22 characters that no other call has.
+    /// Return 22 characters that no other call has.
     fn unique_text(&self) -> String {
         URL_SAFE_NO_PAD.encode((u128::from(self.run) << 64 | u128::from(self.seq)).to_be_bytes())
     }
 
-    /// Shaped like `fbtrace_id`.
+    /// Return a text shaped like `fbtrace_id`.
     fn trace_id(&self) -> String {
         format!("A{}", self.unique_text())
     }
@@ -189,7 +190,7 @@ impl Answers<'_> {
         response
     }
 
-    /// Both usage headers, as Meta sends them for a Page token.
+    /// Add both usage headers, as Meta sends them for a Page token.
     fn name_usage(&self, response: &mut Response<AnswerBody>, usage: UsagePercent, regain_minutes: u32) {
         set(response, APP_USAGE, app_usage(usage));
         let use_case = json!([{
@@ -202,7 +203,7 @@ impl Answers<'_> {
         set(response, BUSINESS_USAGE, json!({ self.page_id(): use_case }).to_string());
     }
 
-    /// A number that stands for the token's Page.
+    /// Return a number that stands for the token's Page.
     fn page_id(&self) -> String {
         let number = u64::from_str_radix(self.tag, 16).unwrap_or_default();
         (100_000_000_000_000 + number % 100_000_000_000_000).to_string()

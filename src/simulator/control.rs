@@ -13,7 +13,7 @@ use super::shared::Shared;
 /// The part of the path that separates these endpoints from Graph's.
 pub(super) const PREFIX: &str = "/simulator/";
 
-/// Answers a request under [`PREFIX`].
+/// Answer a request under [`PREFIX`].
 pub(super) fn answer(shared: &Shared, head: &Parts) -> Response<AnswerBody> {
     let result = match (&head.method, &head.uri.path()[PREFIX.len()..]) {
         (&Method::GET, "calls") => calls(shared, head),

@@ -1,8 +1,8 @@
-//! What the simulator has seen: a bounded list of calls, and counters that are exact however many there were.
+//! The record of the simulator's calls: a bounded list, and counters that stay exact for any number of calls.
 //!
-//! Memory: the list keeps [`SimulatorOptions::keep`](super::SimulatorOptions::keep) calls; beside it a recipient
-//! costs 16 bytes (two counts under a 64-bit hash of its id), so a load test over a million recipients stays in the
-//! tens of megabytes. Never here: tokens.
+//! Memory: the list keeps [`SimulatorOptions::keep`](super::SimulatorOptions::keep) calls; beside it a
+//! recipient costs 16 bytes (two counts under a 64-bit hash of its id), and a load test over a million
+//! recipients stays in the tens of megabytes. Never here: tokens.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -13,20 +13,20 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::limits::{UsagePercent, Windows};
-use super::outcome::{Chosen, GraphError, OVER_LIMIT, Reply};
+use super::limits::{RateWindows, UsagePercent};
+use super::outcome::{ChosenOutcome, OVER_LIMIT, PlayedAnswer, PlayedError};
 
 /// One call, as it was read.
 #[derive(Debug, Clone, Serialize)]
-pub struct Call {
-    /// Counts all calls from 1, in order of arrival; goes on over resets.
+pub struct PlayedCall {
+    /// Number of the call, from 1, in order of arrival; continues over resets.
     pub seq: u64,
     /// Arrival, Unix milliseconds.
     pub time_ms: u64,
     /// Arrival on the monotonic clock, for differences.
     #[serde(skip)]
     pub received: Instant,
-    /// [`token_tag`](super::token_tag) of its token; empty without one.
+    /// [`token_tag`](super::token_tag) of the call's token; empty without one.
     pub token: String,
     /// Empty for a call whose body names none, or that was refused before its body was read.
     pub dest: String,
@@ -34,13 +34,13 @@ pub struct Call {
     pub body: Value,
     /// The word of the outcome table; `sent`, `limit`, `no token`, `refused`.
     pub outcome: String,
-    /// Whether the recipient got the message, whatever the caller was told.
+    /// Whether the recipient got the message, whatever the answer to the caller.
     pub delivered: bool,
 }
 
 /// The counters since the start or the last reset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct CallCounts {
     /// Calls of `me/messages`, refused ones included.
     pub calls: u64,
     /// Messages that recipients got.
@@ -52,28 +52,29 @@ pub struct Counts {
     pub reached: u64,
     /// Calls being answered now.
     pub in_flight: usize,
-    /// The most there were at a time.
+    /// The most calls answered at a time.
     pub max_in_flight: usize,
-    /// Calls by outcome, named as in [`Call::outcome`].
+    /// Calls by outcome, named as in [`PlayedCall::outcome`].
     pub outcomes: BTreeMap<String, u64>,
 }
 
 /// A call that was read whole.
 pub(super) struct Arrival<'a> {
-    /// When it had been read. Taken before the journal's lock, so that a reader of the journal delays no arrival.
+    /// The time at which the call had been read. Taken before the journal's lock: a reader of the journal
+    /// delays no arrival.
     pub received: Instant,
     /// Empty without a token.
     pub tag: &'a str,
     pub body: &'a [u8],
-    /// Recipient and chosen outcome, or why it is refused.
-    pub asked: Result<(&'a str, Chosen), (&'static str, GraphError)>,
+    /// Recipient and chosen outcome, or the reason of a refusal.
+    pub asked: Result<(&'a str, ChosenOutcome), (&'static str, PlayedError)>,
 }
 
-/// How a recorded call has to be answered.
+/// The answer that a recorded call demands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(super) struct RecordedCall {
     pub seq: u64,
-    pub reply: Reply,
+    pub reply: PlayedAnswer,
     /// Set if the token has a limit.
     pub usage: Option<UsagePercent>,
 }
@@ -82,20 +83,20 @@ pub(super) struct Taken {
 pub(super) struct Journal {
     keep: usize,
     limit_per_token: Option<u32>,
-    windows: Windows,
+    windows: RateWindows,
     last_seq: u64,
-    kept: VecDeque<Arc<Kept>>,
+    kept: VecDeque<Arc<JournalEntry>>,
     calls: u64,
     delivered: u64,
     reached: u64,
     outcomes: BTreeMap<Cow<'static, str>, u64>,
-    recipients: HashMap<u64, Tally>,
+    recipients: HashMap<u64, RecipientCounts>,
     hasher: RandomState,
 }
 
 /// A call in the list.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct JournalEntry {
     seq: u64,
     at: SystemTime,
     received: Instant,
@@ -106,9 +107,9 @@ pub(super) struct Kept {
     delivered: bool,
 }
 
-/// What a recipient has seen.
+/// The counts of a recipient.
 #[derive(Debug, Default)]
-struct Tally {
+struct RecipientCounts {
     calls: u32,
     delivered: u32,
 }
@@ -118,7 +119,7 @@ impl Journal {
         Journal {
             keep,
             limit_per_token,
-            windows: Windows::default(),
+            windows: RateWindows::default(),
             last_seq: 0,
             kept: VecDeque::new(),
             calls: 0,
@@ -130,15 +131,15 @@ impl Journal {
         }
     }
 
-    /// Decides a call's outcome and records it.
-    pub fn take(&mut self, arrival: Arrival<'_>) -> Taken {
+    /// Decide a call's outcome and record it.
+    pub fn take(&mut self, arrival: Arrival<'_>) -> RecordedCall {
         let received = arrival.received;
         let (dest, chosen, usage) = match arrival.asked {
             Ok((dest, chosen)) => {
                 let (chosen, usage) = self.settle(arrival.tag, dest, chosen, received);
                 (dest, chosen, usage)
             }
-            Err((label, error)) => ("", Chosen::refused(label, error), None),
+            Err((label, error)) => ("", ChosenOutcome::refused(label, error), None),
         };
         self.last_seq += 1;
         self.calls += 1;
@@ -151,7 +152,7 @@ impl Journal {
             if self.kept.len() >= self.keep {
                 self.kept.pop_front();
             }
-            self.kept.push_back(Arc::new(Kept {
+            self.kept.push_back(Arc::new(JournalEntry {
                 seq: self.last_seq,
                 at: SystemTime::now(),
                 received,
@@ -162,26 +163,27 @@ impl Journal {
                 delivered: chosen.delivered,
             }));
         }
-        Taken { seq: self.last_seq, reply: chosen.reply, usage }
+        RecordedCall { seq: self.last_seq, reply: chosen.reply, usage }
     }
 
-    /// The token's limit comes before the chosen outcome, and spends none of the recipient's first calls.
+    /// Choose the outcome. The token's limit comes before the chosen outcome, and spends none of the
+    /// recipient's first calls.
     fn settle(
         &mut self,
         tag: &str,
         dest: &str,
-        chosen: Chosen,
+        chosen: ChosenOutcome,
         now: Instant,
-    ) -> (Chosen, Option<UsagePercent>) {
+    ) -> (ChosenOutcome, Option<UsagePercent>) {
         let usage = match self.limit_per_token.map(|limit| self.windows.take(tag, limit, now)) {
-            Some(Err(over)) => return (Chosen::refused("limit", OVER_LIMIT), Some(over)),
+            Some(Err(over)) => return (ChosenOutcome::refused("limit", OVER_LIMIT), Some(over)),
             Some(Ok(usage)) => Some(usage),
             None => None,
         };
         let tally = self.recipients.entry(self.hasher.hash_one(dest)).or_default();
         tally.calls = tally.calls.saturating_add(1);
         let spent = chosen.first_calls.is_some_and(|first| u64::from(tally.calls) > first);
-        let chosen = if spent { Chosen::sent() } else { chosen };
+        let chosen = if spent { ChosenOutcome::sent() } else { chosen };
         if chosen.delivered {
             self.reached += u64::from(tally.delivered == 0);
             tally.delivered = tally.delivered.saturating_add(1);
@@ -189,8 +191,9 @@ impl Journal {
         (chosen, usage)
     }
 
-    /// The kept calls after a sequence number, oldest first; to be read once the lock is gone ([`Kept::call`]).
-    pub fn kept(&self, after: u64, dest: Option<&str>) -> Vec<Arc<Kept>> {
+    /// Return the kept calls after a sequence number, oldest first; to be read after the lock is released
+    /// ([`JournalEntry::call`]).
+    pub fn kept(&self, after: u64, dest: Option<&str>) -> Vec<Arc<JournalEntry>> {
         self.kept
             .iter()
             .filter(|kept| kept.seq > after && dest.is_none_or(|dest| *kept.dest == *dest))
@@ -198,7 +201,7 @@ impl Journal {
             .collect()
     }
 
-    /// When the kept calls with this token arrived, oldest first.
+    /// Return the arrival times of the kept calls with this token, oldest first.
     pub fn arrivals(&self, tag: &str) -> Vec<Instant> {
         self.kept.iter().filter(|kept| *kept.tag == *tag).map(|kept| kept.received).collect()
     }
@@ -207,8 +210,8 @@ impl Journal {
         self.recipients.get(&self.hasher.hash_one(dest)).map_or(0, |tally| tally.delivered as usize)
     }
 
-    pub fn counts(&self, in_flight: usize, max_in_flight: usize) -> Counts {
-        Counts {
+    pub fn counts(&self, in_flight: usize, max_in_flight: usize) -> CallCounts {
+        CallCounts {
             calls: self.calls,
             delivered: self.delivered,
             recipients: self.recipients.len() as u64,
@@ -219,16 +222,16 @@ impl Journal {
         }
     }
 
-    /// Forgets everything but the last sequence number, so that message ids are never given twice.
+    /// Delete everything except the last sequence number: message ids are never given twice.
     pub fn reset(&mut self) {
         let last_seq = self.last_seq;
         *self = Journal { last_seq, ..Journal::new(self.keep, self.limit_per_token) };
     }
 }
 
-impl Kept {
-    pub fn call(&self) -> Call {
-        Call {
+impl JournalEntry {
+    pub fn call(&self) -> PlayedCall {
+        PlayedCall {
             seq: self.seq,
             time_ms: self
                 .at
@@ -250,7 +253,7 @@ mod tests {
     use super::super::outcome::choose;
     use super::*;
 
-    fn send(journal: &mut Journal, dest: &str) -> Taken {
+    fn send(journal: &mut Journal, dest: &str) -> RecordedCall {
         journal.take(Arrival {
             received: Instant::now(),
             tag: "tag",
@@ -260,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_bounded_and_the_counters_are_exact() {
+    fn list_is_bounded_and_counters_are_exact() {
         let mut journal = Journal::new(3, None);
         for number in 0..10 {
             send(&mut journal, &format!("dest{}", number % 5));
@@ -272,18 +275,18 @@ mod tests {
     }
 
     #[test]
-    fn a_limited_call_spends_none_of_the_first_calls() {
+    fn limited_call_spends_no_first_call() {
         let mut journal = Journal::new(10, Some(1));
         let first = send(&mut journal, "code1200x1-bob");
-        assert!(matches!(first.reply, Reply::Error(error) if error.code == 1200));
-        assert!(matches!(send(&mut journal, "code1200x1-bob").reply, Reply::Error(OVER_LIMIT)));
+        assert!(matches!(first.reply, PlayedAnswer::Error(error) if error.code == 1200));
+        assert!(matches!(send(&mut journal, "code1200x1-bob").reply, PlayedAnswer::Error(OVER_LIMIT)));
         assert_eq!(journal.counts(0, 0).outcomes["limit"], 1);
-        journal.windows = Windows::default();
-        assert_eq!(send(&mut journal, "code1200x1-bob").reply, Reply::Sent);
+        journal.windows = RateWindows::default();
+        assert_eq!(send(&mut journal, "code1200x1-bob").reply, PlayedAnswer::Sent);
     }
 
     #[test]
-    fn a_reset_forgets_calls_and_goes_on_counting_their_numbers() {
+    fn reset_keeps_only_the_sequence_number() {
         let mut journal = Journal::new(10, None);
         send(&mut journal, "bob");
         journal.reset();

@@ -1,24 +1,25 @@
 //! How many messages each token sent in the last second.
 //!
-//! Exact: a message counts for one second from its own arrival, not until a calendar second ends. A message that was
-//! refused for the limit does not count.
+//! The count is exact: a message counts for one second from its own arrival, not until a calendar second
+//! ends. A message that was refused for the limit does not count.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// What stands in the usage headers: percent of the limit, over 100 when it is passed.
+/// The value in the usage headers: percent of the limit, over 100 when it is passed.
 pub(super) type UsagePercent = u32;
 
 /// The last second of each token, by its tag.
 #[derive(Debug, Default)]
-pub(super) struct Windows {
+pub(super) struct RateWindows {
     arrivals: HashMap<String, VecDeque<Instant>>,
 }
 
-impl Windows {
-    /// Counts a message under a limit of messages a second; `Err` if it is one too many. `now` must not go back.
+impl RateWindows {
+    /// Count a message under a limit of messages a second; `Err` if the message is one too many. `now` must
+    /// not go back.
     pub fn take(&mut self, tag: &str, limit: u32, now: Instant) -> Result<UsagePercent, UsagePercent> {
         if !self.arrivals.contains_key(tag) {
             self.arrivals.insert(tag.to_owned(), VecDeque::new());
@@ -43,8 +44,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_second_holds_more_than_the_limit_wherever_it_begins() {
-        let mut windows = Windows::default();
+    fn no_second_exceeds_the_limit() {
+        let mut windows = RateWindows::default();
         let start = Instant::now();
         let taken: Vec<u64> = (0..5_000_u64)
             .step_by(7)
@@ -59,7 +60,7 @@ mod tests {
 
     #[test]
     fn tokens_do_not_share_a_limit() {
-        let mut windows = Windows::default();
+        let mut windows = RateWindows::default();
         let now = Instant::now();
         assert_eq!(windows.take("a", 1, now), Ok(100));
         assert_eq!(windows.take("a", 1, now), Err(200));

@@ -1,17 +1,17 @@
 //! The Graph simulator: a local stand-in for Meta's Graph API, for `simulate`, `demo`, load tests and tests.
 //!
-//! It takes `POST {any prefix}/me/messages` as Graph does (contract section 6), and answers as Graph does: a message
-//! id, or Graph's error envelope with its HTTP status and usage headers. The recipient id's first word chooses what
-//! happens ([`outcomes_help`]): `code10-ana` is outside the window, `cut-ana` loses its connection after the request
-//! was read, `code1200x2-ana` fails twice and is then sent.
+//! The simulator takes `POST {any prefix}/me/messages` as Graph does (contract: "What goes to Graph"), and
+//! answers as Graph does: a message id, or Graph's error envelope with its HTTP status and usage headers. The
+//! recipient id's first word chooses the outcome ([`outcomes_help`]): `code10-ana` is outside the window,
+//! `cut-ana` loses its connection after the request was read, `code1200x2-ana` fails twice and is then sent.
 //!
-//! Evidence, so that a test can compare what was sent with what was recorded:
+//! Evidence lets a test compare the calls received with the calls recorded:
 //!
 //! | call | answer |
 //! |---|---|
-//! | `GET /simulator/calls?after=SEQ&dest=ID` | JSON list of [`Call`]s, oldest first, at most [`SimulatorOptions::keep`] |
-//! | `GET /simulator/count` | [`Counts`], exact however many calls there were |
-//! | `POST /simulator/reset?latency=80ms&jitter=20ms` | forgets all calls; sets what is given; answers [`Counts`] |
+//! | `GET /simulator/calls?after=SEQ&dest=ID` | JSON list of [`PlayedCall`]s, oldest first, at most [`SimulatorOptions::keep`] |
+//! | `GET /simulator/count` | [`CallCounts`], exact however many calls there were |
+//! | `POST /simulator/reset?latency=80ms&jitter=20ms` | forgets all calls; sets the given values; answers [`CallCounts`] |
 //!
 //! A call counts when its request was read, before its latency: a caller that gives up meanwhile has sent it.
 //! Never here: calls to anything outside, and page tokens in any list, count or log (a token is shown as
@@ -33,25 +33,25 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use journal::{Call, Counts};
+pub use journal::{CallCounts, PlayedCall};
 pub use outcome::outcomes_help;
 pub use request::token_tag;
 
 use shared::Shared;
 
-/// The version that stands in the path of [`Simulator::base_url`] and in `facebook-api-version`.
+/// The version in the path of [`Simulator::base_url`] and in `facebook-api-version`.
 const GRAPH_VERSION: &str = "v25.0";
 
-/// How a simulator behaves. The default answers at once, without limits, on a free port of 127.0.0.1.
+/// The options of a simulator. The default answers at once, without limits, on a free port of 127.0.0.1.
 #[derive(Debug, Clone)]
 pub struct SimulatorOptions {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// How long a call takes at least.
+    /// The shortest time that a call takes.
     pub latency: Duration,
-    /// Up to this much more, evenly spread.
+    /// The longest addition to that time, evenly spread.
     pub latency_jitter: Duration,
-    /// Messages a token may send in any second; those above it are answered 613. None: no limit.
+    /// Messages a token may send in any second; further ones are answered 613. None: no limit.
     pub limit_per_token: Option<u32>,
     /// `estimated_time_to_regain_access` in answers to a rate limit, in minutes; 0 names no time.
     pub regain_minutes: u32,
@@ -93,7 +93,7 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Listens, and serves on the current tokio runtime. The address takes calls when this returns.
+    /// Listen, and serve on the current tokio runtime. The address takes calls when this returns.
     pub fn start(options: SimulatorOptions) -> Result<Simulator, SimulatorError> {
         let wanted = options.listen;
         let failed = |source| SimulatorError { address: wanted, source };
@@ -109,17 +109,17 @@ impl Simulator {
         Ok(Simulator { address, shared, stop, tasks })
     }
 
-    /// The address it listens on, with its real port.
+    /// Return the address of the listener, with its real port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What `graph.base_url` has to be, e.g. `http://127.0.0.1:9100/v25.0`.
+    /// Return the value for `graph.base_url`, e.g. `http://127.0.0.1:9100/v25.0`.
     pub fn base_url(&self) -> String {
         format!("{}/{GRAPH_VERSION}", self.origin())
     }
 
-    /// Where the evidence endpoints are, e.g. `http://127.0.0.1:9100`.
+    /// Return the origin of the evidence endpoints, e.g. `http://127.0.0.1:9100`.
     pub fn origin(&self) -> String {
         let mut address = self.address;
         if address.ip().is_unspecified() {
@@ -131,38 +131,38 @@ impl Simulator {
         format!("http://{address}")
     }
 
-    /// The calls still kept, oldest first.
-    pub fn calls(&self) -> Vec<Call> {
+    /// Return the kept calls, oldest first.
+    pub fn calls(&self) -> Vec<PlayedCall> {
         self.shared.calls(0, None)
     }
 
-    /// When the calls still kept that carry the token with this [`token_tag`] arrived, oldest first. Cheap, so that
-    /// watching does not disturb what is measured.
+    /// Return the arrival times of the kept calls that carry the token with this [`token_tag`], oldest first.
+    /// The function is cheap: watching does not disturb a measurement.
     pub fn arrivals(&self, token_tag: &str) -> Vec<std::time::Instant> {
         self.shared.journal().arrivals(token_tag)
     }
 
-    /// Messages this recipient has received.
+    /// Return how many messages this recipient has received.
     pub fn delivered_to(&self, dest: &str) -> usize {
         self.shared.journal().delivered_to(dest)
     }
 
-    /// The counters since the start or the last reset.
-    pub fn counts(&self) -> Counts {
+    /// Return the counters since the start or the last reset.
+    pub fn counts(&self) -> CallCounts {
         self.shared.counts()
     }
 
-    /// Forgets all calls; message ids and sequence numbers go on.
+    /// Delete all calls; message ids and sequence numbers continue.
     pub fn reset(&self) {
         self.shared.reset();
     }
 
-    /// Changes the latency of the calls that follow.
+    /// Change the latency of the next calls.
     pub fn set_latency(&self, latency: Duration, jitter: Duration) {
         self.shared.set_latency(latency, jitter);
     }
 
-    /// Closes the listener and all connections, answered or not, and returns when that is done.
+    /// Close the listener and all connections, answered or not, and return when that is done.
     pub async fn shutdown(self) {
         self.stop.cancel();
         self.tasks.wait().await;

@@ -1,26 +1,25 @@
-//! What happens to a call, chosen by the first word of its recipient id (up to the first `-`).
+//! The outcome of a call, chosen by the first word of its recipient id (up to the first `-`).
 //!
-//! One table: it is what [`choose`] looks up and what [`outcomes_help`] shows. Codes, subcodes, HTTP statuses and
-//! texts are those seen from Graph (Meta's "Error Codes" pages of Messenger and Graph, and public issues with whole
-//! bodies).
+//! [`choose`] and [`outcomes_help`] read the same table. Codes, subcodes, HTTP statuses and texts are those
+//! seen from Graph (Meta's "Error Codes" pages of Messenger and Graph, and public issues with whole bodies).
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
 /// How a call ends on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(super) enum PlayedAnswer {
     /// HTTP 200 with a message id.
     Sent,
-    /// The same, two seconds later.
+    /// HTTP 200 with a message id, two seconds later.
     Slow,
     /// Graph's error envelope.
-    Error(GraphError),
+    Error(PlayedError),
     /// An HTTP error with a page of a gateway, without Graph's envelope.
     Gateway(u16),
     /// HTTP 200 with a web page.
     Html,
-    /// HTTP 200 with nothing.
+    /// HTTP 200 with an empty body.
     Empty,
     /// HTTP 200 without `message_id`.
     NoId,
@@ -34,7 +33,7 @@ pub(super) enum Reply {
 
 /// An error of Graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct GraphError {
+pub(super) struct PlayedError {
     pub http_status: u16,
     /// `type`.
     pub kind: &'static str,
@@ -43,29 +42,34 @@ pub(super) struct GraphError {
     pub message: &'static str,
 }
 
-/// What was chosen for a call.
+/// The chosen outcome of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Chosen {
-    /// Its name in lists and counters.
+pub(super) struct ChosenOutcome {
+    /// The outcome's name in lists and counters.
     pub label: Cow<'static, str>,
-    pub reply: Reply,
-    /// Whether the recipient gets the message, whatever the caller is told.
+    pub reply: PlayedAnswer,
+    /// Whether the recipient gets the message, whatever the answer to the caller.
     pub delivered: bool,
-    /// Only the first so many calls to this recipient end so; those that follow are sent.
+    /// Only this many first calls to a recipient have the outcome; later ones are sent.
     pub first_calls: Option<u64>,
 }
 
-impl Chosen {
-    /// An ordinary, successful call.
-    pub fn sent() -> Chosen {
-        Chosen { label: Cow::Borrowed("sent"), reply: Reply::Sent, delivered: true, first_calls: None }
+impl ChosenOutcome {
+    /// Return the outcome of an ordinary, successful call.
+    pub fn sent() -> ChosenOutcome {
+        ChosenOutcome {
+            label: Cow::Borrowed("sent"),
+            reply: PlayedAnswer::Sent,
+            delivered: true,
+            first_calls: None,
+        }
     }
 
-    /// A call refused before its recipient matters.
-    pub fn refused(label: &'static str, error: GraphError) -> Chosen {
-        Chosen {
+    /// Return the outcome of a call refused before its recipient matters.
+    pub fn refused(label: &'static str, error: PlayedError) -> ChosenOutcome {
+        ChosenOutcome {
             label: Cow::Borrowed(label),
-            reply: Reply::Error(error),
+            reply: PlayedAnswer::Error(error),
             delivered: false,
             first_calls: None,
         }
@@ -74,24 +78,24 @@ impl Chosen {
 
 const OAUTH: &str = "OAuthException";
 
-const fn oauth(http_status: u16, code: u32, subcode: Option<u32>, message: &'static str) -> Reply {
-    Reply::Error(GraphError { http_status, kind: OAUTH, code, subcode, message })
+const fn oauth(http_status: u16, code: u32, subcode: Option<u32>, message: &'static str) -> PlayedAnswer {
+    PlayedAnswer::Error(PlayedError { http_status, kind: OAUTH, code, subcode, message })
 }
 
 /// A row of the table.
-struct Row {
+struct PlayedOutcome {
     word: &'static str,
     meaning: &'static str,
     delivered: bool,
-    reply: Reply,
+    reply: PlayedAnswer,
 }
 
-const fn lost(word: &'static str, meaning: &'static str, reply: Reply) -> Row {
-    Row { word, meaning, delivered: false, reply }
+const fn lost(word: &'static str, meaning: &'static str, reply: PlayedAnswer) -> PlayedOutcome {
+    PlayedOutcome { word, meaning, delivered: false, reply }
 }
 
-const fn delivered(word: &'static str, meaning: &'static str, reply: Reply) -> Row {
-    Row { word, meaning, delivered: true, reply }
+const fn delivered(word: &'static str, meaning: &'static str, reply: PlayedAnswer) -> PlayedOutcome {
+    PlayedOutcome { word, meaning, delivered: true, reply }
 }
 
 const OUTSIDE_WINDOW: &str = "(#10) This message is sent outside of allowed window. Learn more about the new policy here: https://developers.facebook.com/docs/messenger-platform/policy-overview";
@@ -100,12 +104,12 @@ const TRY_LATER: &str = "(#1200) Temporary send message failure. Please try agai
 const UNKNOWN_ERROR: &str = "An unknown error occurred";
 const UNEXPECTED_ERROR: &str = "An unexpected error has occurred. Please retry your request later.";
 
-const ROWS: &[Row] = &[
+const ROWS: &[PlayedOutcome] = &[
     lost("code10", "10/2018278 HTTP 400: outside the window", oauth(400, 10, Some(2018278), OUTSIDE_WINDOW)),
     lost(
         "igcode10",
         "10/2534022 HTTP 403 IGApiException: outside the window, Instagram",
-        Reply::Error(GraphError {
+        PlayedAnswer::Error(PlayedError {
             http_status: 403,
             kind: "IGApiException",
             code: 10,
@@ -142,21 +146,21 @@ const ROWS: &[Row] = &[
     lost("code1200", "1200 HTTP 400: temporary failure", oauth(400, 1200, None, TRY_LATER)),
     lost("code1", "1 HTTP 500: unknown error", oauth(500, 1, None, UNKNOWN_ERROR)),
     lost("code2", "2 HTTP 500: service error", oauth(500, 2, None, UNEXPECTED_ERROR)),
-    lost("http500", "HTTP 500 with a gateway's page (http<N>: 400 to 599)", Reply::Gateway(500)),
+    lost("http500", "HTTP 500 with a gateway's page (http<N>: 400 to 599)", PlayedAnswer::Gateway(500)),
     delivered("taken500", "delivered, answered 1 HTTP 500", oauth(500, 1, None, UNKNOWN_ERROR)),
-    lost("timeout", "request read, never answered", Reply::Timeout),
-    delivered("takentimeout", "delivered, never answered", Reply::Timeout),
-    lost("cut", "request read, connection closed without an answer", Reply::Cut),
-    delivered("takencut", "delivered, connection closed without an answer", Reply::Cut),
-    lost("html", "HTTP 200 with a web page", Reply::Html),
-    lost("empty", "HTTP 200 with an empty body", Reply::Empty),
+    lost("timeout", "request read, never answered", PlayedAnswer::Timeout),
+    delivered("takentimeout", "delivered, never answered", PlayedAnswer::Timeout),
+    lost("cut", "request read, connection closed without an answer", PlayedAnswer::Cut),
+    delivered("takencut", "delivered, connection closed without an answer", PlayedAnswer::Cut),
+    lost("html", "HTTP 200 with a web page", PlayedAnswer::Html),
+    lost("empty", "HTTP 200 with an empty body", PlayedAnswer::Empty),
     delivered(
         "truncated",
         "delivered, HTTP 200, connection closed in the middle of the body",
-        Reply::Truncated,
+        PlayedAnswer::Truncated,
     ),
-    delivered("noid", "delivered, HTTP 200 without message_id", Reply::NoId),
-    delivered("slow", "sent, answered after 2 s", Reply::Slow),
+    delivered("noid", "delivered, HTTP 200 without message_id", PlayedAnswer::NoId),
+    delivered("slow", "sent, answered after 2 s", PlayedAnswer::Slow),
 ];
 
 /// The words that stand for many.
@@ -170,7 +174,7 @@ const PATTERNS: &[(&str, &str)] = &[
     ("anything else", "sent"),
 ];
 
-/// The table of outcomes as text, a line each, for `--help`.
+/// Return the table of outcomes as text, a line each, for `--help`.
 pub fn outcomes_help() -> &'static str {
     static HELP: OnceLock<String> = OnceLock::new();
     HELP.get_or_init(|| {
@@ -183,14 +187,14 @@ pub fn outcomes_help() -> &'static str {
     })
 }
 
-/// What happens to a call to this recipient.
-pub(super) fn choose(dest: &str) -> Chosen {
-    dest.split_once('-').and_then(|(word, _)| named(word)).unwrap_or_else(Chosen::sent)
+/// Return the outcome of a call to this recipient.
+pub(super) fn choose(dest: &str) -> ChosenOutcome {
+    dest.split_once('-').and_then(|(word, _)| named(word)).unwrap_or_else(ChosenOutcome::sent)
 }
 
-fn named(word: &str) -> Option<Chosen> {
+fn named(word: &str) -> Option<ChosenOutcome> {
     if let Some(row) = ROWS.iter().find(|row| row.word == word) {
-        return Some(Chosen {
+        return Some(ChosenOutcome {
             label: Cow::Borrowed(row.word),
             reply: row.reply,
             delivered: row.delivered,
@@ -201,20 +205,20 @@ fn named(word: &str) -> Option<Chosen> {
         && let Some(times) = number(times)
     {
         let chosen = named(word)?;
-        return chosen.first_calls.is_none().then_some(Chosen { first_calls: Some(times), ..chosen });
+        return chosen.first_calls.is_none().then_some(ChosenOutcome { first_calls: Some(times), ..chosen });
     }
     let reply = if let Some(status) = word.strip_prefix("http") {
-        Reply::Gateway(number(status).filter(|status| (400..=599).contains(status))?)
+        PlayedAnswer::Gateway(number(status).filter(|status| (400..=599).contains(status))?)
     } else if let Some(code) = word.strip_prefix("igcode") {
-        Reply::Error(graph_error(code, "IGApiException")?)
+        PlayedAnswer::Error(graph_error(code, "IGApiException")?)
     } else {
-        Reply::Error(graph_error(word.strip_prefix("code")?, OAUTH)?)
+        PlayedAnswer::Error(graph_error(word.strip_prefix("code")?, OAUTH)?)
     };
-    Some(Chosen { label: Cow::Owned(word.to_owned()), reply, delivered: false, first_calls: None })
+    Some(ChosenOutcome { label: Cow::Owned(word.to_owned()), reply, delivered: false, first_calls: None })
 }
 
-/// `<N>[_<SUBCODE>]`.
-fn graph_error(text: &str, kind: &'static str) -> Option<GraphError> {
+/// Read `<N>[_<SUBCODE>]`.
+fn graph_error(text: &str, kind: &'static str) -> Option<PlayedError> {
     let (code, subcode) = match text.split_once('_') {
         Some((code, subcode)) => (number(code)?, Some(number(subcode)?)),
         None => (number(text)?, None),
@@ -225,15 +229,15 @@ fn graph_error(text: &str, kind: &'static str) -> Option<GraphError> {
         10 if kind != OAUTH => 403,
         _ => 400,
     };
-    Some(GraphError { http_status, kind, code, subcode, message: message_of(code, subcode) })
+    Some(PlayedError { http_status, kind, code, subcode, message: message_of(code, subcode) })
 }
 
-/// Digits only: `parse` alone would take a sign.
+/// Read digits only: `parse` alone would take a sign.
 fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// Graph's own words for a code and subcode, where they are known.
+/// Return Graph's own words for a code and subcode, where they are known.
 fn message_of(code: u32, subcode: Option<u32>) -> &'static str {
     match (code, subcode) {
         (1, _) => UNKNOWN_ERROR,
@@ -256,11 +260,11 @@ const INVALIDATED: &str = "Error validating access token: The session has been i
 const RATE_LIMITED: &str = "(#613) Calls to this api have exceeded the rate limit.";
 
 /// The token's own limit is reached.
-pub(super) const OVER_LIMIT: GraphError =
-    GraphError { http_status: 400, kind: OAUTH, code: 613, subcode: None, message: RATE_LIMITED };
+pub(super) const OVER_LIMIT: PlayedError =
+    PlayedError { http_status: 400, kind: OAUTH, code: 613, subcode: None, message: RATE_LIMITED };
 
 /// No `Authorization: Bearer`.
-pub(super) const NO_TOKEN: GraphError = GraphError {
+pub(super) const NO_TOKEN: PlayedError = PlayedError {
     http_status: 400,
     kind: OAUTH,
     code: 2500,
@@ -269,7 +273,7 @@ pub(super) const NO_TOKEN: GraphError = GraphError {
 };
 
 /// The token's time is over.
-pub(super) const EXPIRED_TOKEN: GraphError = GraphError {
+pub(super) const EXPIRED_TOKEN: PlayedError = PlayedError {
     http_status: 400,
     kind: OAUTH,
     code: 190,
@@ -278,7 +282,7 @@ pub(super) const EXPIRED_TOKEN: GraphError = GraphError {
 };
 
 /// The app demands `appsecret_proof`, and there is none or a wrong one.
-pub(super) const WRONG_PROOF: GraphError = GraphError {
+pub(super) const WRONG_PROOF: PlayedError = PlayedError {
     http_status: 400,
     kind: "GraphMethodException",
     code: 100,
@@ -287,7 +291,7 @@ pub(super) const WRONG_PROOF: GraphError = GraphError {
 };
 
 /// A request that is not `POST …/me/messages`.
-pub(super) const UNKNOWN_PATH: GraphError = GraphError {
+pub(super) const UNKNOWN_PATH: PlayedError = PlayedError {
     http_status: 400,
     kind: OAUTH,
     code: 2500,
@@ -295,9 +299,9 @@ pub(super) const UNKNOWN_PATH: GraphError = GraphError {
     message: "Unknown path components: the simulator knows POST /me/messages only",
 };
 
-/// A body that is not what Graph takes.
-pub(super) const fn wrong_parameter(message: &'static str) -> GraphError {
-    GraphError { http_status: 400, kind: OAUTH, code: 100, subcode: None, message }
+/// Return the error for a body that Graph does not take.
+pub(super) const fn wrong_parameter(message: &'static str) -> PlayedError {
+    PlayedError { http_status: 400, kind: OAUTH, code: 100, subcode: None, message }
 }
 
 #[cfg(test)]
@@ -306,13 +310,13 @@ mod tests {
 
     fn error(dest: &str) -> (u16, u32, Option<u32>) {
         match choose(dest).reply {
-            Reply::Error(error) => (error.http_status, error.code, error.subcode),
+            PlayedAnswer::Error(error) => (error.http_status, error.code, error.subcode),
             other => panic!("{dest} is {other:?}"),
         }
     }
 
     #[test]
-    fn an_id_without_a_known_word_is_sent() {
+    fn id_without_a_known_word_is_sent() {
         for dest in [
             "2531000000000001",
             "code10",
@@ -323,12 +327,12 @@ mod tests {
             "code1x1x1-bob",
             "",
         ] {
-            assert_eq!(choose(dest), Chosen::sent(), "{dest}");
+            assert_eq!(choose(dest), ChosenOutcome::sent(), "{dest}");
         }
     }
 
     #[test]
-    fn a_code_and_subcode_can_be_any() {
+    fn any_code_and_subcode_can_be_chosen() {
         assert_eq!(error("code10_1893063-bob"), (400, 10, Some(1893063)));
         assert_eq!(error("code1_1357046-bob"), (500, 1, Some(1357046)));
         assert_eq!(error("code80006-bob"), (400, 80006, None));
@@ -336,15 +340,15 @@ mod tests {
     }
 
     #[test]
-    fn a_count_limits_any_outcome_to_the_first_calls() {
+    fn count_limits_an_outcome_to_first_calls() {
         assert_eq!(choose("code1200x2-bob").first_calls, Some(2));
         assert_eq!(choose("takencutx1-bob").first_calls, Some(1));
         assert_eq!(error("code10_2018108x3-bob"), (400, 10, Some(2018108)));
-        assert_eq!(choose("http503x1-bob").reply, Reply::Gateway(503));
+        assert_eq!(choose("http503x1-bob").reply, PlayedAnswer::Gateway(503));
     }
 
     #[test]
-    fn the_help_names_every_word_once() {
+    fn help_names_every_word_once() {
         let help = outcomes_help();
         for row in ROWS {
             assert_eq!(help.matches(&format!("  {}-…", row.word)).count(), 1, "{}", row.word);

@@ -1,5 +1,5 @@
-//! Reads a call as Graph does: token, proof, content type, body shape. The body shape is the contract's, exactly: a
-//! name that Graph would ignore is refused here, so that a test notices it.
+//! A call, read as Graph reads it: token, proof, content type, body shape. The body shape is the contract's,
+//! exactly: a name that Graph would ignore is refused here, and a test notices it.
 
 use std::borrow::Cow;
 
@@ -7,15 +7,16 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::outcome::{EXPIRED_TOKEN, GraphError, NO_TOKEN, WRONG_PROOF, wrong_parameter};
+use super::outcome::{EXPIRED_TOKEN, NO_TOKEN, PlayedError, WRONG_PROOF, wrong_parameter};
 
-/// How a page token is shown: the first 16 hex digits of its SHA-256. Tells lines apart, and holds no part of it.
+/// Return the public form of a page token: the first 16 hex digits of its SHA-256. The tag distinguishes
+/// lines, and holds no part of the token.
 pub fn token_tag(token: &str) -> String {
-    hex::encode(&aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes()).as_ref()[..8])
+    hex::encode(&ring::digest::digest(&ring::digest::SHA256, token.as_bytes()).as_ref()[..8])
 }
 
-/// The bearer token, or what Graph answers without one.
-pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, GraphError> {
+/// Return the bearer token, or Graph's answer to a call without one.
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, PlayedError> {
     headers
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
@@ -25,14 +26,14 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, GraphError> {
         .ok_or(NO_TOKEN)
 }
 
-/// The recipient of a call, if token, proof, content type and body are what Graph takes.
+/// Return the recipient of a call, if token, proof, content type and body are valid for Graph.
 pub(super) fn recipient<'a>(
     headers: &HeaderMap,
     query: &str,
     token: &str,
     app_secret: Option<&SecretString>,
     body: &'a [u8],
-) -> Result<Cow<'a, str>, GraphError> {
+) -> Result<Cow<'a, str>, PlayedError> {
     if token.starts_with("EXPIRED") {
         return Err(EXPIRED_TOKEN);
     }
@@ -58,14 +59,15 @@ fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// `appsecret_proof` is the hex HMAC-SHA256 of the token under the app secret (Meta, "Securing Graph API Requests").
+/// Check `appsecret_proof`: the hex HMAC-SHA256 of the token under the app secret (Meta, "Securing Graph API
+/// Requests").
 fn check_proof(
     secret: &SecretString,
     token: &str,
     query: &str,
     in_body: Option<&str>,
-) -> Result<(), GraphError> {
-    use aws_lc_rs::hmac;
+) -> Result<(), PlayedError> {
+    use ring::hmac;
     let in_query = url::form_urlencoded::parse(query.as_bytes())
         .find_map(|(name, value)| (name == "appsecret_proof").then_some(value));
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
@@ -82,55 +84,55 @@ fn check_proof(
 #[serde(deny_unknown_fields)]
 struct SendCall<'a> {
     #[serde(borrow)]
-    recipient: Recipient<'a>,
+    recipient: CallRecipient<'a>,
     #[serde(borrow)]
     messaging_type: Cow<'a, str>,
     #[serde(borrow)]
-    message: Message<'a>,
+    message: CallMessage<'a>,
     #[serde(borrow, default)]
     appsecret_proof: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Recipient<'a> {
+struct CallRecipient<'a> {
     #[serde(borrow)]
     id: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Message<'a> {
+struct CallMessage<'a> {
     #[serde(borrow, default)]
     text: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    attachment: Option<Attachment<'a>>,
+    attachment: Option<CallAttachment<'a>>,
     #[serde(borrow, default)]
     metadata: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
 #[serde(tag = "type", content = "payload", rename_all = "lowercase", deny_unknown_fields)]
-enum Attachment<'a> {
+enum CallAttachment<'a> {
     #[serde(borrow)]
-    Image(Payload<'a>),
+    Image(CallPayload<'a>),
     #[serde(borrow)]
-    Audio(Payload<'a>),
+    Audio(CallPayload<'a>),
     #[serde(borrow)]
-    Video(Payload<'a>),
+    Video(CallPayload<'a>),
     #[serde(borrow)]
-    File(Payload<'a>),
+    File(CallPayload<'a>),
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Payload<'a> {
+struct CallPayload<'a> {
     #[serde(borrow)]
     url: Cow<'a, str>,
 }
 
 impl SendCall<'_> {
-    fn check(&self) -> Result<(), GraphError> {
+    fn check(&self) -> Result<(), PlayedError> {
         let wrong = if self.recipient.id.trim().is_empty() {
             "(#100) Param recipient[id] must be a valid ID string (e.g., \"123\")"
         } else if self.messaging_type != "RESPONSE" {
@@ -154,12 +156,12 @@ impl SendCall<'_> {
     }
 }
 
-impl Attachment<'_> {
-    fn check(&self) -> Result<(), GraphError> {
-        let (Attachment::Image(payload)
-        | Attachment::Audio(payload)
-        | Attachment::Video(payload)
-        | Attachment::File(payload)) = self;
+impl CallAttachment<'_> {
+    fn check(&self) -> Result<(), PlayedError> {
+        let (CallAttachment::Image(payload)
+        | CallAttachment::Audio(payload)
+        | CallAttachment::Video(payload)
+        | CallAttachment::File(payload)) = self;
         url::Url::parse(&payload.url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_and_each_kind_of_media_are_taken() {
+    fn text_and_each_kind_of_media_are_taken() {
         let text = r#"{"recipient":{"id":"a\u00e9"},"messaging_type":"RESPONSE","message":{"text":"hi","metadata":"7:1"}}"#;
         assert_eq!(read(text).as_deref(), Ok("aé"));
         for kind in ["image", "audio", "video", "file"] {
@@ -213,8 +215,8 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_of_another_token_is_refused() {
-        use aws_lc_rs::hmac;
+    fn proof_of_another_token_is_refused() {
+        use ring::hmac;
         let secret = SecretString::from("app secret");
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"app secret");
         let query = |token: &str| {
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_shows_nothing_of_its_token() {
+    fn tag_reveals_nothing_of_its_token() {
         let tag = token_tag("EAAG1234");
         assert_eq!(tag.len(), 16);
         assert_ne!(tag, token_tag("EAAG1235"));

@@ -1,7 +1,7 @@
 //! Connections, and the path of one call: read → decide and record under one lock → wait → answer or hang up.
 //!
-//! Drives the connections itself: only the owner of a connection can close it instead of answering, which is what
-//! the outcomes `cut` and `truncated` are.
+//! The simulator drives the connections itself: only the owner of a connection can close it in place of an
+//! answer, as the outcomes `cut` and `truncated` demand.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -19,21 +19,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::answer::{self, AnswerBody, Answers, HangUp};
+use super::answer::{self, AnswerBody, AnswerWriter, HangUp};
 use super::control;
-use super::journal::{Arrival, Taken};
-use super::outcome::{self, Reply};
+use super::journal::{Arrival, RecordedCall};
+use super::outcome::{self, PlayedAnswer};
 use super::request;
 use super::shared::{InFlight, Shared};
 
 /// The largest body read; the contract's calls are far smaller.
 const MAX_BODY: usize = 64 * 1024;
-/// What [`Reply::Slow`] adds.
+/// The delay of [`PlayedAnswer::Slow`].
 const SLOW: Duration = Duration::from_secs(2);
 /// The pause after a failed accept (no file descriptors left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes connections until it is told to stop; each is a task of the tracker and ends with it.
+/// Accept connections until the stop; each is a task of the tracker and ends with it.
 pub(super) async fn accept(
     listener: TcpListener,
     shared: Shared,
@@ -88,7 +88,7 @@ impl Shared {
         }
     }
 
-    /// A call of `me/messages` whose request was read whole.
+    /// Answer a call of `me/messages` whose request was read whole.
     async fn send(&self, head: &Parts, body: Bytes) -> Result<Response<AnswerBody>, HangUp> {
         let received = Instant::now();
         let _in_flight = InFlight::enter(self);
@@ -107,12 +107,12 @@ impl Shared {
         self.reply(taken, &tag, dest).await
     }
 
-    /// The token's tag, and the recipient or why Graph refuses the call.
+    /// Return the token's tag, and the recipient or the reason why Graph refuses the call.
     fn read<'a>(
         &self,
         head: &Parts,
         body: &'a [u8],
-    ) -> (String, Result<Cow<'a, str>, (&'static str, outcome::GraphError)>) {
+    ) -> (String, Result<Cow<'a, str>, (&'static str, outcome::PlayedError)>) {
         let token = match request::bearer(&head.headers) {
             Ok(token) => token,
             Err(error) => return (String::new(), Err(("no token", error))),
@@ -123,13 +123,13 @@ impl Shared {
         (request::token_tag(token), asked.map_err(|error| ("refused", error)))
     }
 
-    async fn wait(&self, reply: Reply) {
+    async fn wait(&self, reply: PlayedAnswer) {
         let (latency, jitter) = self.latency();
         let mut wait = latency;
         if !jitter.is_zero() {
             wait += rand::random_range(Duration::ZERO..=jitter);
         }
-        if reply == Reply::Slow {
+        if reply == PlayedAnswer::Slow {
             wait += SLOW;
         }
         if !wait.is_zero() {
@@ -137,24 +137,29 @@ impl Shared {
         }
     }
 
-    async fn reply(&self, taken: Taken, tag: &str, dest: &str) -> Result<Response<AnswerBody>, HangUp> {
+    async fn reply(
+        &self,
+        taken: RecordedCall,
+        tag: &str,
+        dest: &str,
+    ) -> Result<Response<AnswerBody>, HangUp> {
         let answers = self.answers(taken.seq, tag, taken.usage);
         match taken.reply {
-            Reply::Sent | Reply::Slow => Ok(answers.sent(dest)),
-            Reply::Error(error) => Ok(answers.error(&error)),
-            Reply::Gateway(status) => Ok(answer::gateway_page(
+            PlayedAnswer::Sent | PlayedAnswer::Slow => Ok(answers.sent(dest)),
+            PlayedAnswer::Error(error) => Ok(answers.error(&error)),
+            PlayedAnswer::Gateway(status) => Ok(answer::gateway_page(
                 StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             )),
-            Reply::Html => Ok(answer::gateway_page(StatusCode::OK)),
-            Reply::Empty => Ok(answer::empty()),
-            Reply::NoId => Ok(answers.without_id(dest)),
-            Reply::Truncated => Ok(answers.truncated(dest)),
-            Reply::Timeout => std::future::pending().await,
-            Reply::Cut => Err(HangUp),
+            PlayedAnswer::Html => Ok(answer::gateway_page(StatusCode::OK)),
+            PlayedAnswer::Empty => Ok(answer::empty()),
+            PlayedAnswer::NoId => Ok(answers.without_id(dest)),
+            PlayedAnswer::Truncated => Ok(answers.truncated(dest)),
+            PlayedAnswer::Timeout => std::future::pending().await,
+            PlayedAnswer::Cut => Err(HangUp),
         }
     }
 
-    fn answers<'a>(&self, seq: u64, tag: &'a str, usage: Option<u32>) -> Answers<'a> {
-        Answers { run: self.run(), seq, tag, usage, regain_minutes: self.options().regain_minutes }
+    fn answers<'a>(&self, seq: u64, tag: &'a str, usage: Option<u32>) -> AnswerWriter<'a> {
+        AnswerWriter { run: self.run(), seq, tag, usage, regain_minutes: self.options().regain_minutes }
     }
 }

@@ -1,21 +1,23 @@
-//! What the simulator's connections share: options, journal, latency, and the calls in flight.
+//! The state that the simulator's connections share: options, journal, latency, and the calls in flight.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
+
 use super::SimulatorOptions;
-use super::journal::{Call, Counts, Journal};
+use super::journal::{CallCounts, Journal, PlayedCall};
 
-/// Everything connections share. Cheap to clone.
+/// The shared state. Cheap to clone.
 #[derive(Clone)]
-pub struct Shared(Arc<State>);
+pub struct Shared(Arc<SharedState>);
 
-struct State {
+struct SharedState {
     options: SimulatorOptions,
     run: u64,
     journal: Mutex<Journal>,
-    /// Latency and jitter of the calls that follow.
+    /// Latency and jitter of the next calls.
     latency: Mutex<(Duration, Duration)>,
     in_flight: AtomicUsize,
     max_in_flight: AtomicUsize,
@@ -29,7 +31,7 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     pub fn new(options: SimulatorOptions) -> Shared {
-        Shared(Arc::new(State {
+        Shared(Arc::new(SharedState {
             run: rand::random(),
             journal: Mutex::new(Journal::new(options.keep, options.limit_per_token)),
             latency: Mutex::new((options.latency, options.latency_jitter)),
@@ -40,25 +42,25 @@ impl Shared {
     }
 
     pub fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.0.journal.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.journal.lock()
     }
 
     pub fn latency(&self) -> (Duration, Duration) {
-        *self.0.latency.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.latency.lock()
     }
 
     pub fn set_latency(&self, latency: Duration, jitter: Duration) {
-        *self.0.latency.lock().unwrap_or_else(PoisonError::into_inner) = (latency, jitter);
+        *self.0.latency.lock() = (latency, jitter);
     }
 
-    /// The kept calls after a sequence number, oldest first. Arrivals wait for the lock, so it is held for the copying
-    /// of pointers only.
-    pub fn calls(&self, after: u64, dest: Option<&str>) -> Vec<Call> {
+    /// Return the kept calls after a sequence number, oldest first. Arrivals wait for the lock, which is
+    /// therefore held only while pointers are copied.
+    pub fn calls(&self, after: u64, dest: Option<&str>) -> Vec<PlayedCall> {
         let kept = self.journal().kept(after, dest);
         kept.iter().map(|kept| kept.call()).collect()
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> CallCounts {
         let now = self.0.in_flight.load(Ordering::Relaxed);
         self.journal().counts(now, self.0.max_in_flight.load(Ordering::Relaxed))
     }
@@ -72,14 +74,14 @@ impl Shared {
         &self.0.options
     }
 
-    /// A number that tells this run's message ids from another's.
+    /// Return a number that distinguishes this run's message ids from another's.
     pub fn run(&self) -> u64 {
         self.0.run
     }
 }
 
 /// A call being answered; ends also when its caller gives up.
-pub struct InFlight<'a>(&'a State);
+pub struct InFlight<'a>(&'a SharedState);
 
 impl InFlight<'_> {
     pub fn enter(shared: &Shared) -> InFlight<'_> {

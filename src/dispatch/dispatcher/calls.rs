@@ -1,17 +1,21 @@
-//! Calls: begun, ended, and what an ended call means for its line; and the end of all calls when the process stops.
+//! Begins and ends calls, applies the effect of an ended call on its line, and ends all calls when the
+//! process stops.
 
+use rand::Rng;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Dispatcher;
-use crate::dispatch::Event;
-use crate::dispatch::line::{CallEnd, DEMANDED, Line, PlannedCall, Steps};
-use crate::dispatch::send::{Finished, Ticket, send};
-use crate::dispatch::upkeep::Order;
+use crate::dispatch::event::{Event, ReturnedRow};
+use crate::dispatch::line::{
+    CallEnd, EndedCall, GRAPH_PAUSE_PREFIX, Line, LineActions, PlannedCall, Suspect,
+};
+use crate::dispatch::send::{CallInFlight, Finished, send};
+use crate::dispatch::tasks::upkeep::PauseOrder;
+use crate::domain::LineId;
 use crate::failpoint;
-use crate::message::{LineId, MessageId};
 use crate::metrics::{CallOutcome, METRICS};
-use crate::policy::classify::{CallResult, PauseDemand, PauseTarget};
+use crate::policy::classify::{CallResult, Judgement, PauseDemand, PauseTarget, Verdict};
 use crate::store::{Change, ChangeKind, PauseScope, ReadyRow};
 
 impl Dispatcher {
@@ -29,25 +33,39 @@ impl Dispatcher {
     }
 
     fn finish(&mut self, finished: Finished) {
-        let Finished { ticket, change, pause, health } = finished;
-        let row = ticket.row.clone();
-        self.tickets.remove(&row.id);
-        count_ended(&change, self.tickets.len());
+        let Finished { in_flight, change, judgement, health, is_failure } = finished;
+        let row = in_flight.row.clone();
+        self.in_flight.remove(&row.id);
         let now = Instant::now();
-        self.hear(&ticket, health, now);
+        self.report_health(&in_flight, health, now);
+        let change = match judgement {
+            Some(judgement) => self.learn(&in_flight, change, judgement, is_failure, now),
+            None => change,
+        };
+        count_ended(&change, self.in_flight.len());
         let end = match &change.kind {
-            ChangeKind::Retry { .. } => CallEnd::Postponed,
+            ChangeKind::Retry { .. } | ChangeKind::Suspected { .. } => CallEnd::Postponed,
             ChangeKind::WaitForLine { .. } | ChangeKind::Release => CallEnd::Returns,
             _ => CallEnd::Ended,
         };
         let mut ended = None;
         if let Some(line) = self.line(row.line) {
             ended = line.call_ended(&row, end);
-            if matches!(change.kind, ChangeKind::Sent { .. }) {
-                line.succeeded(ticket.begun);
+            match &change.kind {
+                ChangeKind::WaitForLine { .. } => line.queue.avoid(row.id),
+                ChangeKind::Suspected { error, .. } => line.suspect(Suspect {
+                    id: row.id,
+                    fence: row.fence,
+                    lane: row.lane,
+                    dest: row.dest.clone(),
+                    waiter: row.waiter.clone(),
+                    refused_at: now,
+                    error: error.clone(),
+                }),
+                _ => {}
             }
         }
-        if let ChangeKind::Retry { after, .. } = change.kind {
+        if let ChangeKind::Retry { after, .. } | ChangeKind::Suspected { after, .. } = change.kind {
             self.watch_held(now + after, row.id, row.line, row.lane, row.dest.clone());
         }
         if end == CallEnd::Returns {
@@ -56,14 +74,57 @@ impl Dispatcher {
         }
         self.change(change, row.lane, row.waiter.clone());
         self.work_ended(ended);
-        if let Some(demand) = pause {
-            self.pause(row.line, &demand, ticket.begun, now);
+    }
+
+    /// Apply the evidence of an ended call about its line: pauses, a trial, a rest, suspects. Return the
+    /// row's change, which may depend on that.
+    fn learn(
+        &mut self,
+        in_flight: &CallInFlight,
+        change: Change,
+        mut judgement: Judgement,
+        is_failure: Option<bool>,
+        now: Instant,
+    ) -> Change {
+        let row = &in_flight.row;
+        let unknown_refusals = self.options.unknown_refusals;
+        let Some(line) = self.line(row.line) else { return change };
+        let call = EndedCall { row, begun: in_flight.begun, judgement: &judgement, is_failure };
+        let learnt = line.learn(&call, unknown_refusals, now, rand::rng().random());
+        if let Some(rest) = learnt.rest {
+            let rest_seconds = rest.as_secs_f64();
+            tracing::warn!(line = %row.line, rest_seconds, "calls of the line keep failing: line rests, then tries one");
+        }
+        if learnt.is_lines {
+            judgement.verdict = Verdict::Suspect;
+        }
+        if let Some(demand) = &judgement.pause
+            && judgement.verdict != Verdict::Unlisted
+        {
+            self.pause(row.line, demand, &row.dest, in_flight.begun, now);
+        }
+        self.refuse(row.line, learnt.refused);
+        if judgement.verdict != Verdict::Suspect {
+            return change;
+        }
+        let paused_for = self.lines.get(&row.line).map(|line| line.paused_for(now)).unwrap_or_default();
+        in_flight.suspected(&judgement, paused_for, &self.send_context.policy)
+    }
+
+    /// End messages without another call: Graph refused them, and has taken another message of their line
+    /// since.
+    fn refuse(&mut self, line: LineId, suspects: Vec<Suspect>) {
+        for Suspect { id, fence, lane, dest, waiter, error, .. } in suspects {
+            if self.may_end(line, id, lane, &dest, fence) {
+                tracing::info!(cdls_id = %id, %line, "another message was sent: the refused one ends as ERROR");
+                self.change(Change::waiting(id, fence, ChangeKind::Refuse { error }), lane, waiter);
+            }
         }
     }
 
-    /// Rows that were given back are ready again, if the log says so too.
-    pub(super) fn returned(&mut self, rows: Vec<(MessageId, i32, bool)>) {
-        for (id, fence, is_written) in rows {
+    /// Make rows that were given back ready again, if the log agrees.
+    pub(super) fn returned(&mut self, rows: Vec<ReturnedRow>) {
+        for ReturnedRow { id, fence, is_written } in rows {
             let Some(row) = self.returning.remove(&id) else { continue };
             let Some(line) = self.line(row.line) else { continue };
             if is_written {
@@ -76,10 +137,10 @@ impl Dispatcher {
         }
     }
 
-    fn pause(&mut self, line: LineId, demand: &PauseDemand, begun: Instant, now: Instant) {
+    fn pause(&mut self, line: LineId, demand: &PauseDemand, dest: &str, begun: Instant, now: Instant) {
         let Some(actor) = self.line(line) else { return };
-        let Some(length) = actor.pause(demand, begun, now) else { return };
-        tracing::warn!(%line, ?length, reason = %demand.reason, "pause demanded by Graph: sending paused");
+        let Some(length) = actor.pause(demand, dest, begun, now) else { return };
+        tracing::warn!(%line, pause_seconds = length.as_secs_f64(), reason = %demand.reason, "pause demanded by Graph: sending paused");
         let scope = match demand.target {
             PauseTarget::Line => PauseScope::Line(line),
             PauseTarget::App => {
@@ -87,23 +148,23 @@ impl Dispatcher {
                 PauseScope::App
             }
         };
-        // Gone only when the process ends.
-        let _ = self.channels.orders.send(Order::Pause {
+        // The receiver is gone only when the process ends.
+        let _ = self.channels.orders.send(PauseOrder::Pause {
             scope,
             length,
-            reason: format!("{DEMANDED}{}", demand.reason),
+            reason: format!("{GRAPH_PAUSE_PREFIX}{}", demand.reason),
         });
     }
 
     pub(super) fn begin(&mut self, call: PlannedCall) {
-        let ticket = Ticket::of(&call, self.breaker.begun(call.begun.into_std()));
-        self.tickets.insert(ticket.id(), ticket.clone());
-        METRICS.dispatch.in_flight.set(self.tickets.len() as f64);
-        self.calls.spawn(send(self.send_context.clone(), ticket, call));
+        let in_flight = CallInFlight::of(&call, self.breaker.begun(call.row.line, call.begun.into_std()));
+        self.in_flight.insert(in_flight.id(), in_flight.clone());
+        METRICS.dispatch.in_flight.set(self.in_flight.len() as f64);
+        self.calls.spawn(send(self.send_context.clone(), in_flight, call));
     }
 
-    /// Gives claimed rows back, waits for calls in flight, and calls those that outlast the grace unknown. `quiet` is
-    /// told when no further call can begin, so that another worker may take the lines over.
+    /// Give claimed rows back, wait for calls in flight, and end those that outlast the grace as UNKNOWN.
+    /// `quiet` is answered when no further call can begin, so that another worker may take the lines over.
     pub(super) async fn drain(mut self, quiet: oneshot::Sender<()>) {
         let until = Instant::now() + self.options.grace;
         let mut quiet = Some(quiet);
@@ -111,9 +172,9 @@ impl Dispatcher {
         loop {
             failpoint::hit("in_drain");
             if self.reserved + self.abandoned.len() == 0 {
-                // Nobody listens if the hand-over has given up.
+                // The receiver is gone if the hand-over has given up.
                 quiet.take().map(|quiet| quiet.send(()));
-                if self.tickets.is_empty() {
+                if self.in_flight.is_empty() {
                     break;
                 }
             }
@@ -135,30 +196,32 @@ impl Dispatcher {
         }
         self.calls.abort_all();
         let outlasted = CallResult::Cut { reason: "the process stopped before Graph answered".into() };
-        for (_, ticket) in std::mem::take(&mut self.tickets) {
-            let finished = ticket.conclude(&outlasted, &self.send_context.policy);
+        for (_, in_flight) in std::mem::take(&mut self.in_flight) {
+            let finished = in_flight.conclude(&outlasted, &self.send_context.policy);
             count_ended(&finished.change, 0);
-            let row = finished.ticket.row;
+            let row = finished.in_flight.row;
             self.change(finished.change, row.lane, row.waiter.clone());
         }
     }
 
     fn abandon_all(&mut self) {
-        let mut steps = Steps::default();
-        self.lines.values_mut().for_each(|line| line.abandon(&mut steps));
-        self.carry_out(steps);
+        let mut actions = LineActions::default();
+        self.lines.values_mut().for_each(|line| line.abandon(&mut actions));
+        self.carry_out(actions);
         self.reserved = self.lines.values().map(Line::reserved).sum();
     }
 }
 
-/// Counts a call that has ended, and those that are left.
+/// Count a call that has ended, and the calls in flight.
 fn count_ended(change: &Change, in_flight: usize) {
     let outcome = match &change.kind {
         ChangeKind::Sent { .. } => CallOutcome::Ok,
-        ChangeKind::Failed { .. } | ChangeKind::Expire | ChangeKind::Cancel | ChangeKind::Unsendable => {
-            CallOutcome::Error
-        }
-        ChangeKind::Retry { .. } => CallOutcome::Retry,
+        ChangeKind::Failed { .. }
+        | ChangeKind::Expire
+        | ChangeKind::Refuse { .. }
+        | ChangeKind::Cancel
+        | ChangeKind::Unsendable => CallOutcome::Error,
+        ChangeKind::Retry { .. } | ChangeKind::Suspected { .. } => CallOutcome::Retry,
         ChangeKind::Unknown { .. } => CallOutcome::Unknown,
         ChangeKind::WaitForLine { .. } | ChangeKind::Release => CallOutcome::Line,
     };

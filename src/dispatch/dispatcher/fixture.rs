@@ -1,4 +1,4 @@
-//! A dispatcher without tasks around it: tests hand it events and read what it asks for.
+//! A dispatcher without tasks around it: tests send it events and read its requests.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Channels, Dispatcher};
 use crate::broker::JobDelivery;
-use crate::dispatch::DispatchOptions;
-use crate::dispatch::lease::SendUntil;
-use crate::dispatch::reader::Request;
-use crate::dispatch::recorder::{Entry, Progress};
+use crate::dispatch::options::DispatchOptions;
 use crate::dispatch::send::SendContext;
+use crate::dispatch::tasks::lease::SendUntil;
+use crate::dispatch::tasks::reader::Request;
+use crate::dispatch::tasks::recorder::{Entry, WriteProgress};
+use crate::domain::BreakerState;
 use crate::graph::GraphClient;
-use crate::message::BreakerState;
 use crate::settings::Settings;
 
 pub struct Fixture {
@@ -25,8 +25,8 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new() -> Fixture {
-        // Fails only if a test of this process has done it already.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // Fails only if another test of this process has installed it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let settings = Settings::load(None).expect("defaults are right");
         let options = DispatchOptions::of(&settings);
         let send_until = SendUntil::default();
@@ -48,8 +48,15 @@ impl Fixture {
             due: Arc::default(),
         };
         let breaker = watch::Sender::new(BreakerState::Closed);
-        let dispatcher =
-            Dispatcher::new("w".into(), context, options, channels, Progress::default(), send_until, breaker);
+        let dispatcher = Dispatcher::new(
+            "w".into(),
+            context,
+            options,
+            channels,
+            WriteProgress::default(),
+            send_until,
+            breaker,
+        );
         Fixture { dispatcher, _jobs: jobs, requests, entries }
     }
 }

@@ -1,7 +1,8 @@
-//! Recipients that wait behind a row of theirs, and rows whose claims were refused.
+//! Rows held back because an earlier row to the same recipient has not ended, and rows whose claims were
+//! refused.
 //!
-//! A held row comes back by itself when its time has come, or it is given back. Rows that ended otherwise (expired, cancelled,
-//! settled by an operator) are found by asking the log: their recipients are let go.
+//! A held row comes back when its time has come, or when it is given back. Rows that ended otherwise
+//! (expired, cancelled, settled by an operator) are found by asking the log, which frees their recipients.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -9,22 +10,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Dispatcher, HELD_SLACK};
-use crate::dispatch::reader::Request;
-use crate::message::{Lane, LineId, MessageId, WorkId};
+use crate::dispatch::tasks::reader::Request;
+use crate::domain::{Lane, LineId, RowId, WorkId};
 
-/// How long a refused claim rests before its work is read again.
+/// The rest of a refused claim before its work is read again.
 const REFUSED_FOR: Duration = Duration::from_millis(250);
 
 impl Dispatcher {
-    pub(super) fn watch_held(&mut self, due: Instant, by: MessageId, line: LineId, lane: Lane, dest: String) {
-        // Answers to a question of before are of the past.
+    pub(super) fn watch_held(&mut self, due: Instant, by: RowId, line: LineId, lane: Lane, dest: String) {
+        // An answer to the earlier question is out of date.
         self.asked_held.remove(&by);
         self.held.insert((due + HELD_SLACK, by), (line, lane, dest));
     }
 
-    /// Asks the log about rows whose time has passed.
+    /// Ask the log about rows whose time has passed.
     pub(super) fn ask_held(&mut self, now: Instant) {
-        let later = self.held.split_off(&(now, MessageId(i64::MAX)));
+        let later = self.held.split_off(&(now, RowId(i64::MAX)));
         let due = std::mem::replace(&mut self.held, later);
         let mut asked = Vec::with_capacity(due.len());
         for ((_, by), (line, lane, dest)) in due {
@@ -39,15 +40,15 @@ impl Dispatcher {
         }
     }
 
-    /// Lets recipients go whose row has ended. A row that waits comes back, or is asked about again.
-    pub(super) fn release_held(&mut self, asked: Vec<MessageId>, held: Vec<MessageId>) {
-        let held: HashSet<MessageId> = held.into_iter().collect();
+    /// Free recipients whose row has ended. A row that waits comes back, or the log is asked about it again.
+    pub(super) fn release_held(&mut self, asked: Vec<RowId>, held: Vec<RowId>) {
+        let held: HashSet<RowId> = held.into_iter().collect();
         let now = Instant::now();
         for by in asked {
             let Some((line, lane, dest)) = self.asked_held.remove(&by) else { continue };
             if held.contains(&by) {
                 if self.lines.get(&line).is_some_and(|line| line.queue.is_claimed_elsewhere(by)) {
-                    // Its call may have ended there.
+                    // The call may have ended at the other worker.
                     self.channels.look.notify_one();
                 }
                 self.watch_held(now, by, line, lane, dest);
@@ -61,7 +62,7 @@ impl Dispatcher {
         }
     }
 
-    /// The work of a refused claim is read again after a moment.
+    /// Have the work of a refused claim read again after a moment.
     pub(super) fn watch_refused(&mut self, line: LineId, now: Instant) {
         if !self.refused.iter().any(|(_, waiting)| *waiting == line) {
             self.refused.insert((now + REFUSED_FOR, line));
@@ -78,7 +79,8 @@ impl Dispatcher {
         }
     }
 
-    /// Work that could not be read: that of refused claims is asked for again, other work is found by a scan.
+    /// Record work that could not be read: work of refused claims is requested again, other work is found by
+    /// a scan.
     pub(super) fn work_unread(&mut self, asked: Vec<(LineId, WorkId)>) {
         let now = Instant::now();
         for (line, work) in &asked {

@@ -1,4 +1,4 @@
-//! What each event changes.
+//! Applies each event to the lines. Never here: claims, calls, or which row is next.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use super::Dispatcher;
 use crate::broker::JobDelivery;
-use crate::dispatch::Event;
-use crate::dispatch::line::Steps;
-use crate::dispatch::reader::Request;
-use crate::dispatch::recorder::Entry;
+use crate::dispatch::event::{ClaimAnswer, Event};
+use crate::dispatch::line::LineActions;
 use crate::dispatch::send::orphaned;
-use crate::dispatch::upkeep::Order;
+use crate::dispatch::tasks::reader::Request;
+use crate::dispatch::tasks::recorder::{Barrier, Entry};
+use crate::dispatch::tasks::upkeep::PauseOrder;
+use crate::domain::{JobMessage, JobWork, Lane, LineId, Partition, RowId, WorkId};
 use crate::failpoint;
-use crate::message::{JobMessage, JobWork, Lane, LineId, MessageId, Partition, WorkId};
 use crate::store::{
     Change, ChangeKind, ClaimedRow, DoomedRow, Flow, HeldRecipient, LineRecord, Position, ReadyRow, WorkHead,
     WorkRead,
@@ -26,7 +26,7 @@ impl Dispatcher {
             Event::Gained { at, partitions, held, claims } => self.gain(at, partitions, held, claims),
             Event::Lost { partitions, stopped } => {
                 self.lose(&partitions);
-                // The keeper is gone only when the process ends.
+                // The lease keeper is gone only when the process ends.
                 let _ = stopped.send(());
             }
             Event::Work(heads) => heads.into_iter().for_each(|head| self.announced(&head)),
@@ -57,7 +57,7 @@ impl Dispatcher {
             Event::Claimed(rows) => self.settle_claimed(rows),
             Event::StillHeld { asked, held } => self.release_held(asked, held),
             Event::Doomed { rows, kind, written } => self.end_doomed(rows, kind, written),
-            // That it arrived has woken the loop.
+            // The arrival alone wakes the loop.
             Event::LogIsBack => {}
         }
     }
@@ -89,7 +89,8 @@ impl Dispatcher {
         self.settle_claimed(claims);
     }
 
-    /// A claimed row is not sent by its line before the claim is settled; a call of the owner before us may end at any moment.
+    /// Keep a claimed row off its line until the claim is settled; a call of the previous owner may end at
+    /// any moment.
     fn keep_off(&mut self, claimed: &ClaimedRow, now: Instant) {
         self.line_or_new(claimed.line).queue.claimed_elsewhere(
             claimed.lane,
@@ -111,18 +112,18 @@ impl Dispatcher {
                 for (message, claim) in line.open_claims() {
                     self.abandoned.entry(message).or_default().push_back(claim);
                 }
-                let mut steps = Steps::default();
-                line.abandon(&mut steps);
-                steps.returned.clear();
-                self.carry_out(steps);
+                let mut actions = LineActions::default();
+                line.abandon(&mut actions);
+                actions.returned.clear();
+                self.carry_out(actions);
             }
             self.returning.retain(|_, row| row.line != id);
             self.forget_wake(id);
         }
     }
 
-    /// A look at these partitions has ended: work that was announced meanwhile may have been written after it began. Returns
-    /// those that waited for it.
+    /// End a look at these partitions. Lines read work that was announced meanwhile, as it may have been
+    /// written after the look began. Return the partitions that waited for the look.
     fn scanned(&mut self, began: Instant, partitions: &[Partition]) -> Vec<Partition> {
         let waiting: Vec<Partition> =
             partitions.iter().copied().filter(|partition| self.unscanned.contains_key(partition)).collect();
@@ -139,12 +140,14 @@ impl Dispatcher {
         waiting
     }
 
-    /// Takes a job and those that wait behind it, and acknowledges: what they told is noted, and the queue has it.
+    /// Take a job and the jobs behind it, and acknowledge them: their content is noted, and the queue keeps
+    /// it.
     pub(super) fn take_jobs(&mut self, first: JobDelivery) {
         let mut next = Some(first);
         while let Some(delivery) = next {
             if delivery.job.more {
-                // It and later jobs wait for the look: there is work of the same lines that it does not name.
+                // This and later jobs wait for the look: work of the same lines may exist that the job does
+                // not name.
                 if self.owned.contains(&delivery.partition) {
                     self.unscanned.insert(delivery.partition, Instant::now());
                 }
@@ -172,7 +175,7 @@ impl Dispatcher {
         }
     }
 
-    /// Whether announced work is to come into hand at once.
+    /// Whether announced work is to be read at once.
     fn wants(&mut self, head: &WorkHead) -> bool {
         let id = head.flow.line;
         if !self.owns(id) {
@@ -182,7 +185,7 @@ impl Dispatcher {
         let line = self.line_or_new(id);
         if !is_scanned {
             // Older rows may wait, and would be overtaken.
-            line.queue.told(head);
+            line.queue.note_news(head);
             return false;
         }
         let may_read = line.may_read(Instant::now());
@@ -194,7 +197,8 @@ impl Dispatcher {
         self.request(Request::Work(line, work));
     }
 
-    /// Takes work whose messages a job carries; reads it where the job only names it, or where older work is being read.
+    /// Take work whose messages a job carries; read it if the job only names it, or while older work is being
+    /// read.
     fn take_or_read(&mut self, head: WorkHead, messages: Vec<JobMessage>) {
         let WorkHead { position, flow, rows } = head;
         let line = flow.line;
@@ -240,7 +244,7 @@ impl Dispatcher {
             if let Some(line) = self.lines.get_mut(&record.id) {
                 if line.configure(&record, &self.options.limits, pause_written, now) {
                     // Gone only when the process ends.
-                    let _ = self.channels.orders.send(Order::Resume(record.id));
+                    let _ = self.channels.orders.send(PauseOrder::Resume(record.id));
                 }
                 self.dirty.insert(record.id);
             }
@@ -252,30 +256,31 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn claims_answered(&mut self, answers: Vec<(LineId, MessageId, bool)>) {
+    pub(super) fn claims_answered(&mut self, answers: Vec<ClaimAnswer>) {
         let now = Instant::now();
-        for (id, message, made) in answers {
-            if let Some((fence, lane)) = self.take_abandoned(message) {
-                // If it was not made, a claim of the row that is open is another worker's.
-                if made {
-                    self.change(Change::release(message, fence), lane, None);
-                    if let Some(line) = self.line(id) {
-                        line.queue.claim_settled(message);
+        for ClaimAnswer { line: line_id, id, is_made } in answers {
+            if let Some((fence, lane)) = self.take_abandoned(id) {
+                // If the claim was not made, an open claim of the row is another worker's.
+                if is_made {
+                    self.change(Change::release(id, fence), lane, None);
+                    if let Some(line) = self.line(line_id) {
+                        line.queue.claim_settled(id);
                     }
                 }
                 continue;
             }
-            if let Some(line) = self.line(id)
-                && line.claim_answered(message, made) == Some(false)
+            if let Some(line) = self.line(line_id)
+                && line.claim_answered(id, is_made) == Some(false)
             {
                 self.reserved -= 1;
-                self.watch_refused(id, now);
+                self.watch_refused(line_id, now);
             }
         }
     }
 
-    /// Claims are answered in the order in which they were asked for.
-    fn take_abandoned(&mut self, id: MessageId) -> Option<(i32, Lane)> {
+    /// Return the oldest open claim of the row: claims are answered in the order in which they were
+    /// requested.
+    fn take_abandoned(&mut self, id: RowId) -> Option<(i32, Lane)> {
         let asked = self.abandoned.get_mut(&id)?;
         let first = asked.pop_front();
         if asked.is_empty() {
@@ -284,7 +289,7 @@ impl Dispatcher {
         first
     }
 
-    /// Settles claims that have no call: our own that were never written, and those whose worker is gone.
+    /// Settle claims without a call: this worker's that were never written, and those whose worker is gone.
     fn settle_claimed(&mut self, rows: Vec<ClaimedRow>) {
         if self.progress.is_stalled() {
             return;
@@ -292,7 +297,7 @@ impl Dispatcher {
         let now = Instant::now();
         for row in rows {
             let ours = row.worker == self.worker;
-            let in_hand = self.tickets.contains_key(&row.id)
+            let in_hand = self.in_flight.contains_key(&row.id)
                 || self.returning.contains_key(&row.id)
                 || self.abandoned.contains_key(&row.id)
                 || self.progress.is_aside(row.id)
@@ -303,8 +308,7 @@ impl Dispatcher {
                 continue;
             }
             self.keep_off(&row, now);
-            let released = row.overdue && failpoint::defect("dead_claims_released");
-            let change = if ours || released {
+            let change = if ours {
                 Change::release(row.id, row.fence)
             } else if row.overdue {
                 orphaned(&row, &self.options.retry)
@@ -312,7 +316,7 @@ impl Dispatcher {
                 continue;
             };
             if change.stays_in_work() {
-                // Its work is read anew.
+                // The look reads its work anew.
                 self.channels.look.notify_one();
             }
             if let Some(line) = self.line(row.line) {
@@ -323,31 +327,32 @@ impl Dispatcher {
         }
     }
 
-    /// Ends waiting rows without a call, but for those that are in one.
+    /// Take a waiting row out of hand to end it without a call; return whether that is allowed: not while it
+    /// is in a call, or while the result of one is on its way to the log.
+    pub(super) fn may_end(&mut self, line: LineId, id: RowId, lane: Lane, dest: &str, fence: i32) -> bool {
+        let is_in_call = self.in_flight.contains_key(&id)
+            || self.returning.contains_key(&id)
+            || self.progress.is_aside(id);
+        if is_in_call || !self.owns(line) {
+            return false;
+        }
+        self.line(line).is_none_or(|actor| actor.queue.doom(lane, dest, id, fence))
+    }
+
+    /// End waiting rows without a call, except those in a call.
     fn end_doomed(&mut self, rows: Vec<DoomedRow>, kind: ChangeKind, written: oneshot::Sender<bool>) {
         let mut is_any = false;
         for DoomedRow { id, line, lane, dest, fence, waiter, .. } in rows {
-            if !self.owns(line)
-                || self.tickets.contains_key(&id)
-                || self.returning.contains_key(&id)
-                || self.progress.is_aside(id)
-            {
-                continue;
-            }
-            let is_free = match self.line(line) {
-                Some(actor) => actor.queue.doom(lane, &dest, id, fence),
-                None => true,
-            };
-            if is_free {
+            if self.may_end(line, id, lane, &dest, fence) {
                 is_any = true;
                 self.change(Change::waiting(id, fence, kind.clone()), Lane::Bulk, waiter);
             }
         }
-        self.entry(Entry::Barrier(written, is_any));
+        self.entry(Entry::Barrier(Barrier { done: written, answer: is_any }));
     }
 }
 
-/// A message that no call was made for yet.
+/// Return the row of a message that has had no call yet.
 fn ready(message: JobMessage, work: WorkId, flow: &Flow) -> ReadyRow {
     let JobMessage { id, account, kind, dest, mdata, valid_ms, waiter } = message;
     ReadyRow {

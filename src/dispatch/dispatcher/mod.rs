@@ -1,7 +1,8 @@
-//! The event loop: one task that holds the line actors, deals out permits, and carries out what lines want done.
+//! The event loop: one task that holds the line actors, deals out permits, and carries out the actions of
+//! lines.
 //!
-//! Each event changes what a line knows; then every line concerned is pumped once. No I/O and no locks here:
-//! reads, writes and calls are made by other tasks.
+//! Each event changes the state of lines; then every line concerned is pumped once. Never here: I/O and
+//! locks. Other tasks read, write and call.
 
 mod calls;
 #[cfg(test)]
@@ -19,28 +20,29 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::lease::SendUntil;
-use super::line::{Allowance, Line, Steps};
-use super::memory::Memory;
-use super::reader::Request;
-use super::recorder::{Entry, Progress};
-use super::send::{Finished, SendContext, Ticket, call_deadline};
-use super::upkeep::Order;
-use super::{DispatchOptions, Event, SharedSendContext};
+use super::event::Event;
+use super::line::{Line, LineActions, PermitBudget};
+use super::memory::RowMemory;
+use super::options::DispatchOptions;
+use super::send::{CallInFlight, Finished, SendContext, call_deadline};
+use super::tasks::lease::SendUntil;
+use super::tasks::reader::Request;
+use super::tasks::recorder::{Entry, WriteProgress};
+use super::tasks::upkeep::PauseOrder;
 use crate::broker::JobDelivery;
-use crate::message::{BreakerState, Lane, LineId, MessageId, Partition, WorkId};
+use crate::domain::{BreakerState, Lane, LineId, Partition, RowId, WorkId};
 use crate::policy::breaker::Breaker;
 use crate::store::{Change, Claim, ReadyRow, digest};
 
 /// The shortest time ahead of its call that a row is claimed; slow commits lengthen it.
 const SHORTEST_HORIZON: Duration = Duration::from_millis(15);
 const LONGEST_HORIZON: Duration = Duration::from_secs(1);
-/// How often line records are read again, so that changes by SQL take effect within ten seconds.
+/// The pause between readings of line records: changes by SQL take effect within ten seconds.
 const REFRESH_EVERY: Duration = Duration::from_secs(3);
-/// How long after its time a held recipient is looked up in the log.
+/// The time after which the log is asked about a held recipient that is due.
 const HELD_SLACK: Duration = Duration::from_secs(2);
-/// Rows a line may end at once that will not be sent; only one while this many entries wait for the log, so that claims
-/// and results do not wait behind a campaign that has expired.
+/// Rows that a line may end at once without sending them; only one while this many entries wait for the log,
+/// so that claims and results do not wait behind a campaign that has expired.
 const ENDED_AT_ONCE: usize = 64;
 const MANY_ENTRIES: usize = 1_000;
 /// Events handled before lines are pumped.
@@ -52,50 +54,50 @@ pub struct Channels {
     pub jobs: mpsc::Receiver<JobDelivery>,
     pub entries: mpsc::UnboundedSender<Entry>,
     pub requests: mpsc::UnboundedSender<Request>,
-    pub orders: mpsc::UnboundedSender<Order>,
-    /// Asks for a full look at the queue.
+    pub orders: mpsc::UnboundedSender<PauseOrder>,
+    /// Requests a full look at the queue.
     pub look: Arc<Notify>,
-    /// Asks for a look at what is due next.
+    /// Requests a look at the rows that are due next.
     pub due: Arc<Notify>,
 }
 
 pub struct Dispatcher {
     worker: String,
     options: DispatchOptions,
-    memory: Memory,
-    send_context: SharedSendContext,
+    memory: RowMemory,
+    send_context: Arc<SendContext>,
     channels: Channels,
-    progress: Progress,
+    progress: WriteProgress,
     send_until: SendUntil,
     breaker: Breaker,
     breaker_state: watch::Sender<BreakerState>,
     owned: BTreeSet<Partition>,
-    /// Those of them that no scan has looked through that began after this time: what is announced in them waits, or it would
-    /// go before older rows.
+    /// Owned partitions without a complete scan that began after this time: work announced in them waits, or
+    /// it would go before older rows.
     unscanned: BTreeMap<Partition, Instant>,
     lines: HashMap<LineId, Line>,
     /// Lines to be pumped before the next wait.
     dirty: HashSet<LineId>,
-    /// Lines that wait for permits, first come first served.
+    /// Lines that wait for permits; the first to come is served first.
     hungry: VecDeque<LineId>,
     is_hungry: HashSet<LineId>,
     wakes: BTreeSet<(Instant, LineId)>,
     wake_of: HashMap<LineId, Instant>,
     /// Recipients whose held row is looked up when its time has passed.
-    held: BTreeMap<(Instant, MessageId), (LineId, Lane, String)>,
+    held: BTreeMap<(Instant, RowId), (LineId, Lane, String)>,
     /// Held recipients that the log is being asked about.
-    asked_held: HashMap<MessageId, (LineId, Lane, String)>,
-    /// Rows given back, until that is written; with the fence each has then.
-    returning: HashMap<MessageId, ReadyRow>,
-    /// Lines with work to be read again, because claims of its rows were refused; and when.
+    asked_held: HashMap<RowId, (LineId, Lane, String)>,
+    /// Rows given back, until that is written; with the fence that each has then.
+    returning: HashMap<RowId, ReadyRow>,
+    /// Lines with work to read again because claims of its rows were refused, and the time of the reading.
     refused: BTreeSet<(Instant, LineId)>,
     calls: JoinSet<Finished>,
-    /// Calls in flight, for those that outlast the grace.
-    tickets: HashMap<MessageId, Ticket>,
+    /// Calls in flight, to record those that outlast the grace.
+    in_flight: HashMap<RowId, CallInFlight>,
     /// Permits held for calls that have not begun.
     reserved: usize,
-    /// Claims on their way for lines that were let go, with the fence each gets: to be given back.
-    abandoned: HashMap<MessageId, VecDeque<(i32, Lane)>>,
+    /// Open claims of lines that were let go, with the fence that each gets: their rows are given back.
+    abandoned: HashMap<RowId, VecDeque<(i32, Lane)>>,
     refresh_at: Instant,
 }
 
@@ -105,15 +107,15 @@ impl Dispatcher {
         send_context: SendContext,
         options: DispatchOptions,
         channels: Channels,
-        progress: Progress,
+        progress: WriteProgress,
         send_until: SendUntil,
         breaker_state: watch::Sender<BreakerState>,
     ) -> Dispatcher {
         Dispatcher {
             worker,
-            breaker: Breaker::new(options.concurrency),
+            breaker: Breaker::default(),
             breaker_state,
-            memory: Memory::of(options.memory),
+            memory: RowMemory::of(options.memory),
             options,
             send_context: Arc::new(send_context),
             channels,
@@ -132,14 +134,14 @@ impl Dispatcher {
             returning: HashMap::new(),
             refused: BTreeSet::new(),
             calls: JoinSet::new(),
-            tickets: HashMap::new(),
+            in_flight: HashMap::new(),
             reserved: 0,
             abandoned: HashMap::new(),
             refresh_at: Instant::now() + REFRESH_EVERY,
         }
     }
 
-    /// Runs until `shutdown`, then drains; `quiet` is told when no further call can begin.
+    /// Run until `shutdown`, then drain; `quiet` is answered when no further call can begin.
     pub async fn run(mut self, shutdown: CancellationToken, quiet: oneshot::Sender<()>) {
         let mut events = Vec::new();
         while !shutdown.is_cancelled() {
@@ -169,7 +171,8 @@ impl Dispatcher {
         if matches!(self.breaker.state(), BreakerState::Stalled | BreakerState::HalfOpen) {
             self.pump_texts(now);
         }
-        // Lines that wait for permits go first, those that wait longest before the others.
+        self.pump_fresh(now);
+        // Lines that wait for permits go first, the longest waiting before the others.
         for _ in 0..self.hungry.len().min(self.free_permits()) {
             self.pump_hungriest(now, true);
         }
@@ -178,7 +181,7 @@ impl Dispatcher {
         }
     }
 
-    /// While calls are tried one by one: the texts of all lines, before anybody's media.
+    /// Pump the texts of all lines before any media, while calls are tried one by one.
     fn pump_texts(&mut self, now: Instant) {
         for _ in 0..self.hungry.len() {
             if self.free_permits() == 0 {
@@ -191,7 +194,21 @@ impl Dispatcher {
         }
     }
 
-    /// Pumps the line that has waited for permits the longest.
+    /// Pump the line that has waited longest, of the lines that may call although the breaker holds the
+    /// others back.
+    fn pump_fresh(&mut self, now: Instant) {
+        if !self.breaker.lets_fresh_out() {
+            return;
+        }
+        let first = self.hungry.iter().position(|id| self.breaker.lets_out(*id));
+        if let Some(id) = first.and_then(|first| self.hungry.remove(first)) {
+            self.is_hungry.remove(&id);
+            self.dirty.remove(&id);
+            self.pump_line(id, now, true);
+        }
+    }
+
+    /// Pump the line that has waited longest for permits.
     fn pump_hungriest(&mut self, now: Instant, media: bool) {
         if let Some(id) = self.hungry.pop_front() {
             self.is_hungry.remove(&id);
@@ -202,9 +219,11 @@ impl Dispatcher {
 
     fn pump_line(&mut self, id: LineId, now: Instant, media: bool) {
         let horizon = (self.progress.latency() * 2).clamp(SHORTEST_HORIZON, LONGEST_HORIZON);
-        let allowance = Allowance {
-            spare: self.spare_permits(),
-            room: self.free_permits(),
+        let (spare, free) = (self.spare_permits(), self.free_permits());
+        let is_let_out = self.breaker.lets_out(id);
+        let budget = PermitBudget {
+            spare,
+            room: if is_let_out { spare.min(1) } else { free },
             media,
             ends: if self.progress.waiting() < MANY_ENTRIES { ENDED_AT_ONCE } else { 1 },
         };
@@ -212,41 +231,44 @@ impl Dispatcher {
             return;
         }
         let Some(line) = self.lines.get_mut(&id) else { return };
-        let mut steps = Steps::default();
+        let mut actions = LineActions::default();
         self.reserved -= line.reserved();
-        if self.breaker.state() == BreakerState::Open {
-            line.abandon(&mut steps);
+        if self.breaker.withholds(id) {
+            line.abandon(&mut actions);
         }
-        line.pump(now, horizon, allowance, &mut steps);
+        line.pump(now, horizon, budget, &mut actions);
         self.reserved += line.reserved();
-        if steps.wants_permits && self.is_hungry.insert(id) {
+        if is_let_out && !actions.claims.is_empty() {
+            self.breaker.let_out(id, now.into_std());
+        }
+        if actions.wants_permits && self.is_hungry.insert(id) {
             self.hungry.push_back(id);
         }
-        self.set_wake(id, steps.wake);
-        for row in std::mem::take(&mut steps.claims) {
+        self.set_wake(id, actions.wake);
+        for row in std::mem::take(&mut actions.claims) {
             let call_deadline = call_deadline(self.send_context.graph.total_timeout(row.kind));
             let digest = Some(digest(row.account, id, &row.dest, &row.mdata));
             let in_campaign = row.cp_id.is_some();
             let claim = Claim { id: row.id, line: id, fence: row.fence, digest, in_campaign, call_deadline };
             self.entry(Entry::Claim { line: id, lane: row.lane, claim });
         }
-        for read in std::mem::take(&mut steps.reads) {
+        for read in std::mem::take(&mut actions.reads) {
             self.request(Request::Flow(read));
         }
-        for call in std::mem::take(&mut steps.calls) {
+        for call in std::mem::take(&mut actions.calls) {
             self.begin(call);
         }
-        self.carry_out(steps);
+        self.carry_out(actions);
     }
 
-    /// Records what lines want changed, and remembers the rows that come back.
-    fn carry_out(&mut self, steps: Steps) {
-        let lanes: HashMap<MessageId, Lane> = steps.returned.iter().map(|row| (row.id, row.lane)).collect();
-        for (change, waiter) in steps.changes {
+    /// Record the changes that lines ask for, and remember the rows that come back.
+    fn carry_out(&mut self, actions: LineActions) {
+        let lanes: HashMap<RowId, Lane> = actions.returned.iter().map(|row| (row.id, row.lane)).collect();
+        for (change, waiter) in actions.changes {
             let lane = lanes.get(&change.id).copied().unwrap_or(Lane::Bulk);
             self.entry(Entry::Change { change, lane, waiter });
         }
-        for row in steps.returned {
+        for row in actions.returned {
             self.returning.insert(row.id, row);
         }
     }
@@ -255,12 +277,12 @@ impl Dispatcher {
         work.into_iter().for_each(|work| self.entry(Entry::WorkEnded(work)));
     }
 
-    /// Permits that nobody holds.
+    /// Return the number of free permits.
     fn spare_permits(&self) -> usize {
-        self.options.concurrency.saturating_sub(self.reserved + self.tickets.len())
+        self.options.concurrency.saturating_sub(self.reserved + self.in_flight.len())
     }
 
-    /// Those of them that the breaker lets be used.
+    /// Return the number of free permits that the breaker lets out.
     fn free_permits(&self) -> usize {
         self.spare_permits().min(self.breaker.room(self.reserved))
     }

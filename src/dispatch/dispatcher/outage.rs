@@ -1,26 +1,38 @@
-//! Outages of Graph: what the breaker hears, and what its states mean for the lines.
+//! Outages of Graph: reports calls to the breaker, and applies its states to the lines.
 //!
-//! An open breaker is part of pacing, for all lines at once: rows are not claimed, those claimed are given back, and no
-//! attempts are spent. The decision is `policy::breaker`'s.
+//! An open breaker is part of pacing, for all lines at once: rows are not claimed, claimed rows are given
+//! back, and no attempts are spent. `policy::breaker` decides.
 
 use rand::Rng;
 use tokio::time::Instant;
 
 use super::Dispatcher;
-use crate::dispatch::send::Ticket;
-use crate::message::BreakerState;
-use crate::policy::breaker::{Health, Heard};
+use crate::dispatch::send::CallInFlight;
+use crate::domain::BreakerState;
+use crate::policy::breaker::{CallReport, HostHealth};
 
 impl Dispatcher {
-    /// A call ended.
-    pub(super) fn hear(&mut self, ticket: &Ticket, health: Option<Health>, now: Instant) {
-        let heard = Heard { id: ticket.id(), begun: ticket.begun.into_std(), period: ticket.period, health };
-        if self.breaker.heard(heard, now.into_std(), rand::rng().random()) {
+    /// Report a call that ended.
+    pub(super) fn report_health(
+        &mut self,
+        in_flight: &CallInFlight,
+        health: Option<HostHealth>,
+        now: Instant,
+    ) {
+        let report = CallReport {
+            id: in_flight.id(),
+            line: in_flight.line(),
+            begun: in_flight.begun.into_std(),
+            period: in_flight.period,
+            health,
+        };
+        if self.breaker.report(report, now.into_std(), rand::rng().random()) {
             self.breaker_changed(now);
         }
     }
 
-    /// Suspects a host that answers nothing, and tries a call again when the breaker has been open for long enough.
+    /// Suspect a host that does not answer, and try a call again when the breaker has been open for long
+    /// enough.
     pub(super) fn tick_breaker(&mut self, now: Instant) {
         if self.breaker.tick(now.into_std()) {
             self.breaker_changed(now);
@@ -32,7 +44,8 @@ impl Dispatcher {
         match state {
             BreakerState::Open => {
                 let rest = self.breaker.wakes_at().map(|until| until.duration_since(now.into_std()));
-                tracing::warn!(?rest, "calls to Graph keep failing: breaker open, sending stopped");
+                let rest_seconds = rest.map(|rest| rest.as_secs_f64());
+                tracing::warn!(rest_seconds, "calls to Graph keep failing: breaker open, sending stopped");
             }
             BreakerState::Stalled => {
                 tracing::info!("Graph answers no call in flight: breaker stalled, one new call at a time");
@@ -50,16 +63,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::dispatch::Event;
+    use crate::channel::{Class, MessageKind};
     use crate::dispatch::dispatcher::fixture::Fixture;
-    use crate::dispatch::recorder::Entry;
-    use crate::message::{AccountId, Class, Lane, LineId, MessageId, MessageKind, WorkId};
+    use crate::dispatch::event::Event;
+    use crate::dispatch::tasks::recorder::Entry;
+    use crate::domain::{AccountId, Lane, LineId, RowId, WorkId};
     use crate::policy::breaker::{FIRST_REST, TRIPS_AFTER};
     use crate::store::{LineRecord, Position, ReadyRow, WorkRead};
 
     fn row(line: i64, kind: MessageKind) -> ReadyRow {
         ReadyRow {
-            id: MessageId(line),
+            id: RowId(line),
             work: WorkId(line),
             line: LineId(line),
             account: AccountId(1),
@@ -86,7 +100,7 @@ mod tests {
             id: LineId(line),
             account: AccountId(1),
             name: None,
-            class: Class::Messenger,
+            class: Class::MESSENGER,
             active: true,
             account_active: true,
             page_token: Some("EAA".into()),
@@ -100,13 +114,14 @@ mod tests {
         }
     }
 
-    /// Opens the breaker, and lets its rest pass.
+    /// Open the breaker, and let its rest pass.
     fn trip(dispatcher: &mut Dispatcher) {
         for id in 1..=TRIPS_AFTER as i64 {
             let begun = std::time::Instant::now();
-            let period = dispatcher.breaker.begun(begun);
-            let health = Some(Health::Failing);
-            dispatcher.breaker.heard(Heard { id: MessageId(-id), begun, period, health }, begun, 0.5);
+            let line = LineId(-1);
+            let period = dispatcher.breaker.begun(line, begun);
+            let health = Some(HostHealth::Failing);
+            dispatcher.breaker.report(CallReport { id: RowId(-id), line, begun, period, health }, begun, 0.5);
         }
         assert_eq!(dispatcher.breaker.state(), BreakerState::Open);
         dispatcher.tick_breaker(Instant::now() + FIRST_REST * 2);
@@ -126,7 +141,7 @@ mod tests {
     #[case::although_the_media_of_others_waits(&[MessageKind::Text], &[LineId(9)])]
     #[case::and_media_where_no_text_waits(&[], &[LineId(1)])]
     #[tokio::test]
-    async fn a_trial_is_a_text(#[case] texts: &[MessageKind], #[case] expected: &[LineId]) {
+    async fn trial_call_prefers_a_text(#[case] texts: &[MessageKind], #[case] expected: &[LineId]) {
         let mut fixture = Fixture::new();
         let dispatcher = &mut fixture.dispatcher;
         trip(dispatcher);

@@ -1,11 +1,14 @@
 //! The actor of one line: paces its calls, decides which rows to claim, and keeps its pauses.
 //!
-//! Pace first, claim last: a row is claimed when a permit is there and its call is due within the time a claim takes
-//! to commit. The limiter is asked again when the claimed row is handed to the connection, so that a slow commit
-//! cannot bunch calls. No I/O: [`Line::pump`] says what is to be done, the dispatcher does it.
+//! Pace first, claim last: a row is claimed when a permit is free and its call is due within the time that a
+//! claim takes to commit. The limiter is asked again when the claimed row is handed to the connection, so
+//! that a slow commit cannot bunch calls. Never here: I/O. [`Line::pump`] returns the actions, the dispatcher
+//! carries them out.
 
-mod steps;
-mod track;
+mod actions;
+mod pacing;
+mod pauses;
+mod standing;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,74 +17,72 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
-use super::memory::Memory;
-use super::queue::Queue;
-use crate::message::{AccountId, Class, Lane, LineId, Medium, MessageId, WorkId};
-use crate::policy::classify::{PauseDemand, Subject};
-use crate::policy::pace::{Limits, PauseLadder, Rates};
+use super::memory::RowMemory;
+use super::queue::LineQueue;
+use crate::channel::Rates;
+use crate::channel::{Class, Medium};
+use crate::domain::{AccountId, Lane, LineId, RowId, WorkId};
+use crate::policy::classify::Subject;
+use crate::policy::pace::{Limits, PauseBackoff};
 use crate::settings::{ClassLimits, LimitSettings};
 use crate::store::{Change, ChangeKind, HeldRecipient, LineRecord, ReadyRow};
-pub use steps::{Allowance, PlannedCall, Steps};
-use track::{Due, Track};
+pub use actions::{LineActions, PermitBudget, PlannedCall};
+use pacing::{MediumPacing, PendingCall};
+use pauses::{Demanded, is_refusal};
+use standing::Standing;
+pub use standing::{EndedCall, Suspect};
 
-/// A claimed row whose call has not begun this long after the claim was asked for is given back: `call_deadline`
-/// allows for two seconds.
+/// A claimed row is given back if its call has not begun this long after the request of the claim:
+/// `call_deadline` allows for two seconds.
 const CLAIM_STALE_AFTER: Duration = Duration::from_millis(1_500);
 
 /// A line that sent is remembered this long, with the state of its limiters and pauses.
-const REMEMBERED: Duration = Duration::from_secs(120);
+const IDLE_LINE_TTL: Duration = Duration::from_secs(120);
 
-/// How the reason of a pause begins that an answer of Graph demanded, and no operator.
-pub const DEMANDED: &str = "Graph: ";
+/// The beginning of the reason of a pause that an answer of Graph demanded, and no operator.
+pub const GRAPH_PAUSE_PREFIX: &str = "Graph: ";
 
-/// How long a line that has ended as many rows as it may looks for no more.
-const REST: Duration = Duration::from_millis(10);
+/// The rest of a line that has ended as many rows as it may.
+const END_LIMIT_PAUSE: Duration = Duration::from_millis(10);
 
 /// One line of a partition this process owns.
 pub struct Line {
     pub id: LineId,
-    pub queue: Queue,
+    pub queue: LineQueue,
     config: Option<Config>,
-    /// A pause this process demanded and that the line's record may not show yet.
+    /// A pause that this process demanded and the line's record may not show yet.
     local_pause: Option<Instant>,
-    ladder: PauseLadder,
-    /// The last pause that was demanded.
+    backoff: PauseBackoff,
+    /// The last demanded pause.
     demanded: Option<Demanded>,
-    text: Track,
-    media: Track,
-    /// Rows claimed or about to be, until their call begins.
-    claiming: HashMap<MessageId, Due>,
+    standing: Standing,
+    text: MediumPacing,
+    media: MediumPacing,
+    /// Rows claimed or about to be claimed, until their call begins.
+    claiming: HashMap<RowId, PendingCall>,
 }
 
 /// The place of a row whose call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallEnd {
-    /// It has ended, or its outcome is not known.
+    /// The row has ended, or its outcome is not known.
     Ended,
-    /// It waits for its next try.
+    /// The row waits for its next try.
     Postponed,
-    /// It waits for its turn again.
+    /// The row waits for its turn again.
     Returns,
 }
 
-/// What the calls of a line need to know.
+/// The data that the calls of a line need.
 #[derive(Debug, Clone)]
 pub struct Sender {
-    /// Whose line it is. Rows of another account, logged before it changed hands, are never sent from it.
+    /// The owner of the line. Rows of another account, logged before the line changed hands, are never sent
+    /// from it.
     pub account: AccountId,
     pub class: Class,
     pub page_token: Arc<SecretString>,
     /// Page and Instagram account, as usage headers name them.
     pub subject: Arc<Subject>,
-}
-
-/// A pause that was demanded of the line.
-#[derive(Debug, Clone, Copy)]
-struct Demanded {
-    /// The first step of its kind.
-    first: Duration,
-    length: Duration,
-    at: Instant,
 }
 
 struct Config {
@@ -91,23 +92,24 @@ struct Config {
 }
 
 impl Line {
-    pub fn new(id: LineId, memory: Memory) -> Line {
+    pub fn new(id: LineId, memory: RowMemory) -> Line {
         Line {
             id,
-            queue: Queue::new(memory),
+            queue: LineQueue::new(memory),
             config: None,
             local_pause: None,
-            ladder: PauseLadder::default(),
+            backoff: PauseBackoff::default(),
             demanded: None,
-            text: Track::new(),
-            media: Track::new(),
+            standing: Standing::default(),
+            text: MediumPacing::new(),
+            media: MediumPacing::new(),
             claiming: HashMap::new(),
         }
     }
 
-    /// Takes over the line's record. A changed limit starts with a drained limiter, so it cannot burst. Returns whether
-    /// its pause is to be ended: Graph demanded it of a page token that has been replaced since.
-    /// `pause_written`: the record was read after a pause demanded here was written to it.
+    /// Apply the line's record. A changed limit starts with a drained limiter, so that it cannot burst.
+    /// Return whether the line's pause is to end: Graph demanded it of a page token that has been replaced
+    /// since. `pause_written`: the record was read after a pause demanded here was written to it.
     pub fn configure(
         &mut self,
         record: &LineRecord,
@@ -133,6 +135,7 @@ impl Line {
         if pause_written {
             self.local_pause = None;
         }
+        let is_first = self.config.is_none();
         let had = self.sender().map(|sender| sender.page_token.expose_secret().to_owned());
         self.config = Some(Config {
             sender: record.page_token.as_ref().filter(|token| !token.expose_secret().trim().is_empty()).map(
@@ -151,205 +154,224 @@ impl Line {
         });
         let has = self.sender().map(|sender| sender.page_token.expose_secret().to_owned());
         let is_new = matches!((had, has), (Some(had), Some(has)) if had != has);
-        let was_demanded = record.pause_reason.as_deref().is_some_and(|reason| reason.starts_with(DEMANDED));
+        let was_demanded =
+            record.pause_reason.as_deref().is_some_and(|reason| reason.starts_with(GRAPH_PAUSE_PREFIX));
         let ends = is_new && was_demanded && self.paused_until(now).is_some();
         if ends {
             self.local_pause = None;
         }
+        // The refusal came while another process had the line, or this one before a restart.
+        if is_first
+            && self.paused_until(now).is_some()
+            && record.pause_reason.as_deref().is_some_and(is_refusal)
+        {
+            self.standing.begin_trial(now, false);
+        }
         ends
     }
 
-    /// The line's record is gone: nothing is sent until it is back.
+    /// Stop sending until the line's record, which is gone, is back.
     pub fn deconfigure(&mut self) {
         self.config = None;
     }
 
-    /// Whether rows are read for it: not while it is known that it cannot send.
+    /// Whether rows are read for the line: not while it is known that the line cannot send.
     pub fn may_read(&self, now: Instant) -> bool {
         self.config.is_none() || (self.sender().is_some() && self.paused_until(now).is_none())
     }
 
-    /// A recipient with a row that is claimed elsewhere or waits for its next try.
+    /// Hold a recipient whose row is claimed elsewhere or waits for its next try.
     pub fn hold(&mut self, held: &HeldRecipient) {
         if !self.queue.in_call(held.by) {
             self.queue.hold(held.lane, &held.dest, held.by);
         }
     }
 
-    /// Rows of a flow that are kept in hand: a second's worth, within bounds.
+    /// Return the number of rows of a flow to keep in hand: a second's worth, within bounds.
     fn window(&self, medium: Medium) -> usize {
-        (self.track(medium).limit.get() as usize).clamp(16, 256)
+        (self.pacing(medium).limit.get() as usize).clamp(16, 256)
     }
 
-    fn track(&self, medium: Medium) -> &Track {
+    fn pacing(&self, medium: Medium) -> &MediumPacing {
         match medium {
             Medium::Text => &self.text,
             Medium::Media => &self.media,
         }
     }
 
-    fn track_mut(&mut self, medium: Medium) -> &mut Track {
+    fn pacing_mut(&mut self, medium: Medium) -> &mut MediumPacing {
         match medium {
             Medium::Text => &mut self.text,
             Medium::Media => &mut self.media,
         }
     }
 
-    /// Permits the line holds: rows claimed, or about to be, and calls in flight.
+    /// Return the number of permits that the line holds: rows claimed, or about to be, and calls in flight.
     pub fn permits(&self) -> usize {
         self.text.permits() + self.media.permits()
-    }
-
-    /// When the line may send again, if not now.
-    fn paused_until(&self, now: Instant) -> Option<Instant> {
-        let recorded = self.config.as_ref().and_then(|config| config.paused_until);
-        recorded.max(self.local_pause).filter(|until| *until > now)
     }
 
     fn sender(&self) -> Option<Sender> {
         self.config.as_ref().filter(|config| config.active).and_then(|config| config.sender.clone())
     }
 
-    /// What is to be done now. `horizon`: how long a claim takes to commit, with a margin.
-    pub fn pump(&mut self, now: Instant, horizon: Duration, mut allowance: Allowance, steps: &mut Steps) {
+    /// Return the actions that are due now. `horizon`: the time that a claim takes to commit, with a margin.
+    pub fn pump(
+        &mut self,
+        now: Instant,
+        horizon: Duration,
+        mut budget: PermitBudget,
+        actions: &mut LineActions,
+    ) {
         let Some(sender) = self.sender() else {
-            self.give_back(|_| true, steps);
+            self.give_back(|_| true, actions);
             return;
         };
         if let Some(until) = self.paused_until(now) {
-            self.give_back(|_| true, steps);
-            steps.wake = Some(until);
+            self.give_back(|_| true, actions);
+            actions.wake = Some(until);
             return;
         }
-        let is_stale = |due: &Due| now >= due.asked + CLAIM_STALE_AFTER;
-        self.give_back(|due| is_stale(due) || due.row.account != sender.account, steps);
+        if let Some(until) = self.standing.rests_until(now) {
+            self.give_back(|_| true, actions);
+            actions.wake = Some(until);
+            return;
+        }
+        let is_busy = self.standing.is_busy();
+        let is_stale = |pending: &PendingCall| is_busy || now >= pending.asked + CLAIM_STALE_AFTER;
+        self.give_back(|pending| is_stale(pending) || pending.row.account != sender.account, actions);
         for medium in [Medium::Text, Medium::Media] {
-            self.begin_calls(medium, now, &sender, steps);
-            self.ask_claims(medium, now, horizon, sender.account, &mut allowance, steps);
+            self.begin_calls(medium, now, &sender, actions);
+            self.ask_claims(medium, now, horizon, sender.account, &mut budget, actions);
         }
         let (text, media) = (self.window(Medium::Text), self.window(Medium::Media));
-        steps.reads = self.queue.reads(self.id, |medium| if medium == Medium::Text { text } else { media });
+        actions.reads = self.queue.reads(self.id, |medium| if medium == Medium::Text { text } else { media });
     }
 
-    /// Hands claimed rows to their calls, as the limiter allows.
-    fn begin_calls(&mut self, medium: Medium, now: Instant, sender: &Sender, steps: &mut Steps) {
-        let track = self.track_mut(medium);
-        let Some(pacer) = &track.pacer else { return };
-        while !track.claimed.is_empty() {
+    /// Hand claimed rows to their calls, as the limiter allows; in a trial only one.
+    fn begin_calls(&mut self, medium: Medium, now: Instant, sender: &Sender, actions: &mut LineActions) {
+        while !self.standing.is_busy() {
+            let pacing = self.pacing_mut(medium);
+            let Some(pacer) = pacing.pacer.as_ref().filter(|_| !pacing.claimed.is_empty()) else { return };
             if let Err(wait) = pacer.check() {
-                sooner(&mut steps.wake, now + wait);
+                sooner(&mut actions.wake, now + wait);
                 return;
             }
-            if let Some(due) = track.claimed.pop_front() {
-                track.last_call = Some(now);
-                track.calling += 1;
-                steps.calls.push(PlannedCall {
-                    row: Arc::new(due.row),
-                    sender: sender.clone(),
-                    expires: due.expires,
-                    begun: now,
-                });
-            }
+            let Some(pending) = pacing.claimed.pop_front() else { return };
+            pacing.last_call = Some(now);
+            pacing.calling += 1;
+            self.standing.call_begun(pending.row.id);
+            actions.calls.push(PlannedCall {
+                row: Arc::new(pending.row),
+                sender: sender.clone(),
+                expires: pending.expires,
+                begun: now,
+            });
         }
     }
 
-    /// Asks for claims of the rows whose calls are due within the horizon.
+    /// Request claims of the rows whose calls are due within the horizon.
     fn ask_claims(
         &mut self,
         medium: Medium,
         now: Instant,
         horizon: Duration,
         account: AccountId,
-        allowance: &mut Allowance,
-        steps: &mut Steps,
+        budget: &mut PermitBudget,
+        actions: &mut LineActions,
     ) {
         while self.queue.has_next(medium) {
-            let due = self.track(medium).next_due(now);
+            let due = self.pacing(medium).next_due(now);
             if due > now + horizon {
-                sooner(&mut steps.wake, due - horizon);
+                sooner(&mut actions.wake, due - horizon);
+                return;
+            }
+            // The end of a trial, or of its call, makes the line look again.
+            if self.standing.room(self.reserved()) == 0 {
                 return;
             }
             let held = match medium {
                 Medium::Text => self.permits(),
                 Medium::Media => self.media.permits(),
             };
-            if !allowance.take(held, medium) {
-                steps.wants_permits = true;
+            if !budget.take(held, medium) {
+                actions.wants_permits = true;
                 return;
             }
             let Some(row) = self.queue.next(medium) else { return };
             let left = Duration::try_from(row.valid_for).unwrap_or_default();
             if left.is_zero() || row.account != account {
-                allowance.give_back();
-                self.end_unsent(row, left.is_zero(), steps);
-                allowance.ends = allowance.ends.saturating_sub(1);
-                if allowance.ends == 0 {
-                    sooner(&mut steps.wake, now + REST);
+                budget.give_back();
+                self.end_unsent(row, left.is_zero(), actions);
+                budget.ends = budget.ends.saturating_sub(1);
+                if budget.ends == 0 {
+                    sooner(&mut actions.wake, now + END_LIMIT_PAUSE);
                     return;
                 }
                 continue;
             }
-            self.track_mut(medium).claiming += 1;
-            steps.claims.push(row.clone());
-            self.claiming.insert(row.id, Due { expires: now + left, asked: now, row });
+            self.pacing_mut(medium).claiming += 1;
+            actions.claims.push(row.clone());
+            self.claiming.insert(row.id, PendingCall { expires: now + left, asked: now, row });
         }
     }
 
-    /// Ends a row without a call: it has expired, or its line has another owner by now.
-    fn end_unsent(&mut self, row: ReadyRow, is_expired: bool, steps: &mut Steps) {
+    /// End a row without a call: the row has expired, or its line has another owner by now.
+    fn end_unsent(&mut self, row: ReadyRow, is_expired: bool, actions: &mut LineActions) {
         let kind = if is_expired { ChangeKind::Expire } else { ChangeKind::Unsendable };
-        steps.changes.push((Change::waiting(row.id, row.fence, kind), row.waiter));
+        actions.changes.push((Change::waiting(row.id, row.fence, kind), row.waiter));
         self.queue.ended_with(row.id, row.fence + 1);
         self.queue.end_without_call(row.lane, &row.dest, row.id);
     }
 
-    /// Gives claimed rows back whose call cannot begin.
-    fn give_back(&mut self, cannot_begin: impl Fn(&Due) -> bool, steps: &mut Steps) {
+    /// Give back claimed rows whose call cannot begin.
+    fn give_back(&mut self, cannot_begin: impl Fn(&PendingCall) -> bool, actions: &mut LineActions) {
         for medium in [Medium::Text, Medium::Media] {
-            let (back, kept): (VecDeque<Due>, VecDeque<Due>) =
-                std::mem::take(&mut self.track_mut(medium).claimed).into_iter().partition(&cannot_begin);
-            self.track_mut(medium).claimed = kept;
-            for due in back {
-                let row = due.row;
+            let (back, kept): (VecDeque<PendingCall>, VecDeque<PendingCall>) =
+                std::mem::take(&mut self.pacing_mut(medium).claimed).into_iter().partition(&cannot_begin);
+            self.pacing_mut(medium).claimed = kept;
+            for pending in back {
+                let row = pending.row;
                 self.queue.hold(row.lane, &row.dest, row.id);
-                steps.changes.push((Change::release(row.id, row.fence), None));
-                steps.returned.push(ReadyRow { attempts: row.attempts - 1, ..row });
+                actions.changes.push((Change::release(row.id, row.fence), None));
+                actions.returned.push(ReadyRow { attempts: row.attempts - 1, ..row });
             }
         }
     }
 
-    /// A claim was made, or not: the row's state changed, its campaign does not run, or the log is away. In the latter
-    /// case its work is read again; its recipient waits for it. Returns whether it was made.
-    pub fn claim_answered(&mut self, id: MessageId, made: bool) -> Option<bool> {
-        let mut due = self.claiming.remove(&id)?;
-        let track = self.track_mut(due.row.kind.medium());
-        track.claiming -= 1;
+    /// Record the answer to a claim, and return whether the claim was made. If not, the row's state changed,
+    /// its campaign does not run, or the log is away: its work is read again, and its recipient waits for it.
+    pub fn claim_answered(&mut self, id: RowId, made: bool) -> Option<bool> {
+        let mut pending = self.claiming.remove(&id)?;
+        let pacing = self.pacing_mut(pending.row.kind.medium());
+        pacing.claiming -= 1;
         if made {
-            due.row.fence += 1;
-            due.row.attempts += 1;
-            track.claimed.push_back(due);
+            pending.row.fence += 1;
+            pending.row.attempts += 1;
+            pacing.claimed.push_back(pending);
         } else {
-            self.queue.refuse(&due.row);
+            self.queue.refuse(&pending.row);
         }
         Some(made)
     }
 
-    /// Claims asked for and not answered, with the fence their rows have if they are made.
-    pub fn open_claims(&self) -> impl Iterator<Item = (MessageId, (i32, Lane))> {
-        self.claiming.values().map(|due| (due.row.id, (due.row.fence + 1, due.row.lane)))
+    /// Return the open claims, with the fence that each row has if the claim is made.
+    pub fn open_claims(&self) -> impl Iterator<Item = (RowId, (i32, Lane))> {
+        self.claiming.values().map(|pending| (pending.row.id, (pending.row.fence + 1, pending.row.lane)))
     }
 
-    /// Permits held for calls that have not begun.
+    /// Return the number of permits held for calls that have not begun.
     pub fn reserved(&self) -> usize {
         self.permits() - self.text.calling - self.media.calling
     }
 
-    /// A call ended. Returns the work that ended with it.
+    /// Record that a call ended. Return the work that ended with it.
     pub fn call_ended(&mut self, row: &ReadyRow, end: CallEnd) -> Option<WorkId> {
         // A line that was let go and came back meanwhile holds no permit for this call.
         if self.queue.in_call(row.id) {
-            self.track_mut(row.kind.medium()).calling -= 1;
+            self.pacing_mut(row.kind.medium()).calling -= 1;
         }
+        self.standing.call_ended(row.id);
         if end != CallEnd::Returns {
             self.queue.ended_with(row.id, row.fence);
         }
@@ -363,70 +385,19 @@ impl Line {
         }
     }
 
-    /// The last pause, if a call begun at `begun` was in flight when it was demanded: its answer says nothing new.
-    fn demanded_since(&self, begun: Instant) -> Option<Demanded> {
-        self.demanded.filter(|last| begun < last.at)
+    /// Give back claimed rows whose calls have not begun, because this process stops or no longer owns the
+    /// line. Claims that are not committed yet are given back when they are answered.
+    pub fn abandon(&mut self, actions: &mut LineActions) {
+        self.give_back(|_| true, actions);
     }
 
-    /// Graph took a message whose call was begun at `begun`: the next pause starts from the bottom of its ladder again,
-    /// unless the call was in flight already when the last one was demanded. During a pause no calls begin.
-    pub fn succeeded(&mut self, begun: Instant) {
-        if self.demanded_since(begun).is_none() {
-            self.ladder.reset();
-        }
-    }
-
-    /// Stops sending as the answer to a call demands that was begun at `begun`; returns for how long.
-    ///
-    /// Nothing if the call was in flight already when a pause as long was demanded: its answer says nothing new, and
-    /// a burst of such answers would drive the pauses to their cap at once. But a longer time that Graph names is news. A
-    /// call that was begun later, after a pause that somebody ended early, says something new.
-    pub fn pause(&mut self, demand: &PauseDemand, begun: Instant, now: Instant) -> Option<Duration> {
-        let last = self.demanded_since(begun);
-        let is_known = |last: Demanded| {
-            demand.first <= last.first && demand.named.is_none_or(|named| named <= last.length)
-        };
-        if last.is_some_and(is_known) {
-            return None;
-        }
-        let length = self.ladder.next(demand);
-        self.note(demand.first, length, last, now);
-        Some(length)
-    }
-
-    /// Stops sending as the answer to another line's call demands of every line of the app.
-    pub fn pause_with_app(&mut self, demand: &PauseDemand, length: Duration, now: Instant) {
-        let in_force = self.demanded.filter(|last| now < last.at + last.length);
-        self.note(demand.first, length, in_force, now);
-    }
-
-    /// Notes a pause that was demanded and begins it; `last` still counts for calls that were in flight when it was.
-    fn note(&mut self, first: Duration, length: Duration, last: Option<Demanded>, now: Instant) {
-        self.demanded = Some(Demanded {
-            first: last.map_or(first, |last| last.first.max(first)),
-            length: last.map_or(length, |last| last.length.max(length)),
-            at: now,
-        });
-        self.pause_for(length, now);
-    }
-
-    /// Stops sending for a while, until the line's record shows the pause.
-    fn pause_for(&mut self, length: Duration, now: Instant) {
-        self.local_pause = self.local_pause.max(Some(now + length));
-    }
-
-    /// Rows claimed whose calls have not begun, given back because this process stops or no longer owns the line.
-    /// Claims that are not committed yet are given back when they are answered.
-    pub fn abandon(&mut self, steps: &mut Steps) {
-        self.give_back(|_| true, steps);
-    }
-
-    /// Whether nothing of this line is in hand or in flight, and nothing about it has to be remembered.
+    /// Whether the line has no row in hand or in flight, and no state to remember.
     pub fn is_idle(&self, now: Instant) -> bool {
         let recent = [&self.text, &self.media]
             .into_iter()
-            .any(|track| track.last_call.is_some_and(|last| now < last + REMEMBERED));
-        self.queue.is_idle() && self.permits() == 0 && !recent && self.paused_until(now).is_none()
+            .any(|pacing| pacing.last_call.is_some_and(|last| now < last + IDLE_LINE_TTL));
+        let is_known = !self.standing.is_clear() || self.paused_until(now).is_some();
+        self.queue.is_idle() && self.permits() == 0 && !recent && !is_known
     }
 }
 

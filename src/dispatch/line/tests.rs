@@ -1,7 +1,10 @@
 use std::time::Duration;
 
+use super::standing::Learnt;
 use super::*;
-use crate::message::{AccountId, MessageKind};
+use crate::channel::MessageKind;
+use crate::domain::{AccountId, ErrorDetail};
+use crate::policy::classify::{Judgement, PauseDemand, Verdict};
 use crate::store::{Position, WorkRead};
 
 const HORIZON: Duration = Duration::from_millis(15);
@@ -11,7 +14,7 @@ fn record(rate_text: Option<u32>) -> LineRecord {
         id: LineId(7),
         account: AccountId(1),
         name: None,
-        class: Class::Messenger,
+        class: Class::MESSENGER,
         active: true,
         account_active: true,
         page_token: Some("EAA".into()),
@@ -30,7 +33,7 @@ fn limits() -> LimitSettings {
 }
 
 fn line(record: &LineRecord) -> Line {
-    let mut line = Line::new(LineId(7), Memory::of(u64::MAX));
+    let mut line = Line::new(LineId(7), RowMemory::of(u64::MAX));
     configure(&mut line, record);
     line
 }
@@ -41,7 +44,7 @@ fn configure(line: &mut Line, record: &LineRecord) {
 
 fn row(id: i64, kind: MessageKind) -> ReadyRow {
     ReadyRow {
-        id: MessageId(id),
+        id: RowId(id),
         work: WorkId(id),
         line: LineId(7),
         account: AccountId(1),
@@ -58,36 +61,36 @@ fn row(id: i64, kind: MessageKind) -> ReadyRow {
     }
 }
 
-/// Work of one row.
+/// Give the line work of one row.
 fn give(line: &mut Line, row: ReadyRow) {
     let position = Position { first: row.id, work: row.work };
     line.queue.read_work(row.work, Some(WorkRead { position, flow: row.flow(), rows: vec![row] }));
 }
 
-fn pump(line: &mut Line, free: usize) -> Steps {
-    let mut steps = Steps::default();
+fn pump(line: &mut Line, free: usize) -> LineActions {
+    let mut actions = LineActions::default();
     line.pump(
         Instant::now(),
         HORIZON,
-        Allowance { spare: free, room: free, media: true, ends: 64 },
-        &mut steps,
+        PermitBudget { spare: free, room: free, media: true, ends: 64 },
+        &mut actions,
     );
-    steps
+    actions
 }
 
-/// Answers claims at once and ends calls at once, as a fast database and a fast Graph do.
-fn serve(line: &mut Line, steps: Steps) -> usize {
-    for row in steps.claims {
+/// Answer claims and end calls at once, as a fast database and a fast Graph do.
+fn serve(line: &mut Line, actions: LineActions) -> usize {
+    for row in actions.claims {
         assert_eq!(line.claim_answered(row.id, true), Some(true));
     }
-    let calls = steps.calls.len();
-    for call in steps.calls {
+    let calls = actions.calls.len();
+    for call in actions.calls {
         line.call_ended(&call.row, CallEnd::Ended);
     }
     calls
 }
 
-/// Runs a line with a backlog for a while, waking it when it asks; returns when its calls began.
+/// Run a line with a backlog for a while, waking it when it asks; return the times at which its calls began.
 async fn run(line: &mut Line, kind: MessageKind, length: Duration, lateness: Duration) -> Vec<Instant> {
     let mut next_id = 1;
     let mut calls = Vec::new();
@@ -97,10 +100,10 @@ async fn run(line: &mut Line, kind: MessageKind, length: Duration, lateness: Dur
             give(line, row(next_id, kind));
             next_id += 1;
         }
-        let steps = pump(line, 1_000);
-        let wake = steps.wake;
-        let claimed = !steps.claims.is_empty();
-        let began = serve(line, steps);
+        let actions = pump(line, 1_000);
+        let wake = actions.wake;
+        let claimed = !actions.claims.is_empty();
+        let began = serve(line, actions);
         calls.extend(std::iter::repeat_n(Instant::now(), began));
         if claimed {
             continue;
@@ -128,7 +131,7 @@ impl Line {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_one_second_window_holds_more_than_the_limit_and_one_and_the_limit_is_used() {
+async fn limit_is_used_and_kept_in_every_second() {
     for limit in [1, 5, 20, 40, 50, 100, 300] {
         for lateness in [Duration::ZERO, Duration::from_millis(1)] {
             let mut line = line(&record(Some(limit)));
@@ -142,7 +145,7 @@ async fn no_one_second_window_holds_more_than_the_limit_and_one_and_the_limit_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_commit_does_not_bunch_calls() {
+async fn slow_commit_does_not_bunch_calls() {
     let mut line = line(&record(Some(100)));
     let mut calls = Vec::new();
     let mut waiting = Vec::new();
@@ -151,9 +154,9 @@ async fn a_slow_commit_does_not_bunch_calls() {
     }
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(6) {
-        let steps = pump(&mut line, 1_000);
-        waiting.extend(steps.claims.iter().map(|row| row.id));
-        for call in steps.calls {
+        let actions = pump(&mut line, 1_000);
+        waiting.extend(actions.claims.iter().map(|row| row.id));
+        for call in actions.calls {
             calls.push(Instant::now());
             line.call_ended(&call.row, CallEnd::Ended);
         }
@@ -190,25 +193,25 @@ async fn waiting_media_does_not_hold_text_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_line_claims_nothing_gives_claimed_rows_back_and_ends_its_pause_by_itself() {
+async fn paused_line_gives_rows_back_and_resumes() {
     let mut line = line(&record(Some(1)));
     give(&mut line, row(1, MessageKind::Text));
-    let steps = pump(&mut line, 10);
-    assert_eq!(steps.claims.len(), 1);
-    assert_eq!(line.claim_answered(MessageId(1), true), Some(true));
+    let actions = pump(&mut line, 10);
+    assert_eq!(actions.claims.len(), 1);
+    assert_eq!(line.claim_answered(RowId(1), true), Some(true));
 
     line.pause_for(Duration::from_secs(5), Instant::now());
     let until = Instant::now() + Duration::from_secs(5);
-    let mut steps = pump(&mut line, 10);
-    assert!(steps.claims.is_empty() && steps.calls.is_empty());
+    let mut actions = pump(&mut line, 10);
+    assert!(actions.claims.is_empty() && actions.calls.is_empty());
     assert!(matches!(
-        steps.changes[..],
-        [(Change { id: MessageId(1), fence: 4, kind: ChangeKind::Release, .. }, None)]
+        actions.changes[..],
+        [(Change { id: RowId(1), fence: 4, kind: ChangeKind::Release, .. }, None)]
     ));
-    assert_eq!(steps.wake, Some(until));
+    assert_eq!(actions.wake, Some(until));
     assert_eq!(line.permits(), 0);
 
-    let back = steps.returned.pop().expect("it was given back");
+    let back = actions.returned.pop().expect("it was given back");
     line.queue.give_back(ReadyRow { fence: 5, ..back });
     tokio::time::sleep_until(until).await;
     assert_eq!(pump(&mut line, 10).claims.len(), 1);
@@ -218,13 +221,13 @@ async fn a_paused_line_claims_nothing_gives_claimed_rows_back_and_ends_its_pause
 #[case::and_that_of_this_machine_is_an_hour_behind(Some(time::Duration::hours(1)))]
 #[case::and_that_of_this_machine_is_an_hour_ahead(Some(time::Duration::hours(-1)))]
 #[tokio::test(start_paused = true)]
-async fn a_pause_lasts_as_long_as_the_databases_clock_says(#[case] off: Option<time::Duration>) {
+async fn pause_lasts_by_the_databases_clock(#[case] off: Option<time::Duration>) {
     let left = Duration::from_secs(5);
     let paused_until = off.map(|off| time::OffsetDateTime::now_utc() + off + left);
     let mut line = line(&LineRecord { paused_until, pause_left: Some(left), ..record(None) });
     give(&mut line, row(1, MessageKind::Text));
-    let steps = pump(&mut line, 10);
-    assert_eq!((steps.claims.len(), steps.wake), (0, Some(Instant::now() + left)));
+    let actions = pump(&mut line, 10);
+    assert_eq!((actions.claims.len(), actions.wake), (0, Some(Instant::now() + left)));
     tokio::time::sleep(left).await;
     assert_eq!(pump(&mut line, 10).claims.len(), 1);
 }
@@ -235,22 +238,22 @@ async fn a_claim_that_was_answered_too_late_is_given_back() {
     give(&mut line, row(1, MessageKind::Text));
     assert_eq!(pump(&mut line, 10).claims.len(), 1);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(line.claim_answered(MessageId(1), true), Some(true));
-    let steps = pump(&mut line, 10);
-    assert!(steps.calls.is_empty());
-    assert!(matches!(steps.changes[..], [(Change { kind: ChangeKind::Release, .. }, None)]));
-    assert_eq!(steps.returned.len(), 1, "its recipient waits until it is written");
+    assert_eq!(line.claim_answered(RowId(1), true), Some(true));
+    let actions = pump(&mut line, 10);
+    assert!(actions.calls.is_empty());
+    assert!(matches!(actions.changes[..], [(Change { kind: ChangeKind::Release, .. }, None)]));
+    assert_eq!(actions.returned.len(), 1, "its recipient waits until it is written");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_row_is_ended_and_not_claimed() {
     let mut line = line(&record(None));
     give(&mut line, ReadyRow { valid_for: time::Duration::ZERO, ..row(1, MessageKind::Text) });
-    let steps = pump(&mut line, 10);
-    assert!(steps.claims.is_empty());
+    let actions = pump(&mut line, 10);
+    assert!(actions.claims.is_empty());
     assert!(matches!(
-        steps.changes[..],
-        [(Change { id: MessageId(1), fence: 3, kind: ChangeKind::Expire, .. }, None)]
+        actions.changes[..],
+        [(Change { id: RowId(1), fence: 3, kind: ChangeKind::Expire, .. }, None)]
     ));
 }
 
@@ -262,41 +265,41 @@ async fn many_expired_rows_are_ended_a_few_at_a_time() {
     }
     let mut ended = 0;
     while line.queue.has_next(Medium::Text) {
-        let steps = pump(&mut line, 10);
-        assert!((1..=64).contains(&steps.changes.len()), "{}", steps.changes.len());
-        ended += steps.changes.len();
-        assert_eq!(steps.wake.is_some(), steps.changes.len() == 64, "it looks again for what is left");
-        tokio::time::sleep_until(steps.wake.unwrap_or_else(Instant::now)).await;
+        let actions = pump(&mut line, 10);
+        assert!((1..=64).contains(&actions.changes.len()), "{}", actions.changes.len());
+        ended += actions.changes.len();
+        assert_eq!(actions.wake.is_some(), actions.changes.len() == 64, "it looks again for what is left");
+        tokio::time::sleep_until(actions.wake.unwrap_or_else(Instant::now)).await;
     }
     assert_eq!(ended, 200);
 }
 
 #[tokio::test(start_paused = true)]
-async fn rows_of_the_account_that_had_the_line_before_are_never_sent_from_it() {
+async fn rows_of_a_previous_owner_are_never_sent() {
     let mut line = line(&record(None));
     give(&mut line, row(1, MessageKind::Text));
     assert_eq!(pump(&mut line, 10).claims.len(), 1);
-    assert_eq!(line.claim_answered(MessageId(1), true), Some(true));
+    assert_eq!(line.claim_answered(RowId(1), true), Some(true));
     configure(
         &mut line,
         &LineRecord { account: AccountId(2), page_token: Some("EAAother".into()), ..record(None) },
     );
     give(&mut line, row(2, MessageKind::Text));
     give(&mut line, ReadyRow { account: AccountId(2), ..row(3, MessageKind::Text) });
-    let steps = pump(&mut line, 10);
-    assert!(steps.calls.is_empty(), "not even one that was claimed before");
+    let actions = pump(&mut line, 10);
+    assert!(actions.calls.is_empty(), "not even one that was claimed before");
     assert!(matches!(
-        steps.changes[..],
+        actions.changes[..],
         [
-            (Change { id: MessageId(1), kind: ChangeKind::Release, .. }, None),
-            (Change { id: MessageId(2), kind: ChangeKind::Unsendable, .. }, None),
+            (Change { id: RowId(1), kind: ChangeKind::Release, .. }, None),
+            (Change { id: RowId(2), kind: ChangeKind::Unsendable, .. }, None),
         ]
     ));
-    assert_eq!(steps.claims.iter().map(|row| row.id).collect::<Vec<_>>(), [MessageId(3)]);
+    assert_eq!(actions.claims.iter().map(|row| row.id).collect::<Vec<_>>(), [RowId(3)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_line_without_token_account_or_activity_sends_nothing() {
+async fn line_without_token_or_account_sends_nothing() {
     for blocked in [
         LineRecord { page_token: None, ..record(None) },
         LineRecord { page_token: Some("".into()), ..record(None) },
@@ -305,8 +308,8 @@ async fn a_line_without_token_account_or_activity_sends_nothing() {
     ] {
         let mut line = line(&blocked);
         give(&mut line, row(1, MessageKind::Text));
-        let steps = pump(&mut line, 10);
-        assert!(steps.claims.is_empty() && steps.calls.is_empty());
+        let actions = pump(&mut line, 10);
+        assert!(actions.claims.is_empty() && actions.calls.is_empty());
     }
 }
 
@@ -315,12 +318,12 @@ async fn a_line_leaves_permits_for_others() {
     let mut line = line(&record(Some(300)));
     (1..=400).for_each(|id| give(&mut line, row(id, MessageKind::Text)));
     let mut free: usize = 100;
-    // Calls hang: nothing comes back.
+    // Calls hang without an answer.
     for _ in 0..3_000 {
         let before = line.permits();
-        let steps = pump(&mut line, free);
+        let actions = pump(&mut line, free);
         free -= line.permits() - before;
-        for row in steps.claims {
+        for row in actions.claims {
             assert_eq!(line.claim_answered(row.id, true), Some(true));
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -331,35 +334,40 @@ async fn a_line_leaves_permits_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_one_call_that_the_breaker_lets_out_may_be_of_a_line_whose_calls_hang() {
+async fn line_with_hanging_calls_may_make_the_one_call() {
     let mut line = line(&record(Some(300)));
     (1..=100).for_each(|id| give(&mut line, row(id, MessageKind::Text)));
     while line.permits() < 30 {
         let spare = 1_000 - line.permits();
-        let steps = pump(&mut line, spare);
-        for row in &steps.claims {
+        let actions = pump(&mut line, spare);
+        for row in &actions.claims {
             line.claim_answered(row.id, true);
         }
         tokio::time::sleep(Duration::from_millis(4)).await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let mut steps = Steps::default();
-    line.pump(Instant::now(), HORIZON, Allowance { spare: 970, room: 1, media: true, ends: 64 }, &mut steps);
-    assert_eq!((steps.claims.len(), steps.wants_permits), (1, true));
+    let mut actions = LineActions::default();
+    line.pump(
+        Instant::now(),
+        HORIZON,
+        PermitBudget { spare: 970, room: 1, media: true, ends: 64 },
+        &mut actions,
+    );
+    assert_eq!((actions.claims.len(), actions.wants_permits), (1, true));
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_calls_are_tried_media_is_not_claimed_and_waits_its_turn() {
+async fn media_waits_while_calls_are_tried() {
     let mut line = line(&record(None));
     give(&mut line, row(1, MessageKind::Video));
-    let trial = Allowance { spare: 100, room: 1, media: false, ends: 64 };
-    let mut steps = Steps::default();
-    line.pump(Instant::now(), HORIZON, trial, &mut steps);
-    assert_eq!((steps.claims.len(), steps.wants_permits), (0, true));
+    let trial = PermitBudget { spare: 100, room: 1, media: false, ends: 64 };
+    let mut actions = LineActions::default();
+    line.pump(Instant::now(), HORIZON, trial, &mut actions);
+    assert_eq!((actions.claims.len(), actions.wants_permits), (0, true));
     give(&mut line, row(2, MessageKind::Text));
-    let mut steps = Steps::default();
-    line.pump(Instant::now(), HORIZON, trial, &mut steps);
-    assert_eq!(steps.claims.iter().map(|row| row.id).collect::<Vec<_>>(), [MessageId(2)]);
+    let mut actions = LineActions::default();
+    line.pump(Instant::now(), HORIZON, trial, &mut actions);
+    assert_eq!(actions.claims.iter().map(|row| row.id).collect::<Vec<_>>(), [RowId(2)]);
 }
 
 fn demand(first: u64) -> PauseDemand {
@@ -368,6 +376,7 @@ fn demand(first: u64) -> PauseDemand {
         first: Duration::from_secs(first),
         cap: Duration::from_secs(first * 60),
         named: None,
+        ends_with_trial: false,
         reason: "613".into(),
     }
 }
@@ -377,40 +386,40 @@ fn named(first: u64, named: u64) -> PauseDemand {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_success_in_flight_when_a_pause_was_demanded_leaves_its_ladder_alone() {
+async fn success_before_a_pause_keeps_its_ladder() {
     let mut line = line(&record(None));
     let seconds = Duration::from_secs;
     let begun = Instant::now();
     let first = begun + seconds(1);
-    assert_eq!(line.pause(&demand(1), begun, first), Some(seconds(1)));
+    assert_eq!(line.pause(&demand(1), "ann", begun, first), Some(seconds(1)));
     line.succeeded(begun);
     let second = first + seconds(5);
-    assert_eq!(line.pause(&demand(1), second, second), Some(seconds(2)), "the second step");
+    assert_eq!(line.pause(&demand(1), "ann", second, second), Some(seconds(2)), "the second step");
     line.succeeded(first + seconds(2));
     let third = second + seconds(5);
     assert_eq!(
-        line.pause(&demand(1), third, third),
+        line.pause(&demand(1), "ann", third, third),
         Some(seconds(4)),
         "the third, as it began before the second"
     );
     line.succeeded(third + seconds(5));
     let fourth = third + seconds(10);
     assert_eq!(
-        line.pause(&demand(1), fourth, fourth),
+        line.pause(&demand(1), "ann", fourth, fourth),
         Some(seconds(1)),
         "the first, after a success since then"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_success_in_flight_when_the_whole_app_was_paused_leaves_the_ladder_alone() {
+async fn success_before_an_app_pause_keeps_its_ladder() {
     let mut line = line(&record(None));
     let begun = Instant::now();
-    line.pause(&demand(1), begun, begun);
+    line.pause(&demand(1), "ann", begun, begun);
     line.pause_with_app(&demand(300), Duration::from_secs(300), begun + Duration::from_secs(3));
     line.succeeded(begun + Duration::from_secs(2));
     let later = begun + Duration::from_secs(400);
-    assert_eq!(line.pause(&demand(1), later, later), Some(Duration::from_secs(2)));
+    assert_eq!(line.pause(&demand(1), "ann", later, later), Some(Duration::from_secs(2)));
 }
 
 #[rstest::rstest]
@@ -419,7 +428,7 @@ async fn a_success_in_flight_when_the_whole_app_was_paused_leaves_the_ladder_alo
 #[case::as_long(Some(420), 420, false)]
 #[case::shorter(Some(420), 60, false)]
 #[tokio::test(start_paused = true)]
-async fn a_named_time_from_a_call_in_flight_lengthens_a_shorter_pause(
+async fn named_time_lengthens_a_shorter_pause(
     #[case] before: Option<u64>,
     #[case] time: u64,
     #[case] lengthens: bool,
@@ -428,41 +437,53 @@ async fn a_named_time_from_a_call_in_flight_lengthens_a_shorter_pause(
     give(&mut line, row(1, MessageKind::Text));
     let now = Instant::now();
     let begun = now - Duration::from_secs(1);
-    line.pause(&before.map_or(demand(1), |before| named(1, before)), begun, now);
+    line.pause(&before.map_or(demand(1), |before| named(1, before)), "ann", begun, now);
     let length = lengthens.then(|| Duration::from_secs(time));
-    assert_eq!(line.pause(&named(1, time), begun, now), length);
-    assert_eq!(line.pause(&named(1, time), begun, now), None, "a second such answer is no news");
-    assert_eq!(line.pause(&demand(1), begun, now), None);
+    assert_eq!(line.pause(&named(1, time), "ann", begun, now), length);
+    assert_eq!(line.pause(&named(1, time), "ann", begun, now), None, "a second such answer is no news");
+    assert_eq!(line.pause(&demand(1), "ann", begun, now), None);
     let longest = time.max(before.unwrap_or_default());
     assert_eq!(pump(&mut line, 10).wake, Some(now + Duration::from_secs(longest)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_named_time_of_a_milder_kind_does_not_forget_the_graver_demand() {
+async fn milder_named_time_keeps_the_graver_demand() {
     let mut line = line(&record(None));
     let now = Instant::now();
     let begun = now - Duration::from_secs(1);
-    assert_eq!(line.pause(&demand(900), begun, now), Some(Duration::from_secs(900)));
-    assert_eq!(line.pause(&named(1, 1_200), begun, now), Some(Duration::from_secs(1_200)));
-    assert_eq!(line.pause(&demand(900), begun, now), None, "in flight when the first was demanded");
+    assert_eq!(line.pause(&demand(900), "ann", begun, now), Some(Duration::from_secs(900)));
+    assert_eq!(line.pause(&named(1, 1_200), "ann", begun, now), Some(Duration::from_secs(1_200)));
+    assert_eq!(line.pause(&demand(900), "ann", begun, now), None, "in flight when the first was demanded");
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_were_in_flight_when_a_pause_began_do_not_lengthen_it() {
+async fn answers_in_flight_do_not_lengthen_a_pause() {
     let mut line = line(&record(None));
     let begun = Instant::now();
     let now = begun + Duration::from_millis(100);
-    assert_eq!(line.pause(&demand(1), begun, now), Some(Duration::from_secs(1)));
+    assert_eq!(line.pause(&demand(1), "ann", begun, now), Some(Duration::from_secs(1)));
     for _ in 0..40 {
-        assert_eq!(line.pause(&demand(1), begun, now), None);
+        assert_eq!(line.pause(&demand(1), "ann", begun, now), None);
     }
-    assert_eq!(line.pause(&demand(1_800), begun, now), Some(Duration::from_secs(1_800)), "of another kind");
+    assert_eq!(
+        line.pause(&demand(1_800), "ann", begun, now),
+        Some(Duration::from_secs(1_800)),
+        "of another kind"
+    );
     let later = now + Duration::from_secs(2_000);
     assert_eq!(
-        line.pause(&demand(1), later, later),
+        line.pause(&demand(1), "ann", later, later),
         Some(Duration::from_secs(2)),
         "after the pause it doubles"
     );
+}
+
+#[test]
+fn refusal_has_the_words_that_ingest_knows() {
+    let reason = format!("{GRAPH_PAUSE_PREFIX}{}", crate::policy::classify::CANNOT_SEND);
+    assert_eq!(reason, crate::store::REFUSED_PAUSE);
+    assert!(is_refusal(&format!("{reason}: Graph code 190")));
+    assert!(!is_refusal("Graph: slowed down: Graph code 613"));
 }
 
 fn refused_line() -> PauseDemand {
@@ -471,37 +492,166 @@ fn refused_line() -> PauseDemand {
         first: Duration::from_secs(1_800),
         cap: Duration::from_secs(4 * 3_600),
         named: None,
+        ends_with_trial: true,
         reason: "190".into(),
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_begun_after_somebody_ended_the_pause_demands_the_next_one() {
+async fn call_after_an_ended_pause_demands_the_next() {
     let mut line = line(&record(None));
     let demand = refused_line();
     let half_an_hour = Duration::from_secs(1_800);
     let now = Instant::now();
-    assert_eq!(line.pause(&demand, now - Duration::from_secs(1), now), Some(half_an_hour));
+    assert_eq!(line.pause(&demand, "ann", now - Duration::from_secs(1), now), Some(half_an_hour));
     // A new token, which is refused as well.
     let later = now + Duration::from_secs(300);
-    assert_eq!(line.pause(&demand, later, later), Some(half_an_hour * 2));
-    assert_eq!(line.pause(&demand, now, later), None, "in flight when the second was demanded");
+    assert_eq!(line.pause(&demand, "bob", later, later), Some(half_an_hour * 2));
+    assert_eq!(line.pause(&demand, "ann", now, later), None, "in flight when the second was demanded");
+    let last = later + Duration::from_secs(4_000);
+    assert_eq!(line.pause(&demand, "bob", last, last), Some(half_an_hour), "by the same recipient");
 
     let mut other = self::line(&record(None));
     other.pause_with_app(&demand, half_an_hour, now);
-    assert_eq!(other.pause(&demand, now - Duration::from_secs(1), now), None, "demanded of all lines");
+    assert_eq!(other.pause(&demand, "ann", now - Duration::from_secs(1), now), None, "demanded of all lines");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_outlived_its_line_frees_no_permit_of_the_lines_next_life() {
+async fn call_that_outlived_its_line_frees_no_permit() {
     let mut line = line(&record(None));
     give(&mut line, row(2, MessageKind::Text));
-    let steps = pump(&mut line, 10);
-    assert!(steps.claims.iter().all(|row| line.claim_answered(row.id, true) == Some(true)));
+    let actions = pump(&mut line, 10);
+    assert!(actions.claims.iter().all(|row| line.claim_answered(row.id, true) == Some(true)));
     let before = line.permits();
     for end in [CallEnd::Ended, CallEnd::Returns] {
         line.call_ended(&row(1, MessageKind::Text), end);
     }
     assert_eq!(line.permits(), before);
     assert_eq!(line.reserved(), before);
+}
+
+fn judged(verdict: Verdict, code: Option<i32>) -> Judgement {
+    let error = ErrorDetail { http_status: Some(400), code, ..ErrorDetail::default() };
+    Judgement { verdict, error, pause: None, by_graph: true }
+}
+
+/// Let the line learn from a call of this row that began a moment ago.
+fn learn(line: &mut Line, row: &ReadyRow, judgement: &Judgement, is_failure: bool) -> Learnt {
+    let now = Instant::now();
+    let call = EndedCall { row, begun: now, judgement, is_failure: Some(is_failure) };
+    line.call_ended(row, CallEnd::Ended);
+    line.learn(&call, 3, now, 0.5)
+}
+
+/// Claim and begin the calls that the line asks for now, and return them; they stay in flight.
+async fn calls_of(line: &mut Line) -> Vec<Arc<ReadyRow>> {
+    let mut calls = Vec::new();
+    for _ in 0..200 {
+        let actions = pump(line, 100);
+        for row in actions.claims {
+            line.claim_answered(row.id, true);
+        }
+        calls.extend(actions.calls.into_iter().map(|call| call.row));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    calls
+}
+
+fn sent() -> Judgement {
+    judged(Verdict::Sent { graph_id: "m_1".into() }, None)
+}
+
+#[rstest::rstest]
+#[case::a_success(sent(), true)]
+#[case::a_refusal_of_the_message(judged(Verdict::Refused, Some(100)), true)]
+#[case::a_failure_of_graphs_servers(judged(Verdict::ServerFailed, Some(2)), false)]
+#[case::no_answer(Judgement { by_graph: false, ..judged(Verdict::Ambiguous, None) }, false)]
+#[tokio::test(start_paused = true)]
+async fn refusal_leads_to_one_call_until_a_judgement(#[case] judgement: Judgement, #[case] goes_on: bool) {
+    let mut line = line(&record(Some(40)));
+    (1..=300).for_each(|id| give(&mut line, row(id, MessageKind::Text)));
+    let now = Instant::now();
+    line.pause(&refused_line(), "ann", now, now);
+    tokio::time::sleep(Duration::from_secs(1_801)).await;
+    let calls = calls_of(&mut line).await;
+    assert_eq!(calls.len(), 1, "one call, and no further claim until it is answered");
+    assert_eq!(line.reserved(), 0);
+    learn(&mut line, &calls[0], &judgement, false);
+    assert_eq!(calls_of(&mut line).await.len() > 1, goes_on);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rates_pause_ends_without_a_trial() {
+    let mut line = line(&record(Some(40)));
+    (1..=300).for_each(|id| give(&mut line, row(id, MessageKind::Text)));
+    let now = Instant::now();
+    line.pause(&demand(1), "ann", now, now);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(calls_of(&mut line).await.len() > 1);
+}
+
+fn suspect(id: i64) -> Suspect {
+    Suspect {
+        id: RowId(id),
+        fence: 4,
+        lane: Lane::High,
+        dest: format!("d{id}"),
+        waiter: None,
+        refused_at: Instant::now(),
+        error: ErrorDetail::default(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn later_success_refuses_earlier_suspects() {
+    let mut line = line(&record(None));
+    let ids = |learnt: Learnt| learnt.refused.iter().map(|suspect| suspect.id.0).collect::<Vec<_>>();
+    line.suspect(suspect(1));
+    line.suspect(suspect(2));
+    let message = row(9, MessageKind::Text);
+    assert!(ids(learn(&mut line, &message, &sent(), false)).is_empty(), "begun at the moment of the refusal");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let refused = judged(Verdict::Refused, Some(100));
+    assert!(ids(learn(&mut line, &message, &refused, false)).is_empty(), "Graph took nothing");
+    line.call_ended(&row(2, MessageKind::Text), CallEnd::Postponed);
+    assert_eq!(ids(learn(&mut line, &message, &sent(), false)), [1], "the second was called again meanwhile");
+    assert!(ids(learn(&mut line, &message, &sent(), false)).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_refusals_in_a_row_are_the_lines() {
+    let mut line = line(&record(Some(40)));
+    (1..=300).for_each(|id| give(&mut line, row(id, MessageKind::Text)));
+    let unlisted = judged(Verdict::Unlisted, Some(77_777));
+    let mut said = Vec::new();
+    for _ in 0..3 {
+        let calls = calls_of(&mut line).await;
+        assert!(calls.len() == 1 || said.is_empty(), "after the first, one call at a time");
+        said.extend(calls.iter().map(|row| learn(&mut line, row, &unlisted, false).is_lines).take(1));
+        for row in calls.iter().skip(1) {
+            line.call_ended(row, CallEnd::Ended);
+        }
+    }
+    assert_eq!(said, [false, false, true]);
+    let calls = calls_of(&mut line).await;
+    learn(&mut line, &calls[0], &judged(Verdict::Refused, Some(100)), false);
+    assert_eq!(calls_of(&mut line).await.len(), 1, "only a success ends it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_whose_calls_fail_rests_and_then_tries_one() {
+    let mut line = line(&record(Some(40)));
+    (1..=300).for_each(|id| give(&mut line, row(id, MessageKind::Text)));
+    let failed = judged(Verdict::ServerFailed, Some(1));
+    let calls = calls_of(&mut line).await;
+    let rests: Vec<Duration> =
+        calls.iter().filter_map(|row| learn(&mut line, row, &failed, true).rest).collect();
+    assert!(!rests.is_empty(), "of {} calls", calls.len());
+    let actions = pump(&mut line, 100);
+    assert!(actions.claims.is_empty() && actions.wake.is_some());
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let calls = calls_of(&mut line).await;
+    assert_eq!(calls.len(), 1);
+    learn(&mut line, &calls[0], &sent(), false);
+    assert!(calls_of(&mut line).await.len() > 1);
 }

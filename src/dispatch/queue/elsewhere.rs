@@ -1,25 +1,25 @@
-//! Rows about which the log or another process decides: claims of others, claims that were refused, and rows that are to end
-//! without a call.
+//! Rows about which the log or another process decides: claims of other processes, refused claims, and rows
+//! that are to end without a call.
 
-use super::{Active, Queue};
-use crate::message::{Lane, MessageId, WorkId};
+use super::{Active, LineQueue};
+use crate::domain::{Lane, RowId, WorkId};
 use crate::store::ReadyRow;
 
-impl Queue {
-    /// The claim of the row was refused: its work is to be read again. Its recipient waits.
+impl LineQueue {
+    /// Record that the claim of the row was refused: its work is to be read again, and its recipient waits.
     pub fn refuse(&mut self, row: &ReadyRow) {
         self.hold(row.lane, &row.dest, row.id);
         self.ledger.refuse(row.id, (row.lane, row.dest.clone()));
     }
 
-    /// Work of which a claim was refused, to be read again.
+    /// Return work to read again because a claim of it was refused.
     pub fn refused_work(&self) -> Vec<WorkId> {
         self.ledger.refused_work()
     }
 
-    /// A row is claimed by a process that is gone, or whose answer was lost: it is not sent before that is settled.
-    /// `fence`: that of the claim.
-    pub fn claimed_elsewhere(&mut self, lane: Lane, dest: &str, id: MessageId, fence: i32) {
+    /// Hold a row that is claimed by a process that is gone, or whose answer was lost: it is not sent before
+    /// that is settled. `fence`: the claim's.
+    pub fn claimed_elsewhere(&mut self, lane: Lane, dest: &str, id: RowId, fence: i32) {
         if self.calls.contains(&id) {
             return;
         }
@@ -34,35 +34,35 @@ impl Queue {
             self.ledger.leaves_behind(work);
             self.ledger.close_if_empty(work);
         }
-        // A recipient whose other row is in a call waits for that.
+        // A recipient with another row in a call waits for that row.
         let recipient = self.recipients.get(&(lane, dest.into()));
         if !recipient.is_some_and(|recipient| matches!(recipient.active, Some(Active::Call(_)))) {
             self.hold(lane, dest, id);
         }
     }
 
-    /// Whether a claim of another process keeps the row from being sent, of which the log has this fence. A claim whose call
-    /// ended elsewhere is told by none: the row that is read shows it.
-    pub(super) fn is_foreign(&mut self, id: MessageId, fence: i32) -> bool {
+    /// Whether a claim of another process, with this fence in the log, keeps the row from being sent. No
+    /// event reports a claim whose call ended elsewhere: the row that is read shows it.
+    pub(super) fn is_foreign(&mut self, id: RowId, fence: i32) -> bool {
         if self.foreign.get(&id).is_some_and(|settled| fence >= *settled) {
             self.foreign.remove(&id);
         }
         self.foreign.contains_key(&id)
     }
 
-    /// Whether a claim of another process is waited for.
-    pub fn is_claimed_elsewhere(&self, id: MessageId) -> bool {
+    /// Whether the row waits for the end of another process's claim.
+    pub fn is_claimed_elsewhere(&self, id: RowId) -> bool {
         self.foreign.contains_key(&id)
     }
 
-    /// The claim of another is settled; the row is read again if it still waits.
-    pub fn claim_settled(&mut self, id: MessageId) {
+    /// Record that another process's claim is settled; the row is read again if it still waits.
+    pub fn claim_settled(&mut self, id: RowId) {
         self.foreign.remove(&id);
     }
 
-    /// Takes a row that waits out of hand, as it is ended without a call. Its recipient's next row may go. Says whether it may be
-    /// ended: not while it is in a call.
-    pub fn doom(&mut self, lane: Lane, dest: &str, id: MessageId, fence: i32) -> bool {
+    /// Take a waiting row out of hand, as it is ended without a call; its recipient's next row may go. Return
+    /// whether the row may be ended: not while it is in a call.
+    pub fn doom(&mut self, lane: Lane, dest: &str, id: RowId, fence: i32) -> bool {
         if self.calls.contains(&id) || self.is_foreign(id, fence) {
             return false;
         }
@@ -72,9 +72,9 @@ impl Queue {
         true
     }
 
-    /// The row is to be ended without a call, if the log agrees. That does not end its work: a look removes work in which no row
-    /// waits.
-    pub fn end_without_call(&mut self, lane: Lane, dest: &str, id: MessageId) {
+    /// Take out of hand a row that is to end without a call, if the log agrees. This does not end its work: a
+    /// look removes work in which no row waits.
+    pub fn end_without_call(&mut self, lane: Lane, dest: &str, id: RowId) {
         if let Some(work) = self.ledger.work_of(id) {
             self.ledger.leaves_behind(work);
         }

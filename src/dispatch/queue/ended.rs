@@ -1,19 +1,20 @@
-//! Rows that ended a moment ago. Their results are on the way to the log, and what a scan or a job tells of them is older.
+//! Rows that ended a moment ago. Their results are on the way to the log, and a scan or a job may report an
+//! older state.
 
 use std::collections::HashMap;
 
-use crate::message::MessageId;
+use crate::domain::RowId;
 use crate::store::ReadyRow;
 
 /// Ended rows of the last two turns, each with the fence that the log shows once its end is written.
 #[derive(Default)]
 pub struct Ended {
-    now: HashMap<MessageId, i32>,
-    before: HashMap<MessageId, i32>,
+    now: HashMap<RowId, i32>,
+    before: HashMap<RowId, i32>,
 }
 
 impl Ended {
-    pub fn note(&mut self, id: MessageId, fence: i32) {
+    pub fn note(&mut self, id: RowId, fence: i32) {
         self.now.insert(id, fence);
     }
 
@@ -23,15 +24,15 @@ impl Ended {
     }
 
     /// Whether the call of the claim with this fence has ended.
-    pub fn has(&self, id: MessageId, fence: i32) -> bool {
+    pub fn has(&self, id: RowId, fence: i32) -> bool {
         self.fence_of(id).is_some_and(|ended| fence <= ended)
     }
 
-    fn fence_of(&self, id: MessageId) -> Option<i32> {
+    fn fence_of(&self, id: RowId) -> Option<i32> {
         self.now.get(&id).or_else(|| self.before.get(&id)).copied()
     }
 
-    /// Forgets those that ended before the last turn.
+    /// Forget the rows that ended before the last turn.
     pub fn turn(&mut self) {
         self.before = std::mem::take(&mut self.now);
     }

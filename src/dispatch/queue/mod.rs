@@ -1,73 +1,77 @@
-//! The work a line has in hand, and which row is next.
+//! The work that a line has in hand, and the choice of the next row.
 //!
-//! Work is read whole and its rows are kept per flow (lane, medium, campaign), in order of id. A recipient has at most one
-//! row in a call, or waiting for its next try, per lane; a few dozen rows behind it stay in hand and are not sendable, and
-//! further ones are read past and fetched when the recipient is free. The `high` lane goes first, `bulk` keeps one send in
-//! ten; the flows of a lane take turns. Work ends when the last of its rows has ended or waits for a time elsewhere.
+//! Work is read whole and its rows are kept per flow (lane, medium, campaign), in order of id. A recipient
+//! has at most one row in a call, or waiting for its next try, per lane; a few dozen rows behind it stay in
+//! hand and are not sendable, and further ones are read past and fetched when the recipient is free. The
+//! `high` lane goes first, `bulk` keeps one send in ten; the flows of a lane take turns. Work ends when the
+//! last of its rows has ended or waits for a time elsewhere.
 //!
-//! Pure data: no clock, no I/O, no rate.
+//! Never here: a clock, I/O, rates.
 
 mod elsewhere;
 mod ended;
 mod ledger;
 mod reading;
-mod turns;
+mod rotation;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::memory::Memory;
-use crate::message::{Lane, Medium, MessageId, WorkId};
+use super::memory::RowMemory;
+use crate::channel::Medium;
+use crate::domain::{Lane, RowId, WorkId};
 use crate::store::{Flow, ReadyRow};
 use ended::Ended;
 use ledger::Ledger;
-use turns::Turns;
+use rotation::FlowRotation;
 use window::Window;
 
-/// Rows one recipient may hold behind the one that is in a call. Rows beyond are read past.
+/// Rows of one recipient that may wait behind its row in a call. Further rows are read past.
 const MAX_BEHIND: usize = 48;
 
 type FlowKey = (Lane, Medium, Arc<str>);
 type RecipientKey = (Lane, Arc<str>);
 
-/// The rows of one line, as far as they have been read.
-pub struct Queue {
-    memory: Memory,
+/// The rows of one line that have been read.
+pub struct LineQueue {
+    memory: RowMemory,
     flows: BTreeMap<FlowKey, Window>,
-    recipients: HashMap<RecipientKey, Recipient>,
-    /// Rows taken with [`Queue::next`] and not ended, postponed or given back yet.
-    calls: HashSet<MessageId>,
-    /// Rows that another process claimed before it lost the line: they are not sent until their claims are settled.
-    /// With the fence that the log shows once each is settled.
-    foreign: HashMap<MessageId, i32>,
+    recipients: HashMap<RecipientKey, RecipientRows>,
+    /// Rows taken with [`LineQueue::next`] and not ended, postponed or given back yet.
+    calls: HashSet<RowId>,
+    /// Rows that another process claimed before it lost the line, with the fence that the log shows once each
+    /// claim is settled: they are not sent before.
+    foreign: HashMap<RowId, i32>,
     /// Announced work that is being read.
     asked: HashSet<WorkId>,
     ended: Ended,
     ledger: Ledger,
-    turns: Turns,
+    rotation: FlowRotation,
+    /// A row that met its line's refusal: another row goes before it once.
+    avoided: Option<RowId>,
 }
 
 /// The rows of one recipient in one lane.
 #[derive(Default)]
-struct Recipient {
+struct RecipientRows {
     active: Option<Active>,
-    waiting: BTreeMap<MessageId, FlowKey>,
+    waiting: BTreeMap<RowId, FlowKey>,
     /// Flows in which rows of this recipient were read past.
     read_past: BTreeSet<FlowKey>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Active {
-    /// Claimed, or about to be.
-    Call(MessageId),
-    /// Waits for its next try, is being given back, or is claimed by a worker that is gone.
-    Held(MessageId),
+    /// The row is claimed, or about to be.
+    Call(RowId),
+    /// The row waits for its next try, is being given back, or is claimed by a worker that is gone.
+    Held(RowId),
 }
 
-impl Queue {
-    pub fn new(memory: Memory) -> Queue {
-        Queue {
+impl LineQueue {
+    pub fn new(memory: RowMemory) -> LineQueue {
+        LineQueue {
             memory,
             flows: BTreeMap::new(),
             recipients: HashMap::new(),
@@ -76,22 +80,30 @@ impl Queue {
             asked: HashSet::new(),
             ended: Ended::default(),
             ledger: Ledger::default(),
-            turns: Turns::default(),
+            rotation: FlowRotation::default(),
+            avoided: None,
         }
     }
 
-    /// A call of the row has ended, or the row without a call, with this fence: what is read of it with a lower one was read
-    /// before that was written.
-    pub fn ended_with(&mut self, id: MessageId, fence: i32) {
+    /// Record that the row met its line's refusal. When it comes back, another row of its flow goes before
+    /// it, if there is one.
+    pub fn avoid(&mut self, id: RowId) {
+        self.avoided = Some(id);
+    }
+
+    /// Record that the row's call has ended, or the row without a call, with this fence: a reading with a
+    /// lower fence is older than that.
+    pub fn ended_with(&mut self, id: RowId, fence: i32) {
         self.ended.note(id, fence);
     }
 
-    /// Whether a call of the row with this fence ended a moment ago, so that its claim looks open only until that is written.
-    pub fn has_ended(&self, id: MessageId, fence: i32) -> bool {
+    /// Whether a call of the row with this fence ended a moment ago, so that its claim looks open only until
+    /// that is written.
+    pub fn has_ended(&self, id: RowId, fence: i32) -> bool {
         self.ended.has(id, fence)
     }
 
-    fn has(&self, id: MessageId) -> bool {
+    fn has(&self, id: RowId) -> bool {
         self.ledger.holds(id) || self.calls.contains(&id)
     }
 
@@ -120,7 +132,7 @@ impl Queue {
             return;
         }
         match head {
-            // Sendable already, unless the row that came back had blocked it.
+            // The head is sendable already, unless the row that came back had blocked it.
             Some((head, head_flow)) if head < id => self.sendable(&head_flow, head),
             Some((head, head_flow)) => {
                 self.blocked(&head_flow, head);
@@ -130,23 +142,28 @@ impl Queue {
         }
     }
 
-    fn sendable(&mut self, key: &FlowKey, id: MessageId) {
+    fn sendable(&mut self, key: &FlowKey, id: RowId) {
         if let Some(window) = self.flows.get_mut(key) {
             window.sendable.insert(id);
         }
     }
 
-    fn blocked(&mut self, key: &FlowKey, id: MessageId) {
+    fn blocked(&mut self, key: &FlowKey, id: RowId) {
         if let Some(window) = self.flows.get_mut(key) {
             window.sendable.remove(&id);
         }
     }
 
-    /// Takes the next row to send; its recipient is busy until the row ends or comes back.
+    /// Take the next row to send; its recipient is busy until the row ends or comes back.
     pub fn next(&mut self, medium: Medium) -> Option<ReadyRow> {
-        let key = self.turns.next(medium, &self.flows)?;
+        let key = self.rotation.next(medium, &self.flows)?;
         let window = self.flows.get_mut(&key)?;
-        let id = window.sendable.pop_first()?;
+        let another = window.sendable.iter().copied().find(|id| Some(*id) != self.avoided);
+        let id = another.or_else(|| window.sendable.first().copied())?;
+        window.sendable.remove(&id);
+        if self.avoided.is_some_and(|avoided| window.rows.contains_key(&avoided) || avoided == id) {
+            self.avoided = None;
+        }
         let row = window.rows.remove(&id)?;
         self.memory.give_back(&row);
         if let Some(recipient) = self.recipients.get_mut(&(row.lane, Arc::from(row.dest.as_str()))) {
@@ -157,35 +174,37 @@ impl Queue {
         Some(row)
     }
 
-    /// Whether [`Queue::next`] would find a row.
+    /// Whether [`LineQueue::next`] would find a row.
     pub fn has_next(&self, medium: Medium) -> bool {
         self.flows.iter().any(|(key, window)| key.1 == medium && !window.sendable.is_empty())
     }
 
-    /// The row has ended; its recipient's next row may go. Returns its work if that has ended with it.
-    pub fn end(&mut self, lane: Lane, dest: &str, id: MessageId) -> Option<WorkId> {
+    /// Record that the row has ended; its recipient's next row may go. Return its work if that has ended with
+    /// it.
+    pub fn end(&mut self, lane: Lane, dest: &str, id: RowId) -> Option<WorkId> {
         let work = self.leave(id);
         self.free(lane, dest, id);
         work
     }
 
-    /// The row waits for its next try: its recipient's later rows wait behind it. Returns its work if that has ended with it:
-    /// the row comes back in another.
-    pub fn postpone(&mut self, lane: Lane, dest: &str, id: MessageId) -> Option<WorkId> {
+    /// Record that the row waits for its next try: its recipient's later rows wait behind it. Return its work
+    /// if that has ended with it: the row comes back in another.
+    pub fn postpone(&mut self, lane: Lane, dest: &str, id: RowId) -> Option<WorkId> {
         let work = self.leave(id);
         self.hold(lane, dest, id);
         work
     }
 
-    fn leave(&mut self, id: MessageId) -> Option<WorkId> {
+    fn leave(&mut self, id: RowId) -> Option<WorkId> {
         self.calls.remove(&id);
         self.foreign.remove(&id);
         let work = self.ledger.drop_row(id)?;
         self.ledger.close_if_empty(work)
     }
 
-    /// The row is not in a call any more and comes back: its recipient's later rows wait behind it.
-    pub fn hold(&mut self, lane: Lane, dest: &str, id: MessageId) {
+    /// Record that the row is not in a call any more and comes back: its recipient's later rows wait behind
+    /// it.
+    pub fn hold(&mut self, lane: Lane, dest: &str, id: RowId) {
         self.calls.remove(&id);
         let recipient = self.recipients.entry((lane, dest.into())).or_default();
         recipient.active = Some(Active::Held(id));
@@ -194,11 +213,12 @@ impl Queue {
         }
     }
 
-    /// A row that was given back, or waited with its line, is ready again.
+    /// Make a row ready again that was given back, or waited with its line.
     pub fn give_back(&mut self, row: ReadyRow) {
         if self.is_held_by(row.lane, &row.dest, row.id) {
             if !self.ledger.holds(row.id) {
-                // Its call outlived the loss of its line: the line is ours again, and the row was left out when it was read.
+                // The call outlived the loss of its line; the line is owned again, and the row was left out
+                // when it was read.
                 self.foreign.remove(&row.id);
                 self.ledger.leaves_behind(row.work);
             }
@@ -208,8 +228,8 @@ impl Queue {
         }
     }
 
-    /// Lets go of a recipient that this row held up, unless another does by now.
-    pub fn free(&mut self, lane: Lane, dest: &str, id: MessageId) {
+    /// Free a recipient that this row held up, unless another row does by now.
+    pub fn free(&mut self, lane: Lane, dest: &str, id: RowId) {
         let key: RecipientKey = (lane, dest.into());
         let Some(recipient) = self.recipients.get_mut(&key) else { return };
         if !matches!(recipient.active, Some(Active::Call(by) | Active::Held(by)) if by == id) {
@@ -226,8 +246,8 @@ impl Queue {
         }
     }
 
-    /// Takes a row out of its flow and from behind its recipient.
-    fn remove(&mut self, id: MessageId) {
+    /// Take a row out of its flow and from behind its recipient.
+    fn remove(&mut self, id: RowId) {
         if !self.ledger.holds(id) {
             return;
         }
@@ -253,17 +273,17 @@ impl Queue {
     }
 
     /// Whether this row was taken and has not ended.
-    pub fn in_call(&self, id: MessageId) -> bool {
+    pub fn in_call(&self, id: RowId) -> bool {
         self.calls.contains(&id)
     }
 
     /// Whether this recipient's later rows wait behind this row, which is in no call.
-    pub fn is_held_by(&self, lane: Lane, dest: &str, id: MessageId) -> bool {
+    pub fn is_held_by(&self, lane: Lane, dest: &str, id: RowId) -> bool {
         let recipient = self.recipients.get(&(lane, Arc::from(dest)));
         recipient.is_some_and(|recipient| recipient.active == Some(Active::Held(id)))
     }
 
-    /// Whether nothing is in hand and nothing more is known to wait.
+    /// Whether no row is in hand and no more are known to wait.
     pub fn is_idle(&self) -> bool {
         self.calls.is_empty()
             && self.recipients.is_empty()
@@ -272,15 +292,15 @@ impl Queue {
             && self.flows.values().all(Window::is_idle)
     }
 
-    /// Forgets flows that are empty and read to their end, such as those of finished campaigns; and rows that ended before
-    /// the last time.
+    /// Forget flows that are empty and read to their end, such as those of finished campaigns, and rows that
+    /// ended before the last turn.
     pub fn forget(&mut self) {
         self.ended.turn();
         self.flows.retain(|_, window| !window.is_idle() || window.missed);
     }
 }
 
-impl Drop for Queue {
+impl Drop for LineQueue {
     fn drop(&mut self) {
         for row in self.flows.values().flat_map(|window| window.rows.values()) {
             self.memory.give_back(row);

@@ -1,13 +1,14 @@
 use super::reading::MAX_OFFERED;
 use super::*;
-use crate::message::{AccountId, LineId, MessageKind};
+use crate::channel::MessageKind;
+use crate::domain::{AccountId, LineId};
 use crate::store::{FlowPage, Position, WorkHead, WorkRead};
 
 const LINE: LineId = LineId(7);
 
 fn row(id: i64, dest: &str) -> ReadyRow {
     ReadyRow {
-        id: MessageId(id),
+        id: RowId(id),
         work: WorkId(id),
         line: LINE,
         account: AccountId(1),
@@ -28,7 +29,7 @@ fn bulk(id: i64, dest: &str, campaign: &str) -> ReadyRow {
     ReadyRow { lane: Lane::Bulk, cp_id: Some(campaign.into()), ..row(id, dest) }
 }
 
-/// Work with the number of its first row.
+/// Return work with the number of its first row.
 fn work(rows: Vec<ReadyRow>) -> WorkRead {
     let first = rows[0].id;
     let position = Position { first, work: WorkId(first.0) };
@@ -44,18 +45,18 @@ fn head(read: &WorkRead) -> WorkHead {
     WorkHead { position: read.position, flow: read.flow.clone(), rows: read.rows.len() as u32 }
 }
 
-fn empty() -> Queue {
-    Queue::new(Memory::of(u64::MAX))
+fn empty() -> LineQueue {
+    LineQueue::new(RowMemory::of(u64::MAX))
 }
 
-/// Work of one row each.
-fn queue(rows: impl IntoIterator<Item = ReadyRow>) -> Queue {
+/// Build a queue with work of one row each.
+fn queue(rows: impl IntoIterator<Item = ReadyRow>) -> LineQueue {
     let mut queue = empty();
     rows.into_iter().for_each(|row| give(&mut queue, row));
     queue
 }
 
-fn give(queue: &mut Queue, row: ReadyRow) {
+fn give(queue: &mut LineQueue, row: ReadyRow) {
     let read = work(vec![row]);
     assert_eq!(queue.read_work(read.position.work, Some(read)), None);
 }
@@ -64,7 +65,7 @@ fn page(work: Vec<WorkRead>, more: bool) -> FlowPage {
     FlowPage { work, more }
 }
 
-fn take(queue: &mut Queue, count: usize) -> Vec<i64> {
+fn take(queue: &mut LineQueue, count: usize) -> Vec<i64> {
     std::iter::from_fn(|| queue.next(Medium::Text)).take(count).map(|row| row.id.0).collect()
 }
 
@@ -72,9 +73,26 @@ mod order {
     use super::*;
 
     #[test]
-    fn is_that_of_ids() {
+    fn follows_the_ids_of_rows() {
         let mut queue = queue([row(3, "c"), row(1, "a"), row(2, "b")]);
         assert_eq!(take(&mut queue, 9), [1, 2, 3]);
+    }
+
+    #[test]
+    fn another_row_goes_once_before_a_refused_one() {
+        let mut queue = queue([row(1, "a"), row(2, "b"), row(3, "c")]);
+        let first = queue.next(Medium::Text).expect("three wait");
+        queue.hold(first.lane, &first.dest, first.id);
+        queue.avoid(first.id);
+        queue.give_back(first);
+        assert_eq!(take(&mut queue, 9), [2, 1, 3]);
+    }
+
+    #[test]
+    fn refused_row_goes_first_if_no_other_waits() {
+        let mut queue = queue([row(1, "a")]);
+        queue.avoid(RowId(1));
+        assert_eq!(take(&mut queue, 9), [1]);
     }
 
     #[test]
@@ -111,7 +129,7 @@ mod recipient {
     fn second_message_waits_for_the_first() {
         let mut queue = queue([row(1, "ann"), row(2, "ann"), row(3, "bob")]);
         assert_eq!(take(&mut queue, 9), [1, 3]);
-        queue.end(Lane::High, "ann", MessageId(1));
+        queue.end(Lane::High, "ann", RowId(1));
         assert_eq!(take(&mut queue, 9), [2]);
     }
 
@@ -120,7 +138,7 @@ mod recipient {
         let mut queue = queue([row(5, "ann")]);
         give(&mut queue, row(4, "ann"));
         assert_eq!(take(&mut queue, 9), [4]);
-        queue.end(Lane::High, "ann", MessageId(4));
+        queue.end(Lane::High, "ann", RowId(4));
         assert_eq!(take(&mut queue, 9), [5]);
     }
 
@@ -134,14 +152,14 @@ mod recipient {
     fn waits_for_a_retry_that_comes_back_in_other_work() {
         let mut queue = queue([row(1, "ann"), row(2, "ann")]);
         assert_eq!(take(&mut queue, 9), [1]);
-        assert_eq!(queue.postpone(Lane::High, "ann", MessageId(1)), Some(WorkId(1)));
+        assert_eq!(queue.postpone(Lane::High, "ann", RowId(1)), Some(WorkId(1)));
         give(&mut queue, row(3, "ann"));
         assert_eq!(take(&mut queue, 9), [0; 0]);
-        let again = Position { first: MessageId(1), work: WorkId(50) };
+        let again = Position { first: RowId(1), work: WorkId(50) };
         let rows = vec![ReadyRow { work: again.work, ..row(1, "ann") }];
         queue.read_work(again.work, Some(WorkRead { position: again, flow: rows[0].flow(), rows }));
         assert_eq!(take(&mut queue, 9), [1]);
-        assert_eq!(queue.end(Lane::High, "ann", MessageId(1)), Some(WorkId(50)));
+        assert_eq!(queue.end(Lane::High, "ann", RowId(1)), Some(WorkId(50)));
         assert_eq!(take(&mut queue, 9), [2]);
     }
 
@@ -149,18 +167,18 @@ mod recipient {
     fn row_given_back_is_first_again() {
         let mut queue = queue([row(1, "ann"), row(2, "ann"), row(3, "bob")]);
         let taken = queue.next(Medium::Text).expect("a row");
-        queue.hold(Lane::High, "ann", MessageId(1));
+        queue.hold(Lane::High, "ann", RowId(1));
         assert_eq!(take(&mut queue, 9), [3]);
         queue.give_back(ReadyRow { fence: 1, ..taken });
         assert_eq!(take(&mut queue, 9), [1]);
-        assert_eq!(queue.end(Lane::High, "ann", MessageId(1)), Some(WorkId(1)));
+        assert_eq!(queue.end(Lane::High, "ann", RowId(1)), Some(WorkId(1)));
     }
 
     #[test]
-    fn with_thousands_of_rows_delays_nobody_else() {
+    fn with_thousands_of_rows_delays_no_other() {
         let mut queue = empty();
         let flow = row(1, "ann").flow();
-        queue.found(&flow, Position { first: MessageId(1), work: WorkId(1) }, false);
+        queue.found(&flow, Position { first: RowId(1), work: WorkId(1) }, false);
         let mut sent = Vec::new();
         for n in 0..80 {
             let read = queue.reads(LINE, |_| 64).pop().expect("the flow is read on");
@@ -179,7 +197,7 @@ mod recipient {
         assert!(in_hand <= MAX_BEHIND, "{in_hand} rows in memory");
 
         // The rows read past are fetched when those in hand are gone, in order.
-        queue.end(Lane::High, "ann", MessageId(1));
+        queue.end(Lane::High, "ann", RowId(1));
         let mut order = vec![1];
         while order.len() < 200 {
             while let Some(row) = queue.next(Medium::Text) {
@@ -191,7 +209,7 @@ mod recipient {
             let last = *order.last().expect("a row");
             let rows: Vec<ReadyRow> =
                 (first..first + 64).filter(|id| *id > last).map(|id| row(id, "ann")).collect();
-            let position = Position { first: MessageId(first), work: WorkId(first) };
+            let position = Position { first: RowId(first), work: WorkId(first) };
             let rows = rows.into_iter().map(|row| ReadyRow { work: position.work, ..row }).collect();
             queue.read_flow(&read, page(vec![WorkRead { position, flow: flow.clone(), rows }], true));
         }
@@ -203,19 +221,19 @@ mod work_ends {
     use super::*;
 
     #[test]
-    fn with_its_last_row() {
+    fn with_the_end_of_its_last_row() {
         let mut queue = empty();
         let read = work(vec![row(1, "a"), row(2, "b"), row(3, "c")]);
         assert_eq!(queue.read_work(WorkId(1), Some(read)), None);
         take(&mut queue, 9);
-        assert_eq!(queue.end(Lane::High, "a", MessageId(1)), None);
-        assert_eq!(queue.postpone(Lane::High, "c", MessageId(3)), None);
-        assert_eq!(queue.end(Lane::High, "b", MessageId(2)), Some(WorkId(1)));
+        assert_eq!(queue.end(Lane::High, "a", RowId(1)), None);
+        assert_eq!(queue.postpone(Lane::High, "c", RowId(3)), None);
+        assert_eq!(queue.end(Lane::High, "b", RowId(2)), Some(WorkId(1)));
     }
 
     #[test]
     fn when_it_is_read_and_no_row_is_ready() {
-        let position = Position { first: MessageId(1), work: WorkId(1) };
+        let position = Position { first: RowId(1), work: WorkId(1) };
         let read = WorkRead { position, flow: row(1, "a").flow(), rows: Vec::new() };
         assert_eq!(empty().read_work(WorkId(1), Some(read)), Some(WorkId(1)));
     }
@@ -234,19 +252,19 @@ mod work_ends {
     #[test]
     fn not_while_another_process_has_claimed_a_row_of_it() {
         let mut queue = empty();
-        queue.claimed_elsewhere(Lane::High, "a", MessageId(1), 1);
+        queue.claimed_elsewhere(Lane::High, "a", RowId(1), 1);
         queue.read_work(WorkId(1), Some(work(vec![row(1, "a"), row(2, "b")])));
         assert_eq!(take(&mut queue, 9), [2]);
-        assert_eq!(queue.end(Lane::High, "b", MessageId(2)), None);
-        queue.claim_settled(MessageId(1));
+        assert_eq!(queue.end(Lane::High, "b", RowId(2)), None);
+        queue.claim_settled(RowId(1));
         queue.read_work(WorkId(1), Some(work(vec![row(1, "a")])));
         assert_eq!(take(&mut queue, 9), [1]);
     }
 
     #[test]
-    fn not_while_the_log_may_refuse_to_end_a_row_without_a_call() {
+    fn not_while_the_end_of_a_row_may_be_refused() {
         let mut queue = queue([row(1, "ann")]);
-        assert!(queue.doom(Lane::High, "ann", MessageId(1), 0));
+        assert!(queue.doom(Lane::High, "ann", RowId(1), 0));
         assert_eq!(
             queue.read_work(WorkId(1), Some(work(vec![row(1, "ann")]))),
             None,
@@ -279,14 +297,14 @@ mod claim_refused {
         let mut queue = queue([row(1, "ann"), row(2, "ann")]);
         let refused = queue.next(Medium::Text).expect("a row");
         queue.refuse(&refused);
-        let position = Position { first: MessageId(1), work: WorkId(1) };
+        let position = Position { first: RowId(1), work: WorkId(1) };
         let read = WorkRead { position, flow: refused.flow(), rows: Vec::new() };
         assert_eq!(queue.read_work(WorkId(1), Some(read)), Some(WorkId(1)));
         assert_eq!(take(&mut queue, 9), [2]);
     }
 
     #[test]
-    fn work_of_a_paused_campaign_goes_out_of_hand_and_is_not_ended() {
+    fn work_of_a_paused_campaign_leaves_without_an_end() {
         let mut queue = empty();
         queue.read_work(WorkId(1), Some(work(vec![bulk(1, "a", "spring"), bulk(2, "b", "spring")])));
         let refused = queue.next(Medium::Text).expect("a row");
@@ -305,19 +323,19 @@ mod claimed_elsewhere {
     fn does_not_take_the_place_of_a_call() {
         let mut queue = queue([row(2, "ann"), row(3, "ann")]);
         assert_eq!(take(&mut queue, 9), [2]);
-        queue.claimed_elsewhere(Lane::High, "ann", MessageId(1), 1);
-        assert!(!queue.is_held_by(Lane::High, "ann", MessageId(1)));
-        queue.end(Lane::High, "ann", MessageId(2));
+        queue.claimed_elsewhere(Lane::High, "ann", RowId(1), 1);
+        assert!(!queue.is_held_by(Lane::High, "ann", RowId(1)));
+        queue.end(Lane::High, "ann", RowId(2));
         assert_eq!(take(&mut queue, 9), [3]);
     }
 
     #[test]
-    fn row_whose_call_outlived_the_loss_of_its_line_comes_back() {
+    fn row_whose_call_outlived_its_line_comes_back() {
         let mut queue = empty();
-        queue.claimed_elsewhere(Lane::High, "ann", MessageId(1), 1);
+        queue.claimed_elsewhere(Lane::High, "ann", RowId(1), 1);
         give(&mut queue, row(2, "ann"));
         assert!(take(&mut queue, 9).is_empty());
-        queue.hold(Lane::High, "ann", MessageId(1));
+        queue.hold(Lane::High, "ann", RowId(1));
         queue.give_back(ReadyRow { fence: 1, ..row(1, "ann") });
         assert_eq!(take(&mut queue, 9), [1]);
     }
@@ -334,9 +352,9 @@ mod announced {
     }
 
     #[test]
-    fn work_that_its_flow_reaches_later_is_left_to_the_flow() {
+    fn work_reached_later_is_left_to_its_flow() {
         let mut queue = empty();
-        let first = Position { first: MessageId(1), work: WorkId(1) };
+        let first = Position { first: RowId(1), work: WorkId(1) };
         queue.found(&row(1, "a").flow(), first, false);
         assert!(!queue.announced(&head(&work(vec![row(9, "z")])), true));
         let reads = queue.reads(LINE, |_| 2);
@@ -352,9 +370,9 @@ mod announced {
     }
 
     #[test]
-    fn work_written_during_a_read_of_its_flow_is_read_before_later_work() {
+    fn work_written_during_a_read_is_read_in_order() {
         let mut queue = empty();
-        queue.found(&row(1, "a").flow(), Position { first: MessageId(1), work: WorkId(1) }, false);
+        queue.found(&row(1, "a").flow(), Position { first: RowId(1), work: WorkId(1) }, false);
         let read = queue.reads(LINE, |_| 16).pop().expect("a read");
         assert!(!queue.announced(&head(&work(vec![row(2, "b")])), true), "the read may bring it");
         queue.read_flow(&read, page(vec![work(vec![row(1, "a")])], false));
@@ -366,9 +384,9 @@ mod announced {
     }
 
     #[test]
-    fn work_written_during_a_scan_is_read_before_later_work() {
+    fn work_written_during_a_scan_is_read_in_order() {
         let mut queue = empty();
-        queue.told(&head(&work(vec![row(1, "a")])));
+        queue.note_news(&head(&work(vec![row(1, "a")])));
         assert!(queue.reads(LINE, |_| 16).is_empty(), "older rows of other flows may wait");
         assert!(!queue.is_idle());
         queue.scanned();
@@ -404,12 +422,12 @@ mod memory {
     use super::*;
 
     #[test]
-    fn full_leaves_announced_work_to_its_flow_and_lets_empty_flows_read_a_little() {
-        let memory = Memory::of(3_000);
-        let mut full = Queue::new(memory.clone());
+    fn full_lets_only_empty_flows_read_a_little() {
+        let memory = RowMemory::of(3_000);
+        let mut full = LineQueue::new(memory.clone());
         (1..=9).for_each(|id| give(&mut full, row(id, &format!("d{id}"))));
         assert!(!memory.has_room());
-        let mut other = Queue::new(memory.clone());
+        let mut other = LineQueue::new(memory.clone());
         assert!(!other.announced(&head(&work(vec![row(20, "z")])), true));
         assert_eq!(other.reads(LINE, |_| 64).iter().map(|read| read.limit).collect::<Vec<_>>(), [1]);
         assert!(!full.announced(&head(&work(vec![row(21, "z")])), true));
@@ -432,7 +450,7 @@ mod found {
     #[test]
     fn unknown_first_work_is_read_from_the_beginning() {
         let mut queue = queue([row(5, "e")]);
-        queue.found(&row(3, "c").flow(), Position { first: MessageId(3), work: WorkId(3) }, false);
+        queue.found(&row(3, "c").flow(), Position { first: RowId(3), work: WorkId(3) }, false);
         let reads = queue.reads(LINE, |_| 16);
         assert_eq!(reads[0].after, None);
         queue.read_flow(&reads[0], page(vec![work(vec![row(3, "c")]), work(vec![row(5, "e")])], false));
@@ -440,9 +458,9 @@ mod found {
     }
 
     #[test]
-    fn known_first_work_of_a_scan_that_was_waited_for_is_read_behind() {
+    fn known_first_work_of_an_awaited_scan_is_read_on() {
         let mut queue = queue([row(5, "e")]);
-        let first = Position { first: MessageId(5), work: WorkId(5) };
+        let first = Position { first: RowId(5), work: WorkId(5) };
         queue.found(&row(5, "e").flow(), first, false);
         assert!(queue.reads(LINE, |_| 16).is_empty());
         queue.found(&row(5, "e").flow(), first, true);
@@ -453,11 +471,11 @@ mod found {
     fn rewinding_while_a_read_is_under_way_is_not_lost() {
         let mut queue = empty();
         let flow = row(1, "a").flow();
-        queue.found(&flow, Position { first: MessageId(8), work: WorkId(8) }, false);
+        queue.found(&flow, Position { first: RowId(8), work: WorkId(8) }, false);
         let read = queue.reads(LINE, |_| 16).pop().expect("a read");
         queue.read_flow(&read, page(vec![work(vec![row(8, "h")])], true));
         let read = queue.reads(LINE, |_| 16).pop().expect("a read");
-        queue.found(&flow, Position { first: MessageId(1), work: WorkId(1) }, false);
+        queue.found(&flow, Position { first: RowId(1), work: WorkId(1) }, false);
         queue.read_flow(&read, page(Vec::new(), false));
         assert_eq!(queue.reads(LINE, |_| 16).pop().expect("a read").after, None);
     }
@@ -469,15 +487,15 @@ mod doomed {
     #[test]
     fn row_in_hand_goes_and_its_recipients_next_may_go() {
         let mut queue = queue([row(1, "ann"), row(2, "ann")]);
-        assert!(queue.doom(Lane::High, "ann", MessageId(1), 0));
+        assert!(queue.doom(Lane::High, "ann", RowId(1), 0));
         assert_eq!(take(&mut queue, 9), [2]);
     }
 
     #[test]
-    fn row_in_a_call_stays() {
+    fn row_in_a_call_stays_in_hand() {
         let mut queue = queue([row(1, "ann")]);
         take(&mut queue, 1);
-        assert!(!queue.doom(Lane::High, "ann", MessageId(1), 0));
+        assert!(!queue.doom(Lane::High, "ann", RowId(1), 0));
     }
 }
 
@@ -486,13 +504,13 @@ fn idle_when_nothing_is_in_hand_or_held() {
     let mut queue = queue([row(1, "ann")]);
     assert!(!queue.is_idle());
     take(&mut queue, 1);
-    queue.end(Lane::High, "ann", MessageId(1));
+    queue.end(Lane::High, "ann", RowId(1));
     assert!(queue.is_idle());
-    queue.hold(Lane::High, "ann", MessageId(1));
+    queue.hold(Lane::High, "ann", RowId(1));
     assert!(!queue.is_idle());
 }
 
-/// The row in other work: it was tried, and is due again.
+/// Return the row in other work: it was tried, and is due again.
 fn again(id: i64, number: i64) -> WorkRead {
     let read = work(vec![ReadyRow { fence: 1, attempts: 1, ..row(id, "ann") }]);
     let position = Position { work: WorkId(number), ..read.position };
@@ -504,11 +522,11 @@ fn again(id: i64, number: i64) -> WorkRead {
 }
 
 #[test]
-fn a_row_that_is_read_from_before_its_call_ended_is_left_out() {
+fn row_read_before_its_call_ended_is_left_out() {
     let mut queue = queue([row(1, "ann")]);
     assert_eq!(take(&mut queue, 1), [1]);
-    queue.ended_with(MessageId(1), 1);
-    assert_eq!(queue.postpone(Lane::High, "ann", MessageId(1)), Some(WorkId(1)));
+    queue.ended_with(RowId(1), 1);
+    assert_eq!(queue.postpone(Lane::High, "ann", RowId(1)), Some(WorkId(1)));
     assert_eq!(
         queue.read_work(WorkId(1), Some(work(vec![row(1, "ann")]))),
         None,
@@ -520,7 +538,7 @@ fn a_row_that_is_read_from_before_its_call_ended_is_left_out() {
 }
 
 #[test]
-fn work_is_not_ended_by_a_row_that_other_work_has_in_a_call() {
+fn not_by_a_row_that_other_work_has_in_a_call() {
     let mut queue = queue([row(1, "ann")]);
     assert_eq!(take(&mut queue, 1), [1]);
     assert_eq!(queue.read_work(WorkId(2), Some(again(1, 2))), None, "a scan finds it again");
@@ -528,28 +546,28 @@ fn work_is_not_ended_by_a_row_that_other_work_has_in_a_call() {
     assert_eq!(queue.read_work(WorkId(1), None), None);
     assert_eq!(queue.read_work(WorkId(2), Some(again(1, 2))), None);
     assert_eq!(take(&mut queue, 1), [1]);
-    assert_eq!(queue.end(Lane::High, "ann", MessageId(1)), Some(WorkId(2)));
+    assert_eq!(queue.end(Lane::High, "ann", RowId(1)), Some(WorkId(2)));
 }
 
 #[test]
-fn a_row_whose_call_ended_in_another_process_is_sent_again() {
+fn row_whose_call_ended_elsewhere_is_sent_again() {
     let mut queue = empty();
-    queue.claimed_elsewhere(Lane::High, "ann", MessageId(1), 1);
+    queue.claimed_elsewhere(Lane::High, "ann", RowId(1), 1);
     assert_eq!(queue.read_work(WorkId(1), Some(work(vec![row(1, "ann")]))), None);
     assert!(!queue.has_next(Medium::Text), "its call is under way");
     assert_eq!(queue.read_work(WorkId(2), Some(again(1, 2))), None);
     assert_eq!(take(&mut queue, 9), [1]);
-    assert!(!queue.is_claimed_elsewhere(MessageId(1)));
+    assert!(!queue.is_claimed_elsewhere(RowId(1)));
 }
 
 #[test]
-fn work_missed_behind_work_in_hand_is_read_once_a_scan_finds_the_flow() {
+fn missed_work_is_read_when_a_scan_finds_its_flow() {
     let mut queue = empty();
     let first = work(vec![row(1, "ann"), row(2, "ann")]);
     let (flow, position) = (first.flow.clone(), first.position);
     queue.read_work(WorkId(1), Some(first));
     assert_eq!(take(&mut queue, 1), [1]);
-    queue.postpone(Lane::High, "ann", MessageId(1));
+    queue.postpone(Lane::High, "ann", RowId(1));
     assert_eq!(queue.read_work(WorkId(9), None), None, "its campaign does not run");
     assert!(queue.reads(LINE, |_| 16).is_empty());
     queue.found(&flow, position, false);
@@ -557,14 +575,14 @@ fn work_missed_behind_work_in_hand_is_read_once_a_scan_finds_the_flow() {
 }
 
 #[test]
-fn rows_that_let_others_go_are_read_although_memory_is_full() {
-    let memory = Memory::of(1);
-    let mut queue = Queue::new(memory);
+fn full_still_reads_rows_that_free_others() {
+    let memory = RowMemory::of(1);
+    let mut queue = LineQueue::new(memory);
     let all = work(vec![row(1, "ann"), row(2, "ann")]);
     let flow = all.flow.clone();
     queue.read_work(WorkId(1), Some(all));
     assert_eq!(take(&mut queue, 1), [1]);
-    queue.postpone(Lane::High, "ann", MessageId(1));
-    let head = WorkHead { position: Position { first: MessageId(1), work: WorkId(0) }, flow, rows: 1 };
+    queue.postpone(Lane::High, "ann", RowId(1));
+    let head = WorkHead { position: Position { first: RowId(1), work: WorkId(0) }, flow, rows: 1 };
     assert!(queue.announced(&head, true));
 }

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::message::Class;
+use crate::channel::Class;
 
 const TOKEN: &str = "EAAGm0PX4ZCpsBAKZCx9";
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ async fn send_while(
 ) -> Result<CallResult, Withheld> {
     let page_token = SecretString::from(token);
     let call = Call {
-        class: Class::Messenger,
+        class: Class::MESSENGER,
         kind: MessageKind::Text,
         dest: "2531",
         mdata: "the private text",
@@ -55,7 +55,7 @@ async fn send(client: &GraphClient) -> CallResult {
     send_with(client, TOKEN).await
 }
 
-/// A server that handles each connection with `handle`. Returns its base URL.
+/// Start a server that handles each connection with `handle`; return its base URL.
 async fn serve<F, Done>(handle: F) -> String
 where
     F: Fn(TcpStream) -> Done + Send + 'static,
@@ -71,7 +71,7 @@ where
     format!("http://{address}/v25.0")
 }
 
-/// Reads one whole request: head and body, as text.
+/// Read one whole request: head and body, as text.
 async fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
     let mut bytes = Vec::new();
     loop {
@@ -92,14 +92,14 @@ async fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
     }
 }
 
-/// A server that reads a request, answers with these bytes, and closes.
+/// Start a server that reads a request, answers with these bytes, and closes.
 async fn answering(response: impl Into<Vec<u8>>) -> String {
     let response: Arc<Vec<u8>> = Arc::new(response.into());
     serve(move |mut stream| {
         let response = response.clone();
         async move {
             if read_request(&mut stream).await.is_some() {
-                // The client may have gone when it has seen enough.
+                // The client may close the connection before the whole answer is written.
                 let _ = stream.write_all(&response).await;
             }
         }
@@ -111,14 +111,14 @@ fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-fn answer(result: CallResult) -> Answer {
+fn answer(result: CallResult) -> GraphAnswer {
     match result {
         CallResult::Answer(answer) => answer,
         other => panic!("expected an answer, got {other:?}"),
     }
 }
 
-/// The reason of a call without an answer; checks that it tells no secret.
+/// Return the reason of a call without an answer, after a check that it holds no secret.
 fn cut(result: CallResult) -> String {
     match result {
         CallResult::Cut { reason } => discreet(reason),
@@ -196,7 +196,7 @@ async fn connections_are_reused() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_closed_while_idle_costs_no_call() {
+async fn connection_closed_while_idle_costs_no_call() {
     let (closed, mut closings) = mpsc::unbounded_channel();
     let base = serve(move |mut stream| {
         let closed = closed.clone();
@@ -204,7 +204,7 @@ async fn a_connection_that_was_closed_while_idle_costs_no_call() {
             if read_request(&mut stream).await.is_some() {
                 stream.write_all(ok("{}").as_bytes()).await.expect("the client reads");
                 stream.shutdown().await.expect("an open connection");
-                // The client closes its side when it has noticed.
+                // The client closes its side when it notices.
                 assert!(read_request(&mut stream).await.is_none(), "nothing is sent on a closed connection");
                 closed.send(()).expect("the test listens");
             }
@@ -238,16 +238,15 @@ async fn a_token_that_fits_no_header_is_never_sent(#[case] token: &str) {
 // ---- complete answers ----------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn an_answer_is_reported_with_status_body_and_usage_headers() {
+async fn answer_has_status_body_and_usage_header() {
     let base = answering(
-        "HTTP/1.1 403 Forbidden\r\nX-App-Usage: {\"call_count\":28}\r\n\
+        "HTTP/1.1 403 Forbidden\r\n\
          X-Business-Use-Case-Usage: {\"1\":[]}\r\nContent-Length: 9\r\n\r\n{\"a\":\"b\"}",
     )
     .await;
     let answer = answer(send(&client(&base)).await);
     assert_eq!(answer.http_status, 403);
     assert_eq!(answer.body, br#"{"a":"b"}"#);
-    assert_eq!(answer.app_usage.as_deref(), Some(r#"{"call_count":28}"#));
     assert_eq!(answer.business_usage.as_deref(), Some(r#"{"1":[]}"#));
 }
 
@@ -271,7 +270,7 @@ async fn a_redirect_is_an_answer_and_is_not_followed() {
 }
 
 #[tokio::test]
-async fn an_answer_of_64_kib_is_read_and_a_longer_one_is_cut() {
+async fn answer_of_64_kib_is_read_and_a_longer_cut() {
     let longest = ok(&"x".repeat(64 * 1024));
     assert_eq!(answer(send(&client(&answering(longest).await)).await).body.len(), 64 * 1024);
     for length in [64 * 1024 + 1, 100 * 1024] {
@@ -284,7 +283,7 @@ async fn an_answer_of_64_kib_is_read_and_a_longer_one_is_cut() {
 #[case(TOKEN)]
 #[case("no-token-of-metas-form")]
 #[tokio::test]
-async fn a_token_that_graph_echoes_is_taken_out_of_the_answer(#[case] token: &str) {
+async fn echoed_token_is_removed_from_the_answer(#[case] token: &str) {
     let base = answering(ok(&format!(r#"{{"a":"{token}","b":"x{token}"}}"#))).await;
     let answer = answer(send_with(&client(&base), token).await);
     assert_eq!(String::from_utf8_lossy(&answer.body), r#"{"a":"[redacted]","b":"x[redacted]"}"#);
@@ -311,7 +310,7 @@ async fn a_failed_tls_handshake_was_not_sent() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_not_ready_in_time_was_not_sent() {
+async fn connection_not_ready_in_time_was_not_sent() {
     let base = serve(|stream| async move {
         let _open = stream;
         std::future::pending::<()>().await;
@@ -364,13 +363,13 @@ fn client_through(proxy: &str, base_url: &str) -> GraphClient {
     GraphClient::new(&settings).expect("a client")
 }
 
-/// A proxy's address with user and password before it.
+/// Return a proxy's address with a user and a password.
 fn with_password(base: &str) -> String {
     base.trim_end_matches("/v25.0").replace("http://", "http://worker:hunter%322@")
 }
 
-/// A proxy that asks for a password: hands requests over without it, and tunnels to `target` what is to be tunnelled.
-/// Reports the first line of each request.
+/// Start a proxy that asks for a password, forwards requests without it, and tunnels CONNECT requests to
+/// `target`. It reports the first line of each request.
 async fn proxy(target: String, seen: mpsc::UnboundedSender<String>) -> String {
     let target = target.trim_start_matches("http://").trim_end_matches("/v25.0").to_owned();
     serve(move |mut stream| {
@@ -401,7 +400,7 @@ async fn proxy(target: String, seen: mpsc::UnboundedSender<String>) -> String {
 }
 
 #[tokio::test]
-async fn calls_go_through_the_proxy_and_the_host_is_looked_up_there() {
+async fn proxy_takes_calls_and_looks_the_host_up() {
     let (seen, mut requests) = mpsc::unbounded_channel();
     let base = proxy(answering(ok("{\"message_id\":\"m_1\"}")).await, seen).await;
     let client = client_through(&with_password(&base), "http://graph.invalid/v25.0");
@@ -411,7 +410,7 @@ async fn calls_go_through_the_proxy_and_the_host_is_looked_up_there() {
 }
 
 #[tokio::test]
-async fn over_https_the_proxy_is_asked_for_a_tunnel_and_sees_nothing_else() {
+async fn proxy_of_https_sees_only_a_tunnel() {
     let (first_byte, mut tunnelled) = mpsc::unbounded_channel();
     let target = serve(move |mut stream| {
         let first_byte = first_byte.clone();
@@ -435,7 +434,7 @@ async fn a_tunnel_that_the_proxy_refuses_was_not_sent() {
     let wrong = with_password(&base).replace("hunter", "hunted");
     let reason = not_sent(send(&client_through(&wrong, "https://graph.invalid/v25.0")).await);
     assert!(!reason.contains("hunted") && !reason.contains("worker"), "{reason}");
-    // Over http its refusal is an answer, and none of Graph's.
+    // Over http the proxy's refusal is an answer, but none of Graph's.
     let refused = answer(send(&client_through(&wrong, "http://graph.invalid/v25.0")).await);
     assert_eq!((refused.http_status, refused.body), (407, Vec::new()));
 }
@@ -492,7 +491,7 @@ fn printing_a_client_or_a_call_shows_no_secret() {
     let client = GraphClient::new(&settings).expect("a client");
     let page_token = SecretString::from(TOKEN);
     let call = Call {
-        class: Class::Instagram,
+        class: Class::INSTAGRAM,
         kind: MessageKind::Text,
         dest: "2531",
         mdata: "hi",
@@ -510,7 +509,7 @@ async fn a_host_without_an_address_was_not_sent() {
 }
 
 #[tokio::test]
-async fn an_answer_without_an_end_is_cut_after_64_kib_and_not_swallowed() {
+async fn endless_answer_is_cut_after_64_kib() {
     let (report, mut written) = mpsc::unbounded_channel();
     let base = serve(move |mut stream| {
         let report = report.clone();
@@ -532,7 +531,7 @@ async fn an_answer_without_an_end_is_cut_after_64_kib_and_not_swallowed() {
 }
 
 #[tokio::test]
-async fn an_answer_that_drips_is_a_cut_when_the_call_s_time_is_over() {
+async fn dripping_answer_is_cut_at_the_timeout() {
     let base = serve(|mut stream| async move {
         read_request(&mut stream).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n").await.expect("the client reads");
@@ -548,15 +547,56 @@ async fn an_answer_that_drips_is_a_cut_when_the_call_s_time_is_over() {
     assert_eq!(reason, "no complete answer within 300ms");
 }
 
-#[tokio::test]
-async fn a_compressed_answer_is_not_inflated() {
-    let base =
-        answering("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x08\x08").await;
-    assert_eq!(answer(send(&client(&base)).await).body, b"\x1f\x08\x08");
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(plain).expect("memory takes it");
+    encoder.finish().expect("memory takes it")
+}
+
+fn encoded(encoding: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 401 Unauthorized\r\nContent-Encoding: {encoding}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
 }
 
 #[tokio::test]
-async fn a_reused_connection_that_breaks_under_a_call_is_a_cut_and_the_call_is_not_repeated() {
+async fn compressed_answer_is_inflated_without_the_token() {
+    let base = answering(encoded("gzip", &gzip(format!("token {TOKEN}").as_bytes()))).await;
+    let answer = answer(send(&client(&base)).await);
+    assert_eq!((answer.is_unreadable, answer.body.as_slice()), (false, b"token [redacted]".as_slice()));
+}
+
+#[rstest]
+#[case::unknown("br", b"abc".to_vec())]
+#[case::broken("gzip", b"\x1f\x08\x08".to_vec())]
+#[case::a_bomb("gzip", gzip(&vec![b'x'; 1_000_000]))]
+#[tokio::test]
+async fn an_answer_that_cannot_be_inflated_is_unreadable(#[case] encoding: &str, #[case] body: Vec<u8>) {
+    let base = answering(encoded(encoding, &body)).await;
+    let answer = answer(send(&client(&base)).await);
+    assert_eq!((answer.http_status, answer.is_unreadable, answer.body), (401, true, Vec::new()));
+}
+
+#[tokio::test]
+async fn header_lines_of_one_name_are_joined() {
+    let base = answering(
+        "HTTP/1.1 429 Too Many Requests\r\nX-Business-Use-Case-Usage: {\"1\":[]}\r\n\
+         X-Business-Use-Case-Usage: {\"2\":[]}\r\nRetry-After: 90\r\nDate: Wed, 21 Oct 2026 07:28:00 GMT\r\n\
+         WWW-Authenticate: OAuth \"Facebook Platform\" \"invalid_token\" \"(#190) no\"\r\nContent-Length: 0\r\n\r\n",
+    )
+    .await;
+    let answer = answer(send(&client(&base)).await);
+    assert_eq!(answer.business_usage.as_deref(), Some(r#"{"1":[]}, {"2":[]}"#));
+    assert_eq!(answer.retry_after.as_deref(), Some("90"));
+    assert_eq!(answer.date.as_deref(), Some("Wed, 21 Oct 2026 07:28:00 GMT"));
+    assert!(answer.challenge.is_some_and(|challenge| challenge.contains("(#190)")));
+}
+
+#[tokio::test]
+async fn broken_reused_connection_is_cut_and_not_repeated() {
     let requests = Arc::new(AtomicUsize::new(0));
     let count = requests.clone();
     let base = serve(move |mut stream| {
@@ -579,7 +619,7 @@ async fn a_reused_connection_that_breaks_under_a_call_is_a_cut_and_the_call_is_n
 }
 
 #[tokio::test]
-async fn a_call_that_may_not_begin_any_more_writes_nothing_and_its_connection_is_not_used_again() {
+async fn withheld_call_writes_nothing_and_ends_connection() {
     let (report, mut reports) = mpsc::unbounded_channel();
     let base = serve(move |mut stream| {
         let report = report.clone();

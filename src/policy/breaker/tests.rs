@@ -1,13 +1,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
-use crate::message::ErrorDetail;
-use crate::policy::classify::Answer;
+use crate::domain::ErrorDetail;
+use crate::policy::classify::GraphAnswer;
 use rstest::rstest;
 
 const MIDDLE: f64 = 0.5;
 
-/// A breaker, and a clock that stands until it is moved.
+/// A breaker, and a clock that moves only on request.
 struct Host {
     breaker: Breaker,
     now: Instant,
@@ -16,20 +16,32 @@ struct Host {
 
 impl Host {
     fn new() -> Host {
-        Host { breaker: Breaker::new(64), now: Instant::now(), calls: 0 }
+        Host { breaker: Breaker::default(), now: Instant::now(), calls: 0 }
     }
 
-    fn begin(&mut self) -> Heard {
+    /// Begin a call of the first line.
+    fn begin(&mut self) -> CallReport {
+        self.begin_on(1)
+    }
+
+    fn begin_on(&mut self, line: i64) -> CallReport {
         self.calls += 1;
-        let period = self.breaker.begun(self.now);
-        Heard { id: MessageId(self.calls), begun: self.now, period, health: None }
+        let line = LineId(line);
+        let period = self.breaker.begun(line, self.now);
+        CallReport { id: RowId(self.calls), line, begun: self.now, period, health: None }
     }
 
-    fn end(&mut self, call: Heard, health: Health) {
-        self.breaker.heard(Heard { health: Some(health), ..call }, self.now, MIDDLE);
+    fn call_on(&mut self, line: i64, health: HostHealth) {
+        let call = self.begin_on(line);
+        self.wait(Duration::from_millis(80));
+        self.end(call, health);
     }
 
-    fn call(&mut self, health: Health) {
+    fn end(&mut self, call: CallReport, health: HostHealth) {
+        self.breaker.report(CallReport { health: Some(health), ..call }, self.now, MIDDLE);
+    }
+
+    fn call(&mut self, health: HostHealth) {
         let call = self.begin();
         self.wait(Duration::from_millis(80));
         self.end(call, health);
@@ -43,7 +55,7 @@ impl Host {
     fn tripped() -> Host {
         let mut host = Host::new();
         for _ in 0..TRIPS_AFTER {
-            host.call(Health::Failing);
+            host.call(HostHealth::Failing);
         }
         assert_eq!(host.breaker.state(), BreakerState::Open);
         host
@@ -55,77 +67,160 @@ fn judged(verdict: Verdict, by_graph: bool) -> Judgement {
 }
 
 #[rstest]
-#[case(CallResult::NotSent { reason: "refused".into() }, Verdict::TryAgain, Some(Health::Failing))]
-#[case(CallResult::Cut { reason: "timeout".into() }, Verdict::Ambiguous, Some(Health::Failing))]
+#[case(CallResult::NotSent { reason: "refused".into() }, Verdict::TryAgain, Some(HostHealth::Unreachable))]
+#[case(CallResult::NoFile { reason: "too many open files".into() }, Verdict::TryAgain, None)]
+#[case(CallResult::Cut { reason: "timeout".into() }, Verdict::Ambiguous, Some(HostHealth::Failing))]
 #[case(CallResult::Unsendable { reason: "token".into() }, Verdict::WaitForLine, None)]
-fn silence_of_the_host_is_a_failure_and_a_call_not_made_is_nothing(
+fn silence_is_a_failure_and_no_call_no_evidence(
     #[case] result: CallResult,
     #[case] verdict: Verdict,
-    #[case] health: Option<Health>,
+    #[case] health: Option<HostHealth>,
 ) {
-    assert_eq!(Health::of(&result, &judged(verdict, false)), health);
+    assert_eq!(HostHealth::of(&result, &judged(verdict.clone(), false)), health);
+    assert_eq!(is_failure(&result, &judged(verdict, false)), health.map(|_| true));
 }
 
 #[rstest]
-#[case(Verdict::ServerFailed, Health::Failing)]
-#[case(Verdict::Ambiguous, Health::Failing)]
-#[case(Verdict::Refused, Health::Alive)]
-#[case(Verdict::WaitForLine, Health::Alive)]
-#[case(Verdict::TryAgain, Health::Alive)]
-#[case(Verdict::Hold, Health::Alive)]
-fn refusals_of_graph_are_signs_of_life_and_answers_in_its_place_are_not(
-    #[case] verdict: Verdict,
-    #[case] health: Health,
-) {
-    let result = CallResult::Answer(Answer::default());
-    assert_eq!(Health::of(&result, &judged(verdict.clone(), true)), Some(health));
-    assert_eq!(Health::of(&result, &judged(verdict, false)), Some(Health::Failing));
+#[case(Verdict::ServerFailed, true)]
+#[case(Verdict::Ambiguous, true)]
+#[case(Verdict::Refused, false)]
+#[case(Verdict::WaitForLine, false)]
+#[case(Verdict::TryAgain, false)]
+#[case(Verdict::Hold, false)]
+fn graph_answers_are_life_and_some_fail_their_line(#[case] verdict: Verdict, #[case] fails_its_line: bool) {
+    let result = CallResult::Answer(GraphAnswer::default());
+    let by_graph = judged(verdict.clone(), true);
+    assert_eq!(HostHealth::of(&result, &by_graph), Some(HostHealth::Alive));
+    assert_eq!(is_failure(&result, &by_graph), Some(fails_its_line));
+    let by_another = judged(verdict, false);
+    assert_eq!(HostHealth::of(&result, &by_another), Some(HostHealth::Failing));
+    assert_eq!(is_failure(&result, &by_another), Some(true));
+}
+
+#[test]
+fn failures_of_one_line_among_two_do_not_open_it() {
+    let mut host = Host::new();
+    host.call_on(2, HostHealth::Alive);
+    for _ in 0..500 {
+        host.call_on(1, HostHealth::Failing);
+    }
+    assert_eq!(host.breaker.state(), BreakerState::Closed);
+}
+
+#[rstest]
+#[case::two_lines(2)]
+#[case::three(3)]
+#[case::many(40)]
+fn failures_of_all_lines_or_of_three_open_it(#[case] lines: i64) {
+    let mut host = Host::new();
+    (1..=lines).for_each(|line| host.call_on(line, HostHealth::Alive));
+    for n in 0..TRIPS_AFTER as i64 {
+        assert_eq!(host.breaker.state(), BreakerState::Closed);
+        host.call_on(n % lines + 1, HostHealth::Failing);
+    }
+    assert_eq!(host.breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn a_line_that_called_long_ago_is_not_waited_for() {
+    let mut host = Host::new();
+    host.call_on(2, HostHealth::Alive);
+    host.wait(RECENTLY);
+    (0..TRIPS_AFTER).for_each(|_| host.call_on(1, HostHealth::Failing));
+    assert_eq!(host.breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn failed_connections_of_one_line_open_it() {
+    let mut host = Host::new();
+    host.call_on(2, HostHealth::Alive);
+    (0..TRIPS_AFTER).for_each(|_| host.call_on(1, HostHealth::Unreachable));
+    assert_eq!(host.breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn fresh_line_is_let_out_and_its_answers_close_it() {
+    let mut host = Host::tripped();
+    let mut sent = 0;
+    while host.breaker.state() != BreakerState::Closed {
+        if host.breaker.room(0) == 0 {
+            assert!(host.breaker.lets_out(LineId(2)), "after {sent}");
+            host.breaker.let_out(LineId(2), host.now);
+            assert!(!host.breaker.withholds(LineId(2)) && !host.breaker.lets_out(LineId(3)));
+        }
+        host.call_on(2, HostHealth::Alive);
+        sent += 1;
+        host.wait(Duration::from_secs(2));
+    }
+    assert_eq!(sent, CLOSES_AFTER);
+}
+
+#[test]
+fn failing_lines_are_let_out_less_and_less() {
+    let mut host = Host::tripped();
+    let (end, mut let_out) = (host.now + Duration::from_secs(60), 0);
+    for line in 2.. {
+        while !host.breaker.lets_out(LineId(line)) && host.now < end {
+            if host.breaker.room(0) > 0 {
+                host.call_on(1, HostHealth::Failing);
+            }
+            host.wait(Duration::from_millis(100));
+        }
+        if host.now >= end {
+            break;
+        }
+        host.breaker.let_out(LineId(line), host.now);
+        host.call_on(line, HostHealth::Failing);
+        assert!(!host.breaker.lets_out(LineId(line)));
+        let_out += 1;
+    }
+    assert!(let_out <= 7, "{let_out} lines in a minute");
 }
 
 #[test]
 fn five_failures_in_a_row_open_it_and_four_do_not() {
     let mut host = Host::new();
     for _ in 0..TRIPS_AFTER - 1 {
-        host.call(Health::Failing);
+        host.call(HostHealth::Failing);
     }
-    host.call(Health::Alive);
+    host.call(HostHealth::Alive);
     for _ in 0..TRIPS_AFTER - 1 {
-        host.call(Health::Failing);
+        host.call(HostHealth::Failing);
     }
     assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::Closed, usize::MAX));
-    host.call(Health::Failing);
+    host.call(HostHealth::Failing);
     assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::Open, 0));
 }
 
 #[test]
-fn a_line_whose_calls_all_hang_does_not_open_it_while_another_is_answered() {
+fn hanging_line_does_not_open_it_beside_answers() {
     let mut host = Host::new();
-    let hanging: Vec<Heard> = (0..200).map(|_| host.begin()).collect();
-    // One answer to somebody else in the thirty seconds they hang.
+    let hanging: Vec<CallReport> = (0..200).map(|_| host.begin()).collect();
+    // One answer to another call in the thirty seconds for which they hang.
     host.wait(Duration::from_secs(15));
-    host.call(Health::Alive);
+    host.call(HostHealth::Alive);
     host.wait(Duration::from_secs(15));
     for call in hanging {
-        host.end(call, Health::Failing);
+        host.end(call, HostHealth::Failing);
     }
     assert_ne!(host.breaker.state(), BreakerState::Open);
-    host.call(Health::Alive);
+    host.call(HostHealth::Alive);
     assert_eq!(host.breaker.state(), BreakerState::Closed);
 }
 
 #[test]
-fn one_message_that_fails_again_and_again_does_not_open_it() {
+fn one_failing_message_does_not_open_it() {
     let mut host = Host::new();
     for _ in 0..50 {
-        let call = Heard { id: MessageId(7), ..host.begin() };
+        let call = CallReport { id: RowId(7), ..host.begin() };
         host.wait(Duration::from_millis(80));
-        host.end(call, Health::Failing);
+        host.end(call, HostHealth::Failing);
     }
     assert_eq!(host.breaker.state(), BreakerState::Closed);
 }
 
 #[test]
-fn after_a_rest_one_call_is_tried_and_a_failure_doubles_the_rest_up_to_its_cap() {
+fn failed_trial_doubles_the_rest_up_to_its_cap() {
     let mut host = Host::tripped();
     for rest in [1u64, 2, 4, 8, 16, 30, 30] {
         host.wait(Duration::from_secs(rest) - Duration::from_millis(1));
@@ -133,20 +228,20 @@ fn after_a_rest_one_call_is_tried_and_a_failure_doubles_the_rest_up_to_its_cap()
         host.wait(Duration::from_millis(1));
         assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::HalfOpen, 1));
         assert_eq!(host.breaker.room(1), 0, "a claim on its way is the call to come");
-        host.call(Health::Failing);
+        host.call(HostHealth::Failing);
         assert_eq!(host.breaker.state(), BreakerState::Open);
     }
 }
 
 #[test]
-fn an_outage_of_ten_minutes_of_timeouts_costs_few_calls() {
+fn ten_minutes_of_timeouts_cost_few_calls() {
     let mut host = Host::tripped();
     let (end, before) = (host.now + Duration::from_secs(600), host.calls);
     while host.now < end {
         if host.breaker.room(0) > 0 {
             let call = host.begin();
             host.wait(Duration::from_secs(30));
-            host.end(call, Health::Failing);
+            host.end(call, HostHealth::Failing);
         } else {
             host.wait(Duration::from_millis(250));
         }
@@ -155,45 +250,47 @@ fn an_outage_of_ten_minutes_of_timeouts_costs_few_calls() {
 }
 
 #[test]
-fn when_the_outage_ends_calls_in_flight_at_most_double_with_each_round_trip() {
+fn closes_after_a_few_answers_in_a_row() {
     let mut host = Host::tripped();
     host.wait(FIRST_REST);
     let mut rounds = Vec::new();
     while host.breaker.state() == BreakerState::HalfOpen {
-        let round: Vec<Heard> = (0..host.breaker.room(0)).map(|_| host.begin()).collect();
+        let round: Vec<CallReport> = (0..host.breaker.room(0)).map(|_| host.begin()).collect();
         rounds.push(round.len());
         assert_eq!(host.breaker.room(0), 0);
         host.wait(Duration::from_millis(80));
-        round.into_iter().for_each(|call| host.end(call, Health::Alive));
+        round.into_iter().for_each(|call| host.end(call, HostHealth::Alive));
     }
-    assert_eq!(rounds, [1, 2, 4, 8, 16, 32]);
+    assert_eq!(rounds, [1, 2, 4]);
     assert_eq!(host.breaker.room(0), usize::MAX);
     // The next outage begins with a short rest again.
     for _ in 0..TRIPS_AFTER {
-        host.call(Health::Failing);
+        host.call(HostHealth::Failing);
     }
     assert_eq!(host.breaker.wakes_at(), Some(host.now + FIRST_REST));
 }
 
 #[test]
-fn a_single_failure_among_answers_does_not_end_the_way_back() {
+fn one_failure_in_a_trial_restarts_the_count() {
     let mut host = Host::tripped();
     host.wait(FIRST_REST);
-    (0..10).for_each(|_| host.call(Health::Alive));
-    host.call(Health::Failing);
-    assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::HalfOpen, 11));
-    (0..TRIPS_AFTER).for_each(|_| host.call(Health::Failing));
+    (1..CLOSES_AFTER).for_each(|_| host.call(HostHealth::Alive));
+    host.call(HostHealth::Failing);
+    assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::HalfOpen, CLOSES_AFTER));
+    (1..CLOSES_AFTER).for_each(|_| host.call(HostHealth::Alive));
+    assert_eq!(host.breaker.state(), BreakerState::HalfOpen);
+    (0..TRIPS_AFTER).for_each(|_| host.call(HostHealth::Failing));
     assert_eq!(host.breaker.state(), BreakerState::Open);
 }
 
 #[test]
-fn calls_that_were_in_flight_when_it_opened_neither_fill_the_trial_nor_end_it() {
+fn calls_of_before_neither_fill_nor_end_a_trial() {
     let mut host = Host::new();
-    let old: Vec<Heard> = (0..40).map(|_| host.begin()).collect();
-    (0..TRIPS_AFTER).for_each(|_| host.call(Health::Failing));
+    let old: Vec<CallReport> = (0..40).map(|_| host.begin()).collect();
+    (0..TRIPS_AFTER).for_each(|_| host.call(HostHealth::Failing));
     host.wait(FIRST_REST);
     assert_eq!(host.breaker.room(0), 1);
-    old.into_iter().for_each(|call| host.end(call, Health::Failing));
+    old.into_iter().for_each(|call| host.end(call, HostHealth::Failing));
     assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::HalfOpen, 1));
 }
 
@@ -203,7 +300,7 @@ fn a_trial_that_was_not_made_makes_room_for_another() {
     host.wait(FIRST_REST);
     let trial = host.begin();
     assert_eq!(host.breaker.room(0), 0);
-    host.breaker.heard(trial, host.now, MIDDLE);
+    host.breaker.report(trial, host.now, MIDDLE);
     assert_eq!(host.breaker.room(0), 1);
 }
 
@@ -216,20 +313,20 @@ fn a_trial_without_an_answer_is_not_waited_for_alone() {
     assert_eq!(host.breaker.room(0), 0);
     host.wait(Duration::from_millis(1));
     assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::HalfOpen, 1));
-    // Its answer is a sign of life, however long the video takes.
-    host.call(Health::Alive);
+    // Another answer is a sign of life, however long the video takes.
+    host.call(HostHealth::Alive);
     while host.breaker.state() == BreakerState::HalfOpen {
         assert!(host.breaker.room(0) > 0, "nothing waits for the video");
-        host.call(Health::Alive);
+        host.call(HostHealth::Alive);
     }
-    host.end(video, Health::Failing);
+    host.end(video, HostHealth::Failing);
     assert_eq!(host.breaker.state(), BreakerState::Closed);
 }
 
 #[test]
-fn trials_that_are_all_swallowed_cost_two_calls_a_minute() {
+fn swallowed_trials_cost_two_calls_a_minute() {
     let mut host = Host::tripped();
-    let mut in_flight: VecDeque<Heard> = VecDeque::new();
+    let mut in_flight: VecDeque<CallReport> = VecDeque::new();
     let (end, before) = (host.now + Duration::from_secs(600), host.calls);
     while host.now < end {
         if host.breaker.room(0) > 0 {
@@ -237,22 +334,22 @@ fn trials_that_are_all_swallowed_cost_two_calls_a_minute() {
         }
         host.wait(Duration::from_millis(250));
         while let Some(call) = in_flight.pop_front_if(|call| host.now >= call.begun + TIMEOUT) {
-            host.end(call, Health::Failing);
+            host.end(call, HostHealth::Failing);
         }
     }
     assert!(host.calls - before <= 2 * 13, "{} calls", host.calls - before);
 }
 
 #[test]
-fn a_trial_that_fails_opens_it_again_although_another_is_in_flight() {
+fn failed_trial_reopens_it_beside_another() {
     let mut host = Host::tripped();
     host.wait(FIRST_REST);
     let (first, _) = (host.begin(), host.wait(SHORTEST_PATIENCE));
     let second = host.begin();
     assert_eq!(host.breaker.room(0), 0);
-    host.end(first, Health::Failing);
+    host.end(first, HostHealth::Failing);
     assert_eq!(host.breaker.state(), BreakerState::Open);
-    host.end(second, Health::Alive);
+    host.end(second, HostHealth::Alive);
     assert_eq!(host.breaker.state(), BreakerState::Open, "what an earlier period says is old");
 }
 
@@ -261,16 +358,16 @@ fn rests_differ_by_a_fifth_at_most(#[values(0.0, 0.5, 1.0, -3.0, 9.0, f64::NAN)]
     let mut host = Host::new();
     for _ in 0..TRIPS_AFTER {
         let call = host.begin();
-        host.breaker.heard(Heard { health: Some(Health::Failing), ..call }, host.now, jitter);
+        host.breaker.report(CallReport { health: Some(HostHealth::Failing), ..call }, host.now, jitter);
     }
     let rest = host.breaker.wakes_at().expect("it is open") - host.now;
     assert!((0.799..=1.201).contains(&rest.as_secs_f64()), "{rest:?}");
 }
 
-/// Calls as a worker makes them: as many a second as it wants and may, each answered in time or given up.
+/// Calls as a worker makes them: up to a wanted number a second, each answered in time or given up.
 struct Traffic {
     host: Host,
-    in_flight: BTreeMap<(Instant, i64), (Heard, Health)>,
+    in_flight: BTreeMap<(Instant, i64), (CallReport, HostHealth)>,
     permits: usize,
 }
 
@@ -279,15 +376,11 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Traffic {
     fn new(permits: usize) -> Traffic {
-        Traffic {
-            host: Host { breaker: Breaker::new(permits), ..Host::new() },
-            in_flight: BTreeMap::new(),
-            permits,
-        }
+        Traffic { host: Host::new(), in_flight: BTreeMap::new(), permits }
     }
 
-    /// Goes on for a while; `latency`: until an answer, or `None` while the host swallows what it gets. Returns how many
-    /// calls the breaker held back that permits would have allowed.
+    /// Go on for a while; `latency`: the time until an answer, or `None` while the host swallows requests.
+    /// Return the number of calls that permits would have allowed and the breaker held back.
     fn run(&mut self, length: Duration, per_second: u32, latency: Option<Duration>) -> usize {
         let mut held_back = 0;
         let end = self.host.now + length;
@@ -296,7 +389,7 @@ impl Traffic {
                 if self.host.breaker.room(0) == 0 {
                     held_back += 1;
                 } else {
-                    let health = latency.map_or(Health::Failing, |_| Health::Alive);
+                    let health = latency.map_or(HostHealth::Failing, |_| HostHealth::Alive);
                     let call = self.host.begin();
                     let ends = self.host.now + latency.unwrap_or(TIMEOUT);
                     self.in_flight.insert((ends, call.id.0), (call, health));
@@ -323,10 +416,7 @@ impl Traffic {
 #[rstest]
 #[case::one_line_at_its_default(40, 1_024)]
 #[case::many_lines(400, 1_024)]
-fn an_outage_that_swallows_requests_costs_what_went_out_in_a_second_and_a_call_a_second(
-    #[case] per_second: u32,
-    #[case] permits: usize,
-) {
+fn swallowed_requests_cost_a_call_a_second(#[case] per_second: u32, #[case] permits: usize) {
     let mut traffic = Traffic::new(permits);
     let round_trip = Duration::from_millis(80);
     assert_eq!(traffic.run(Duration::from_secs(10), per_second, Some(round_trip)), 0);
@@ -351,7 +441,7 @@ fn while_answers_come_nothing_is_held_back(#[case] per_second: u32, #[case] mill
 }
 
 #[test]
-fn a_host_that_takes_five_seconds_for_each_answer_is_suspected_once() {
+fn slow_host_is_suspected_once() {
     let mut traffic = Traffic::new(1_024);
     let latency = Some(Duration::from_secs(5));
     let at_first = traffic.run(Duration::from_secs(6), 100, latency);
@@ -360,7 +450,7 @@ fn a_host_that_takes_five_seconds_for_each_answer_is_suspected_once() {
 }
 
 #[test]
-fn a_host_that_pauses_for_three_seconds_loses_no_more_than_these() {
+fn host_pause_holds_calls_back_only_meanwhile() {
     let mut traffic = Traffic::new(1_024);
     let latency = Some(Duration::from_millis(80));
     traffic.run(Duration::from_secs(5), 100, latency);
@@ -371,7 +461,7 @@ fn a_host_that_pauses_for_three_seconds_loses_no_more_than_these() {
 }
 
 #[test]
-fn the_first_answer_ends_the_suspicion_whatever_it_says_and_whoever_waited_for_it() {
+fn any_first_answer_ends_the_suspicion() {
     let mut host = Host::new();
     let slow = host.begin();
     host.wait(SHORTEST_PATIENCE - Duration::from_millis(1));
@@ -383,34 +473,34 @@ fn the_first_answer_ends_the_suspicion_whatever_it_says_and_whoever_waited_for_i
     assert_eq!(host.breaker.room(0), 0);
     host.wait(SHORTEST_PATIENCE);
     assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::Stalled, 1));
-    host.end(slow, Health::Alive);
+    host.end(slow, HostHealth::Alive);
     assert_eq!((host.breaker.state(), host.breaker.room(0)), (BreakerState::Closed, usize::MAX));
 }
 
 #[test]
-fn a_line_that_hangs_holds_nobody_back_while_another_is_answered_now_and_then() {
+fn hanging_line_delays_no_other_beside_answers() {
     let mut host = Host::new();
-    let _hanging: Vec<Heard> = (0..200).map(|_| host.begin()).collect();
+    let _hanging: Vec<CallReport> = (0..200).map(|_| host.begin()).collect();
     for _ in 0..60 {
         host.wait(Duration::from_millis(900));
         assert_eq!(host.breaker.room(0), usize::MAX);
-        host.call(Health::Alive);
+        host.call(HostHealth::Alive);
     }
-    // A line that sends now and then finds a call free for it, and its answer frees the rest.
+    // A line that sends now and then finds a call free, and its answer frees the rest.
     for _ in 0..20 {
         host.wait(Duration::from_secs(7));
         assert_eq!(host.breaker.room(0), 1);
-        host.call(Health::Alive);
+        host.call(HostHealth::Alive);
         assert_eq!(host.breaker.room(0), usize::MAX);
     }
 }
 
 #[test]
-fn without_calls_in_flight_nobody_is_suspected() {
+fn no_suspicion_without_calls_in_flight() {
     let mut host = Host::new();
-    host.call(Health::Alive);
+    host.call(HostHealth::Alive);
     let withdrawn = host.begin();
-    host.breaker.heard(withdrawn, host.now, MIDDLE);
+    host.breaker.report(withdrawn, host.now, MIDDLE);
     host.wait(Duration::from_secs(3_600));
     assert_eq!((host.breaker.state(), host.breaker.wakes_at()), (BreakerState::Closed, None));
 }

@@ -1,29 +1,37 @@
-//! What came back from a Graph call, and what it means for the message, its line and the app.
+//! Judges the result of a call to Graph: its meaning for the message, its line and the app.
 //!
-//! Decided on (code, subcode) (`table`), then `type`; on the HTTP status only where no code tells; on the text of
-//! an error never, but for one case in `table`. An answer without Graph's envelope is not Graph's: it ends no message
-//! for good, and pauses the line. Pure: it sends nothing, pauses nothing, and never panics on what Graph or a gateway
-//! may answer.
+//! The pair (code, subcode) decides (`table`), then `type`; the HTTP status only where no code decides; the
+//! text of an error never, except for one case in `table`. An answer without Graph's envelope is not Graph's:
+//! it ends no message for good, and pauses the line. Pure: this module sends nothing, pauses nothing, and
+//! never panics on an answer of Graph or of a gateway.
 
-mod envelope;
+mod body;
 mod pause;
 mod table;
 
 use std::time::Duration;
 
-use crate::message::{ErrorDetail, MAX_ERROR_CHARS, printable_id, redact};
-use envelope::{Envelope, GraphError};
-use pause::Ladder;
+use crate::domain::ErrorDetail;
+use crate::text::{MAX_ERROR_CHARS, printable_id, redact};
+use body::{GraphBody, GraphError};
+pub use pause::CANNOT_SEND;
+use pause::{LONGEST_UNAVAILABLE, PauseKind};
 use table::Meaning;
+pub use table::known_codes;
 
-/// What came back from one call.
+/// Calls in all of a message that Graph refuses for a passing reason under a code that is not in the table.
+const PASSING_CALLS: u32 = 3;
+
+/// The result of one call.
 #[derive(Debug, Clone)]
 pub enum CallResult {
     /// A complete HTTP answer.
-    Answer(Answer),
-    /// Nothing of the request was written: refused, no route, DNS, TLS, connect timeout.
+    Answer(GraphAnswer),
+    /// No byte of the request was written: refused, no route, DNS, TLS, connect timeout.
     NotSent { reason: String },
-    /// Nothing was written, and nothing can be until the line is changed: its page token fits no HTTP header.
+    /// No byte was written, as this process may open no further file. No evidence about the host.
+    NoFile { reason: String },
+    /// No byte was written, and none can be until the line is changed: its page token fits no HTTP header.
     Unsendable { reason: String },
     /// The request was written, at least in part, and no complete answer arrived.
     Cut { reason: String },
@@ -31,16 +39,22 @@ pub enum CallResult {
 
 /// A complete HTTP answer of Graph. Bodies are read up to 64 KiB; a longer one is a `Cut`.
 #[derive(Debug, Clone, Default)]
-pub struct Answer {
+pub struct GraphAnswer {
     pub http_status: u16,
+    /// The inflated body.
     pub body: Vec<u8>,
-    /// `X-Business-Use-Case-Usage`, as received.
+    /// The body has an encoding that is not read; `body` is empty.
+    pub is_unreadable: bool,
+    /// `X-Business-Use-Case-Usage`, as received; several lines joined by commas.
     pub business_usage: Option<String>,
-    /// `X-App-Usage`, as received.
-    pub app_usage: Option<String>,
+    /// `Retry-After` and `Date`, as received.
+    pub retry_after: Option<String>,
+    pub date: Option<String>,
+    /// `WWW-Authenticate`, as received.
+    pub challenge: Option<String>,
 }
 
-/// Whose call was answered: the ids under which a usage header speaks of it.
+/// The ids under which a usage header names the sender of the call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subject {
     pub page_id: Option<String>,
@@ -54,20 +68,21 @@ impl Subject {
     }
 }
 
-/// What an answer means for the message.
+/// The meaning of an answer for the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Graph took it.
-    Sent { message_id: String },
+    Sent { graph_id: String },
     /// Final: ERROR `refused`.
     Refused,
-    /// Not taken; try again, for ever (until it expires). Not counted against `dispatch.max_attempts`: the call
+    /// Not taken; try again until the message expires. Not counted against `dispatch.max_attempts`: the call
     /// was not written, or the limit is the line's.
     TryAgain,
     /// Not taken; try again, counted. `at_most` bounds the calls so answered, the first included, below
     /// `dispatch.max_attempts`; `not_before` is the least delay, also above `retry.cap`.
     RetryCounted { at_most: Option<u32>, not_before: Option<Duration> },
-    /// A complete answer that says the server failed (5xx, code 1 or 2): Graph may have taken it. `dispatch.on_5xx`.
+    /// A complete answer that reports a failure of the server (5xx, code 1 or 2): Graph may have taken the
+    /// message. `dispatch.on_5xx`.
     ServerFailed,
     /// Not known. `dispatch.on_ambiguous`.
     Ambiguous,
@@ -75,9 +90,15 @@ pub enum Verdict {
     Hold,
     /// The line may not send: the message waits with it, as PENDING.
     WaitForLine,
+    /// Refused; only the line's next message shows whether the refusal is about this message or the line. The
+    /// message is not tried again before another. `dispatch.line_trials`.
+    Suspect,
+    /// Refused under a code that is not in the table: as `Refused`, but after `dispatch.unknown_refusals` in
+    /// a row as `Suspect`.
+    Unlisted,
 }
 
-/// Whose sending has to stop.
+/// The lines that have to stop sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PauseTarget {
     Line,
@@ -90,8 +111,11 @@ pub struct PauseDemand {
     pub target: PauseTarget,
     pub first: Duration,
     pub cap: Duration,
-    /// The time Graph itself names for this line in a usage header; it stands instead of the ladder.
+    /// The time that Graph names for this line in a header; it replaces the doubling.
     pub named: Option<Duration>,
+    /// Whether the line cannot send, or Graph was not reached; a demand that only slows the line down is
+    /// neither. After such a pause a single call is tried, and one recipient alone does not lengthen it.
+    pub ends_with_trial: bool,
     /// For `v8l_pause_reason`: short, with code and subcode.
     pub reason: String,
 }
@@ -100,39 +124,44 @@ pub struct PauseDemand {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
     pub verdict: Verdict,
-    /// For the row's `error_*` columns; default (empty) when `verdict` is `Sent`.
+    /// The row's `error_*` columns; empty when `verdict` is `Sent`.
     pub error: ErrorDetail,
+    /// A pause that the answer demands; for an `Unlisted` refusal, only after too many in a row.
     pub pause: Option<PauseDemand>,
-    /// Graph itself answered, and nobody in its place.
+    /// Whether Graph answered, and no other server in its place.
     pub by_graph: bool,
 }
 
-/// Judges what came back from a call of `subject`.
+/// Judge the result of a call of `subject`.
 pub fn classify(result: &CallResult, subject: &Subject) -> Judgement {
     match result {
         CallResult::Answer(answer) => judge_answer(answer, subject),
-        CallResult::NotSent { reason } => judge_silence(Verdict::TryAgain, None, reason),
+        CallResult::NotSent { reason } | CallResult::NoFile { reason } => {
+            judge_silence(Verdict::TryAgain, None, reason)
+        }
         CallResult::Cut { reason } => judge_silence(Verdict::Ambiguous, None, reason),
         CallResult::Unsendable { reason } => {
-            judge_silence(Verdict::WaitForLine, Some(Ladder::LineRefused.demand(None, reason)), reason)
+            judge_silence(Verdict::WaitForLine, Some(PauseKind::LineRefused.demand(None, reason)), reason)
         }
     }
 }
 
-/// Without an answer there is only the transport's reason.
+/// Judge a call without an answer, which has only the transport's reason.
 fn judge_silence(verdict: Verdict, pause: Option<PauseDemand>, reason: &str) -> Judgement {
     let message = redact(reason, MAX_ERROR_CHARS);
     Judgement { verdict, error: ErrorDetail { message, ..ErrorDetail::default() }, pause, by_graph: false }
 }
 
-fn judge_answer(answer: &Answer, subject: &Subject) -> Judgement {
-    let Envelope { message_id, error } = Envelope::read(&answer.body);
+fn judge_answer(answer: &GraphAnswer, subject: &Subject) -> Judgement {
+    let GraphBody { graph_id, error } = GraphBody::read(&answer.body);
     let success = (200..300).contains(&answer.http_status);
-    let taken = message_id.filter(|_| success);
-    if let (None, Some(message_id)) = (&error, &taken) {
-        let verdict = Verdict::Sent { message_id: message_id.clone() };
+    let taken = graph_id.filter(|_| success);
+    if let (None, Some(graph_id)) = (&error, &taken) {
+        let verdict = Verdict::Sent { graph_id: graph_id.clone() };
         return Judgement { verdict, error: ErrorDetail::default(), pause: None, by_graph: true };
     }
+    let of_header = || answer.challenge.as_deref().filter(|_| !success).and_then(GraphError::of_challenge);
+    let error = error.or_else(of_header);
     let meaning = match &error {
         Some(error) => meaning_of(answer.http_status, error),
         None => by_status(answer.http_status, None),
@@ -141,22 +170,42 @@ fn judge_answer(answer: &Answer, subject: &Subject) -> Judgement {
     let error = error.filter(|error| error.is_graphs(answer.http_status));
     let by_graph = error.is_some();
     let error = error.unwrap_or_default();
-    let pause = ladder(answer.http_status, meaning).map(|ladder| {
-        let named = pause::named_by(answer.business_usage.as_deref(), subject);
-        ladder.demand(named, &pause_reason(answer, meaning, &error))
+    let asked = pause::asked_by(answer.retry_after.as_deref(), answer.date.as_deref());
+    let pause = pause_kind(answer.http_status, meaning, asked).map(|pause_kind| {
+        let named = named_time(answer, pause_kind, asked, subject);
+        pause_kind.demand(named, &pause_reason(answer, meaning, &error))
     });
     Judgement { verdict, error: detail(answer, meaning, &error), pause, by_graph }
 }
 
-/// The code decides; HTTP 429 and answers without a code that Meta documents are judged by their status.
+/// Return the time that the answer's headers name for the pause: that of the usage header, and of
+/// `Retry-After` if the pause is about a rate of the line.
+fn named_time(
+    answer: &GraphAnswer,
+    pause_kind: PauseKind,
+    asked: Option<Duration>,
+    subject: &Subject,
+) -> Option<Duration> {
+    let by_usage = pause::named_by(answer.business_usage.as_deref(), subject);
+    match pause_kind {
+        PauseKind::RateLine if answer.http_status == 503 => {
+            by_usage.max(asked.map(|asked| asked.min(LONGEST_UNAVAILABLE)))
+        }
+        PauseKind::RateLine => by_usage.max(asked),
+        _ => by_usage,
+    }
+}
+
+/// Return the meaning of an error. The code decides; HTTP 429 and answers without a code that Meta documents
+/// are judged by their status.
 fn meaning_of(http_status: u16, error: &GraphError) -> Meaning {
     let known = table::look_up(error);
     if http_status != 429 {
         return known.unwrap_or_else(|| by_status(http_status, Some(error)));
     }
     match known {
-        // What is promised of these codes holds under every HTTP status: 10 and 551 end the message, a call that
-        // Graph may have taken is counted as such.
+        // The contract's rules for these codes hold under every HTTP status: 10 and 551 end the message, a
+        // call that Graph may have taken is counted as such.
         Some(kept @ (Meaning::Server | Meaning::InFactSent)) => kept,
         Some(kept @ (Meaning::Final | Meaning::FinalForLine)) if matches!(error.code, Some(10 | 551)) => kept,
         // A rate code may stop more than this line, or for longer.
@@ -165,29 +214,49 @@ fn meaning_of(http_status: u16, error: &GraphError) -> Meaning {
     }
 }
 
-/// The meaning of a status where no code tells.
+/// Return the meaning of a status where no code decides.
 ///
-/// - 408 and 5xx: a complete answer that says the server failed; it may have taken the message before.
-/// - Other 4xx: refused, if Graph says so. Without its envelope a proxy or a gateway answered, or another server than
-///   Graph: the message was not taken, and is not ended over it.
-/// - 3xx: never followed, and no answer of Graph's either: `graph.base_url` is wrong or a gateway stands between.
-/// - 2xx without `message_id`: not known, unless an error code stands in it.
+/// - 408 and 5xx: a complete answer that reports a failure of the server, which may have taken the message
+///   before.
+/// - Other 4xx and 3xx: refused, if the envelope is Graph's. Without it a proxy, a gateway or another server
+///   answered: the message was not taken, and does not end because of it. A redirect is never followed.
+/// - 2xx without `message_id`, and a number that is no status: not known, unless there is an error code.
 fn by_status(http_status: u16, error: Option<&GraphError>) -> Meaning {
     match http_status {
         429 => Meaning::RateLine,
         408 | 500.. => Meaning::Server,
-        400..=499 if error.is_some_and(|error| error.is_graphs(http_status)) => Meaning::Final,
-        300..=499 => Meaning::NotGraphs,
-        _ if error.is_some_and(|error| error.code.is_some()) => Meaning::Final,
-        _ => Meaning::Unclear,
+        300..=499 => match error.filter(|error| error.is_graphs(http_status)) {
+            Some(error) => unlisted(http_status, error),
+            None => Meaning::NotGraphs,
+        },
+        _ => match error.filter(|error| error.code.is_some()) {
+            Some(error) => unlisted(http_status, error),
+            None => Meaning::Unclear,
+        },
     }
 }
 
-/// A success that carries an error and a `message_id`: judged by the error, except that what Graph seems to have
-/// taken is not sent again as if it had not.
+/// Return the meaning of an error of Graph whose code is not in the table.
+fn unlisted(http_status: u16, error: &GraphError) -> Meaning {
+    // Codes below zero are internal errors of Meta's interfaces.
+    let is_passing = error.is_transient || error.code.is_some_and(|code| code < 0);
+    // Older interfaces write the HTTP status in the place of a code, and only the type shows that the token
+    // is meant.
+    let is_of_status = error.code == Some(i64::from(http_status)) && error.kind.starts_with("OAuth");
+    match (is_passing, is_of_status) {
+        (true, _) => Meaning::Again { at_most: Some(PASSING_CALLS), not_before: None },
+        (false, true) => Meaning::Suspect,
+        (false, false) => Meaning::Unlisted,
+    }
+}
+
+/// Return the verdict on a success that carries an error and a `message_id`: the error's, except that a
+/// message which Graph seems to have taken is not sent again as if it had not.
 fn despite_message_id(verdict: Verdict) -> Verdict {
     match verdict {
-        Verdict::TryAgain | Verdict::RetryCounted { .. } | Verdict::WaitForLine => Verdict::Ambiguous,
+        Verdict::TryAgain | Verdict::RetryCounted { .. } | Verdict::WaitForLine | Verdict::Suspect => {
+            Verdict::Ambiguous
+        }
         _ => verdict,
     }
 }
@@ -196,6 +265,8 @@ fn verdict(meaning: Meaning) -> Verdict {
     match meaning {
         Meaning::Final | Meaning::FinalForLine => Verdict::Refused,
         Meaning::LineRefused | Meaning::NotGraphs => Verdict::WaitForLine,
+        Meaning::Suspect => Verdict::Suspect,
+        Meaning::Unlisted => Verdict::Unlisted,
         Meaning::RateLine | Meaning::RateUseCase | Meaning::RateApp => Verdict::TryAgain,
         Meaning::Again { at_most, not_before } => Verdict::RetryCounted { at_most, not_before },
         Meaning::Server => Verdict::ServerFailed,
@@ -204,52 +275,65 @@ fn verdict(meaning: Meaning) -> Verdict {
     }
 }
 
-fn ladder(http_status: u16, meaning: Meaning) -> Option<Ladder> {
+fn pause_kind(http_status: u16, meaning: Meaning, asked: Option<Duration>) -> Option<PauseKind> {
     match meaning {
-        Meaning::RateLine => Some(Ladder::RateLine),
-        Meaning::RateUseCase => Some(Ladder::RateUseCase),
-        Meaning::RateApp => Some(Ladder::RateApp),
-        Meaning::LineRefused | Meaning::FinalForLine => Some(Ladder::LineRefused),
-        Meaning::NotGraphs | Meaning::Unclear => Some(Ladder::NotGraphs),
-        _ if http_status == 429 => Some(Ladder::RateLine),
+        Meaning::RateLine => Some(PauseKind::RateLine),
+        Meaning::RateUseCase => Some(PauseKind::RateUseCase),
+        Meaning::RateApp => Some(PauseKind::RateApp),
+        Meaning::LineRefused | Meaning::FinalForLine | Meaning::Suspect | Meaning::Unlisted => {
+            Some(PauseKind::LineRefused)
+        }
+        Meaning::NotGraphs | Meaning::Unclear => Some(PauseKind::NotGraphs),
+        _ if http_status == 429 || (http_status == 503 && asked.is_some()) => Some(PauseKind::RateLine),
         _ => None,
     }
 }
 
-fn detail(answer: &Answer, meaning: Meaning, error: &GraphError) -> ErrorDetail {
-    let http_status = answer.http_status;
-    let message = match (error.message.as_str(), meaning) {
-        // The body is not quoted: a gateway's page may echo the request.
-        ("", Meaning::NotGraphs | Meaning::Unclear) => {
-            format!("HTTP {http_status} without a message id or an error of Graph: {STRANGER}")
-        }
-        ("", _) => format!("HTTP {http_status} without an error text of Graph"),
-        (text, _) => redact(text, MAX_ERROR_CHARS),
-    };
+fn detail(answer: &GraphAnswer, meaning: Meaning, error: &GraphError) -> ErrorDetail {
     ErrorDetail {
-        http_status: Some(i32::from(http_status)),
+        http_status: Some(i32::from(answer.http_status)),
         code: error.code.and_then(|code| i32::try_from(code).ok()),
         subcode: error.subcode.and_then(|subcode| i32::try_from(subcode).ok()),
-        message,
+        message: error_text(answer, meaning, error),
         fbtrace_id: error.fbtrace_id.as_deref().map(|id| printable_id(id, 100)).filter(|id| !id.is_empty()),
     }
 }
 
-fn pause_reason(answer: &Answer, meaning: Meaning, error: &GraphError) -> String {
+/// Return Graph's text, followed in brackets by its text for people.
+fn error_text(answer: &GraphAnswer, meaning: Meaning, error: &GraphError) -> String {
+    let http_status = answer.http_status;
+    match (error.message.as_str(), error.for_people.as_deref(), meaning) {
+        ("", None, _) if answer.is_unreadable => {
+            format!("HTTP {http_status} in a content encoding that is not read: {NOT_GRAPH_HINT}")
+        }
+        // The body is not quoted: a gateway's page may echo the request.
+        ("", None, Meaning::NotGraphs | Meaning::Unclear) => {
+            format!("HTTP {http_status} without a message id or an error of Graph: {NOT_GRAPH_HINT}")
+        }
+        ("", None, _) => format!("HTTP {http_status} without an error text of Graph"),
+        ("", Some(people), _) => redact(people, MAX_ERROR_CHARS),
+        (text, Some(people), _) if !text.contains(people) => {
+            redact(&format!("{text} ({people})"), MAX_ERROR_CHARS)
+        }
+        (text, _, _) => redact(text, MAX_ERROR_CHARS),
+    }
+}
+
+fn pause_reason(answer: &GraphAnswer, meaning: Meaning, error: &GraphError) -> String {
     let source = match (error.code, error.subcode) {
         (Some(code), Some(subcode)) => format!("Graph code {code}/{subcode}"),
         (Some(code), None) => format!("Graph code {code}"),
         (None, _) => format!("HTTP {}", answer.http_status),
     };
     match (error.message.as_str(), meaning) {
-        ("", Meaning::NotGraphs | Meaning::Unclear) => format!("{source}: {STRANGER}"),
+        ("", Meaning::NotGraphs | Meaning::Unclear) => format!("{source}: {NOT_GRAPH_HINT}"),
         ("", _) => source,
         (text, _) => format!("{source}: {text}"),
     }
 }
 
-/// Where an answer may come from that is not Graph's.
-const STRANGER: &str = "a proxy or gateway may have answered, or graph.base_url is wrong";
+/// The likely origin of an answer that is not Graph's.
+const NOT_GRAPH_HINT: &str = "a proxy or gateway may have answered, or graph.base_url is wrong";
 
 #[cfg(test)]
 mod tests;

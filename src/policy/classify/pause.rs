@@ -1,29 +1,40 @@
-//! The pauses that answers demand, and the time that a usage header names instead.
+//! The pauses that answers demand, and the times that headers of an answer name instead.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 
-use super::envelope::integer;
+use super::body::integer;
 use super::{PauseDemand, PauseTarget, Subject};
-use crate::message::redact;
+use crate::text::redact;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// Meta's longest window is a rolling day (200 calls × engaged users in 24 h): no limit of a line outlasts it.
+/// Meta's longest window is a rolling day (200 calls × engaged users in 24 h): no limit of a line outlasts
+/// it.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// `v8l_pause_reason` is read in lists.
+/// The longest time that a `Retry-After` may ask for: servers other than Graph write it too.
+const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
+/// The same with HTTP 503, which is no statement about the line.
+pub(super) const LONGEST_UNAVAILABLE: Duration = Duration::from_secs(5 * 60);
+
+/// Longest reason: `v8l_pause_reason` is a column of lists.
 const MAX_REASON_CHARS: usize = 160;
 
-/// Types of objects in a usage header that speak of messages.
+/// The beginning of the reason of a pause that ends only after a person has acted.
+pub const CANNOT_SEND: &str = "cannot send";
+
+/// Types of objects in a usage header that are about messages.
 const OF_MESSAGES: [&str; 3] = ["messenger", "instagram", "pages"];
 
 /// The kinds of pause (contract: "What goes to Graph").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ladder {
+pub(super) enum PauseKind {
     /// 613, 32, 17, 9, HTTP 429.
     RateLine,
     /// 8000x, the business use case limits: windows of an hour or a day, so a short pause only prolongs them.
@@ -32,44 +43,50 @@ pub(super) enum Ladder {
     RateApp,
     /// The line itself is refused: token, permission, restriction.
     LineRefused,
-    /// An answer that is not Graph's, or none that can be read: a proxy's page, a login page, nothing. Long enough that
-    /// no backlog becomes UNKNOWN over it, short enough that lines go on soon after somebody has mended the way.
+    /// An answer that is not Graph's, or cannot be read: a proxy's page, a login page, nothing. The pause is
+    /// long enough that no backlog becomes UNKNOWN over it, and short enough that lines go on soon after the
+    /// way is repaired.
     NotGraphs,
 }
 
-impl Ladder {
-    /// The demand for the pause. `named`: the time that Graph named for the line.
+impl PauseKind {
+    /// Return the demand for the pause. `named`: the time that Graph named for the line.
     pub fn demand(self, named: Option<Duration>, reason: &str) -> PauseDemand {
         let (target, first, cap, words) = match self {
-            Ladder::RateLine => (PauseTarget::Line, SECOND, MINUTE, "slowed down"),
-            Ladder::RateUseCase => (PauseTarget::Line, 15 * MINUTE, HOUR, "over Meta's limit for the line"),
-            Ladder::RateApp => (PauseTarget::App, 5 * MINUTE, 5 * MINUTE, "over Meta's limit for the app"),
-            Ladder::LineRefused => (PauseTarget::Line, 30 * MINUTE, 4 * HOUR, "cannot send"),
-            Ladder::NotGraphs => (PauseTarget::Line, 30 * SECOND, 30 * MINUTE, "no answer of its own"),
+            PauseKind::RateLine => (PauseTarget::Line, SECOND, MINUTE, "slowed down"),
+            PauseKind::RateUseCase => {
+                (PauseTarget::Line, 15 * MINUTE, HOUR, "over Meta's limit for the line")
+            }
+            PauseKind::RateApp => (PauseTarget::App, 5 * MINUTE, 5 * MINUTE, "over Meta's limit for the app"),
+            PauseKind::LineRefused => (PauseTarget::Line, 30 * MINUTE, 4 * HOUR, CANNOT_SEND),
+            PauseKind::NotGraphs => (PauseTarget::Line, 30 * SECOND, 30 * MINUTE, "no answer of its own"),
         };
         let named = self.longest_named().and_then(|longest| named.map(|named| named.min(longest)));
         let reason = redact(&format!("{words}: {reason}"), MAX_REASON_CHARS);
-        PauseDemand { target, first, cap, named, reason }
+        let ends_with_trial = matches!(self, PauseKind::LineRefused | PauseKind::NotGraphs);
+        PauseDemand { target, first, cap, named, ends_with_trial, reason }
     }
 
-    /// The longest time that a usage header may name for such a pause; it says nothing of others than those of rates.
-    /// The header speaks of one line, so it does not stop the whole app for longer than the app's own window.
+    /// Return the longest time that a usage header may name for such a pause; `None` unless the pause is
+    /// about a rate. The header is about one line, so that it does not stop the whole app for longer than the
+    /// app's own window.
     fn longest_named(self) -> Option<Duration> {
         match self {
-            Ladder::RateLine | Ladder::RateUseCase => Some(DAY),
-            Ladder::RateApp => Some(HOUR),
-            Ladder::LineRefused | Ladder::NotGraphs => None,
+            PauseKind::RateLine | PauseKind::RateUseCase => Some(DAY),
+            PauseKind::RateApp => Some(HOUR),
+            PauseKind::LineRefused | PauseKind::NotGraphs => None,
         }
     }
 }
 
-/// The longest `estimated_time_to_regain_access`, in minutes, that `X-Business-Use-Case-Usage` names for messages of this
-/// subject (`{"<id>":[{"type":"messenger",…}]}`, up to 32 objects; Meta, Graph API, "Rate Limits"). Zero and less name no
-/// time.
+/// Return the longest `estimated_time_to_regain_access`, in minutes, that `X-Business-Use-Case-Usage` names
+/// for messages of this subject (`{"<id>":[{"type":"messenger",…}]}`, up to 32 objects; Meta, Graph API,
+/// "Rate Limits"). Zero and less name no time. Several header lines come joined by commas.
 pub(super) fn named_by(business_usage: Option<&str>, subject: &Subject) -> Option<Duration> {
-    let usage: Map<String, Value> = serde_json::from_str(business_usage?).ok()?;
-    let minutes = usage
+    let usages: Vec<Map<String, Value>> = serde_json::from_str(&format!("[{}]", business_usage?)).ok()?;
+    let minutes = usages
         .iter()
+        .flatten()
         .filter(|(id, _)| subject.is(id))
         .flat_map(|(_, entries)| match entries {
             Value::Array(entries) => entries.as_slice(),
@@ -80,6 +97,21 @@ pub(super) fn named_by(business_usage: Option<&str>, subject: &Subject) -> Optio
         .max()?;
     let minutes = u64::try_from(minutes).ok().filter(|&minutes| minutes > 0)?;
     Some(Duration::from_secs(minutes.saturating_mul(60)))
+}
+
+/// Return the time that `Retry-After` asks for, in seconds or as a date. A date is compared with the answer's
+/// own `Date`, so that no clock of this machine matters. Zero asks for nothing.
+pub(super) fn asked_by(retry_after: Option<&str>, date: Option<&str>) -> Option<Duration> {
+    let text = retry_after?.trim();
+    let asked = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => (http_date(text)? - http_date(date?)?).try_into().ok()?,
+    };
+    Some(asked.min(LONGEST_ASKED)).filter(|asked| !asked.is_zero())
+}
+
+fn http_date(text: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(text.trim(), &Rfc2822).ok()
 }
 
 #[cfg(test)]
@@ -109,10 +141,7 @@ mod tests {
     )]
     #[case::as_a_text(r#"{"1":[{"type":"pages","estimated_time_to_regain_access":"12"}]}"#, 12)]
     #[case::without_a_list(r#"{"1":{"type":"pages","estimated_time_to_regain_access":4}}"#, 4)]
-    fn the_usage_header_names_the_longest_time_of_the_lines_own_objects(
-        #[case] header: &str,
-        #[case] named: u64,
-    ) {
+    fn usage_header_names_the_lines_longest_time(#[case] header: &str, #[case] named: u64) {
         assert_eq!(named_by(Some(header), &subject()), Some(minutes(named)));
     }
 
@@ -132,24 +161,55 @@ mod tests {
     }
 
     #[test]
-    fn without_a_usage_header_or_a_known_id_no_time_is_named() {
+    fn several_usage_headers_are_read_together() {
+        let entry = |id: &str, minutes: u64| {
+            format!(r#"{{"{id}":[{{"type":"messenger","estimated_time_to_regain_access":{minutes}}}]}}"#)
+        };
+        let joined = format!("{}, {}", entry("2", 900), entry("1", 7));
+        assert_eq!(named_by(Some(&joined), &subject()), Some(minutes(7)));
+    }
+
+    #[rstest]
+    #[case::in_seconds("90", None, Some(90))]
+    #[case::with_blanks(" 120 ", None, Some(120))]
+    #[case::longer_than_is_believed("86400", None, Some(3_600))]
+    #[case::zero("0", None, None)]
+    #[case::below_zero("-5", None, None)]
+    #[case::words("soon", None, None)]
+    #[case::a_date("Wed, 21 Oct 2026 07:30:00 GMT", Some("Wed, 21 Oct 2026 07:28:30 GMT"), Some(90))]
+    #[case::a_date_that_has_passed(
+        "Wed, 21 Oct 2026 07:28:00 GMT",
+        Some("Wed, 21 Oct 2026 07:28:30 GMT"),
+        None
+    )]
+    #[case::a_date_without_the_answers_own("Wed, 21 Oct 2026 07:28:00 GMT", None, None)]
+    fn retry_after_asks_for_a_bounded_time(
+        #[case] retry_after: &str,
+        #[case] date: Option<&str>,
+        #[case] seconds: Option<u64>,
+    ) {
+        assert_eq!(asked_by(Some(retry_after), date), seconds.map(Duration::from_secs));
+    }
+
+    #[test]
+    fn no_time_without_usage_header_or_known_id() {
         assert_eq!(named_by(None, &subject()), None);
         let header = r#"{"":[{"type":"messenger","estimated_time_to_regain_access":7}]}"#;
         assert_eq!(named_by(Some(header), &Subject::default()), None);
     }
 
     #[rstest]
-    #[case(Ladder::RateLine, Some(minutes(24 * 60)))]
-    #[case(Ladder::RateUseCase, Some(minutes(24 * 60)))]
-    #[case(Ladder::RateApp, Some(minutes(60)))]
-    #[case(Ladder::LineRefused, None)]
-    #[case(Ladder::NotGraphs, None)]
+    #[case(PauseKind::RateLine, Some(minutes(24 * 60)))]
+    #[case(PauseKind::RateUseCase, Some(minutes(24 * 60)))]
+    #[case(PauseKind::RateApp, Some(minutes(60)))]
+    #[case(PauseKind::LineRefused, None)]
+    #[case(PauseKind::NotGraphs, None)]
     fn a_named_time_counts_for_rates_alone_and_is_bounded(
-        #[case] ladder: Ladder,
+        #[case] pause_kind: PauseKind,
         #[case] longest: Option<Duration>,
     ) {
-        assert_eq!(ladder.demand(Some(Duration::MAX), "x").named, longest);
-        assert_eq!(ladder.demand(Some(minutes(7)), "x").named, longest.map(|_| minutes(7)));
-        assert_eq!(ladder.demand(None, "x").named, None);
+        assert_eq!(pause_kind.demand(Some(Duration::MAX), "x").named, longest);
+        assert_eq!(pause_kind.demand(Some(minutes(7)), "x").named, longest.map(|_| minutes(7)));
+        assert_eq!(pause_kind.demand(None, "x").named, None);
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 const NO_LIMIT: Verdict = Verdict::RetryCounted { at_most: None, not_before: None };
 
 fn answer(http_status: u16, body: impl Into<Vec<u8>>) -> Judgement {
-    let answer = Answer { http_status, body: body.into(), ..Answer::default() };
+    let answer = GraphAnswer { http_status, body: body.into(), ..GraphAnswer::default() };
     classify(&CallResult::Answer(answer), &Subject::default())
 }
 
@@ -14,7 +14,7 @@ fn answer_json(http_status: u16, body: Value) -> Judgement {
     answer(http_status, body.to_string())
 }
 
-/// Judges an error body with a code and, unless it is 0, a subcode.
+/// Judge an error body with a code and, unless it is 0, a subcode.
 fn error(http_status: u16, code: i64, subcode: i64) -> Judgement {
     let mut error =
         json!({"message": "(#1) no", "type": "OAuthException", "code": code, "fbtrace_id": "Atrace"});
@@ -28,7 +28,7 @@ fn minutes(count: u64) -> Duration {
     Duration::from_secs(60 * count)
 }
 
-/// Target, first and longest pause.
+/// Return the target, the first and the longest pause.
 fn pause(judgement: &Judgement) -> Option<(PauseTarget, Duration, Duration)> {
     judgement.pause.as_ref().map(|pause| (pause.target, pause.first, pause.cap))
 }
@@ -52,16 +52,16 @@ fn line_refused() -> Option<(PauseTarget, Duration, Duration)> {
 #[case(201)]
 fn a_success_with_a_message_id_is_sent(#[case] status: u16) {
     let judgement = answer_json(status, json!({"recipient_id": "1", "message_id": "m_1"}));
-    assert_eq!(judgement.verdict, Verdict::Sent { message_id: "m_1".into() });
+    assert_eq!(judgement.verdict, Verdict::Sent { graph_id: "m_1".into() });
     assert_eq!(judgement.error, ErrorDetail::default());
     assert_eq!((judgement.pause, judgement.by_graph), (None, true));
 }
 
 #[test]
-fn a_message_id_is_kept_to_the_letter_whatever_it_looks_like() {
+fn message_id_is_kept_to_the_letter() {
     let id = "m_AG5Hz2UqEAAGm0PX4ZCpsBAKZCx9IGQVJxyz12345";
     let judgement = answer_json(200, json!({"recipient_id": "1", "message_id": id}));
-    assert_eq!(judgement.verdict, Verdict::Sent { message_id: id.into() });
+    assert_eq!(judgement.verdict, Verdict::Sent { graph_id: id.into() });
 }
 
 #[rstest]
@@ -91,7 +91,7 @@ fn any_other_success_is_ambiguous_and_pauses_the_line(#[case] body: &str) {
 #[case(10, 2018278, Verdict::Refused)]
 #[case(1, 0, Verdict::ServerFailed)]
 #[case(613, 0, Verdict::TryAgain)]
-#[case(77777, 0, Verdict::Refused)]
+#[case(77777, 0, Verdict::Unlisted)]
 fn a_success_with_an_error_is_judged_by_the_error(
     #[case] code: i64,
     #[case] subcode: i64,
@@ -104,12 +104,10 @@ fn a_success_with_an_error_is_judged_by_the_error(
 #[case(10, Verdict::Refused)]
 #[case(613, Verdict::Ambiguous)]
 #[case(190, Verdict::Ambiguous)]
+#[case(368, Verdict::Ambiguous)]
 #[case(1200, Verdict::Ambiguous)]
 #[case(2, Verdict::ServerFailed)]
-fn an_error_beside_a_message_id_is_never_sent_again_as_if_not_taken(
-    #[case] code: i64,
-    #[case] verdict: Verdict,
-) {
+fn error_with_message_id_counts_as_maybe_taken(#[case] code: i64, #[case] verdict: Verdict) {
     let judgement = answer_json(200, json!({"message_id": "m_1", "error": {"code": code}}));
     assert_eq!(judgement.verdict, verdict);
     assert_eq!(pause(&judgement), pause(&error(400, code, 0)), "it still says what the line may do");
@@ -152,7 +150,7 @@ fn a_code_10_about_the_line_pauses_the_line_too(#[case] subcode: i64) {
 #[case(200)]
 #[case(551)]
 #[case(100)]
-fn a_person_who_is_not_available_ends_the_message_alone(#[case] code: i64) {
+fn unavailable_person_ends_only_the_message(#[case] code: i64) {
     let judgement = error(400, code, 1545041);
     assert_eq!((judgement.verdict, judgement.pause), (Verdict::Refused, None));
 }
@@ -165,7 +163,7 @@ fn a_person_who_is_not_available_ends_the_message_alone(#[case] code: i64) {
 #[case(2, 0)]
 #[case(1, 1545041)]
 #[case(2, 2018300)]
-fn codes_1_and_2_are_server_failures_whatever_the_status(
+fn codes_1_and_2_are_always_server_failures(
     #[case] code: i64,
     #[case] subcode: i64,
     #[values(200, 302, 400, 403, 408, 429, 500, 503)] status: u16,
@@ -174,7 +172,7 @@ fn codes_1_and_2_are_server_failures_whatever_the_status(
 }
 
 #[rstest]
-fn the_error_that_meta_sends_with_delivered_messages_is_held(#[values(200, 400, 429, 500)] status: u16) {
+fn error_of_delivered_messages_is_held(#[values(200, 400, 429, 500)] status: u16) {
     assert_eq!(error(status, 1, 1357046).verdict, Verdict::Hold);
 }
 
@@ -204,7 +202,7 @@ fn the_error_that_meta_sends_with_delivered_messages_is_held(#[values(200, 400, 
 #[case(508, 2534122)]
 #[case(546, 0)]
 #[case(9000001, 0)]
-fn a_refusal_of_the_message_is_final_and_pauses_nothing(
+fn refusal_of_the_message_is_final_without_pause(
     #[case] code: i64,
     #[case] subcode: i64,
     #[values(400, 403, 500)] status: u16,
@@ -215,7 +213,13 @@ fn a_refusal_of_the_message_is_final_and_pauses_nothing(
 
 #[rstest]
 #[case(3, 0)]
+#[case(5, 0)]
+#[case(11, 0)]
+#[case(12, 0)]
+#[case(15, 0)]
+#[case(101, 0)]
 #[case(102, 0)]
+#[case(104, 0)]
 #[case(100, 2534013)]
 #[case(100, 2534029)]
 #[case(190, 0)]
@@ -227,21 +231,17 @@ fn a_refusal_of_the_message_is_final_and_pauses_nothing(
 #[case(190, 467)]
 #[case(190, 492)]
 #[case(190, 4242)]
-#[case(200, 0)]
-#[case(200, 2018027)]
-#[case(200, 2018028)]
 #[case(200, 2534041)]
-#[case(200, 4242)]
-#[case(230, 0)]
-#[case(299, 0)]
-#[case(368, 0)]
 #[case(412, 0)]
-#[case(803, 0)]
+#[case(450, 0)]
+#[case(459, 0)]
+#[case(464, 0)]
+#[case(467, 0)]
+#[case(492, 0)]
 #[case(900, 0)]
-#[case(2022, 0)]
 #[case(2500, 0)]
 #[case(36103, 0)]
-fn a_refusal_of_the_line_leaves_the_message_waiting_and_pauses_the_line(
+fn refusal_of_the_line_pauses_it_and_message_waits(
     #[case] code: i64,
     #[case] subcode: i64,
     #[values(400, 403, 500)] status: u16,
@@ -249,6 +249,28 @@ fn a_refusal_of_the_line_leaves_the_message_waiting_and_pauses_the_line(
     let judgement = error(status, code, subcode);
     assert_eq!(judgement.verdict, Verdict::WaitForLine);
     assert_eq!(pause(&judgement), line_refused());
+}
+
+#[rstest]
+#[case(200, 0)]
+#[case(200, 2018027)]
+#[case(200, 2018028)]
+#[case(200, 4242)]
+#[case(230, 0)]
+#[case(299, 0)]
+#[case(368, 0)]
+#[case(368, 1346003)]
+#[case(803, 0)]
+#[case(2022, 0)]
+fn refusal_of_line_or_message_is_suspect(
+    #[case] code: i64,
+    #[case] subcode: i64,
+    #[values(400, 403, 500)] status: u16,
+) {
+    let judgement = error(status, code, subcode);
+    assert_eq!(judgement.verdict, Verdict::Suspect);
+    assert_eq!(pause(&judgement), line_refused());
+    assert!(judgement.pause.is_some_and(|pause| pause.ends_with_trial));
 }
 
 #[rstest]
@@ -285,7 +307,7 @@ fn a_rate_code_of_the_app_pauses_every_line(
 }
 
 #[rstest]
-fn a_business_use_case_limit_pauses_the_line_for_minutes(
+fn business_limit_pauses_the_line_for_minutes(
     #[values(80001, 80002, 80006)] code: i64,
     #[values(400, 429)] status: u16,
 ) {
@@ -303,7 +325,7 @@ fn a_business_use_case_limit_pauses_the_line_for_minutes(
 #[case(100, 2018300, Verdict::RetryCounted { at_most: Some(6), not_before: Some(minutes(5)) })]
 #[case(100, 2018321, Verdict::RetryCounted { at_most: Some(6), not_before: Some(minutes(5)) })]
 #[case(2018300, 0, Verdict::RetryCounted { at_most: Some(6), not_before: Some(minutes(5)) })]
-fn a_passing_failure_of_the_message_is_counted_and_pauses_nothing(
+fn passing_failure_is_counted_without_a_pause(
     #[case] code: i64,
     #[case] subcode: i64,
     #[case] verdict: Verdict,
@@ -314,19 +336,20 @@ fn a_passing_failure_of_the_message_is_counted_and_pauses_nothing(
 }
 
 #[rstest]
-#[case("OAuthException", json!(null), "API calls from the server require an appsecret_proof argument")]
-#[case("OAuthException", json!(null), "Invalid appsecret_proof provided in the API argument")]
-#[case("", json!(null), "Unsupported post request. Object with ID 'me' does not exist")]
-#[case("GraphMethodException", json!(null), "任何文字")]
-#[case("GraphMethodException", json!(33), "任何文字")]
-fn a_code_100_about_the_caller_is_the_lines(
+#[case("OAuthException", json!(null), "API calls from the server require an appsecret_proof argument", Verdict::WaitForLine)]
+#[case("GraphMethodException", json!(null), "Invalid appsecret_proof provided in the API argument", Verdict::WaitForLine)]
+#[case("", json!(null), "Unsupported post request. Object with ID 'me' does not exist", Verdict::WaitForLine)]
+#[case("GraphMethodException", json!(null), "任何文字", Verdict::Suspect)]
+#[case("GraphMethodException", json!(33), "任何文字", Verdict::Suspect)]
+fn a_code_100_about_the_caller_pauses_the_line(
     #[case] kind: &str,
     #[case] subcode: Value,
     #[case] message: &str,
+    #[case] verdict: Verdict,
 ) {
     let body = json!({"error": {"code": 100, "error_subcode": subcode, "type": kind, "message": message}});
     let judgement = answer_json(400, body);
-    assert_eq!(judgement.verdict, Verdict::WaitForLine);
+    assert_eq!(judgement.verdict, verdict);
     assert_eq!(pause(&judgement), line_refused());
 }
 
@@ -345,21 +368,21 @@ fn the_text_decides_nothing_beside_a_subcode() {
 #[case(r#"{"error":{"code":100}}"#)]
 #[case(r#"{"error":{"code":190}}"#)]
 #[case(r#"{"error":{"code":77777}}"#)]
-fn http_429_slows_the_line_down_whatever_the_body(#[case] body: &str) {
+fn http_429_with_any_body_slows_the_line_down(#[case] body: &str) {
     let judgement = answer(429, body);
     assert_eq!(judgement.verdict, Verdict::TryAgain);
     assert_eq!(pause(&judgement), slowed_down());
 }
 
 #[test]
-fn http_429_slows_the_line_down_also_when_its_code_ends_the_message() {
+fn http_429_slows_down_beside_a_final_code() {
     assert_eq!(pause(&error(429, 10, 2018278)), slowed_down());
     assert_eq!(pause(&error(429, 2, 0)), slowed_down());
     assert_eq!(pause(&error(429, 10, 0)), line_refused());
 }
 
 #[rstest]
-fn a_server_error_without_a_known_code_is_a_server_failure(
+fn http_5xx_without_known_code_is_a_server_failure(
     #[values(408, 500, 502, 503, 504, 599)] status: u16,
     #[values(
         "",
@@ -377,22 +400,137 @@ fn a_server_error_without_a_known_code_is_a_server_failure(
 }
 
 #[rstest]
-fn a_refusal_of_graph_without_a_known_code_is_final(
-    #[values(400, 401, 403, 404, 405, 413, 422, 499)] status: u16,
-    #[values(
-        r#"{"error":{"code":77777}}"#,
-        r#"{"error":{"code":-1}}"#,
-        r#"{"error":{"type":"OAuthException"}}"#
-    )]
-    body: &str,
+fn refusal_of_graph_without_known_code_is_unlisted(
+    #[values(301, 400, 401, 403, 404, 405, 413, 422, 499)] status: u16,
+    #[values(r#"{"error":{"code":77777}}"#, r#"{"error":{"type":"OAuthException"}}"#)] body: &str,
 ) {
     let judgement = answer(status, body);
-    assert_eq!((judgement.verdict, judgement.pause), (Verdict::Refused, None));
+    assert_eq!(judgement.verdict, Verdict::Unlisted);
+    assert_eq!(pause(&judgement), line_refused(), "after too many of them in a row");
     assert!(judgement.by_graph);
 }
 
 #[rstest]
-fn an_answer_without_graphs_envelope_ends_no_message_and_pauses_the_line(
+fn an_unknown_code_that_passes_is_tried_three_times(
+    #[values(200, 302, 400, 403)] status: u16,
+    #[values(
+        r#"{"error":{"code":-1,"error_subcode":2018012,"type":"OAuthException"}}"#,
+        r#"{"error":{"code":-2,"type":"OAuthException"}}"#,
+        r#"{"error":{"code":-3,"type":"OAuthException"}}"#,
+        r#"{"error":{"code":1357045,"is_transient":true,"type":"OAuthException"}}"#,
+        r#"{"error":{"code":1357045,"is_transient":"true"}}"#
+    )]
+    body: &str,
+) {
+    let judgement = answer(status, body);
+    assert_eq!(judgement.verdict, Verdict::RetryCounted { at_most: Some(3), not_before: None });
+    assert_eq!(judgement.pause, None);
+}
+
+#[rstest]
+#[case(508, Verdict::Refused)]
+#[case(4, Verdict::TryAgain)]
+#[case(100, Verdict::Refused)]
+fn listed_code_marked_transient_keeps_its_meaning(#[case] code: i64, #[case] verdict: Verdict) {
+    let body = json!({"error": {"code": code, "is_transient": true, "type": "OAuthException"}});
+    assert_eq!(answer_json(400, body).verdict, verdict);
+}
+
+// ---- other forms of an envelope ------------------------------------------------------------------------------
+
+#[rstest]
+#[case::a_byte_order_mark("\u{feff}{\"error\":{\"code\":190}}", Some(190), Verdict::WaitForLine)]
+#[case::a_guard(r#"for (;;);{"error":{"code":190}}"#, Some(190), Verdict::WaitForLine)]
+#[case::a_list_of_one(r#"[{"error":{"code":10,"error_subcode":2018278}}]"#, Some(10), Verdict::Refused)]
+#[case::an_older_name(r#"{"error_code":190,"error_msg":"expired"}"#, Some(190), Verdict::WaitForLine)]
+#[case::an_older_type(
+    r#"{"error_type":"OAuthException","code":400,"error_message":"Invalid access token"}"#,
+    Some(400),
+    Verdict::Suspect
+)]
+#[case::a_word_about_the_token(
+    r#"{"error":"invalid_token","error_description":"expired"}"#,
+    None,
+    Verdict::WaitForLine
+)]
+fn an_envelope_in_another_form_is_read(
+    #[case] body: &str,
+    #[case] code: Option<i32>,
+    #[case] verdict: Verdict,
+) {
+    let judgement = answer(400, body);
+    assert_eq!((judgement.error.code, judgement.by_graph), (code, true));
+    assert_eq!(judgement.verdict, verdict);
+}
+
+fn challenged(http_status: u16, body: &str, challenge: &str) -> Judgement {
+    let challenge = Some(challenge.to_owned());
+    let body = body.as_bytes().to_vec();
+    let answer = GraphAnswer { http_status, body, challenge, ..GraphAnswer::default() };
+    classify(&CallResult::Answer(answer), &Subject::default())
+}
+
+#[test]
+fn challenge_of_graph_replaces_an_empty_body() {
+    let header = r#"OAuth "Facebook Platform" "invalid_token" "(#190) Error validating access token""#;
+    let judgement = challenged(401, "", header);
+    assert_eq!((judgement.error.code, judgement.by_graph), (Some(190), true));
+    assert_eq!((judgement.verdict.clone(), pause(&judgement)), (Verdict::WaitForLine, line_refused()));
+    let limited =
+        challenged(403, "", r#"OAuth "Facebook Platform" "invalid_request" "(#10) outside the window""#);
+    assert_eq!((limited.error.code, limited.verdict), (Some(10), Verdict::Refused));
+    let body = r#"{"error":{"code":613}}"#;
+    assert_eq!(challenged(400, body, header).error.code, Some(613), "the body says more");
+    for unread in ["Basic realm=\"proxy\"", r#"OAuth "Facebook Platform" "invalid_request" "no number""#] {
+        assert!(!challenged(401, "", unread).by_graph, "{unread}");
+    }
+    assert!(matches!(challenged(200, r#"{"message_id":"m_1"}"#, header).verdict, Verdict::Sent { .. }));
+}
+
+#[rstest]
+#[case(401, Verdict::WaitForLine)]
+#[case(200, Verdict::Ambiguous)]
+#[case(502, Verdict::ServerFailed)]
+fn an_answer_in_an_unread_encoding_ends_no_message(#[case] http_status: u16, #[case] verdict: Verdict) {
+    let answer = GraphAnswer { http_status, is_unreadable: true, ..GraphAnswer::default() };
+    let judgement = classify(&CallResult::Answer(answer), &Subject::default());
+    assert_eq!((judgement.verdict, judgement.by_graph), (verdict, false));
+    assert!(judgement.error.message.contains("encoding"), "{}", judgement.error.message);
+}
+
+#[rstest]
+#[case(json!("Not allowed"), json!("Ask the owner."), "(#1) no (Not allowed: Ask the owner.)")]
+#[case(json!(null), json!("Ask the owner."), "(#1) no (Ask the owner.)")]
+#[case(json!(""), json!(""), "(#1) no")]
+fn text_of_graph_for_people_is_kept(#[case] title: Value, #[case] text: Value, #[case] kept: &str) {
+    let error = json!({
+        "code": 100, "type": "OAuthException", "message": "(#1) no", "error_user_title": title, "error_user_msg": text,
+    });
+    assert_eq!(answer_json(400, json!({ "error": error })).error.message, kept);
+}
+
+#[rstest]
+#[case(429, "", "90", Some(90))]
+#[case(429, "", "86400", Some(3_600))]
+#[case(400, r#"{"error":{"code":613}}"#, "120", Some(120))]
+#[case(503, "<html>", "20", Some(20))]
+#[case(503, "<html>", "3000", Some(300))]
+#[case(400, r#"{"error":{"code":190}}"#, "20", None)]
+fn retry_after_names_the_length_of_a_pause(
+    #[case] http_status: u16,
+    #[case] body: &str,
+    #[case] retry_after: &str,
+    #[case] named: Option<u64>,
+) {
+    let retry_after = Some(retry_after.to_owned());
+    let body = body.as_bytes().to_vec();
+    let answer = GraphAnswer { http_status, body, retry_after, ..GraphAnswer::default() };
+    let pause = classify(&CallResult::Answer(answer), &Subject::default()).pause.expect("it pauses the line");
+    assert_eq!(pause.named, named.map(Duration::from_secs));
+}
+
+#[rstest]
+fn answer_without_envelope_only_pauses_the_line(
     #[values(300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 407, 413, 422, 499)] status: u16,
     #[values(
         "",
@@ -402,7 +540,9 @@ fn an_answer_without_graphs_envelope_ends_no_message_and_pauses_the_line(
         r#"{"message_id":"m_1"}"#,
         r#"{"error":null}"#,
         r#"{"error":"Forbidden"}"#,
+        r#"{"error":"invalid_request","error_description":"no"}"#,
         r#"{"error":[{"code":4}]}"#,
+        r#"[{"error":{"code":4}},{"error":{"code":4}}]"#,
         r#"{"error":{"message":"blocked by policy"}}"#
     )]
     body: &str,
@@ -428,8 +568,8 @@ fn an_answer_is_graphs_if_it_has_its_envelope(
     #[case] by_graph: bool,
 ) {
     assert_eq!(answer(status, body).by_graph, by_graph);
-    let is_final = answer(status, body).verdict == Verdict::Refused;
-    assert_eq!(is_final, by_graph && status == 403);
+    let is_suspect = answer(status, body).verdict == Verdict::Suspect;
+    assert_eq!(is_suspect, by_graph && status == 403, "its type says that it is about the token");
 }
 
 #[rstest]
@@ -450,7 +590,7 @@ fn a_code_in_any_shape_is_read_or_left_out(#[case] code: Value, #[case] stored: 
     let error = json!({"type": "OAuthException", "code": code, "error_subcode": code});
     let judgement = answer_json(400, json!({ "error": error }));
     assert_eq!(judgement.error.code, stored);
-    assert_eq!(judgement.verdict, Verdict::Refused);
+    assert!(judgement.by_graph);
 }
 
 #[rstest]
@@ -510,9 +650,10 @@ fn a_gateways_page_is_not_quoted() {
     assert_eq!(judgement.error.message, "HTTP 502 without an error text of Graph");
 }
 
-/// The demand on a line of page 9 by a code and a usage header that names 120 minutes for page 9 and 500 for page 8.
+/// Return the demand on a line of page 9 by a code and a usage header that names 120 minutes for page 9 and
+/// 500 for page 8.
 fn demanded(code: i64) -> PauseDemand {
-    let answer = Answer {
+    let answer = GraphAnswer {
         http_status: 400,
         body: json!({"error": {"code": code, "message": "wait"}}).to_string().into_bytes(),
         business_usage: Some(
@@ -521,7 +662,7 @@ fn demanded(code: i64) -> PauseDemand {
                      {"type":"ads_management","estimated_time_to_regain_access":900}]}"#
                 .to_owned(),
         ),
-        app_usage: None,
+        ..GraphAnswer::default()
     };
     let subject = Subject { page_id: Some("9".into()), instagram_account_id: None };
     classify(&CallResult::Answer(answer), &subject).pause.expect("the code pauses the line")
@@ -534,10 +675,7 @@ fn demanded(code: i64) -> PauseDemand {
 #[case(190, None)]
 #[case(10, None)]
 #[case(200, None)]
-fn the_time_that_graph_names_for_the_line_stands_in_the_demand_of_a_rate_code(
-    #[case] code: i64,
-    #[case] named: Option<Duration>,
-) {
+fn demand_of_a_rate_code_has_the_named_time(#[case] code: i64, #[case] named: Option<Duration>) {
     assert_eq!(demanded(code).named, named);
 }
 
@@ -552,6 +690,7 @@ fn a_pause_says_its_reason_with_the_code() {
 
 #[rstest]
 #[case(CallResult::NotSent { reason: "refused".into() }, Verdict::TryAgain, None)]
+#[case(CallResult::NoFile { reason: "too many open files".into() }, Verdict::TryAgain, None)]
 #[case(CallResult::Cut { reason: "reset".into() }, Verdict::Ambiguous, None)]
 #[case(CallResult::Unsendable { reason: "token".into() }, Verdict::WaitForLine, line_refused())]
 fn without_an_answer_the_transport_decides(

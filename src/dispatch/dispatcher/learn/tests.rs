@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use super::*;
+use crate::channel::{Medium, MessageKind};
 use crate::dispatch::dispatcher::fixture::Fixture;
-use crate::message::{AccountId, Job, Medium, MessageKind};
+use crate::domain::{AccountId, Job};
 
 const LINE: LineId = LineId(1);
 
@@ -13,14 +14,14 @@ fn work(id: i64) -> JobWork {
         lane: Lane::High,
         medium: Medium::Text,
         campaign: String::new(),
-        first: MessageId(id),
+        first: RowId(id),
         rows: 1,
         messages: Vec::new(),
     }
 }
 
 #[tokio::test]
-async fn what_is_announced_in_a_partition_is_read_only_after_its_first_scan() {
+async fn announced_work_is_read_after_the_first_scan() {
     let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
     let partition = LINE.partition();
     let announce = |dispatcher: &mut Dispatcher, work| {
@@ -54,7 +55,7 @@ async fn what_is_announced_in_a_partition_is_read_only_after_its_first_scan() {
 
 fn message(id: i64) -> JobMessage {
     JobMessage {
-        id: MessageId(id),
+        id: RowId(id),
         account: AccountId(1),
         kind: MessageKind::Text,
         dest: "2531".into(),
@@ -65,7 +66,7 @@ fn message(id: i64) -> JobMessage {
 }
 
 #[tokio::test]
-async fn messages_that_a_job_carries_are_not_read_unless_older_work_is() {
+async fn carried_messages_are_read_only_behind_older_work() {
     let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
     let partition = LINE.partition();
     dispatcher.handle(Event::Gained {
@@ -93,7 +94,7 @@ async fn messages_that_a_job_carries_are_not_read_unless_older_work_is() {
 }
 
 #[tokio::test]
-async fn a_job_that_comes_again_does_not_free_the_recipient_of_a_retry() {
+async fn repeated_job_keeps_a_retrys_recipient_held() {
     let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
     let partition = LINE.partition();
     dispatcher.handle(Event::Gained {
@@ -103,7 +104,7 @@ async fn a_job_that_comes_again_does_not_free_the_recipient_of_a_retry() {
         claims: Vec::new(),
     });
     dispatcher.handle(Event::Ready { began: Instant::now(), scanned: vec![partition], flows: Vec::new() });
-    dispatcher.line_or_new(LINE).queue.hold(Lane::High, "2531", MessageId(5));
+    dispatcher.line_or_new(LINE).queue.hold(Lane::High, "2531", RowId(5));
     let job = Job { work: vec![JobWork { messages: vec![message(5)], ..work(5) }], ..Job::empty() };
     dispatcher.take_jobs(JobDelivery::new(partition, job, || {}));
     assert!(!dispatcher.line_or_new(LINE).queue.has_next(Medium::Text));
@@ -123,7 +124,7 @@ fn gained() -> Event {
 
 fn claimed(id: i64) -> ClaimedRow {
     ClaimedRow {
-        id: MessageId(id),
+        id: RowId(id),
         line: LINE,
         lane: Lane::High,
         dest: "2531".into(),
@@ -143,38 +144,41 @@ mod claim_without_a_call {
     use super::*;
 
     #[tokio::test]
-    async fn is_given_back() {
+    async fn of_this_worker_is_given_back() {
         let Fixture { mut dispatcher, mut entries, .. } = Fixture::new();
         dispatcher.handle(gained());
         dispatcher.handle(Event::Claimed(vec![claimed(1)]));
-        assert!(matches!(entries.try_recv(), Ok(Entry::Change { change, .. }) if change.id == MessageId(1)));
+        assert!(matches!(entries.try_recv(), Ok(Entry::Change { change, .. }) if change.id == RowId(1)));
     }
 
     #[tokio::test]
-    async fn is_not_one_whose_call_has_just_ended() {
+    async fn excludes_a_call_that_just_ended() {
         let Fixture { mut dispatcher, mut entries, .. } = Fixture::new();
         dispatcher.handle(gained());
         let queue = &mut dispatcher.line_or_new(LINE).queue;
-        queue.ended_with(MessageId(1), 1);
-        queue.hold(Lane::High, "2531", MessageId(2));
+        queue.ended_with(RowId(1), 1);
+        queue.hold(Lane::High, "2531", RowId(2));
         dispatcher.handle(Event::Claimed(vec![claimed(1)]));
         assert!(entries.try_recv().is_err());
-        assert!(dispatcher.line_or_new(LINE).queue.is_held_by(Lane::High, "2531", MessageId(2)));
+        assert!(dispatcher.line_or_new(LINE).queue.is_held_by(Lane::High, "2531", RowId(2)));
     }
 }
 
 #[tokio::test]
-async fn claims_of_a_line_that_was_lost_twice_are_answered_one_by_one() {
+async fn claims_of_a_line_lost_twice_end_one_by_one() {
     let Fixture { mut dispatcher, .. } = Fixture::new();
-    let asked = dispatcher.abandoned.entry(MessageId(1)).or_default();
+    let asked = dispatcher.abandoned.entry(RowId(1)).or_default();
     asked.extend([(1, Lane::High), (2, Lane::High)]);
-    dispatcher.claims_answered(vec![(LINE, MessageId(1), false), (LINE, MessageId(1), false)]);
+    dispatcher.claims_answered(vec![
+        ClaimAnswer { line: LINE, id: RowId(1), is_made: false },
+        ClaimAnswer { line: LINE, id: RowId(1), is_made: false },
+    ]);
     assert_eq!(dispatcher.reserved, 0);
     assert!(dispatcher.abandoned.is_empty());
 }
 
 #[tokio::test]
-async fn work_beside_more_that_is_not_named_waits_for_the_look() {
+async fn work_beside_unnamed_work_waits_for_the_look() {
     let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
     dispatcher.handle(gained());
     let partition = LINE.partition();

@@ -1,47 +1,49 @@
-//! Looks through the queue for what no job named: work, rows whose time has come, claims without a call.
+//! Looks through the queue for rows that no job named: work, rows whose time has come, claims without a call.
 //!
-//! This is why losing a job, a queue or the whole broker loses no message: every owner scans its own partitions. Each scan
-//! runs by itself, so that one which fails or takes long stops no other, and begins where it was last complete, with an
-//! overlap for transactions that commit late and a full look as a net. Worst delays: work without a job 2 s (250 ms while the
-//! broker is away), a row that is due 750 ms, a claim without a call 5 s.
+//! The scans are why losing a job, a queue or the whole broker loses no message: every owner scans its own
+//! partitions. Each scan runs by itself, so that a failing or slow one stops no other, and begins where it
+//! was last complete, with an overlap for transactions that commit late and a full look as a net. Worst
+//! delays: work without a job 2 s (250 ms while the broker is away), a row that is due 750 ms, a claim
+//! without a call 5 s.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Event;
 use crate::broker::{BrokerState, SharedBroker};
+use crate::dispatch::event::Event;
+use crate::domain::{Partition, WorkId};
 use crate::failpoint;
-use crate::message::{Partition, WorkId};
 use crate::metrics::METRICS;
 use crate::store::{DispatchStore, StoreError};
 
 const NEW_EVERY: Duration = Duration::from_secs(2);
 const NEW_EVERY_WITHOUT_BROKER: Duration = Duration::from_millis(250);
 const NEW_AT_ONCE: u32 = 5_000;
-/// A net: schedules and retries tell when the next row is due.
+/// A net: schedules and retries give the time of the next due row.
 const DUE_EVERY: Duration = Duration::from_secs(5);
 const DUE_EVERY_WITHOUT_BROKER: Duration = Duration::from_millis(500);
-/// Looks at what is due follow each other at this distance at least, but where more is due.
+/// The least pause between looks at due rows, unless more are due.
 const DUE_REST: Duration = Duration::from_millis(100);
 const DUE_AT_ONCE: u32 = 1_000;
 const CLAIMS_EVERY: Duration = Duration::from_secs(5);
-/// Claims of workers that are gone are removed this often.
+/// The pause between removals of claims of workers that are gone.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
-/// A full look, and a look at rows that are due from the beginning.
+/// The pause between full looks, and between looks at due rows from the beginning.
 const FULL_EVERY: Duration = Duration::from_secs(60);
 /// A full look takes at most one part in this many of the time.
 const SHARE: u32 = 30;
-/// Transactions that commit this late are found by the next look.
+/// The next look finds transactions that commit this late.
 const OVERLAP: Duration = Duration::from_secs(10);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// What scans are made from.
+/// The parts that scans need.
 #[derive(Clone)]
 pub struct Scanner {
     pub store: Arc<dyn DispatchStore>,
@@ -65,34 +67,34 @@ pub enum Scan {
     Claims,
 }
 
-/// Since when each scan fails that does.
+/// The time since which each failing scan fails.
 #[derive(Debug, Clone, Default)]
 pub struct Failures(Arc<Mutex<BTreeMap<Scan, Instant>>>);
 
 impl Failures {
     pub fn are_any(&self) -> bool {
-        !self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self.0.lock().is_empty()
     }
 
-    /// Since when a scan fails without which no message is sent. Those that are due are not among them: others go on, and one
-    /// row may be at fault.
+    /// Return the time since which an essential scan fails. The scan for due rows is none: other rows go on,
+    /// and one row may be at fault.
     pub fn since(&self) -> Option<Instant> {
-        let failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failing = self.0.lock();
         failing.iter().filter(|(scan, _)| **scan != Scan::Due).map(|(_, since)| *since).min()
     }
 
     fn failed(&self, scan: Scan) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(scan).or_insert_with(Instant::now);
+        self.0.lock().entry(scan).or_insert_with(Instant::now);
     }
 
-    /// It succeeded, or has no partitions to look at.
+    /// Record that the scan succeeded, or has no partitions to look at.
     fn ended(&self, scan: Scan) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&scan);
+        self.0.lock().remove(&scan);
     }
 }
 
 impl Scanner {
-    /// Scans until `shutdown`.
+    /// Scan until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
         let scans = async {
             tokio::join!(
@@ -112,7 +114,7 @@ impl Scanner {
         self.owned.borrow().clone()
     }
 
-    /// Waits so long, or until the partitions owned change.
+    /// Wait for the pause, or until the owned partitions change.
     async fn wait(&mut self, pause: Duration) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -137,8 +139,8 @@ impl Scanner {
         self.failures.failed(scan);
     }
 
-    /// Every flow with work, when partitions are gained (the lines that can send first), when there is reason to, and once a
-    /// minute.
+    /// Scan every flow with work, when partitions are gained (the lines that can send first), on request, and
+    /// once a minute.
     async fn scan_all(mut self) {
         let mut sendable = true;
         loop {
@@ -175,21 +177,20 @@ impl Scanner {
     }
 
     async fn look_at_all(&self, partitions: &[Partition], sendable: bool) -> Result<(), StoreError> {
-        let sweeps = !failpoint::defect("sweep_off");
         let began = Instant::now();
-        let flows = if sweeps { self.store.ready_flows(partitions, sendable).await? } else { Vec::new() };
+        let flows = self.store.ready_flows(partitions, sendable).await?;
         failpoint::hit("in_scan");
         self.tell(Event::Ready { began, scanned: partitions.to_vec(), flows });
         Ok(())
     }
 
-    /// Work that has come since.
+    /// Scan for new work.
     async fn scan_new(mut self) {
         let mut reached = Reached::default();
         loop {
             let partitions = self.partitions();
             let mut pause = self.new_pause();
-            if !partitions.is_empty() && !failpoint::defect("sweep_off") {
+            if !partitions.is_empty() {
                 match self.store.new_work(&partitions, reached.from(), NEW_AT_ONCE).await {
                     Ok(new) => {
                         self.failures.ended(Scan::New);
@@ -221,7 +222,7 @@ impl Scanner {
         if self.broker.state() == BrokerState::Up { NEW_EVERY } else { NEW_EVERY_WITHOUT_BROKER }
     }
 
-    /// Rows whose time has come.
+    /// Scan for rows whose time has come.
     async fn scan_due(mut self) {
         let mut from: Option<OffsetDateTime> = None;
         let mut full_at = Instant::now();
@@ -232,7 +233,7 @@ impl Scanner {
             let partitions = self.owned.borrow_and_update().clone();
             let is_told = self.broker.state() == BrokerState::Up;
             let mut pause = if is_told { DUE_EVERY } else { DUE_EVERY_WITHOUT_BROKER };
-            if !partitions.is_empty() && !failpoint::defect("due_scan_off") {
+            if !partitions.is_empty() {
                 match self.store.promote_due(&partitions, from, DUE_AT_ONCE).await {
                     Ok(promoted) => {
                         self.failures.ended(Scan::Due);
@@ -264,7 +265,7 @@ impl Scanner {
         }
     }
 
-    /// Waits so long, or until the partitions owned change, or the next row may be due sooner.
+    /// Wait for the pause, or until the owned partitions change or the next row may be due sooner.
     async fn wait_for_due(&mut self, pause: Duration) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -273,7 +274,7 @@ impl Scanner {
         }
     }
 
-    /// Claims without a call.
+    /// Scan for claims without a call.
     async fn scan_claims(mut self) {
         let mut forget_at = Instant::now() + FORGET_EVERY;
         loop {
@@ -283,7 +284,7 @@ impl Scanner {
                 self.failures.ended(Scan::Claims);
                 continue;
             }
-            match self.store.open_claims(&partitions).await {
+            match self.store.open_claims_since(&partitions).await {
                 Ok(claims) => {
                     self.failures.ended(Scan::Claims);
                     if !claims.is_empty() {
@@ -310,7 +311,7 @@ struct Reached {
 }
 
 impl Reached {
-    /// Where the next look begins.
+    /// Return the position at which the next look begins.
     fn from(&self) -> Option<WorkId> {
         self.from
     }
@@ -327,7 +328,7 @@ impl Reached {
         }
     }
 
-    /// Looks no more at numbers up to this.
+    /// Leave out numbers up to this one from now on.
     fn pass(&mut self, reached: WorkId) {
         self.from = self.from.max(Some(reached));
     }

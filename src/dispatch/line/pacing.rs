@@ -1,4 +1,4 @@
-//! Pacing of one medium of a line: its limiter, and what is on its way from claim to call.
+//! Pacing of one medium of a line: its limiter, and its rows between claim and call.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -11,26 +11,26 @@ use crate::policy::pace::Pacer;
 use crate::store::ReadyRow;
 
 /// Pacing of one medium.
-pub struct Track {
+pub struct MediumPacing {
     pub pacer: Option<Pacer<RuntimeClock>>,
     /// Messages a second; 1 until the line's record has been read.
     pub limit: NonZeroU32,
     pub last_call: Option<Instant>,
     pub claiming: usize,
-    pub claimed: VecDeque<Due>,
+    pub claimed: VecDeque<PendingCall>,
     pub calling: usize,
 }
 
 /// A row on its way from claim to call.
-pub struct Due {
+pub struct PendingCall {
     pub row: ReadyRow,
     pub expires: Instant,
     pub asked: Instant,
 }
 
-impl Track {
-    pub fn new() -> Track {
-        Track {
+impl MediumPacing {
+    pub fn new() -> MediumPacing {
+        MediumPacing {
             pacer: None,
             limit: NonZeroU32::MIN,
             last_call: None,
@@ -51,7 +51,7 @@ impl Track {
         self.claiming + self.claimed.len() + self.calling
     }
 
-    /// When the call of the next row to be claimed can begin, going by the limit.
+    /// Return the time at which the limit lets the call of the next claimed row begin.
     pub fn next_due(&self, now: Instant) -> Instant {
         let interval = Duration::from_secs(1) / self.limit.get();
         let ahead = (self.claiming + self.claimed.len()) as u32;

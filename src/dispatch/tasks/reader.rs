@@ -1,7 +1,7 @@
-//! Fetches work, rows and line records for the dispatcher, many wishes in one query.
+//! Fetches work, rows and line records for the dispatcher, many requests in one query.
 //!
-//! One query of a kind is under way at a time; what is asked meanwhile goes into the next. A failed read is
-//! reported or forgotten: scans find again what matters. Writes nothing.
+//! One query of a kind is under way at a time; requests of the meantime go into the next. A failed read is
+//! reported or forgotten: scans find important rows again. Never here: writes.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -9,23 +9,23 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Event;
-use crate::message::{LineId, MessageId, WorkId};
+use crate::dispatch::event::Event;
+use crate::domain::{LineId, RowId, WorkId};
 use crate::store::{FlowRead, SharedStore, StoreError};
 
-/// Wishes answered by one round of queries.
-const ROUND: usize = 512;
+/// Requests answered by one round of queries.
+const MAX_ROUND: usize = 512;
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
 
-/// What the dispatcher wants to know.
+/// A request of the dispatcher.
 pub enum Request {
     Work(LineId, WorkId),
     Flow(FlowRead),
     Line(LineId),
-    StillHeld(Vec<MessageId>),
+    StillHeld(Vec<RowId>),
 }
 
-/// Serves requests until the dispatcher is gone or `stop`.
+/// Serve requests until the dispatcher is gone or `stop`.
 pub async fn run(
     store: SharedStore,
     mut requests: mpsc::UnboundedReceiver<Request>,
@@ -35,7 +35,7 @@ pub async fn run(
     let mut received = Vec::new();
     loop {
         let count = tokio::select! {
-            count = requests.recv_many(&mut received, ROUND) => count,
+            count = requests.recv_many(&mut received, MAX_ROUND) => count,
             () = stop.cancelled() => return,
         };
         if count == 0 {
@@ -68,7 +68,7 @@ struct Round {
     work: Vec<(LineId, WorkId)>,
     flows: Vec<FlowRead>,
     lines: HashSet<LineId>,
-    held: Vec<MessageId>,
+    held: Vec<RowId>,
 }
 
 impl Round {
@@ -81,7 +81,7 @@ impl Round {
         }
     }
 
-    /// Answers those who would wait for ever for an answer.
+    /// Answer requests whose senders would wait for ever.
     fn fail(self, events: &mpsc::UnboundedSender<Event>) {
         // The dispatcher is gone only when the process ends.
         let tell = |event| drop(events.send(event));
@@ -96,7 +96,7 @@ impl Round {
         }
     }
 
-    /// Answers each kind whatever becomes of the others; the last failure is returned.
+    /// Answer each kind even if others fail; return the last failure.
     async fn answer(
         mut self,
         store: &SharedStore,
@@ -135,7 +135,7 @@ impl Round {
                 Err(error) => result = Err(error),
             }
         }
-        // Asked again later, as if nothing had changed.
+        // The dispatcher repeats the request later, as if no row had changed.
         self.fail(events);
         result
     }

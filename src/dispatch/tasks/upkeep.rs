@@ -1,16 +1,16 @@
-//! Writes into the lines' records: pauses that Graph demanded, and their end.
+//! Writes pauses that Graph demanded, and their end, into the lines' records.
 
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Event;
-use crate::message::LineId;
+use crate::dispatch::event::Event;
+use crate::domain::LineId;
 use crate::store::{PauseScope, SharedStore, StoreError};
 
-/// What is to be written.
-pub enum Order {
+/// A change of a line's record.
+pub enum PauseOrder {
     Pause {
         scope: PauseScope,
         length: Duration,
@@ -20,14 +20,14 @@ pub enum Order {
     Resume(LineId),
 }
 
-/// How long after a failure an order is carried out again.
+/// The pause before a failed order is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Carries out orders, one after the other, until the dispatcher is gone or `stop`. One that cannot be carried out is
-/// tried again: a pause can be ended by others only when the line's record shows it, and its end is ordered once.
+/// Carry out orders, one after the other, until the dispatcher is gone or `stop`. A failed order is tried
+/// again: an operator can end a pause only when the line's record shows it, and its end is ordered once.
 pub async fn run(
     store: SharedStore,
-    mut orders: mpsc::UnboundedReceiver<Order>,
+    mut orders: mpsc::UnboundedReceiver<PauseOrder>,
     events: mpsc::UnboundedSender<Event>,
     stop: CancellationToken,
 ) {
@@ -50,11 +50,11 @@ pub async fn run(
 async fn carry_out(
     store: &SharedStore,
     events: &mpsc::UnboundedSender<Event>,
-    order: &Order,
+    order: &PauseOrder,
 ) -> Result<(), StoreError> {
     match order {
-        Order::Pause { scope, length, reason } => pause(store, events, *scope, *length, reason).await,
-        Order::Resume(line) => store.resume_line(*line).await.map(drop),
+        PauseOrder::Pause { scope, length, reason } => pause(store, events, *scope, *length, reason).await,
+        PauseOrder::Resume(line) => store.resume_line(*line).await.map(drop),
     }
 }
 

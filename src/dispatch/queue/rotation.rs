@@ -1,25 +1,26 @@
-//! Whose turn it is: lanes, and the flows of a lane.
+//! The turns of lanes, and of the flows of a lane.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use super::{FlowKey, Window};
-use crate::message::{Lane, Medium};
+use crate::channel::Medium;
+use crate::domain::Lane;
 
-/// After this many sends from `high` in a row, `bulk` has one, if it has something to send.
+/// After this many sends from `high` in a row, `bulk` has one, if it has a row to send.
 const HIGH_STREAK: u8 = 9;
 
-/// Whose turn was last.
+/// The last turns.
 #[derive(Default)]
-pub struct Turns {
-    /// Sends from `high` since the last from `bulk`, text and media.
+pub struct FlowRotation {
+    /// Sends from `high` since the last from `bulk`, for text and for media.
     streak: [u8; 2],
     last: HashMap<(Lane, Medium), Arc<str>>,
 }
 
-impl Turns {
-    /// The flow of this medium whose turn it is, if any has a row to send.
+impl FlowRotation {
+    /// Return the flow of this medium whose turn it is, if any has a row to send.
     pub fn next(&mut self, medium: Medium, flows: &BTreeMap<FlowKey, Window>) -> Option<FlowKey> {
         let streak = &mut self.streak[medium as usize];
         let order = if *streak >= HIGH_STREAK { [Lane::Bulk, Lane::High] } else { [Lane::High, Lane::Bulk] };
@@ -31,7 +32,7 @@ impl Turns {
     }
 }
 
-/// The next flow of this lane and medium behind the last one.
+/// Return the next flow of this lane and medium behind the last one.
 fn flow(
     last: Option<&Arc<str>>,
     lane: Lane,

@@ -3,17 +3,16 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Entry;
-use crate::message::{Lane, LineId, MessageId, WorkId};
+use super::{Barrier, Entry};
+use crate::domain::{Lane, LineId, RowId, WorkId};
 use crate::store::{Change, Claim};
 
-/// How long a result waits whose row somebody else has locked, before it is tried again.
+/// The pause before another try of a result whose row another transaction has locked.
 const LOCKED_FOR: Duration = Duration::from_millis(250);
 
-/// A claim to be made, and for which line.
+/// A claim to make, and its line.
 pub struct ClaimEntry {
     pub line: LineId,
     pub claim: Claim,
@@ -21,21 +20,22 @@ pub struct ClaimEntry {
 
 /// A batch on its way into the database.
 #[derive(Default)]
-pub struct Batch {
+pub struct CommitBatch {
     pub changes: Vec<Change>,
     pub waiters: Vec<Option<String>>,
     pub lanes: Vec<Lane>,
     pub claims: Vec<ClaimEntry>,
     pub ended_work: Vec<WorkId>,
-    pub barriers: Vec<(oneshot::Sender<bool>, bool)>,
-    /// How often the database has refused this single result, each time in a plainer form.
+    pub barriers: Vec<Barrier>,
+    /// Number of times that the database has refused this single result, each time in a plainer form.
     pub refused: u8,
 }
 
-/// Takes a transaction's worth from the front; a row appears once in it, so a second entry for it waits, and all behind it.
-pub fn take_batch(backlog: &mut VecDeque<Entry>, at_most: usize) -> Batch {
-    let mut batch = Batch::default();
-    let mut seen: HashSet<MessageId> = HashSet::new();
+/// Take a transaction's worth from the front; a row appears once in it, so that a second entry for it waits,
+/// and all behind it.
+pub fn take_batch(backlog: &mut VecDeque<Entry>, at_most: usize) -> CommitBatch {
+    let mut batch = CommitBatch::default();
+    let mut seen: HashSet<RowId> = HashSet::new();
     while seen.len() < at_most
         && let Some(entry) = backlog.pop_front()
     {
@@ -51,7 +51,7 @@ pub fn take_batch(backlog: &mut VecDeque<Entry>, at_most: usize) -> Batch {
 }
 
 impl Entry {
-    fn id(&self) -> Option<MessageId> {
+    fn id(&self) -> Option<RowId> {
         match self {
             Entry::Change { change, .. } => Some(change.id),
             Entry::Claim { claim, .. } => Some(claim.id),
@@ -60,7 +60,7 @@ impl Entry {
     }
 }
 
-impl Batch {
+impl CommitBatch {
     fn push(&mut self, entry: Entry) {
         match entry {
             Entry::Change { change, lane, waiter } => {
@@ -70,31 +70,31 @@ impl Batch {
             }
             Entry::Claim { line, claim, .. } => self.claims.push(ClaimEntry { line, claim }),
             Entry::WorkEnded(work) => self.ended_work.push(work),
-            Entry::Barrier(barrier, answer) => self.barriers.push((barrier, answer)),
+            Entry::Barrier(barrier) => self.barriers.push(barrier),
         }
     }
 
-    /// Whether it holds one entry, or none.
+    /// Whether the batch holds one entry, or none.
     pub fn is_single(&self) -> bool {
         self.changes.len() + self.claims.len() < 2
     }
 
-    /// Two halves.
-    pub fn split(mut self) -> (Batch, Batch) {
+    /// Split the batch into two halves.
+    pub fn split(mut self) -> (CommitBatch, CommitBatch) {
         let (changes, claims) = (self.changes.len().div_ceil(2), self.claims.len() / 2);
-        let first = Batch {
+        let first = CommitBatch {
             changes: self.changes.drain(..changes).collect(),
             waiters: self.waiters.drain(..changes).collect(),
             lanes: self.lanes.drain(..changes).collect(),
             claims: self.claims.drain(..claims).collect(),
-            ..Batch::default()
+            ..CommitBatch::default()
         };
         (first, self)
     }
 
-    /// Takes the changes of these rows out.
-    pub fn take_changes(&mut self, rows: &HashSet<MessageId>) -> Batch {
-        let mut taken = Batch::default();
+    /// Take the changes of these rows out.
+    pub fn take_changes(&mut self, rows: &HashSet<RowId>) -> CommitBatch {
+        let mut taken = CommitBatch::default();
         let all = std::mem::take(&mut self.changes).into_iter();
         let lanes = std::mem::take(&mut self.lanes);
         for ((change, waiter), lane) in all.zip(std::mem::take(&mut self.waiters)).zip(lanes) {
@@ -106,14 +106,14 @@ impl Batch {
         taken
     }
 
-    /// Takes in another's changes.
-    pub fn changes_of(&mut self, other: Batch) {
+    /// Add the changes of another batch.
+    pub fn changes_of(&mut self, other: CommitBatch) {
         self.changes.extend(other.changes);
         self.waiters.extend(other.waiters);
         self.lanes.extend(other.lanes);
     }
 
-    /// Its changes, to be written later.
+    /// Return the changes, to write them later.
     pub fn into_entries(self) -> impl DoubleEndedIterator<Item = Entry> {
         let changes: Vec<Entry> = self
             .changes
@@ -128,17 +128,17 @@ impl Batch {
 
 /// Results whose rows others have locked.
 #[derive(Default)]
-pub struct Aside(VecDeque<(Instant, Batch)>);
+pub struct LockedResults(VecDeque<(Instant, CommitBatch)>);
 
-impl Aside {
-    pub fn put(&mut self, now: Instant, batch: Batch) {
+impl LockedResults {
+    pub fn put(&mut self, now: Instant, batch: CommitBatch) {
         if !batch.changes.is_empty() {
             self.0.push_back((now + LOCKED_FOR, batch));
         }
     }
 
-    /// Puts changes behind those of the same rows that are there, to be written in the order they came.
-    pub fn put_behind(&mut self, mut changes: Batch) {
+    /// Put changes behind earlier ones of the same rows, to be written in the order of their arrival.
+    pub fn put_behind(&mut self, mut changes: CommitBatch) {
         for (_, batch) in &mut self.0 {
             let rows = batch.changes.iter().map(|change| change.id).collect();
             batch.changes_of(changes.take_changes(&rows));
@@ -149,18 +149,18 @@ impl Aside {
         self.0.is_empty()
     }
 
-    pub fn rows(&self) -> HashSet<MessageId> {
+    pub fn rows(&self) -> HashSet<RowId> {
         self.0.iter().flat_map(|(_, batch)| &batch.changes).map(|change| change.id).collect()
     }
 
-    /// When the next of them is tried again.
+    /// Return the time at which the next results are tried again.
     pub fn next(&self) -> Option<Instant> {
         self.0.front().map(|(at, _)| *at)
     }
 
-    /// Takes those whose time has come.
-    pub fn due(&mut self, now: Instant) -> Batch {
-        let mut due = Batch::default();
+    /// Take the results whose time has come.
+    pub fn due(&mut self, now: Instant) -> CommitBatch {
+        let mut due = CommitBatch::default();
         while self.0.front().is_some_and(|(at, _)| *at <= now) {
             self.0.pop_front().into_iter().for_each(|(_, batch)| due.changes_of(batch));
         }
@@ -173,23 +173,23 @@ mod tests {
     use super::*;
     use crate::store::ChangeKind;
 
-    fn batch(ids: &[i64]) -> Batch {
-        let mut batch = Batch::default();
+    fn batch(ids: &[i64]) -> CommitBatch {
+        let mut batch = CommitBatch::default();
         for id in ids {
-            let change = Change::waiting(MessageId(*id), 0, ChangeKind::Release);
+            let change = Change::waiting(RowId(*id), 0, ChangeKind::Release);
             batch.push(Entry::Change { change, lane: Lane::High, waiter: None });
         }
         batch
     }
 
     #[test]
-    fn later_changes_of_a_row_that_waits_come_back_with_the_first() {
-        let mut aside = Aside::default();
+    fn later_changes_come_back_with_the_first() {
+        let mut aside = LockedResults::default();
         let now = Instant::now();
         aside.put(now, batch(&[1]));
         aside.put(now + LOCKED_FOR, batch(&[2]));
         aside.put_behind(batch(&[2, 1]));
-        let ids = |batch: Batch| batch.changes.iter().map(|change| change.id.0).collect::<Vec<_>>();
+        let ids = |batch: CommitBatch| batch.changes.iter().map(|change| change.id.0).collect::<Vec<_>>();
         assert_eq!(ids(aside.due(now + LOCKED_FOR)), [1, 1]);
         assert_eq!(ids(aside.due(now + LOCKED_FOR * 2)), [2, 2]);
         assert!(aside.is_empty());

@@ -1,67 +1,67 @@
 //! Keeps this process's share of the partitions: renews, takes free ones, gives a surplus back.
 //!
-//! Exactness rests on three things: a claim checks the lease in the database; this process stops sending a margin
-//! before its leases end, by its own monotonic clock ([`SendUntil`]); a new owner's limiters start drained. So no
-//! one-second window holds the calls of two owners.
+//! Exactness rests on three rules: a claim checks the lease in the database; this process stops sending a
+//! margin before its leases end, by its own monotonic clock ([`SendUntil`]); a new owner's limiters start
+//! drained. Together they keep the calls of two owners out of any one-second window.
 //!
-//! A worker gives all its partitions back that cannot serve them while another worker can: its calls do not reach Graph, or
-//! its scans fail, for two leases. The last worker keeps trying. Partitions that it cannot take over go back by themselves.
+//! A worker that cannot serve its partitions gives them all back while another worker can: its calls do not
+//! reach Graph, or its scans fail, for two leases. The last worker keeps trying. Partitions that it cannot
+//! take over go back by themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Event;
 use super::scan::Failures;
-use super::share::{Crowd, Share, wanted};
+use super::share::{ShareStep, WorkerCensus, wanted};
 use crate::broker::SharedBroker;
-use crate::failpoint;
+use crate::dispatch::event::Event;
+use crate::domain::{BreakerState, Partition, Serving};
 use crate::graph::GraphClient;
-use crate::message::{BreakerState, Partition, Serving};
 use crate::metrics::METRICS;
 use crate::store::{LeaseReport, SchemaState, SharedStore, StoreError};
 
-/// While a worker holds fewer partitions than its share, it looks for free ones this often.
+/// The pause between looks for free partitions while a worker holds fewer than its share.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Partitions that cannot be served for this many leases are given back.
 const UNSERVED_LEASES: u32 = 2;
-/// A transaction this old is worth a warning, now and then.
+/// The age of a transaction that is worth a warning, now and then.
 const OLD_SNAPSHOT: Duration = Duration::from_secs(15 * 60);
 const WARN_EVERY: Duration = Duration::from_secs(3600);
 /// Held recipients read when partitions are taken over; those of retries due later are not held.
-const MOST_HELD: u32 = 100_000;
+const MAX_HELD_RECIPIENTS: u32 = 100_000;
 
-/// Until when this process may begin calls of each partition's lines: a margin before its lease ends.
+/// The time until which this process may begin calls of each partition's lines: a margin before its lease
+/// ends.
 #[derive(Clone, Default)]
 pub struct SendUntil(Arc<Mutex<BTreeMap<Partition, Instant>>>);
 
 impl SendUntil {
     pub fn allows(&self, partition: Partition, now: Instant) -> bool {
-        let until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        until.get(&partition).is_some_and(|until| now < *until || failpoint::defect("lease_ignored"))
+        let until = self.0.lock();
+        until.get(&partition).is_some_and(|until| now < *until)
     }
 
     /// Whether any partition's lines may send.
     pub fn allows_any(&self, now: Instant) -> bool {
-        let until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        until.values().any(|until| now < *until || failpoint::defect("lease_ignored"))
+        let until = self.0.lock();
+        until.values().any(|until| now < *until)
     }
 
-    /// The partitions held, and no others, may be sent for until then.
-    pub(super) fn set(&self, held: &BTreeSet<Partition>, until: Instant) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !failpoint::defect("lease_ignored") {
-            all.retain(|partition, _| held.contains(partition));
-        }
+    /// Allow sending for the partitions held, and no others, until then.
+    pub fn set(&self, held: &BTreeSet<Partition>, until: Instant) {
+        let mut all = self.0.lock();
+        all.retain(|partition, _| held.contains(partition));
         all.extend(held.iter().map(|partition| (*partition, until)));
     }
 
     fn add(&self, partitions: &[Partition], until: Instant) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.extend(partitions.iter().map(|partition| (*partition, until)));
     }
 }
@@ -73,10 +73,10 @@ pub struct LeaseKeeper {
     pub broker: SharedBroker,
     pub graph: GraphClient,
     pub lease: Duration,
-    /// How long before the end of a lease the last call may begin.
+    /// The time before the end of a lease after which no call begins.
     pub margin: Duration,
-    /// Recipients are held back whose retry is due within this long; those of a retry that Graph itself put off for longer
-    /// are not.
+    /// Recipients whose retry is due within this time are held back; recipients of a retry that Graph itself
+    /// put off for longer are not.
     pub held_within: Duration,
     pub events: mpsc::UnboundedSender<Event>,
     /// The partitions owned, for scans.
@@ -85,46 +85,49 @@ pub struct LeaseKeeper {
     pub serving: watch::Sender<Serving>,
     pub send_until: SendUntil,
     pub breaker: watch::Receiver<BreakerState>,
-    /// Since when scans of the partitions owned fail.
+    /// The time since which scans of the owned partitions fail.
     pub scans: Failures,
 }
 
 /// The state that the keeper remembers from one renewal to the next.
 #[derive(Default)]
-struct Memory {
+struct KeeperState {
     knows_schema: bool,
-    /// Since when calls do not reach Graph.
+    /// The time since which calls do not reach Graph.
     away_since: Option<Instant>,
-    /// Given up: no partition is taken before Graph is reached again.
+    /// Whether the partitions were given up: none is taken before Graph is reached again.
     is_away: bool,
-    /// Given up: no partition is taken before scans succeed again.
+    /// Whether the partitions were given up: none is taken before scans succeed again.
     is_blind: bool,
     /// The partitions whose scans failed then.
     unseen: Vec<Partition>,
-    /// Partitions that are ours by the database and not served, and since when.
+    /// Owned partitions, by the database, that this process does not serve, and the time since which it does
+    /// not.
     unserved: BTreeMap<Partition, Instant>,
     /// When the operator was warned of an old snapshot.
     warned: Option<Instant>,
 }
 
-/// How long before the end of a lease the last call may begin: its connection may take `connect_timeout` to be there.
+/// Return the time before the end of a lease after which no call begins: its connection may take
+/// `connect_timeout`.
 pub fn margin(lease: Duration, connect_timeout: Duration) -> Duration {
     (lease / 5).max(connect_timeout + Duration::from_millis(250)).min(lease * 2 / 5)
 }
 
 impl LeaseKeeper {
-    /// Renews every 0.3 of a lease, and looks for free partitions every second while it lacks some, until `shutdown`.
+    /// Renew every 0.3 of a lease, and look for free partitions every second while some are lacking, until
+    /// `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut memory = Memory::default();
+        let mut state = KeeperState::default();
         loop {
-            let pause = match self.turn(&mut memory).await {
+            let pause = match self.turn(&mut state).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::warn!(%error, "cannot renew leases: sending stops when they expire");
                     self.pause(false)
                 }
             };
-            self.show(&memory);
+            self.show(&state);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = shutdown.cancelled() => return,
@@ -132,22 +135,22 @@ impl LeaseKeeper {
         }
     }
 
-    fn show(&self, memory: &Memory) {
+    fn show(&self, state: &KeeperState) {
         let leases = self.owned.borrow().len();
         let unscanned = if self.scans.are_any() { leases } else { 0 };
-        let unserved = memory.unserved.len() + unscanned;
+        let unserved = state.unserved.len() + unscanned;
         METRICS.dispatch.unserved.set(unserved as f64);
         self.serving.send_replace(Serving { leases, unserved });
     }
 
-    async fn turn(&self, memory: &mut Memory) -> Result<Duration, StoreError> {
-        if !memory.knows_schema {
-            // On a schema older than this program's, results of calls could not be written: no partition is taken before
-            // `migrate` has run. Later versions only add to it.
-            memory.knows_schema = self.store.schema().await? != SchemaState::Older;
-            return Ok(if memory.knows_schema { Duration::ZERO } else { self.pause(false) });
+    async fn turn(&self, state: &mut KeeperState) -> Result<Duration, StoreError> {
+        if !state.knows_schema {
+            // On a schema older than this program's, results of calls could not be written: no partition is
+            // taken before `migrate` has run. Later versions only add to it.
+            state.knows_schema = self.store.schema().await? != SchemaState::Older;
+            return Ok(if state.knows_schema { Duration::ZERO } else { self.pause(false) });
         }
-        let has_share = self.keep(memory).await?;
+        let has_share = self.keep(state).await?;
         Ok(self.pause(has_share))
     }
 
@@ -156,71 +159,72 @@ impl LeaseKeeper {
         if has_share { renewal } else { renewal.min(LOOK_EVERY) }
     }
 
-    /// Renews, and comes nearer to the share; says whether it has been reached.
-    async fn keep(&self, memory: &mut Memory) -> Result<bool, StoreError> {
-        self.look_at_graph(memory).await;
-        self.look_at_scans(memory).await;
-        let is_unable = memory.is_away || memory.is_blind;
+    /// Renew, and come nearer to the share; return whether it has been reached.
+    async fn keep(&self, state: &mut KeeperState) -> Result<bool, StoreError> {
+        self.look_at_graph(state).await;
+        self.look_at_scans(state).await;
+        let is_unable = state.is_away || state.is_blind;
         let asked = Instant::now();
-        // In time for another connection, if this one's server has vanished.
+        // The timeout leaves time for another connection, if this one's server has vanished.
         let renewing = self.store.renew_leases(&self.worker, self.lease, is_unable);
         let report = tokio::time::timeout(self.lease / 2, renewing)
             .await
             .map_err(|_| StoreError::Unavailable("no answer within half a lease".into()))??;
-        look_at_snapshot(report.oldest_snapshot, memory);
+        look_at_snapshot(report.oldest_snapshot, state);
         let held: BTreeSet<Partition> = report.held.iter().copied().collect();
         self.send_until.set(&held, asked + self.lease - self.margin);
-        self.compare(&held, memory).await?;
+        self.compare(&held, state).await?;
 
         match wanted(share_of(&report, is_unable), held.len()) {
-            Share::Keep => Ok(true),
-            Share::Release(surplus) => {
+            ShareStep::Keep => Ok(true),
+            ShareStep::Release(surplus) => {
                 let surplus: Vec<Partition> = held.iter().rev().take(surplus).copied().collect();
                 self.let_go(&surplus).await;
                 self.store.release_leases(&self.worker, &surplus).await?;
                 Ok(false)
             }
-            Share::Take(lacking) => {
+            ShareStep::Take(lacking) => {
                 let asked = Instant::now();
                 let taken = self.store.acquire_leases(&self.worker, self.lease, lacking).await?;
                 self.send_until.add(&taken, asked + self.lease - self.margin);
                 let has_share = taken.len() == lacking;
-                self.take(taken, memory).await?;
+                self.take(taken, state).await?;
                 Ok(has_share)
             }
         }
     }
 
-    /// Compares the partitions held by the database with those that this process serves.
-    async fn compare(&self, held: &BTreeSet<Partition>, memory: &mut Memory) -> Result<(), StoreError> {
+    /// Compare the partitions held by the database with those that this process serves.
+    async fn compare(&self, held: &BTreeSet<Partition>, state: &mut KeeperState) -> Result<(), StoreError> {
         let lost: Vec<Partition> =
             self.owned.borrow().iter().copied().filter(|partition| !held.contains(partition)).collect();
-        if !lost.is_empty() && !failpoint::defect("lease_ignored") {
+        if !lost.is_empty() {
             tracing::warn!(partitions = lost.len(), "leases lost: other workers own these partitions");
             self.let_go(&lost).await;
         }
-        // Ours by the database, and not known here: the answer to a take-over was lost, or reading what they hold failed.
+        // Owned by the database, and not known here: the answer to a take-over was lost, or reading their
+        // rows failed.
         let unknown: Vec<Partition> =
             held.iter().copied().filter(|partition| !self.owned.borrow().contains(partition)).collect();
-        if let Err(error) = self.take(unknown, memory).await {
-            self.give_up_unserved(memory).await?;
+        if let Err(error) = self.take(unknown, state).await {
+            self.give_up_unserved(state).await?;
             return Err(error);
         }
         Ok(())
     }
 
-    async fn take(&self, partitions: Vec<Partition>, memory: &mut Memory) -> Result<(), StoreError> {
+    async fn take(&self, partitions: Vec<Partition>, state: &mut KeeperState) -> Result<(), StoreError> {
         if partitions.is_empty() {
             return Ok(());
         }
         let now = Instant::now();
         for partition in &partitions {
-            memory.unserved.entry(*partition).or_insert(now);
+            state.unserved.entry(*partition).or_insert(now);
         }
         let claims = self.store.open_claims(&partitions).await?;
-        let held = self.store.held_recipients(&partitions, self.held_within, MOST_HELD).await?;
+        let held = self.store.held_recipients(&partitions, self.held_within, MAX_HELD_RECIPIENTS).await?;
         tracing::info!(partitions = partitions.len(), claims = claims.len(), "partitions taken over");
-        memory.unserved.retain(|partition, _| !partitions.contains(partition));
+        state.unserved.retain(|partition, _| !partitions.contains(partition));
         let mut owned: BTreeSet<Partition> = self.owned.borrow().iter().copied().collect();
         owned.extend(&partitions);
         // The dispatcher is gone only when the process ends.
@@ -229,65 +233,65 @@ impl LeaseKeeper {
         Ok(())
     }
 
-    /// Gives back what has not been served for too long.
-    async fn give_up_unserved(&self, memory: &mut Memory) -> Result<(), StoreError> {
+    /// Give back partitions that have not been served for too long.
+    async fn give_up_unserved(&self, state: &mut KeeperState) -> Result<(), StoreError> {
         let too_long = self.lease * UNSERVED_LEASES;
         let unserved: Vec<Partition> =
-            memory.unserved.iter().filter(|(_, since)| since.elapsed() > too_long).map(|(p, _)| *p).collect();
+            state.unserved.iter().filter(|(_, since)| since.elapsed() > too_long).map(|(p, _)| *p).collect();
         if unserved.is_empty() {
             return Ok(());
         }
         tracing::error!(partitions = unserved.len(), "cannot serve partitions: released to other workers");
-        memory.unserved.retain(|partition, _| !unserved.contains(partition));
+        state.unserved.retain(|partition, _| !unserved.contains(partition));
         self.store.release_leases(&self.worker, &unserved).await
     }
 
-    /// Whether calls reach Graph: not, while the breaker has been open for two leases. A worker without partitions asks Graph
-    /// itself, as it makes no calls.
-    async fn look_at_graph(&self, memory: &mut Memory) {
+    /// Find out whether calls reach Graph: not, while the breaker has been open for two leases. A worker
+    /// without partitions makes no calls and sends Graph a request of its own.
+    async fn look_at_graph(&self, state: &mut KeeperState) {
         let breaker = *self.breaker.borrow();
-        if memory.is_away {
+        if state.is_away {
             // Without partitions no call closes the breaker. While it rests, a line would wait here.
-            memory.is_away = match breaker {
+            state.is_away = match breaker {
                 BreakerState::Open => true,
                 BreakerState::Closed | BreakerState::Stalled if !self.owned.borrow().is_empty() => false,
                 _ => !self.graph.answers(self.lease / 2).await,
             };
-            if !memory.is_away {
+            if !state.is_away {
                 tracing::info!("Graph reachable again: taking partitions");
-                memory.away_since = None;
+                state.away_since = None;
             }
             return;
         }
-        // Trials say nothing before they have closed it.
+        // Trials prove nothing before they have closed the breaker.
         let is_open = matches!(breaker, BreakerState::Open | BreakerState::HalfOpen);
-        memory.away_since = if is_open { memory.away_since.or(Some(Instant::now())) } else { None };
-        let is_late = memory.away_since.is_some_and(|since| since.elapsed() >= self.lease * UNSERVED_LEASES);
+        state.away_since = if is_open { state.away_since.or(Some(Instant::now())) } else { None };
+        let is_late = state.away_since.is_some_and(|since| since.elapsed() >= self.lease * UNSERVED_LEASES);
         if !is_late {
             return;
         }
-        // It closes only after many answers: a worker with little traffic reaches Graph long before.
-        memory.is_away = breaker == BreakerState::Open || !self.graph.answers(self.lease / 2).await;
-        if memory.is_away {
+        // The breaker closes only after many answers: a worker with little traffic reaches Graph long before.
+        state.is_away = breaker == BreakerState::Open || !self.graph.answers(self.lease / 2).await;
+        if state.is_away {
             tracing::error!("Graph unreachable: partitions released to workers that reach Graph");
         } else {
-            memory.away_since = None;
+            state.away_since = None;
         }
     }
 
-    /// Whether scans succeed: not, while one of them has failed for two leases. A worker without partitions makes none, and
-    /// tries them on the partitions it had.
-    async fn look_at_scans(&self, memory: &mut Memory) {
+    /// Find out whether scans succeed: not, while one of them has failed for two leases. A worker without
+    /// partitions makes none, and tries them on the partitions it had.
+    async fn look_at_scans(&self, state: &mut KeeperState) {
         let since = self.scans.since();
-        if memory.is_blind {
+        if state.is_blind {
             let owns_none = self.owned.borrow().is_empty();
-            memory.is_blind = if owns_none { !self.can_scan(&memory.unseen).await } else { since.is_some() };
-            if !memory.is_blind {
+            state.is_blind = if owns_none { !self.can_scan(&state.unseen).await } else { since.is_some() };
+            if !state.is_blind {
                 tracing::info!("scans succeed again: taking partitions");
             }
         } else if since.is_some_and(|since| since.elapsed() >= self.lease * UNSERVED_LEASES) {
-            memory.is_blind = true;
-            memory.unseen = self.owned.borrow().clone();
+            state.is_blind = true;
+            state.unseen = self.owned.borrow().clone();
             tracing::error!("scans keep failing: partitions released to workers whose scans succeed");
         }
     }
@@ -296,12 +300,12 @@ impl LeaseKeeper {
         let scans = async {
             self.store.ready_flows(partitions, true).await?;
             self.store.new_work(partitions, None, 1).await?;
-            self.store.open_claims(partitions).await.map(drop)
+            self.store.open_claims_since(partitions).await.map(drop)
         };
         matches!(tokio::time::timeout(self.lease / 2, scans).await, Ok(Ok(())))
     }
 
-    /// Lets partitions go once the dispatcher has stopped sending for them.
+    /// Let partitions go once the dispatcher has stopped sending for them.
     async fn let_go(&self, partitions: &[Partition]) {
         let mut owned: BTreeSet<Partition> = self.owned.borrow().iter().copied().collect();
         owned.retain(|partition| !partitions.contains(partition));
@@ -320,28 +324,28 @@ impl LeaseKeeper {
     }
 }
 
-/// Shows the age of the oldest snapshot, and warns of one that keeps dead rows for long.
-fn look_at_snapshot(age: Option<Duration>, memory: &mut Memory) {
+/// Show the age of the oldest snapshot, and warn of one that keeps dead rows for long.
+fn look_at_snapshot(age: Option<Duration>, state: &mut KeeperState) {
     let age = age.unwrap_or_default();
     METRICS.dispatch.snapshot_age.set(age.as_secs_f64());
-    let is_warned = memory.warned.is_some_and(|at| at.elapsed() < WARN_EVERY);
+    let is_warned = state.warned.is_some_and(|at| at.elapsed() < WARN_EVERY);
     if age >= OLD_SNAPSHOT && !is_warned {
-        memory.warned = Some(Instant::now());
+        state.warned = Some(Instant::now());
         tracing::warn!(
-            ?age,
+            age_seconds = age.as_secs(),
             "old transaction open: the database keeps old row versions; end a forgotten transaction \
              (pg_stat_activity, pg_replication_slots)"
         );
     }
 }
 
-/// The workers among whom partitions are dealt, as this one sees them; none for a worker that cannot serve lines while another
-/// can.
-fn share_of(report: &LeaseReport, is_unable: bool) -> Option<Crowd> {
+/// Return the workers among whom partitions are dealt, as this one sees them; `None` for a worker that cannot
+/// serve lines while another can.
+fn share_of(report: &LeaseReport, is_unable: bool) -> Option<WorkerCensus> {
     let LeaseReport { free, below_share, .. } = *report;
     match (is_unable, report.able) {
-        (true, 0) => Some(Crowd { workers: report.workers.max(1), free, below_share }),
+        (true, 0) => Some(WorkerCensus { workers: report.workers.max(1), free, below_share }),
         (true, _) => None,
-        (false, able) => Some(Crowd { workers: able.max(1), free, below_share }),
+        (false, able) => Some(WorkerCensus { workers: able.max(1), free, below_share }),
     }
 }

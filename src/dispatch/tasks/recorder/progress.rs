@@ -1,50 +1,53 @@
-//! How writing goes, as the lines see it.
+//! The progress of writing, for the lines. Never here: writing.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::message::MessageId;
+use parking_lot::Mutex;
 
-/// How writing goes. Cheap to clone.
+use crate::domain::RowId;
+
+/// The progress of writing. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Progress(Arc<State>);
+pub struct WriteProgress(Arc<ProgressState>);
 
 #[derive(Default)]
-struct State {
-    /// How long a claim takes from being asked for to its answer, smoothed; in microseconds.
+struct ProgressState {
+    /// The smoothed time from the request of a claim to its answer, in microseconds.
     latency: AtomicU64,
     stalled: AtomicBool,
     /// Entries that wait to be written.
     waiting: AtomicUsize,
     /// Rows whose results wait for a lock.
-    aside: Mutex<HashSet<MessageId>>,
+    aside: Mutex<HashSet<RowId>>,
 }
 
-impl Progress {
-    /// How long a claim takes from being asked for to its answer, smoothed.
+impl WriteProgress {
+    /// Return the smoothed time from the request of a claim to its answer.
     pub fn latency(&self) -> Duration {
         Duration::from_micros(self.0.latency.load(Ordering::Relaxed)) + super::LINGER
     }
 
-    /// Whether results wait because the log cannot be written. Entries handed in meanwhile would wait behind them.
+    /// Whether results wait because the log cannot be written. Entries of the meantime would wait behind
+    /// them.
     pub fn is_stalled(&self) -> bool {
         self.0.stalled.load(Ordering::Relaxed)
     }
 
-    /// Entries that wait to be written, when the last batch was begun.
+    /// Return the number of entries that waited to be written when the last batch was begun.
     pub fn waiting(&self) -> usize {
         self.0.waiting.load(Ordering::Relaxed)
     }
 
-    /// Whether the row's result waits for somebody's lock: its claim is not without a call.
-    pub fn is_aside(&self, id: MessageId) -> bool {
-        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    /// Whether the row's result waits for a lock: its claim does have a call.
+    pub fn is_aside(&self, id: RowId) -> bool {
+        self.0.aside.lock().contains(&id)
     }
 
-    pub(super) fn put_aside(&self, rows: HashSet<MessageId>) {
-        *self.0.aside.lock().unwrap_or_else(PoisonError::into_inner) = rows;
+    pub(super) fn put_aside(&self, rows: HashSet<RowId>) {
+        *self.0.aside.lock() = rows;
     }
 
     pub(super) fn set_waiting(&self, entries: usize) {
@@ -56,7 +59,7 @@ impl Progress {
         self.0.latency.store((known * 7 + sample.as_micros() as u64) / 8, Ordering::Relaxed);
     }
 
-    /// Says whether this is a change.
+    /// Set the state; return whether it has changed.
     pub(super) fn set_stalled(&self, stalled: bool) -> bool {
         self.0.stalled.swap(stalled, Ordering::Relaxed) != stalled
     }

@@ -1,0 +1,188 @@
+//! Starts the parts of a worker, and stops them in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::dispatcher::{Channels, Dispatcher};
+use super::options::DispatchOptions;
+use super::send::SendContext;
+use super::tasks::lease::{LeaseKeeper, SendUntil};
+use super::tasks::recorder::{Recorder, WriteProgress};
+use super::tasks::scan::{Failures, Scanner};
+use super::tasks::{doomed, reader, settled, upkeep};
+use crate::broker::{JobDelivery, SharedBroker};
+use crate::domain::{BreakerState, Serving};
+use crate::feedback::Feedback;
+use crate::graph::GraphClient;
+use crate::store::{DispatchStore, SharedStore};
+
+/// The time for which a stopping process waits for a lease that is being renewed. The connection is then free
+/// for the hand-over.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time for which results may be written, and leases handed over, after the grace of calls. `app` gives a
+/// stop five seconds after the grace: the rest is for the parts that close afterwards.
+const FINAL_WRITES_TIMEOUT: Duration = Duration::from_secs(3);
+/// The time that the other tasks may take to notice the end.
+const TASKS_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The parts of dispatch.
+pub struct Dispatch {
+    pub worker: String,
+    pub store: SharedStore,
+    pub broker: SharedBroker,
+    pub feedback: Feedback,
+    pub jobs: mpsc::Receiver<JobDelivery>,
+    pub graph: GraphClient,
+    pub options: DispatchOptions,
+    /// The partitions held, for health checks.
+    pub serving: watch::Sender<Serving>,
+    /// Whether calls go to Graph, for health checks.
+    pub breaker: watch::Sender<BreakerState>,
+}
+
+impl Dispatch {
+    /// Run until `shutdown`, or until one of the tasks ends by itself, then drain: claimed rows whose calls
+    /// have not begun are given back, the partitions are handed over, calls in flight are awaited for the
+    /// grace, and results are written. The drain takes no longer than the grace, [`FINAL_WRITES_TIMEOUT`] and
+    /// a [`TASKS_TIMEOUT`], even if a task hangs; no task outlives it.
+    pub async fn run(self, shutdown: CancellationToken) {
+        // Unbounded, so that no sender waits here, and bounded by their content. `entries`: a permit's next
+        // claim comes behind the result of its call before, so that results are never more than permits; rows
+        // that end without a call are few while many entries wait; and while the log cannot be written lines
+        // rest. `requests`: one a flow, and few a job; those that cannot be answered are dropped. `orders`:
+        // few a line. `events`: answers to these, and the results of scans, a thousand rows at a time; they
+        // come from the log, and cost the dispatcher less than they cost the log.
+        let (events, inbox) = mpsc::unbounded_channel();
+        let (entries, recorder_inbox) = mpsc::unbounded_channel();
+        let (requests, reader_inbox) = mpsc::unbounded_channel();
+        let (orders, upkeep_inbox) = mpsc::unbounded_channel();
+        let progress = WriteProgress::default();
+        let send_until = SendUntil::default();
+        let owned = watch::Sender::new(Vec::new());
+        let failures = Failures::default();
+        let look = Arc::new(Notify::new());
+        let due = Arc::new(Notify::new());
+        let queue: Arc<dyn DispatchStore> = self.store.clone();
+
+        let shutdown = shutdown.child_token();
+        let recorder = spawn(
+            &shutdown,
+            Recorder {
+                worker: self.worker.clone(),
+                store: queue.clone(),
+                feedback: self.feedback.clone(),
+                entries: recorder_inbox,
+                events: events.clone(),
+                due: due.clone(),
+                progress: progress.clone(),
+            }
+            .run(),
+        );
+        let background = CancellationToken::new();
+        let reader = spawn(
+            &shutdown,
+            reader::run(self.store.clone(), reader_inbox, events.clone(), background.clone()),
+        );
+        let upkeep = spawn(
+            &shutdown,
+            upkeep::run(self.store.clone(), upkeep_inbox, events.clone(), background.clone()),
+        );
+        let ender = spawn(
+            &shutdown,
+            doomed::run(queue.clone(), owned.subscribe(), events.clone(), background.clone()),
+        );
+        let announcer = spawn(&shutdown, settled::run(self.store.clone(), self.feedback, background.clone()));
+        let scanner = spawn(
+            &shutdown,
+            Scanner {
+                store: queue,
+                broker: self.broker.clone(),
+                owned: owned.subscribe(),
+                events: events.clone(),
+                look: look.clone(),
+                due: due.clone(),
+                failures: failures.clone(),
+            }
+            .run(shutdown.clone()),
+        );
+        let keeper = spawn(
+            &shutdown,
+            LeaseKeeper {
+                worker: self.worker.clone(),
+                store: self.store.clone(),
+                broker: self.broker.clone(),
+                graph: self.graph.clone(),
+                lease: self.options.lease,
+                margin: self.options.lease_margin,
+                held_within: self.options.call_deadline.max(self.options.retry.cap),
+                breaker: self.breaker.subscribe(),
+                scans: failures,
+                events,
+                owned,
+                serving: self.serving,
+                send_until: send_until.clone(),
+            }
+            .run(shutdown.clone()),
+        );
+        let grace = self.options.grace;
+        let dispatcher = Dispatcher::new(
+            self.worker.clone(),
+            SendContext {
+                graph: self.graph,
+                policy: self.options.retry.clone(),
+                send_until: send_until.clone(),
+            },
+            self.options,
+            Channels { inbox, jobs: self.jobs, entries, requests, orders, look, due },
+            progress,
+            send_until,
+            self.breaker,
+        );
+        let (quiet, is_quiet) = oneshot::channel();
+        let hand_over = async {
+            shutdown.cancelled().await;
+            let until = Instant::now() + grace + FINAL_WRITES_TIMEOUT;
+            let handed_over = async {
+                // A task that panicked was reported by the panic hook; its work is over either way.
+                let _ = timeout(RENEWAL_TIMEOUT, keeper).await;
+                let _ = is_quiet.await;
+                self.broker.consume(&[]);
+                self.store.withdraw_worker(&self.worker).await
+            };
+            if !matches!(timeout_at(until, handed_over).await, Ok(Ok(()))) {
+                tracing::warn!("cannot hand over leases: other workers wait until they expire");
+            }
+            until
+        };
+        let (until, ()) = tokio::join!(hand_over, dispatcher.run(shutdown.clone(), quiet));
+
+        // The dispatcher's end of the recorder's channel is gone: the remaining results are written, while
+        // time lasts.
+        if timeout_at(until, recorder).await.is_err() {
+            tracing::error!("cannot write the log within the grace: rows in flight are settled later");
+        }
+        background.cancel();
+        // A task that hangs is aborted.
+        let _ = timeout(TASKS_TIMEOUT, join_all([reader, upkeep, ender, announcer, scanner])).await;
+    }
+}
+
+/// Start a task. When it ends, also by a panic, all tasks stop, as the others would wait for it. When its
+/// handle is dropped the task is aborted: it would keep a connection that another needs, or write after the
+/// end.
+fn spawn(
+    shutdown: &CancellationToken,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> AbortOnDropHandle<()> {
+    let gone = shutdown.clone().drop_guard();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let _gone = gone;
+        task.await;
+    }))
+}
