@@ -1,16 +1,17 @@
-//! The end of a claim, or of a wait, as one guarded UPDATE: which rows it matches, and what it writes.
+//! The end of a claim, or of a wait, as one guarded UPDATE: the rows it matches, and the values it writes.
 //!
-//! Both databases bind the same [`RowChange`]; what a change means is decided here, once.
+//! Both databases bind the same [`RowChange`]; the meaning of a change is decided here, once. Never here:
+//! SQL.
 
 use std::time::{Duration, Instant};
 
-use crate::message::{ErrorDetail, ErrorKind, MessageId, Status};
+use crate::domain::{ErrorDetail, ErrorKind, RowId, Status};
 
 /// A change of a row's state.
 #[derive(Debug, Clone)]
 pub struct Change {
-    pub id: MessageId,
-    /// Of the claim that it ends; without a claim, the row's.
+    pub id: RowId,
+    /// The fence of the claim that the change ends; without a claim, the row's.
     pub fence: i32,
     /// When the call began; `None` if there was none.
     pub begun: Option<Instant>,
@@ -23,28 +24,34 @@ pub struct Change {
 #[derive(Debug, Clone)]
 pub enum ChangeKind {
     /// Graph accepted the message. Also wins over UNKNOWN, RETRY and PENDING: the success was late.
-    Sent { http_status: i32, message_id: String },
-    /// Ends the claimed row.
+    Sent { http_status: i32, graph_id: String },
+    /// An error for the claimed row.
     Failed { kind: ErrorKind, error: ErrorDetail, ambiguous: bool },
-    /// Tries the claimed row again after a while. `counted`: an answer about the message itself.
+    /// Another try of the claimed row after a while. `counted`: the answer was about the message itself.
     Retry { after: Duration, error: ErrorDetail, counted: bool, ambiguous: bool },
-    /// Nobody knows whether Graph took the message.
+    /// Another try of the claimed row after another message of its line: Graph refused the row, or the
+    /// line. Counted.
+    Suspected { after: Duration, error: ErrorDetail, ambiguous: bool },
+    /// No answer shows whether Graph took the message.
     Unknown { error: ErrorDetail },
-    /// Waits for its turn again: its line may not send for now; the call was answered.
+    /// Back to waiting, because the line may not send for now; the call was answered.
     WaitForLine { error: ErrorDetail, ambiguous: bool },
-    /// Waits for its turn again: claimed, and the call was never begun.
+    /// Back to waiting: the row was claimed, and the call never begun.
     Release,
-    /// Without a claim: its time has passed.
+    /// Without a claim: the row's time has passed.
     Expire,
-    /// Without a claim: its campaign is cancelled.
+    /// Without a claim: Graph refused the row with this error, and took another message of the line since.
+    Refuse { error: ErrorDetail },
+    /// Without a claim: the row's campaign is cancelled.
     Cancel,
-    /// Without a claim: its line can never send it, as it is another account's. Applies only if the log says so too.
+    /// Without a claim: the line can never send the row, as the line is another account's. Applies only if
+    /// the log agrees.
     Unsendable,
 }
 
-/// The values that a change binds, and the row it matches: one that is PENDING or RETRY with the fence `from_fence`, or, with `late`,
-/// also one that is PENDING, RETRY or UNKNOWN with the fence `to_fence` already. `None` keeps a column as it is, except where
-/// said otherwise.
+/// The values that a change binds, and the row it matches: one that is PENDING or RETRY with the fence
+/// `from_fence`, or, with `late`, also one that is PENDING, RETRY or UNKNOWN with the fence `to_fence`
+/// already. `None` keeps a column as it is, except where a field names another meaning.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowChange {
     pub id: i64,
@@ -53,8 +60,8 @@ pub struct RowChange {
     pub late: bool,
     pub to: Status,
     pub status_code: Option<i32>,
-    pub message_id: Option<String>,
-    /// Whether the `error_code` … `fbtrace_id` columns are written, with what follows (NULLs included).
+    pub graph_id: Option<String>,
+    /// Whether the `error_code` … `fbtrace_id` columns are written from the fields below (NULLs included).
     pub writes_error: bool,
     pub error_code: Option<i32>,
     pub error_subcode: Option<i32>,
@@ -66,7 +73,7 @@ pub struct RowChange {
     pub add_tries: i32,
     pub add_ambiguous: i32,
     pub add_crashes: i32,
-    /// `sent_at` becomes now less this many milliseconds.
+    /// `sent_at` becomes now − this many milliseconds.
     pub begun_ago_ms: Option<i64>,
     /// `next_at` becomes now + this many milliseconds; `None` clears it.
     pub next_after_ms: Option<i64>,
@@ -75,57 +82,69 @@ pub struct RowChange {
 }
 
 impl Change {
-    /// A change without a call.
-    pub fn waiting(id: MessageId, fence: i32, kind: ChangeKind) -> Change {
+    /// Return a change without a call.
+    pub fn waiting(id: RowId, fence: i32, kind: ChangeKind) -> Change {
         Change { id, fence, begun: None, crashed: false, kind }
     }
 
-    /// Gives a claimed row back whose call was never begun.
-    pub fn release(id: MessageId, fence: i32) -> Change {
+    /// Return the change that gives back a claimed row whose call was never begun.
+    pub fn release(id: RowId, fence: i32) -> Change {
         Change::waiting(id, fence, ChangeKind::Release)
     }
 
-    /// Whether Graph may have taken the message in this attempt without saying so: `ambiguous_attempts` grows.
+    /// Whether Graph may have taken the message in this attempt without confirming: `ambiguous_attempts`
+    /// grows.
     pub fn is_ambiguous(&self) -> bool {
         match &self.kind {
             ChangeKind::Failed { ambiguous, .. }
             | ChangeKind::Retry { ambiguous, .. }
+            | ChangeKind::Suspected { ambiguous, .. }
             | ChangeKind::WaitForLine { ambiguous, .. } => *ambiguous,
             ChangeKind::Unknown { .. } => true,
             ChangeKind::Sent { .. }
             | ChangeKind::Release
             | ChangeKind::Expire
+            | ChangeKind::Refuse { .. }
             | ChangeKind::Cancel
             | ChangeKind::Unsendable => false,
         }
     }
 
-    /// Whether it ends a claim.
+    /// Whether the change ends a claim.
     pub fn ends_claim(&self) -> bool {
-        !matches!(self.kind, ChangeKind::Expire | ChangeKind::Cancel | ChangeKind::Unsendable)
+        !matches!(
+            self.kind,
+            ChangeKind::Expire | ChangeKind::Refuse { .. } | ChangeKind::Cancel | ChangeKind::Unsendable
+        )
     }
 
-    /// Whether the row goes on waiting for its turn where it stands, in its work.
+    /// Whether the row then waits for a time, in `cdls_open`.
+    pub fn waits_for_a_time(&self) -> bool {
+        matches!(self.kind, ChangeKind::Retry { .. } | ChangeKind::Suspected { .. })
+    }
+
+    /// Whether the row goes on waiting for its turn, in the same `work`.
     pub fn stays_in_work(&self) -> bool {
         matches!(self.kind, ChangeKind::Release | ChangeKind::WaitForLine { .. })
     }
 
-    /// The row and the fence of the call this is the result of; nothing for changes without a call.
-    pub fn call(&self) -> Option<(MessageId, i32)> {
+    /// Return the row and the fence of the call that ended with this change; `None` for changes without a
+    /// call.
+    pub fn call(&self) -> Option<(RowId, i32)> {
         (self.ends_claim() && !matches!(self.kind, ChangeKind::Release)).then_some((self.id, self.fence))
     }
 
-    /// The result of a call whose own result the database refuses in every form.
-    pub fn lost(id: MessageId, fence: i32) -> Change {
+    /// Return the result of a call whose own result the database refuses in every form.
+    pub fn lost(id: RowId, fence: i32) -> Change {
         let message =
             "the database refused the result of this call; whether Graph took the message is not known";
         let error = ErrorDetail { message: message.into(), ..ErrorDetail::default() };
         Change { id, fence, begun: None, crashed: false, kind: ChangeKind::Unknown { error } }
     }
 
-    /// What is written instead when the database refuses a value of this result: the same without texts from outside,
-    /// and, if those were not at fault (`bare` is tried already), that the outcome is not known. A success is nothing
-    /// without its id. Never a release: the call was made.
+    /// Return the change to write when the database refuses a value of this result: the same without texts
+    /// from outside, or UNKNOWN if the texts were not at fault (`bare` is tried already). A success without
+    /// its id is worthless. Never a release: the call was made.
     pub fn plain(&self, bare_is_tried: bool) -> Option<Change> {
         let (id, fence) = self.call()?;
         let bare = |error: &ErrorDetail| ErrorDetail {
@@ -143,6 +162,9 @@ impl Change {
                 counted: *counted,
                 ambiguous: *ambiguous,
             },
+            ChangeKind::Suspected { after, error, ambiguous } if !bare_is_tried => {
+                ChangeKind::Suspected { after: *after, error: bare(error), ambiguous: *ambiguous }
+            }
             ChangeKind::WaitForLine { error, ambiguous } if !bare_is_tried => {
                 ChangeKind::WaitForLine { error: bare(error), ambiguous: *ambiguous }
             }
@@ -151,15 +173,15 @@ impl Change {
         Some(Change { kind, ..self.clone() })
     }
 
-    /// What both databases bind.
+    /// Return the values that both databases bind.
     pub fn row(&self) -> RowChange {
         let unchanged = RowChange::keep(self);
         match &self.kind {
-            ChangeKind::Sent { http_status, message_id } => RowChange {
+            ChangeKind::Sent { http_status, graph_id } => RowChange {
                 late: true,
                 to: Status::Ok,
                 status_code: Some(*http_status),
-                message_id: Some(message_id.clone()),
+                graph_id: Some(graph_id.clone()),
                 writes_error: true,
                 done: true,
                 ..unchanged
@@ -178,6 +200,13 @@ impl Change {
                 next_after_ms: Some(after.as_millis() as i64),
                 ..unchanged.with_error(error)
             },
+            ChangeKind::Suspected { after, error, ambiguous } => RowChange {
+                to: Status::Retry,
+                add_tries: 1,
+                add_ambiguous: i32::from(*ambiguous),
+                next_after_ms: Some(after.as_millis() as i64),
+                ..unchanged.with_error(error)
+            },
             ChangeKind::Unknown { error } => {
                 RowChange { to: Status::Unknown, add_ambiguous: 1, ..unchanged.with_error(error) }
             }
@@ -190,6 +219,12 @@ impl Change {
                 error_kind: Some(ErrorKind::Expired.as_str()),
                 done: true,
                 ..unchanged
+            },
+            ChangeKind::Refuse { error } => RowChange {
+                to: Status::Error,
+                error_kind: Some(ErrorKind::Refused.as_str()),
+                done: true,
+                ..unchanged.with_error(error)
             },
             ChangeKind::Cancel => RowChange { to: Status::Cancelled, done: true, ..unchanged },
             ChangeKind::Unsendable => {
@@ -207,7 +242,7 @@ impl Change {
 }
 
 impl RowChange {
-    /// Changes nothing but the fence and what every end of a call changes.
+    /// Return a change of only the fence and the columns that every end of a call changes.
     fn keep(change: &Change) -> RowChange {
         let ends_claim = change.ends_claim();
         RowChange {
@@ -217,7 +252,7 @@ impl RowChange {
             late: false,
             to: Status::Pending,
             status_code: None,
-            message_id: None,
+            graph_id: None,
             writes_error: false,
             error_code: None,
             error_subcode: None,

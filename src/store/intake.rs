@@ -1,7 +1,8 @@
-//! The way into the log: messages are committed together with the queue's `work` that announces them, and with that which
-//! keeps a message from being logged twice (an idempotency key, a place in a batch, an `httpdup` window).
+//! The way into the log: messages are committed together with the queue's `work` that announces them, and
+//! with the guard that keeps a message from being logged twice (an idempotency key, a place in a batch, an
+//! `httpdup` window).
 //!
-//! Also here: the bookkeeping over one commit that both databases share.
+//! Also here: the bookkeeping over one commit that both databases share. Never here: SQL.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -10,70 +11,72 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Flow, StoreError};
-use crate::message::{AccountId, LineId, MessageId, Submission, WorkId};
+use crate::domain::{AccountId, LineId, RowId, Submission, WorkId};
 
-/// Longest `httpdup` window (contract 2); what is older may be forgotten.
+/// Longest `httpdup` window (contract: Parameters); older windows may be forgotten.
 pub const LONGEST_HTTPDUP: Duration = Duration::from_secs(600);
 
 /// A message to be logged.
 #[derive(Debug, Clone)]
 pub struct NewMessage {
     pub submission: Submission,
-    pub once: Option<Once>,
-    /// Refuse it if one to the same line and dest, itself with a window, was logged less than this long ago.
+    pub idempotency: Option<Idempotency>,
+    /// Refuse the message if another one to the same line and dest, itself with a window, was logged less
+    /// than this long ago.
     pub httpdup: Option<Duration>,
 }
 
 impl From<Submission> for NewMessage {
     fn from(submission: Submission) -> NewMessage {
-        NewMessage { submission, once: None, httpdup: None }
+        NewMessage { submission, idempotency: None, httpdup: None }
     }
 }
 
-/// By what a repetition is recognised, within the account.
+/// The mark by which a repetition is recognised, within the account.
 #[derive(Debug, Clone)]
-pub enum Once {
+pub enum Idempotency {
     Key(IdempotencyKey),
-    Line(BatchLine),
+    Item(BatchItem),
 }
 
-/// A key of the caller's (`Idempotency-Key`, AMQP `message_id`), and a hash of the parameters it stands for.
+/// A key of the caller (`Idempotency-Key`, AMQP `message_id`), and a hash of the parameters it was first used
+/// with.
 #[derive(Debug, Clone)]
 pub struct IdempotencyKey {
     pub key: String,
     pub request_hash: Vec<u8>,
-    /// How long it is remembered.
+    /// How long the key is remembered.
     pub kept: Duration,
 }
 
-/// A line of a batch that [`open_batch`](IntakeStore::open_batch) opened for the message's account.
+/// An item of a batch that [`open_batch`](IntakeStore::open_batch) opened for the message's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BatchLine {
+pub struct BatchItem {
     pub batch: i64,
-    pub line: i64,
+    pub number: i64,
 }
 
-/// What became of a [`NewMessage`].
+/// The verdict on a [`NewMessage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inserted {
-    New(MessageId),
+    New(RowId),
     /// Logged before, as this row.
-    Replay(MessageId),
-    /// Its key stands for other parameters.
+    Replay(RowId),
+    /// The key was used with other parameters.
     KeyReused,
     /// Inside the `httpdup` window of another message.
     Duplicate,
 }
 
-/// What a key stands for.
+/// The request that first used a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RememberedKey {
     pub request_hash: Vec<u8>,
-    pub id: MessageId,
+    pub id: RowId,
 }
 
 impl RememberedKey {
-    /// What a repetition with these parameters is.
+    /// Return the verdict on a repetition with these parameters.
     pub fn verdict(&self, request_hash: &[u8]) -> Inserted {
         if self.request_hash == request_hash { Inserted::Replay(self.id) } else { Inserted::KeyReused }
     }
@@ -84,7 +87,7 @@ impl RememberedKey {
 pub struct Work {
     pub id: WorkId,
     pub flow: Flow,
-    pub ids: Vec<MessageId>,
+    pub ids: Vec<RowId>,
 }
 
 /// The answer to a commit.
@@ -92,26 +95,27 @@ pub struct Work {
 pub struct Accepted {
     /// The verdict on each message, in the order given.
     pub inserted: Vec<Inserted>,
-    /// The work it added; scheduled messages are not in it.
+    /// The work that the commit added; scheduled messages are not in it.
     pub work: Vec<Work>,
 }
 
 /// Rows one `work` row holds at most: a flow is read by whole rows of it.
 pub const WORK_ROWS: usize = 64;
 
-/// The questions and changes of ingest.
+/// The statements of ingest.
 #[async_trait]
 pub trait IntakeStore: Send + Sync {
-    /// Logs messages as PENDING rows in one commit, but for those that were logged before or are refused as a
-    /// repetition; ids in the order given, ascending. The guard against logging a message again is committed with it,
-    /// and so is its `work`, or its place among the scheduled rows if its `send_at` has not come.
+    /// Log messages as PENDING rows in one commit, except those that were logged before or are refused as a
+    /// repetition; ids in the order given, ascending. The guard against logging a message again is committed
+    /// with the row, and so is its `work`, or its place among the scheduled rows if its `send_at` has not
+    /// come.
     ///
-    /// `Ok` means committed. When the connection breaks at the commit, the store finds out whether it took place
-    /// before it answers; `CommitUnknown` only if it cannot.
+    /// `Ok` means committed. When the connection breaks at the commit, the store finds out whether the commit
+    /// took place before it answers; `CommitUnknown` only if it cannot.
     async fn accept(&self, messages: &[NewMessage]) -> Result<Accepted, StoreError>;
 
-    /// [`accept`](IntakeStore::accept) for messages that nothing keeps from being logged.
-    async fn insert(&self, submissions: &[Submission]) -> Result<Vec<MessageId>, StoreError> {
+    /// [`accept`](IntakeStore::accept) messages without a guard against repetition; return their ids.
+    async fn insert(&self, submissions: &[Submission]) -> Result<Vec<RowId>, StoreError> {
         let messages: Vec<NewMessage> = submissions.iter().cloned().map(NewMessage::from).collect();
         let accepted = self.accept(&messages).await?;
         Ok(accepted
@@ -124,46 +128,42 @@ pub trait IntakeStore: Send + Sync {
             .collect())
     }
 
-    /// The request that an idempotency key of the account stands for, unless it is unknown or has expired.
+    /// Return the request that first used an idempotency key of the account; `None` if the key is unknown or
+    /// has expired.
     async fn remembered_key(
         &self,
         account: AccountId,
         key: &str,
     ) -> Result<Option<RememberedKey>, StoreError>;
 
-    /// Opens a batch of the account, or the one of that name again; its lines are remembered for `kept` from now.
-    /// Returns its number.
+    /// Open a batch of the account, or the one of that name again; its items are remembered for `kept` from
+    /// now. Return its number.
     async fn open_batch(&self, account: AccountId, batch_id: &str, kept: Duration)
     -> Result<i64, StoreError>;
 
-    /// Lines of a batch that were logged, from `first` to `last`, in order.
-    async fn batch_lines(
-        &self,
-        batch: i64,
-        first: i64,
-        last: i64,
-    ) -> Result<Vec<(i64, MessageId)>, StoreError>;
+    /// Return the items of a batch that were logged, from `first` to `last`, in order.
+    async fn batch_items(&self, batch: i64, first: i64, last: i64) -> Result<Vec<(i64, RowId)>, StoreError>;
 
-    /// Forgets keys, batches and `httpdup` windows that have expired, at most `limit` rows of each. Returns the
+    /// Forget keys, batches and `httpdup` windows that have expired, at most `limit` rows of each. Return the
     /// largest number of rows of a kind: less than `limit` means that nothing is left.
     async fn forget_expired(&self, limit: u32) -> Result<u64, StoreError>;
 
-    /// How many rows wait, for the backlog bound, counted in the queue by whole rows of `work`; counting stops at
+    /// Count the waiting rows for the backlog bound, in the queue by whole rows of `work`; counting stops at
     /// `at_most`.
     async fn backlog(&self, at_most: i64) -> Result<i64, StoreError>;
 }
 
 impl NewMessage {
     pub(super) fn key(&self) -> Option<(AccountId, &IdempotencyKey)> {
-        match &self.once {
-            Some(Once::Key(key)) => Some((self.submission.account, key)),
+        match &self.idempotency {
+            Some(Idempotency::Key(key)) => Some((self.submission.account, key)),
             _ => None,
         }
     }
 
-    pub(super) fn batch_line(&self) -> Option<BatchLine> {
-        match self.once {
-            Some(Once::Line(line)) => Some(line),
+    pub(super) fn batch_item(&self) -> Option<BatchItem> {
+        match self.idempotency {
+            Some(Idempotency::Item(item)) => Some(item),
             _ => None,
         }
     }
@@ -172,21 +172,21 @@ impl NewMessage {
         self.httpdup.map(|window| (self.submission.line, self.submission.dest.as_str(), window))
     }
 
-    /// Whether something may keep it from being logged.
+    /// Whether a guard against repetition may keep the message from being logged.
     pub(super) fn is_guarded(&self) -> bool {
-        self.once.is_some() || self.httpdup.is_some()
+        self.idempotency.is_some() || self.httpdup.is_some()
     }
 }
 
 /// A message with an `httpdup` window: its place, line, recipient and window.
-type Windowed<'a> = (usize, LineId, &'a str, Duration);
+type WindowedMessage<'a> = (usize, LineId, &'a str, Duration);
 
-/// Messages with a window that are still undecided, one for each recipient: the one with the shortest window, since
-/// where that is refused all are. Second, those that lose to it either way.
+/// Return the undecided messages with a window, one for each recipient: the one with the shortest window,
+/// since a refusal of that one refuses all. Second, the places of the messages that lose to it either way.
 pub(super) fn windows<'a>(
     messages: &'a [NewMessage],
     verdicts: &[Option<Inserted>],
-) -> (Vec<Windowed<'a>>, Vec<usize>) {
+) -> (Vec<WindowedMessage<'a>>, Vec<usize>) {
     let mut with: Vec<_> = messages
         .iter()
         .enumerate()
@@ -202,7 +202,7 @@ pub(super) fn windows<'a>(
     (first, later.into_iter().map(|(place, ..)| place).collect())
 }
 
-/// The places of the first message of each kind.
+/// Return the places of the first message of each kind.
 pub(super) fn firsts<'a, K: Hash + Eq>(
     messages: &'a [NewMessage],
     of: impl Fn(&'a NewMessage) -> Option<K>,

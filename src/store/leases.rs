@@ -1,39 +1,39 @@
-//! Which worker owns which partition of the lines: one row a worker, by the database's clock.
+//! The owners of the partitions: one row a worker, by the database's clock.
 //!
-//! A worker that lets its lease run out is removed by the one who takes its partitions over; from then on no claim of its
-//! is committed. Never here: how many partitions a worker should have.
+//! A worker whose lease runs out is removed by the worker that takes its partitions over; from then on no
+//! claim of the first is committed. Never here: how many partitions a worker should have.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::StoreError;
-use crate::message::Partition;
+use crate::domain::Partition;
 
 /// The partitions of a worker after a renewal, and the state of the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaseReport {
-    /// In order.
+    /// The partitions held, in order.
     pub held: Vec<Partition>,
-    /// Workers alive, this one included.
+    /// The number of living workers, this one included.
     pub workers: usize,
-    /// Of them, those that can serve lines; this one as it said.
+    /// The number of living workers that can serve lines; this one counts by its own report.
     pub able: usize,
-    /// Partitions that no living worker holds.
+    /// The number of partitions that no living worker holds.
     pub free: usize,
-    /// Other workers that can serve lines and hold fewer partitions than 64 divided by the number of those.
+    /// The number of other workers that can serve lines and hold fewer partitions than 64 divided by `able`.
     pub below_share: usize,
-    /// How long the oldest transaction of anybody has kept the database from forgetting old versions of rows; `None`
-    /// where that does not matter.
+    /// The time for which the oldest transaction of any session has kept the database from forgetting old
+    /// versions of rows; `None` where that does not matter.
     pub oldest_snapshot: Option<Duration>,
 }
 
-/// The questions and changes of the keeper of leases.
+/// The statements of the keeper of leases.
 #[async_trait]
 pub trait LeaseStore: Send + Sync {
-    /// Says that `worker` is alive and prolongs what it holds, in one statement. A lease that has run out is not
-    /// prolonged: its partitions are free, and are acquired again.
-    /// `unable`: it cannot serve lines, as its calls do not reach Graph or its scans fail.
+    /// Note that `worker` is alive and prolong its lease, in one statement. A lease that has run out is not
+    /// prolonged: its partitions are free, and are acquired again. `unable`: the worker cannot serve lines,
+    /// as its calls do not reach Graph or its scans fail.
     async fn renew_leases(
         &self,
         worker: &str,
@@ -41,8 +41,8 @@ pub trait LeaseStore: Send + Sync {
         unable: bool,
     ) -> Result<LeaseReport, StoreError>;
 
-    /// Removes workers whose lease has run out, and takes at most `at_most` partitions that nobody holds. Only for a worker
-    /// that has renewed before.
+    /// Remove workers whose lease has run out, and take at most `at_most` partitions that no worker holds.
+    /// Only for a worker that has renewed before.
     async fn acquire_leases(
         &self,
         worker: &str,
@@ -50,9 +50,9 @@ pub trait LeaseStore: Send + Sync {
         at_most: usize,
     ) -> Result<Vec<Partition>, StoreError>;
 
-    /// Gives partitions back at once.
+    /// Give partitions back at once.
     async fn release_leases(&self, worker: &str, partitions: &[Partition]) -> Result<(), StoreError>;
 
-    /// Withdraws `worker`: gives back all it holds and forgets that it was alive.
+    /// Withdraw `worker`: give back all its partitions and forget that it was alive.
     async fn withdraw_worker(&self, worker: &str) -> Result<(), StoreError>;
 }

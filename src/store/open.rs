@@ -1,4 +1,4 @@
-//! Picks the database by its URL.
+//! The choice of a database by its URL.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use super::sqlite::SqliteStore;
 use super::{SharedStore, StoreError};
 use crate::settings::DatabaseSettings;
 
-/// Opens the store that `database.url` names. PostgreSQL is connected to when needed, so that a server that is down
-/// is not an error here; a malformed URL is.
+/// Open the store that `database.url` names. PostgreSQL is connected at the first use, so a server that is
+/// down is no error here; a malformed URL is.
 ///
-/// SQLite: creates the file and upgrades the schema.
+/// SQLite: create the file and upgrade the schema.
 pub async fn open(settings: &DatabaseSettings) -> Result<SharedStore, StoreError> {
     let url = settings.url.expose_secret();
     if url.starts_with("sqlite:") {
@@ -21,7 +21,16 @@ pub async fn open(settings: &DatabaseSettings) -> Result<SharedStore, StoreError
     Ok(Arc::new(PostgresStore::open(&settings.url, settings.max_connections)?))
 }
 
-/// The same for a process that sends: a SQLite file has one at a time, and a second one is refused.
+/// Open an existing store. A missing SQLite file is an error.
+pub async fn open_existing(settings: &DatabaseSettings) -> Result<SharedStore, StoreError> {
+    let url = settings.url.expose_secret();
+    if url.starts_with("sqlite:") {
+        return Ok(Arc::new(SqliteStore::open_existing(url).await?));
+    }
+    open(settings).await
+}
+
+/// Open the store of a process that sends. A SQLite file admits one such process; a second one is refused.
 pub async fn open_for_serving(settings: &DatabaseSettings) -> Result<SharedStore, StoreError> {
     let url = settings.url.expose_secret();
     if url.starts_with("sqlite:") {

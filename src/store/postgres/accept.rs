@@ -1,10 +1,9 @@
-//! The group commit of new rows with their work, together with what keeps them from being logged again.
+//! The group commit of new rows with their work, together with the guards that keep them from being logged
+//! again.
 //!
-//! Messages that nothing keeps from being logged are one statement, which is its own commit. For others a transaction looks
-//! first: those of several processes that meet wait for each other's keys in one order (keys, then lines of batches,
-//! then windows, each sorted), so that they cannot deadlock.
-
-use std::time::Duration;
+//! Messages without a guard are one statement, which is its own commit. For others a transaction looks first:
+//! transactions of several processes that meet wait for each other's keys in one order (keys, then lines of
+//! batches, then windows, each sorted), so that they cannot deadlock.
 
 use sqlx::PgConnection;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -14,12 +13,13 @@ use super::error::{failed, was_refused};
 use super::lost::{self, Stamp};
 use super::parameters::milliseconds;
 use super::pool::Pool;
-use super::{once, rows};
+use super::{idempotency, rows};
+use crate::domain::{RowId, Submission, WorkId};
 use crate::failpoint;
-use crate::message::{MessageId, Submission, WorkId};
 use crate::store::{Accepted, Inserted, NewMessage, StoreError, Work};
 
-/// The parts of a commit depend on its messages: a part that writes nothing would cost a tenth of a lone message.
+/// The parts of a commit depend on its messages: a part that writes no row would cost a tenth of a lone
+/// message.
 const STATEMENTS: [&str; 4] = [
     concat!(include_str!("sql/accept.sql"), include_str!("sql/accept_answer.sql")),
     concat!(
@@ -46,7 +46,7 @@ fn statement(submissions: &[&Submission]) -> &'static str {
     STATEMENTS[usize::from(scheduled) + 2 * usize::from(counted)]
 }
 
-/// How often a transaction is made that the database undoes for another's sake.
+/// How often a transaction is tried that the database undoes for another's sake.
 const TRIES: u32 = 3;
 
 pub async fn accept(pool: &Pool, messages: &[NewMessage]) -> Result<Accepted, StoreError> {
@@ -63,13 +63,13 @@ async fn accept_once(pool: &Pool, messages: &[NewMessage]) -> Result<Accepted, S
     if messages.is_empty() {
         return Ok(Accepted::default());
     }
-    if messages.iter().any(NewMessage::is_guarded) || failpoint::defect("answer_before_commit") {
+    if messages.iter().any(NewMessage::is_guarded) {
         return accept_guarded(pool, messages).await;
     }
     let submissions: Vec<&Submission> = messages.iter().map(|message| &message.submission).collect();
     let mark: i64 = rand::random();
     let mut lent = pool.lend().await.map_err(failed)?;
-    // Insert and commit are one step here: what comes before it is not committed.
+    // Insert and commit are one step here: before it nothing is committed.
     failpoint::hit("after_insert");
     let insert = match submissions[..] {
         [one] if one.cp_id.is_none() && one.send_at.is_none() => insert_one(one, mark),
@@ -83,11 +83,11 @@ async fn accept_once(pool: &Pool, messages: &[NewMessage]) -> Result<Accepted, S
         drop(lent);
         let found = lost::logged(pool, &submissions, mark).await;
         let ids = found.ok_or_else(|| StoreError::CommitUnknown(error.to_string()))?;
-        // Its work is found by the next scan.
+        // The next scan finds the work of these rows.
         return Ok(Accepted { inserted: ids.into_iter().map(Inserted::New).collect(), work: Vec::new() });
     }
     lent.give_back_after(&answer);
-    let logged = Logged::of(&answer.map_err(failed)?)?;
+    let logged = InsertResult::of(&answer.map_err(failed)?)?;
     let inserted = logged.ids.iter().copied().map(Inserted::New).collect();
     Ok(Accepted { inserted, work: logged.work })
 }
@@ -96,20 +96,13 @@ async fn accept_guarded(pool: &Pool, messages: &[NewMessage]) -> Result<Accepted
     let mut lent = pool.lend().await.map_err(failed)?;
     let (accepted, stamp) = pool.wait_for(decided(&mut lent, messages)).await?;
     failpoint::hit("after_insert");
-    if failpoint::defect("answer_before_commit") {
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            committed(&mut lent).await.map(|()| lent.give_back())
-        });
-        return Ok(accepted);
-    }
     let Err(error) = pool.wait_for(committed(&mut lent)).await else {
         lent.give_back();
         return Ok(accepted);
     };
     // The pool may have no other connection to ask on.
     drop(lent);
-    // Whatever was found out without writing was committed before.
+    // Every answer found without writing was committed before.
     let Some(stamp) = stamp else { return Ok(accepted) };
     match lost::took_place(pool, &stamp).await {
         Some(true) => Ok(accepted),
@@ -118,15 +111,15 @@ async fn accept_guarded(pool: &Pool, messages: &[NewMessage]) -> Result<Accepted
     }
 }
 
-/// The transaction, but for its commit: what became of each message, and how to know the transaction again if rows were
-/// inserted.
+/// Run the transaction up to its commit. Return the verdict on each message, and the stamp that identifies
+/// the transaction if rows were inserted.
 async fn decided(
     connection: &mut PgConnection,
     messages: &[NewMessage],
 ) -> Result<(Accepted, Option<Stamp>), StoreError> {
     sqlx::query("begin").execute(&mut *connection).await.map_err(failed)?;
     let ids = allot(connection, messages.len()).await?;
-    let mut verdicts = once::decide(connection, messages, &ids).await?;
+    let mut verdicts = idempotency::decide(connection, messages, &ids).await?;
     let left: Vec<usize> = (0..messages.len()).filter(|place| verdicts[*place].is_none()).collect();
     let mut work = Vec::new();
     let mut stamp = None;
@@ -136,12 +129,12 @@ async fn decided(
         let mark: i64 = rand::random();
         let inserted =
             insert(&submissions, Some(&allotted), mark).fetch_all(connection).await.map_err(failed)?;
-        let logged = Logged::of(&inserted)?;
+        let logged = InsertResult::of(&inserted)?;
         stamp = Some(Stamp { xid: logged.xid, row: ids[*first], mark });
         work = logged.work;
     }
     for place in left {
-        verdicts[place] = Some(Inserted::New(MessageId(ids[place])));
+        verdicts[place] = Some(Inserted::New(RowId(ids[place])));
     }
     let inserted: Option<Vec<Inserted>> = verdicts.into_iter().collect();
     let inserted = inserted.ok_or_else(|| StoreError::Unavailable("a row was not inserted".into()))?;
@@ -152,7 +145,7 @@ async fn committed(connection: &mut PgConnection) -> Result<(), StoreError> {
     sqlx::query("commit").execute(connection).await.map(drop).map_err(failed)
 }
 
-/// Takes ids for rows whose keys are written before they are.
+/// Take ids for rows whose keys are written before the rows.
 async fn allot(connection: &mut PgConnection, rows: usize) -> Result<Vec<i64>, StoreError> {
     let mut ids: Vec<i64> = sqlx::query_scalar("select nextval('cdls_id_seq') from generate_series(1, $1)")
         .bind(rows as i64)
@@ -163,7 +156,7 @@ async fn allot(connection: &mut PgConnection, rows: usize) -> Result<Vec<i64>, S
     Ok(ids)
 }
 
-/// `ids`: those that were allotted, if they were.
+/// Build the insert; `ids`: the allotted ids, if there are any.
 fn insert<'q>(
     submissions: &[&'q Submission],
     ids: Option<&'q [i64]>,
@@ -190,7 +183,7 @@ fn insert<'q>(
         .bind(mark)
 }
 
-/// A lone message: half as dear as a batch of one.
+/// Build the insert of a lone message: half the cost of a batch of one.
 fn insert_one(submission: &Submission, mark: i64) -> Query<'_, sqlx::Postgres, PgArguments> {
     sqlx::query(include_str!("sql/accept_one.sql"))
         .bind(submission.account.0)
@@ -208,19 +201,19 @@ fn insert_one(submission: &Submission, mark: i64) -> Query<'_, sqlx::Postgres, P
 }
 
 /// The answer of an insert.
-struct Logged {
+struct InsertResult {
     /// Ascending, and so in the order given.
-    ids: Vec<MessageId>,
+    ids: Vec<RowId>,
     work: Vec<Work>,
     xid: String,
 }
 
-impl Logged {
-    fn of(inserted: &[PgRow]) -> Result<Logged, StoreError> {
-        let mut logged = Logged { ids: Vec::new(), work: Vec::new(), xid: String::new() };
+impl InsertResult {
+    fn of(inserted: &[PgRow]) -> Result<InsertResult, StoreError> {
+        let mut logged = InsertResult { ids: Vec::new(), work: Vec::new(), xid: String::new() };
         for row in inserted {
             let ids: Vec<i64> = rows::get(row, "ids")?;
-            let ids: Vec<MessageId> = ids.into_iter().map(MessageId).collect();
+            let ids: Vec<RowId> = ids.into_iter().map(RowId).collect();
             logged.ids.extend_from_slice(&ids);
             logged.xid = rows::get(row, "xid")?;
             if let Some(id) = rows::get::<Option<i64>>(row, "work_id")? {

@@ -1,9 +1,9 @@
-//! Claims as others than the recorder look at them: those that are open, and those that may be forgotten.
+//! Claims as seen by parts other than the recorder: the open ones, and those that may be forgotten.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sqlx::postgres::PgRow;
 
 use super::error::failed;
@@ -11,61 +11,64 @@ use super::log::ranges::{Range, range_of, unless_missing};
 use super::parameters::{length, milliseconds, numbers};
 use super::pool::Pool;
 use super::rows;
-use crate::message::{LineId, MessageId, Partition, Status};
+use crate::domain::{LineId, Partition, RowId, Status};
 use crate::store::{ClaimedRow, HeldRecipient, StoreError};
 
-/// All batches are looked at this often, whatever was seen before.
+/// How often all batches are looked at, whatever was seen before.
 const FULL_EVERY: Duration = Duration::from_secs(60);
 
-/// Workers remembered at most; each start of a process is another one.
-const MOST_WORKERS: usize = 1_000;
+/// How many workers are remembered; each start of a process is another worker.
+const MAX_WORKERS: usize = 1_000;
 
-/// From which number on each worker's batches are looked at: those before were gone at the last look. An old snapshot keeps
-/// all that were ever made, and a look from the beginning would walk over them.
+/// The number from which each worker's batches are looked at: earlier ones were gone at the last look. An old
+/// snapshot keeps all batches ever made, and a look from the beginning would walk over them.
 #[derive(Default)]
-pub struct Places(Mutex<Seen>);
+pub struct ClaimCursors(Mutex<CursorState>);
 
 #[derive(Default)]
-struct Seen {
+struct CursorState {
     workers: HashMap<String, i64>,
     partitions: HashSet<Partition>,
     full_at: Option<Instant>,
 }
 
-impl Places {
-    /// Where to begin; `None`: at the beginning.
-    fn begin(&self, partitions: &[Partition]) -> Option<(Vec<String>, Vec<i64>)> {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+impl ClaimCursors {
+    /// Return the cursors; `None`: begin at the beginning.
+    pub fn begin(&self, partitions: &[Partition]) -> Option<Numbers> {
+        let seen = self.0.lock();
         let is_recent = seen.full_at.is_some_and(|at| at.elapsed() < FULL_EVERY);
         let is_known = partitions.iter().all(|partition| seen.partitions.contains(partition));
         (is_recent && is_known).then(|| seen.workers.clone().into_iter().unzip())
     }
 
-    fn note(&self, partitions: &[Partition], is_full: bool, batches: &[Batch]) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn note(&self, partitions: &[Partition], is_full: bool, batches: &[ClaimBatch]) {
+        let mut seen = self.0.lock();
         if is_full {
             seen.full_at = Some(Instant::now());
         }
         seen.partitions = partitions.iter().copied().collect();
-        if seen.workers.len() > MOST_WORKERS {
+        if seen.workers.len() > MAX_WORKERS {
             seen.workers.clear();
         }
-        // In order of number: the last look at a worker leaves its lowest.
+        // In descending order of number: the last one noted for a worker is its lowest.
         for batch in batches.iter().rev() {
             seen.workers.insert(batch.worker.clone(), batch.claim_no);
         }
     }
 }
 
+/// Workers, and for each the number from which its batches are looked at.
+pub type Numbers = (Vec<String>, Vec<i64>);
+
 /// A row of `claim`.
-struct Batch {
+struct ClaimBatch {
     worker: String,
     claim_no: i64,
-    claims: Vec<ClaimOf>,
+    claims: Vec<RowClaim>,
     age: Duration,
 }
 
-struct ClaimOf {
+struct RowClaim {
     id: i64,
     fence: i32,
     partition: i16,
@@ -73,17 +76,17 @@ struct ClaimOf {
     deadline: Duration,
 }
 
-fn batch(row: &PgRow) -> Result<Batch, StoreError> {
+fn batch(row: &PgRow) -> Result<ClaimBatch, StoreError> {
     let ids: Vec<i64> = rows::get(row, "ids")?;
     let fences: Vec<i32> = rows::get(row, "fences")?;
     let partitions: Vec<i16> = rows::get(row, "partitions")?;
     let deadlines: Vec<i64> = rows::get(row, "deadline_ms")?;
     let claims = ids.into_iter().zip(fences).zip(partitions).zip(deadlines);
-    Ok(Batch {
+    Ok(ClaimBatch {
         worker: rows::get(row, "worker")?,
         claim_no: rows::get(row, "claim_no")?,
         claims: claims
-            .map(|(((id, fence), partition), deadline)| ClaimOf {
+            .map(|(((id, fence), partition), deadline)| RowClaim {
                 id,
                 fence,
                 partition,
@@ -94,8 +97,8 @@ fn batch(row: &PgRow) -> Result<Batch, StoreError> {
     })
 }
 
-/// All, or from the places told.
-async fn batches(pool: &Pool, from: Option<(Vec<String>, Vec<i64>)>) -> Result<Vec<Batch>, StoreError> {
+/// Return all batches, or those from the cursors.
+async fn batches(pool: &Pool, from: Option<Numbers>) -> Result<Vec<ClaimBatch>, StoreError> {
     let found = match from {
         None => sqlx::query(ALL).fetch_all(pool).await,
         Some((workers, numbers)) => {
@@ -110,27 +113,29 @@ const ALL: &str = "
            (extract(epoch from now() - made_at) * 1000)::bigint as age_ms
     from claim order by worker, claim_no";
 
+/// Return the open claims in these partitions, of the batches `from` these numbers, or of all.
 pub async fn open(
     pool: &Pool,
-    places: &Places,
+    claim_cursors: &ClaimCursors,
     partitions: &[Partition],
+    from: Option<Numbers>,
 ) -> Result<Vec<ClaimedRow>, StoreError> {
-    let from = places.begin(partitions);
     let is_full = from.is_none();
     let batches = batches(pool, from).await?;
-    places.note(partitions, is_full, &batches);
+    claim_cursors.note(partitions, is_full, &batches);
     let claimed = claimed(pool, &batches, partitions).await?;
     Ok(claimed.into_iter().map(|(row, _)| row).collect())
 }
 
-/// Open claims in these partitions, with how long nobody else may settle each; one for each row.
+/// Return the open claims in these partitions, one for each row, with the time in which no one else may
+/// settle it.
 async fn claimed(
     pool: &Pool,
-    batches: &[Batch],
+    batches: &[ClaimBatch],
     partitions: &[Partition],
 ) -> Result<Vec<(ClaimedRow, Duration)>, StoreError> {
     // A row that was claimed twice has one call; the claim made last counts.
-    let mut last: BTreeMap<i64, (&Batch, &ClaimOf)> = BTreeMap::new();
+    let mut last: BTreeMap<i64, (&ClaimBatch, &RowClaim)> = BTreeMap::new();
     for batch in batches {
         for claim in batch.claims.iter().filter(|claim| partitions.contains(&Partition(claim.partition))) {
             let known = last.entry(claim.id).or_insert((batch, claim));
@@ -139,7 +144,7 @@ async fn claimed(
             }
         }
     }
-    let mut ranges: BTreeMap<Range, Vec<(&Batch, &ClaimOf)>> = BTreeMap::new();
+    let mut ranges: BTreeMap<Range, Vec<(&ClaimBatch, &RowClaim)>> = BTreeMap::new();
     for (id, claim) in last {
         if let Some(range) = range_of(id) {
             ranges.entry(range).or_default().push(claim);
@@ -161,11 +166,14 @@ async fn claimed(
     Ok(open)
 }
 
-fn row_of(row: &PgRow, claims: &[(&Batch, &ClaimOf)]) -> Result<Option<(ClaimedRow, Duration)>, StoreError> {
+fn row_of(
+    row: &PgRow,
+    claims: &[(&ClaimBatch, &RowClaim)],
+) -> Result<Option<(ClaimedRow, Duration)>, StoreError> {
     let n: i64 = rows::get(row, "n")?;
     let Some((batch, claim)) = claims.get(n as usize) else { return Ok(None) };
     let claimed = ClaimedRow {
-        id: MessageId(claim.id),
+        id: RowId(claim.id),
         line: LineId(rows::get(row, "v8l_id")?),
         lane: rows::word(row, "priority")?,
         dest: rows::get(row, "dest")?,
@@ -210,7 +218,7 @@ pub async fn held(
             line: LineId(rows::get(row, "v8l_id")?),
             lane: rows::word(row, "priority")?,
             dest: rows::get(row, "dest")?,
-            by: MessageId(rows::get(row, "cdls_id")?),
+            by: RowId(rows::get(row, "cdls_id")?),
             status: Status::Retry,
             wait: length(rows::get(row, "wait_ms")?),
         })
@@ -227,20 +235,20 @@ pub async fn held(
     Ok(held)
 }
 
-/// Claims of a living worker, too, once they are old: the answer to making one may have been lost.
+/// Claims of a living worker count too, once they are old: the answer to making one may have been lost.
 const FORGETTABLE: &str = "
     select worker, claim_no, ids, fences, partitions, deadline_ms, 0::bigint as age_ms from claim c
     where c.made_at < now() - interval '1 hour'
        or not exists (select from worker_lease l where l.worker = c.worker and l.expires_at > now())
     order by worker, claim_no limit 1000";
 
-/// A claim that is settled stays so: no fence of a row is ever lowered.
+/// Forget settled claims. A settled claim stays settled: no fence of a row is ever lowered.
 pub async fn forget(pool: &Pool) -> Result<u64, StoreError> {
     let found = sqlx::query(FORGETTABLE).fetch_all(pool).await.map_err(failed)?;
     let batches = found.iter().map(batch).collect::<Result<Vec<_>, _>>()?;
     /// Rows, fences, and the places of their batches.
-    type Looked = (Vec<i64>, Vec<i32>, Vec<i64>);
-    let mut ranges: BTreeMap<Range, Looked> = BTreeMap::new();
+    type ClaimArrays = (Vec<i64>, Vec<i32>, Vec<i64>);
+    let mut ranges: BTreeMap<Range, ClaimArrays> = BTreeMap::new();
     for (n, batch) in batches.iter().enumerate() {
         for claim in &batch.claims {
             if let Some(range) = range_of(claim.id) {

@@ -11,11 +11,12 @@ use super::error::failed;
 use super::parameters::milliseconds;
 use super::pool::Pool;
 use super::rows;
-use crate::message::{AccountId, LineId};
+use crate::domain::{AccountId, LineId};
 use crate::store::{
-    AccountRow, BrokerUser, BrokerUserRow, DirectoryStore, LineRecord, NewLine, PauseScope, StoreError,
-    TokenRecord, TokenRow,
+    AccountRow, BrokerUser, BrokerUserRow, DirectoryStore, LineChange, LineRecord, NewLine, PauseScope,
+    StoreError, TokenRecord, TokenRow,
 };
+use crate::text::seen;
 
 /// The end of a pause that only an operator ends. Not 'infinity', which few clients can read.
 const FOR_EVER: &str = "9999-12-31T23:59:59.999Z";
@@ -27,7 +28,7 @@ impl DirectoryStore for PostgresStore {
     }
 
     async fn all_lines(&self) -> Result<Vec<LineRecord>, StoreError> {
-        lines(&self.calm, None).await
+        lines(&self.background, None).await
     }
 
     async fn token(&self, token_id: &str) -> Result<Option<TokenRecord>, StoreError> {
@@ -87,10 +88,52 @@ impl DirectoryStore for PostgresStore {
         Ok(())
     }
 
+    async fn account_lines(&self, account: AccountId) -> Result<Vec<LineRecord>, StoreError> {
+        let ids: Vec<i64> = sqlx::query_scalar("select v8l_id from cd_v8_line where cdcs_id = $1")
+            .bind(account.0)
+            .fetch_all(&self.enquiries)
+            .await
+            .map_err(failed)?;
+        let ids: Vec<LineId> = ids.into_iter().map(LineId).collect();
+        lines(&self.enquiries, Some(&ids)).await
+    }
+
+    async fn update_line(&self, line: LineId, change: &LineChange) -> Result<bool, StoreError> {
+        let rate = |rate: Option<Option<u32>>| rate.flatten().map(i64::from);
+        changed(
+            sqlx::query(
+                "update cd_v8_line set
+                     v8l_name = coalesce($2, v8l_name), v8l_active = coalesce($3, v8l_active),
+                     v8l_rate_text = case when $4 then $5::bigint::integer else v8l_rate_text end,
+                     v8l_rate_media = case when $6 then $7::bigint::integer else v8l_rate_media end
+                 where v8l_id = $1",
+            )
+            .bind(line.0)
+            .bind(change.name.as_deref())
+            .bind(change.active)
+            .bind(change.rate_text.is_some())
+            .bind(rate(change.rate_text))
+            .bind(change.rate_media.is_some())
+            .bind(rate(change.rate_media))
+            .execute(&self.background)
+            .await,
+        )
+    }
+
+    async fn remove_line(&self, line: LineId) -> Result<bool, StoreError> {
+        let removed = sqlx::query("delete from cd_v8_line where v8l_id = $1").bind(line.0);
+        changed(removed.execute(&self.background).await)
+    }
+
+    async fn set_account_active(&self, account: AccountId, active: bool) -> Result<bool, StoreError> {
+        let set = sqlx::query("update account set cdcs_active = $2 where cdcs_id = $1").bind(account.0);
+        changed(set.bind(active).execute(&self.background).await)
+    }
+
     async fn add_account(&self, name: &str) -> Result<AccountId, StoreError> {
         let id = sqlx::query_scalar("insert into account (cdcs_name) values ($1) returning cdcs_id")
             .bind(name)
-            .fetch_one(&self.calm)
+            .fetch_one(&self.background)
             .await
             .map_err(failed)?;
         Ok(AccountId(id))
@@ -99,7 +142,7 @@ impl DirectoryStore for PostgresStore {
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
         let found =
             sqlx::query("select cdcs_id, cdcs_name, cdcs_active, created_at from account order by cdcs_id")
-                .fetch_all(&self.calm)
+                .fetch_all(&self.background)
                 .await
                 .map_err(failed)?;
         found
@@ -120,7 +163,7 @@ impl DirectoryStore for PostgresStore {
             .bind(token_id)
             .bind(account.0)
             .bind(hash)
-            .execute(&self.calm)
+            .execute(&self.background)
             .await
             .map_err(|error| {
                 violated(
@@ -136,7 +179,7 @@ impl DirectoryStore for PostgresStore {
         let found = sqlx::query(
             "select token_id, cdcs_id, created_at, revoked_at from account_token order by cdcs_id, created_at, token_id",
         )
-        .fetch_all(&self.calm)
+        .fetch_all(&self.background)
         .await
         .map_err(failed)?;
         found
@@ -157,7 +200,7 @@ impl DirectoryStore for PostgresStore {
             "update account_token set revoked_at = now() where token_id = $1 and revoked_at is null",
         )
         .bind(token_id)
-        .execute(&self.calm)
+        .execute(&self.background)
         .await
         .map_err(failed)?;
         Ok(revoked.rows_affected() > 0)
@@ -167,7 +210,7 @@ impl DirectoryStore for PostgresStore {
         sqlx::query("insert into broker_user (broker_user, cdcs_id) values ($1, $2)")
             .bind(user)
             .bind(account.0)
-            .execute(&self.calm)
+            .execute(&self.background)
             .await
             .map(drop)
             .map_err(|error| {
@@ -182,7 +225,7 @@ impl DirectoryStore for PostgresStore {
     async fn unmap_broker_user(&self, user: &str) -> Result<bool, StoreError> {
         sqlx::query("delete from broker_user where broker_user = $1")
             .bind(user)
-            .execute(&self.calm)
+            .execute(&self.background)
             .await
             .map(|done| done.rows_affected() == 1)
             .map_err(failed)
@@ -191,7 +234,7 @@ impl DirectoryStore for PostgresStore {
     async fn broker_users(&self) -> Result<Vec<BrokerUserRow>, StoreError> {
         let found =
             sqlx::query("select broker_user, cdcs_id, created_at from broker_user order by broker_user")
-                .fetch_all(&self.calm)
+                .fetch_all(&self.background)
                 .await
                 .map_err(failed)?;
         found
@@ -227,7 +270,7 @@ impl DirectoryStore for PostgresStore {
         .bind(line.instagram_account_id.as_deref())
         .bind(line.rate_text.map(i64::from))
         .bind(line.rate_media.map(i64::from))
-        .fetch_one(&self.calm)
+        .fetch_one(&self.background)
         .await
         .map_err(|error| {
             let id = line.id.map_or_else(String::new, |id| id.to_string());
@@ -243,7 +286,7 @@ impl DirectoryStore for PostgresStore {
             )
             .bind(line.0)
             .bind(page_token.expose_secret())
-            .execute(&self.calm)
+            .execute(&self.background)
             .await,
         )
     }
@@ -264,7 +307,7 @@ impl DirectoryStore for PostgresStore {
             .bind(length.map(milliseconds))
             .bind(FOR_EVER)
             .bind(reason)
-            .execute(&self.calm)
+            .execute(&self.background)
             .await,
         )
     }
@@ -275,13 +318,13 @@ impl DirectoryStore for PostgresStore {
                 "update cd_v8_line set v8l_paused_until = null, v8l_pause_reason = null where v8l_id = $1",
             )
             .bind(line.0)
-            .execute(&self.calm)
+            .execute(&self.background)
             .await,
         )
     }
 }
 
-/// A violated constraint in the words of an operator.
+/// Return a violated constraint in the words of an operator.
 fn violated(error: sqlx::Error, foreign: &str, duplicate: &str) -> StoreError {
     let kind = error.as_database_error().map(|database| database.kind());
     match kind {
@@ -291,7 +334,8 @@ fn violated(error: sqlx::Error, foreign: &str, duplicate: &str) -> StoreError {
     }
 }
 
-/// Lines by id, or all of them. A pause until 'infinity', set by SQL, is read as one that only an operator ends.
+/// Lines by id, or all of them. A pause until 'infinity', set by SQL, is read as one that only an operator
+/// ends.
 const LINES: &str = "
     select l.v8l_id, l.cdcs_id, l.v8l_name, l.v8l_class, l.v8l_active, a.cdcs_active, l.v8l_wa_api_key,
            l.v8l_fb_page_id, l.v8l_ig_account_id, l.v8l_rate_text, l.v8l_rate_media,
@@ -301,7 +345,7 @@ const LINES: &str = "
         as paused_until) p
     where $1::bigint[] is null or l.v8l_id = any($1) order by l.v8l_id";
 
-/// A line that this version cannot read is left out, so that it stops nobody else's.
+/// Return the lines. A line that this version cannot read is left out, so that it stops no other line.
 async fn lines(pool: &Pool, ids: Option<&[LineId]>) -> Result<Vec<LineRecord>, StoreError> {
     let found = sqlx::query(LINES)
         .bind(ids.map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>()))
@@ -328,9 +372,9 @@ fn line(row: &PgRow) -> Result<LineRecord, StoreError> {
         class: rows::word(row, "v8l_class")?,
         active: rows::get(row, "v8l_active")?,
         account_active: rows::get(row, "cdcs_active")?,
-        page_token: rows::get::<Option<String>>(row, "v8l_wa_api_key")?.map(SecretString::from),
-        page_id: rows::get(row, "v8l_fb_page_id")?,
-        instagram_account_id: rows::get(row, "v8l_ig_account_id")?,
+        page_token: seen(rows::get(row, "v8l_wa_api_key")?).map(SecretString::from),
+        page_id: seen(rows::get(row, "v8l_fb_page_id")?),
+        instagram_account_id: seen(rows::get(row, "v8l_ig_account_id")?),
         rate_text: rate("v8l_rate_text")?,
         rate_media: rate("v8l_rate_media")?,
         paused_until: rows::get(row, "paused_until")?,

@@ -1,4 +1,4 @@
-//! The questions and changes of dispatch.
+//! The statements of dispatch.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::log::ranges::{split, unless_missing};
 use super::parameters::numbers;
 use super::pool::Pool;
 use super::{PostgresStore, claims, doomed, due, record, rows, work};
-use crate::message::{MessageId, Partition, WorkId};
+use crate::domain::{Partition, RowId, WorkId};
 use crate::store::{
     ClaimedRow, DispatchStore, DoomedRow, Flow, FlowPage, FlowRead, HeldRecipient, NewWork, Position,
     Promoted, Record, Recorded, StoreError, WorkRead,
@@ -19,11 +19,11 @@ use crate::store::{
 #[async_trait]
 impl DispatchStore for PostgresStore {
     async fn read_work(&self, work: &[WorkId]) -> Result<Vec<WorkRead>, StoreError> {
-        work::read_work(&self.dispatch, &self.reading, work).await
+        work::read_work(&self.dispatch, &self.read_state, work).await
     }
 
     async fn read_flows(&self, reads: &[FlowRead]) -> Result<Vec<FlowPage>, StoreError> {
-        work::read_flows(&self.dispatch, &self.reading, reads).await
+        work::read_flows(&self.dispatch, &self.read_state, reads).await
     }
 
     async fn ready_flows(
@@ -67,21 +67,26 @@ impl DispatchStore for PostgresStore {
         claims::held(&self.scans, partitions, within, limit).await
     }
 
-    async fn still_held(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+    async fn still_held(&self, ids: &[RowId]) -> Result<Vec<RowId>, StoreError> {
         still_held(&self.dispatch, ids).await
     }
 
-    async fn locked(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+    async fn locked(&self, ids: &[RowId]) -> Result<Vec<RowId>, StoreError> {
         locked(&self.dispatch, ids).await
     }
 
     async fn record(&self, record: Record<'_>) -> Result<Recorded, StoreError> {
-        let ended_work = self.reading.removable(record.ended_work);
+        let ended_work = self.read_state.removable(record.ended_work);
         record::record(&self.recorder, &self.plain_rows, Record { ended_work: &ended_work, ..record }).await
     }
 
     async fn open_claims(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError> {
-        claims::open(&self.scans, &self.places, partitions).await
+        claims::open(&self.scans, &self.claim_cursors, partitions, None).await
+    }
+
+    async fn open_claims_since(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError> {
+        let from = self.claim_cursors.begin(partitions);
+        claims::open(&self.scans, &self.claim_cursors, partitions, from).await
     }
 
     async fn forget_claims(&self) -> Result<u64, StoreError> {
@@ -107,7 +112,7 @@ async fn new_work(
     after: Option<WorkId>,
     limit: u32,
 ) -> Result<NewWork, StoreError> {
-    // Without a place to begin at none is looked at.
+    // Without a place to begin at, no work is looked at.
     let found = sqlx::query(include_str!("sql/new_work.sql"))
         .bind(numbers(partitions))
         .bind(after.map(|work| work.0))
@@ -127,7 +132,7 @@ async fn new_work(
     Ok(new)
 }
 
-async fn locked(pool: &Pool, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+async fn locked(pool: &Pool, ids: &[RowId]) -> Result<Vec<RowId>, StoreError> {
     let mut ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
     ids.sort_unstable();
     let mut locked = Vec::new();
@@ -140,12 +145,12 @@ async fn locked(pool: &Pool, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreE
         );
         let found: Vec<i64> =
             unless_missing(sqlx::query_scalar(&statement).bind(part).fetch_all(pool).await)?;
-        locked.extend(found.into_iter().map(MessageId));
+        locked.extend(found.into_iter().map(RowId));
     }
     Ok(locked)
 }
 
-async fn still_held(pool: &Pool, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+async fn still_held(pool: &Pool, ids: &[RowId]) -> Result<Vec<RowId>, StoreError> {
     let mut ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
     ids.sort_unstable();
     let mut held = Vec::new();
@@ -155,7 +160,7 @@ async fn still_held(pool: &Pool, ids: &[MessageId]) -> Result<Vec<MessageId>, St
         );
         let found: Vec<i64> =
             unless_missing(sqlx::query_scalar(&statement).bind(part).fetch_all(pool).await)?;
-        held.extend(found.into_iter().map(MessageId));
+        held.extend(found.into_iter().map(RowId));
     }
     Ok(held)
 }

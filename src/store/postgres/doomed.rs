@@ -1,5 +1,5 @@
-//! Waiting rows that are to be ended without a call, found through the queue: those that have expired, and those of cancelled
-//! campaigns. Work in which nothing waits any more is removed.
+//! Waiting rows that are to be ended without a call, found through the queue: expired ones, and those of
+//! cancelled campaigns. Work in which no row waits any more is removed. Never here: ending a row.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,22 +11,23 @@ use super::log::ranges::{Range, range_of, unless_missing};
 use super::parameters::numbers;
 use super::pool::Pool;
 use super::rows;
-use crate::message::{LineId, MessageId, MessageKind, Partition, WorkId};
+use crate::channel::MessageKind;
+use crate::domain::{LineId, Partition, RowId, WorkId};
 use crate::store::{DoomedRow, StoreError};
 
 /// Work that was picked.
-struct Picked {
+struct DoomedWork {
     id: i64,
     again: bool,
     ids: Vec<i64>,
 }
 
-/// A row of it that waits.
-struct Waiting {
+/// A waiting row of that work.
+struct WaitingEntry {
     work: Option<i64>,
     expires_at: OffsetDateTime,
     is_expired: bool,
-    /// `None`: this version cannot read it.
+    /// `None` for a row that this version cannot read.
     row: Option<DoomedRow>,
 }
 
@@ -35,7 +36,7 @@ async fn picked(
     statement: &str,
     partitions: &[Partition],
     limit: u32,
-) -> Result<Vec<Picked>, StoreError> {
+) -> Result<Vec<DoomedWork>, StoreError> {
     let found = sqlx::query(statement)
         .bind(numbers(partitions))
         .bind(i64::from(limit))
@@ -45,7 +46,7 @@ async fn picked(
     found
         .iter()
         .map(|row| {
-            Ok(Picked {
+            Ok(DoomedWork {
                 id: rows::get(row, "work_id")?,
                 again: rows::get(row, "again")?,
                 ids: rows::get(row, "ids")?,
@@ -54,12 +55,12 @@ async fn picked(
         .collect()
 }
 
-/// The rows of the work that wait there, and of the others those that have not ended.
-async fn waiting(pool: &Pool, work: &[Picked], others: &[i64]) -> Result<Vec<Waiting>, StoreError> {
-    type Wanted = (i64, Option<bool>, Option<i64>);
+/// Return the waiting rows of the work, and those of `others` that have not ended.
+async fn waiting(pool: &Pool, work: &[DoomedWork], others: &[i64]) -> Result<Vec<WaitingEntry>, StoreError> {
+    type LookupRow = (i64, Option<bool>, Option<i64>);
     let of_work =
         work.iter().flat_map(|work| work.ids.iter().map(|id| (*id, Some(work.again), Some(work.id))));
-    let mut wanted: BTreeMap<Range, Vec<Wanted>> = BTreeMap::new();
+    let mut wanted: BTreeMap<Range, Vec<LookupRow>> = BTreeMap::new();
     for (id, again, work) in of_work.chain(others.iter().map(|id| (*id, None, None))) {
         if let Some(range) = range_of(id) {
             wanted.entry(range).or_default().push((id, again, work));
@@ -75,7 +76,7 @@ async fn waiting(pool: &Pool, work: &[Picked], others: &[i64]) -> Result<Vec<Wai
             .fetch_all(pool)
             .await;
         for row in &unless_missing(found)? {
-            waiting.push(Waiting {
+            waiting.push(WaitingEntry {
                 work: rows::get(row, "work_id")?,
                 expires_at: rows::get(row, "expires_at")?,
                 is_expired: rows::get(row, "is_expired")?,
@@ -89,7 +90,7 @@ async fn waiting(pool: &Pool, work: &[Picked], others: &[i64]) -> Result<Vec<Wai
 fn doomed(row: &PgRow) -> Result<DoomedRow, StoreError> {
     let kind: MessageKind = rows::word(row, "mtype")?;
     Ok(DoomedRow {
-        id: MessageId(rows::get(row, "cdls_id")?),
+        id: RowId(rows::get(row, "cdls_id")?),
         line: LineId(rows::get(row, "v8l_id")?),
         lane: rows::word(row, "priority")?,
         medium: kind.medium(),
@@ -99,7 +100,7 @@ fn doomed(row: &PgRow) -> Result<DoomedRow, StoreError> {
     })
 }
 
-/// Each row once.
+/// Return each row once.
 fn distinct(rows: impl Iterator<Item = DoomedRow>) -> Vec<DoomedRow> {
     let mut seen = HashSet::new();
     rows.filter(|row| seen.insert(row.id)).collect()
@@ -120,9 +121,9 @@ pub async fn expired(
     Ok(distinct(expired.filter_map(|row| row.row)))
 }
 
-/// Puts work off whose next row expires later, and removes work in which nothing waits. An expired row that this version cannot
-/// read is left to a later one; its work does not stand in the way of others.
-async fn put_off(pool: &Pool, work: &[Picked], waiting: &[Waiting]) -> Result<(), StoreError> {
+/// Postpone work whose next row expires later, and remove work in which no row waits. An expired row that
+/// this version cannot read is left to a later version; its work does not delay others.
+async fn put_off(pool: &Pool, work: &[DoomedWork], waiting: &[WaitingEntry]) -> Result<(), StoreError> {
     let mut next: HashMap<i64, OffsetDateTime> = HashMap::new();
     let mut in_hand: HashSet<i64> = HashSet::new();
     let mut unreadable: HashSet<i64> = HashSet::new();
@@ -175,8 +176,8 @@ async fn remove(pool: &Pool, work: &[WorkId]) -> Result<(), StoreError> {
         .map_err(failed)
 }
 
-/// A campaign that was cancelled before the longest call began, and of which nothing waits in any partition, is not looked at
-/// again.
+/// A campaign is not looked at again if it was cancelled before the longest call began and no row of it waits
+/// in any partition.
 const SWEEP: &str = "
     with unswept as materialized (
         select ctid as place, cdcs_id, cp_id, changed_at from campaign

@@ -1,4 +1,4 @@
-//! Rows whose time has come become work again: those that are scheduled, and those that are tried again.
+//! Due rows become work again: scheduled ones, and retries.
 
 use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
@@ -8,11 +8,11 @@ use super::log::ranges::{Range, is_missing, split};
 use super::parameters::{length, numbers};
 use super::pool::Pool;
 use super::rows;
-use crate::message::Partition;
+use crate::domain::Partition;
 use crate::store::{Promoted, StoreError};
 
-/// Mostly nothing is due, and one statement says so. Due rows are made ready by a second one, which names the ranges of its
-/// rows.
+/// Turn due rows into work. Mostly no row is due, and one statement shows that. A second statement, which
+/// names the ranges of its rows, makes due rows ready.
 pub async fn promote(
     pool: &Pool,
     partitions: &[Partition],
@@ -38,7 +38,7 @@ pub async fn promote(
         promoted.work = rows::readable(&made, rows::head);
         let ready: i64 = promoted.work.iter().map(|head| i64::from(head.rows)).sum();
         if ready < ids.len() as i64 {
-            // Some are locked, or have ended meanwhile: the next look begins where this one did.
+            // Some rows are locked, or have ended meanwhile: the next look begins where this one did.
             promoted.reached = None;
             promoted.more &= ready > 0;
         }
@@ -49,7 +49,7 @@ pub async fn promote(
 async fn made_ready(pool: &Pool, ids: &[i64]) -> Result<Vec<PgRow>, StoreError> {
     let ranges: Vec<Range> = split(ids).map(|(range, _)| range).collect();
     match sqlx::query(&statement(&ranges)).bind(ids).fetch_all(pool).await {
-        // Rows of a range that is gone stand nowhere.
+        // Rows of a range that is gone leave the queue.
         Err(error) if is_missing(&error) => one_by_one(pool, ids).await,
         made => made.map_err(failed),
     }

@@ -1,14 +1,16 @@
-//! The questions of senders: an account's messages by filter, and its campaigns.
+//! The statements of senders: an account's messages by filter, and its campaigns.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::PostgresStore;
-use super::campaign;
-use super::log::listing::{Order, Wanted, listed};
-use crate::message::{AccountId, CampaignState, MessageId};
-use crate::store::{CampaignCount, EnquiryStore, LogRow, MessageFilter, StoreError};
+use super::log::listing::{Order, listed_in_parts};
+use super::{PostgresStore, backlog, campaign};
+use crate::domain::{AccountId, CampaignState, LineId, RowId};
+use crate::store::{
+    CampaignCount, CampaignFilter, CampaignLabel, EnquiryStore, ErrorCount, LineBacklog, LogRow,
+    MessageFilter, Receipts, StoreError,
+};
 
 #[async_trait]
 impl EnquiryStore for PostgresStore {
@@ -16,19 +18,22 @@ impl EnquiryStore for PostgresStore {
         &self,
         account: AccountId,
         filter: &MessageFilter,
-        before: MessageId,
+        before: RowId,
         limit: u32,
     ) -> Result<Vec<LogRow>, StoreError> {
-        let wanted = Wanted {
-            account: Some(account.0),
-            line: filter.line.map(|line| line.0),
-            status: filter.status,
-            cp_id: filter.cp_id.as_deref(),
-            msg_id: filter.msg_id.as_deref(),
-            dest: filter.dest.as_deref(),
-        };
-        let bounds = (-1, before.0.saturating_sub(1));
-        listed(&self.questions, &wanted, Order::NewestFirst, bounds, limit).await
+        let (pool, bounds) = (&self.enquiries, (-1, before.0.saturating_sub(1)));
+        listed_in_parts(pool, Some(account.0), filter, Order::NewestFirst, bounds, limit).await
+    }
+
+    async fn messages_after(
+        &self,
+        account: AccountId,
+        filter: &MessageFilter,
+        after: RowId,
+        limit: u32,
+    ) -> Result<Vec<LogRow>, StoreError> {
+        let (pool, bounds) = (&self.enquiries, (after.0, i64::MAX));
+        listed_in_parts(pool, Some(account.0), filter, Order::OldestFirst, bounds, limit).await
     }
 
     async fn campaign_counts(
@@ -36,7 +41,7 @@ impl EnquiryStore for PostgresStore {
         account: AccountId,
         cp_id: &str,
     ) -> Result<Vec<CampaignCount>, StoreError> {
-        campaign::counts(&self.questions, account, cp_id).await
+        campaign::counts(&self.enquiries, account, cp_id).await
     }
 
     async fn campaign_rate(
@@ -45,11 +50,32 @@ impl EnquiryStore for PostgresStore {
         cp_id: &str,
         window: Duration,
     ) -> Result<f64, StoreError> {
-        campaign::rate(&self.questions, account, cp_id, window).await
+        campaign::rate(&self.enquiries, account, cp_id, window).await
+    }
+
+    async fn campaign_errors(&self, account: AccountId, cp_id: &str) -> Result<Vec<ErrorCount>, StoreError> {
+        campaign::errors(&self.enquiries, account, cp_id).await
+    }
+
+    async fn campaign_receipts(&self, account: AccountId, cp_id: &str) -> Result<Receipts, StoreError> {
+        campaign::receipts(&self.enquiries, account, cp_id).await
+    }
+
+    async fn campaigns(
+        &self,
+        account: AccountId,
+        filter: &CampaignFilter,
+        limit: u32,
+    ) -> Result<Vec<CampaignLabel>, StoreError> {
+        campaign::list(&self.enquiries, account, filter, limit).await
+    }
+
+    async fn line_backlog(&self, lines: &[LineId]) -> Result<Vec<LineBacklog>, StoreError> {
+        backlog::of_lines(&self.enquiries, lines).await
     }
 
     async fn fold_counts(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
-        campaign::fold(&self.calm, age, limit).await
+        campaign::fold(&self.background, age, limit).await
     }
 
     async fn campaign_state(&self, account: AccountId, cp_id: &str) -> Result<CampaignState, StoreError> {
@@ -62,6 +88,6 @@ impl EnquiryStore for PostgresStore {
         cp_id: &str,
         state: CampaignState,
     ) -> Result<CampaignState, StoreError> {
-        campaign::set(&self.calm, account, cp_id, state).await
+        campaign::set(&self.background, account, cp_id, state).await
     }
 }

@@ -1,4 +1,4 @@
-//! The way into the log: what ingest asks, beside the commit itself.
+//! The way into the log, apart from the commit itself.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::error::failed;
 use super::parameters::milliseconds;
 use super::pool::Pool;
 use super::{PostgresStore, accept, rows};
-use crate::message::{AccountId, MessageId};
+use crate::domain::{AccountId, RowId};
 use crate::store::{Accepted, IntakeStore, LONGEST_HTTPDUP, NewMessage, RememberedKey, StoreError};
 
 #[async_trait]
@@ -35,17 +35,12 @@ impl IntakeStore for PostgresStore {
         open_batch(&self.ingest, account, batch_id, kept).await
     }
 
-    async fn batch_lines(
-        &self,
-        batch: i64,
-        first: i64,
-        last: i64,
-    ) -> Result<Vec<(i64, MessageId)>, StoreError> {
-        batch_lines(&self.ingest, batch, first, last).await
+    async fn batch_items(&self, batch: i64, first: i64, last: i64) -> Result<Vec<(i64, RowId)>, StoreError> {
+        batch_items(&self.ingest, batch, first, last).await
     }
 
     async fn forget_expired(&self, limit: u32) -> Result<u64, StoreError> {
-        forget_expired(&self.calm, limit).await
+        forget_expired(&self.background, limit).await
     }
 
     async fn backlog(&self, at_most: i64) -> Result<i64, StoreError> {
@@ -53,7 +48,7 @@ impl IntakeStore for PostgresStore {
     }
 }
 
-/// Each row of `work` holds a message at least.
+/// Each row of `work` holds at least one message.
 const BACKLOG: &str = "
     select least(coalesce(sum(w.rows), 0), $1)::bigint
     from (select cardinality(ids) as rows from work limit $1) as w";
@@ -73,7 +68,7 @@ async fn remembered_key(
     .map_err(failed)?;
     found
         .map(|row| {
-            let id = MessageId(rows::get(&row, "cdls_id")?);
+            let id = RowId(rows::get(&row, "cdls_id")?);
             Ok(RememberedKey { request_hash: rows::get(&row, "request_hash")?, id })
         })
         .transpose()
@@ -122,12 +117,12 @@ async fn opened(
     Ok(number)
 }
 
-async fn batch_lines(
+async fn batch_items(
     pool: &Pool,
     batch: i64,
     first: i64,
     last: i64,
-) -> Result<Vec<(i64, MessageId)>, StoreError> {
+) -> Result<Vec<(i64, RowId)>, StoreError> {
     let found: Vec<(i64, i64)> = sqlx::query_as(
         "select line, cdls_id from batch_line where batch_no = $1 and line between $2 and $3 order by line",
     )
@@ -137,7 +132,7 @@ async fn batch_lines(
     .fetch_all(pool)
     .await
     .map_err(failed)?;
-    Ok(found.into_iter().map(|(line, id)| (line, MessageId(id))).collect())
+    Ok(found.into_iter().map(|(line, id)| (line, RowId(id))).collect())
 }
 
 async fn forget_expired(pool: &Pool, limit: u32) -> Result<u64, StoreError> {
@@ -160,11 +155,12 @@ async fn forget_expired(pool: &Pool, limit: u32) -> Result<u64, StoreError> {
     .execute(pool)
     .await
     .map_err(failed)?;
-    let lines = forget_batch(pool, limit).await?;
-    Ok(keys.rows_affected().max(windows.rows_affected()).max(lines))
+    let items = forget_batch(pool, limit).await?;
+    Ok(keys.rows_affected().max(windows.rows_affected()).max(items))
 }
 
-/// Forgets lines of the batch that expired first, and then the batch. Counts as full until it is gone.
+/// Forget items of the batch that expired first, and then the batch. The result counts as full until the
+/// batch is gone.
 async fn forget_batch(pool: &Pool, limit: u32) -> Result<u64, StoreError> {
     let expired: Option<i64> = sqlx::query_scalar(
         "update batch set batch_id = null where batch_no =
@@ -176,7 +172,7 @@ async fn forget_batch(pool: &Pool, limit: u32) -> Result<u64, StoreError> {
     .await
     .map_err(failed)?;
     let Some(expired) = expired else { return Ok(0) };
-    let lines = sqlx::query(
+    let items = sqlx::query(
         "delete from batch_line where ctid = any(array(
              select ctid from batch_line where batch_no = $1 limit $2))",
     )
@@ -186,7 +182,7 @@ async fn forget_batch(pool: &Pool, limit: u32) -> Result<u64, StoreError> {
     .await
     .map_err(failed)?
     .rows_affected();
-    if lines < u64::from(limit) {
+    if items < u64::from(limit) {
         sqlx::query("delete from batch where batch_no = $1")
             .bind(expired)
             .execute(pool)

@@ -1,5 +1,5 @@
-//! Ranges of the log that are older than the log is kept: taken out of it, and dropped. Never one with a row that has not
-//! ended, nor the one that rows are logged into.
+//! Old ranges of the log: taken out of it, and dropped. Never a range with a row that has not ended, nor the
+//! range that receives new rows.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::store::StoreError;
 /// One process at a time drops ranges.
 const ONE_AT_A_TIME: &str = "select pg_try_advisory_lock(hashtext('cdls_drop_ranges'))";
 
-/// Rows that have not ended stand in the queue. The last row of a range says how old the range is, by and large.
+/// Rows that have not ended are in the queue. The last row of a range gives roughly the age of the range.
 const IS_OLD: &str = "
     select $1 < (select last_value from cdls_id_seq)
            and not exists (select from cdls_open o where o.cdls_id between $2 and $1)
@@ -24,16 +24,16 @@ const IS_OLD: &str = "
            and coalesce((select c.created_at from cdls_{range} c order by c.cdls_id desc limit 1)
                         < now() - $3 * interval '1 millisecond', true)";
 
-/// Whether detaching was begun and not ended, because somebody read the log for too long.
+/// Whether detaching was begun and not ended, because another session read the log for too long.
 const IS_PENDING: &str =
     "select coalesce(bool_or(inhdetachpending), false) from pg_inherits where inhrelid = to_regclass($1)";
 
-/// Drops what is older than `keep`; returns how many ranges.
+/// Drop the ranges older than `keep`; return their number.
 pub async fn drop_old(pool: &Pool, keep: Duration) -> Result<u64, StoreError> {
     let mut ranges = ranges::all(pool).await?;
     ranges.reverse();
     let mut lent = pool.lend().await.map_err(failed)?;
-    // Dropped with its connection: the lock is the session's.
+    // The connection is dropped, as the lock is the session's.
     pool.wait_for(dropped(&mut lent, &ranges, keep)).await
 }
 
@@ -43,7 +43,8 @@ async fn dropped(connection: &mut PgConnection, ranges: &[Range], keep: Duration
     if !is_ours {
         return Ok(0);
     }
-    // A walk over a range's index finds its last row; detaching waits for those who read the log, and blocks no one.
+    // A walk over a range's index finds its last row; detaching waits for readers of the log, and blocks no
+    // one.
     sqlx::query("set lock_timeout = '2s'").execute(&mut *connection).await.map_err(failed)?;
     let mut count = 0;
     for range in ranges {

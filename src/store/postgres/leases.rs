@@ -1,10 +1,10 @@
 //! Leases: one row a worker, by the database's clock.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection};
 
@@ -13,7 +13,7 @@ use super::error::failed;
 use super::parameters::{length, milliseconds, numbers};
 use super::pool::Pool;
 use super::rows;
-use crate::message::{PARTITIONS, Partition};
+use crate::domain::{PARTITIONS, Partition};
 use crate::store::{LeaseReport, LeaseStore, StoreError};
 
 #[async_trait]
@@ -71,8 +71,8 @@ impl LeaseStore for PostgresStore {
     }
 }
 
-/// A lease that has run out is begun anew, without its partitions: they may have new owners. All living workers are told,
-/// this one first.
+/// A lease that has run out is begun anew, without its partitions: they may have new owners. The answer holds
+/// all living workers, this one first.
 const RENEW: &str = "
     with renewed as (
         insert into worker_lease as l (worker, expires_at, unable)
@@ -86,27 +86,27 @@ const RENEW: &str = "
     select false, partitions, unable from worker_lease where worker <> $1 and expires_at > now()";
 
 /// A living worker.
-struct Alive {
+struct LivingWorker {
     is_this: bool,
     partitions: Vec<i16>,
     unable: bool,
 }
 
-fn alive(row: &PgRow) -> Result<Alive, StoreError> {
-    Ok(Alive {
+fn alive(row: &PgRow) -> Result<LivingWorker, StoreError> {
+    Ok(LivingWorker {
         is_this: rows::get(row, "is_this")?,
         partitions: rows::get(row, "partitions")?,
         unable: rows::get(row, "unable")?,
     })
 }
 
-fn report(workers: &[Alive]) -> LeaseReport {
+fn report(workers: &[LivingWorker]) -> LeaseReport {
     let held: BTreeSet<i16> =
         workers.iter().filter(|w| w.is_this).flat_map(|w| w.partitions.iter().copied()).collect();
     let taken: BTreeSet<i16> = workers.iter().flat_map(|w| w.partitions.iter().copied()).collect();
     let able = workers.iter().filter(|w| !w.unable).count();
     let share = PARTITIONS as usize / able.max(1);
-    let is_below = |w: &&Alive| !w.is_this && !w.unable && w.partitions.len() < share;
+    let is_below = |w: &&LivingWorker| !w.is_this && !w.unable && w.partitions.len() < share;
     LeaseReport {
         held: held.into_iter().map(Partition).collect(),
         workers: workers.len(),
@@ -117,10 +117,12 @@ fn report(workers: &[Alive]) -> LeaseReport {
     }
 }
 
-/// Two that acquire at once are one after the other, so that each sees what the other took.
+/// Two workers that acquire at once do so one after the other, so that each sees the partitions that the
+/// other took.
 const ONE_AT_A_TIME: &str = "select pg_advisory_xact_lock(hashtext('worker_lease'))";
 
-/// Removing a worker's row waits for its claims that are being committed, and finds it prolonged if it was meanwhile.
+/// Removing a worker's row waits for its claims that are being committed, and finds the row prolonged if it
+/// was meanwhile.
 const REMOVE_DEAD: &str = "delete from worker_lease where expires_at <= now()";
 
 const TAKE: &str = "
@@ -154,26 +156,26 @@ async fn acquire(
     Ok(taken.unwrap_or_default().into_iter().map(Partition).collect())
 }
 
-/// How often is asked who keeps old versions of rows.
+/// How often the oldest snapshot is asked for.
 const SNAPSHOTS_EVERY: Duration = Duration::from_secs(10);
 
 /// The age of the oldest snapshot, as of the last question.
 #[derive(Default)]
-pub struct Snapshots(Mutex<Known>);
+pub struct Snapshots(Mutex<SnapshotState>);
 
 #[derive(Default, Clone)]
-struct Known {
+struct SnapshotState {
     asked: Option<Instant>,
-    /// Of open transactions.
+    /// The age of the oldest open transaction.
     open: Duration,
     /// The transaction that replication holds, and since when.
     held: Option<(String, Instant)>,
 }
 
 impl Snapshots {
-    /// A question that fails is no failure of the lease.
+    /// Return the age of the oldest snapshot. A failed question is no failure of the lease.
     async fn oldest(&self, pool: &Pool) -> Option<Duration> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut known = self.0.lock().clone();
         if known.asked.is_none_or(|asked| asked.elapsed() >= SNAPSHOTS_EVERY) {
             match ask(pool).await {
                 Ok((open, held)) => {
@@ -186,7 +188,7 @@ impl Snapshots {
                 Err(error) => tracing::debug!(%error, "age of the oldest snapshot: not known"),
             }
             known.asked = Some(Instant::now());
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = known.clone();
+            *self.0.lock() = known.clone();
         }
         let held = known.held.map_or(Duration::ZERO, |(_, since)| since.elapsed());
         Some(known.open.max(held))
@@ -203,12 +205,12 @@ async fn ask(pool: &Pool) -> Result<(Duration, Option<String>), StoreError> {
 mod tests {
     use super::*;
 
-    fn worker(is_this: bool, partitions: std::ops::Range<i16>, unable: bool) -> Alive {
-        Alive { is_this, partitions: partitions.collect(), unable }
+    fn worker(is_this: bool, partitions: std::ops::Range<i16>, unable: bool) -> LivingWorker {
+        LivingWorker { is_this, partitions: partitions.collect(), unable }
     }
 
     #[test]
-    fn a_report_tells_of_the_others() {
+    fn reports_the_other_workers() {
         let workers = [worker(true, 0..32, false), worker(false, 32..40, false), worker(false, 40..41, true)];
         let report = report(&workers);
         assert_eq!((report.held.len(), report.workers, report.free), (32, 3, 23));

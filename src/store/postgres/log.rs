@@ -1,7 +1,8 @@
 //! The log for people and dashboards: rows, newest rows, statistics.
 //!
-//! SENDING is never stored: a row with an open claim shows it, with that call counted and its time. Statements here name the
-//! range of the log they read, so that their cost does not grow with the ranges there are.
+//! SENDING is never stored: a row with an open claim shows it, with that call counted and its time.
+//! Statements here name the range of the log they read, so that their cost does not grow with the number of
+//! ranges.
 
 pub(super) mod listing;
 pub(super) mod ranges;
@@ -12,17 +13,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::postgres::PgRow;
 
-use self::listing::{Order, Wanted};
+use self::listing::{ListFilter, Order, listed_in_parts};
 use self::ranges::{is_missing, range_of};
 use super::PostgresStore;
 use super::error::failed;
 use super::parameters::milliseconds;
 use super::pool::Pool;
 use super::rows;
-use crate::message::{AccountId, LineId, MessageId, Status};
+use crate::domain::{AccountId, LineId, RowId, Status};
 use crate::store::{LogFilter, LogRow, LogStore, OpenRows, Scope, StatusCount, StoreError};
 
-/// The columns of a [`LogRow`], for rows named `c` with the open claim `s` beside them, if they have one.
+/// The columns of a [`LogRow`], for rows named `c` with the open claim `s` beside them, if there is one.
 macro_rules! log_columns {
     () => {
         "c.cdls_id, c.cdcs_id, c.v8l_id, c.class, c.dest, c.mtype, c.mdata, c.mcaption, c.msg_id, c.cp_id, c.priority, \
@@ -52,23 +53,24 @@ macro_rules! with_claims {
 }
 pub(super) use with_claims;
 
-/// More rows than this in the queue are not looked up in the log each time they are counted.
+/// A queue of more rows than this is not looked up in the log each time it is counted.
 const COUNTED_ONE_BY_ONE: i64 = 10_000;
 
 #[async_trait]
 impl LogStore for PostgresStore {
-    async fn log_row(&self, scope: Scope, id: MessageId) -> Result<Option<LogRow>, StoreError> {
+    async fn log_row(&self, scope: Scope, id: RowId) -> Result<Option<LogRow>, StoreError> {
         row(&self.ingest, scope, id).await
     }
 
-    async fn log_rows(&self, ids: &[MessageId]) -> Result<Vec<LogRow>, StoreError> {
+    async fn log_rows(&self, ids: &[RowId]) -> Result<Vec<LogRow>, StoreError> {
         let mut ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
         ids.sort_unstable();
         ids.dedup();
         let mut found = Vec::with_capacity(ids.len());
         for part in ids.chunk_by(|one, next| range_of(*one) == range_of(*next)) {
             let all = part.len() as i64;
-            let rows = listing::rows(&self.calm, part, &Wanted::default(), Order::OldestFirst, all).await?;
+            let rows = listing::rows(&self.background, part, &ListFilter::default(), Order::OldestFirst, all)
+                .await?;
             found.extend(rows.iter().filter_map(readable));
         }
         Ok(found)
@@ -77,33 +79,36 @@ impl LogStore for PostgresStore {
     async fn log_after(
         &self,
         filter: &LogFilter,
-        after: MessageId,
+        after: RowId,
         limit: u32,
     ) -> Result<Vec<LogRow>, StoreError> {
-        let wanted = wanted(&self.calm, filter).await?;
-        listing::listed(&self.calm, &wanted, Order::OldestFirst, (after.0, i64::MAX), limit).await
+        let (pool, bounds) = (&self.background, (after.0, i64::MAX));
+        let account = account_of(pool, filter.line.map(|line| line.0)).await?;
+        listed_in_parts(pool, account, &filter.messages(), Order::OldestFirst, bounds, limit).await
     }
 
     async fn log_newest(&self, filter: &LogFilter, limit: u32) -> Result<Vec<LogRow>, StoreError> {
-        let wanted = wanted(&self.calm, filter).await?;
-        listing::listed(&self.calm, &wanted, Order::NewestFirst, (-1, i64::MAX), limit).await
+        let (pool, bounds) = (&self.background, (-1, i64::MAX));
+        let account = account_of(pool, filter.line.map(|line| line.0)).await?;
+        listed_in_parts(pool, account, &filter.messages(), Order::NewestFirst, bounds, limit).await
     }
 
     async fn log_stats(&self, since: Option<Duration>) -> Result<Vec<StatusCount>, StoreError> {
-        stats(&self.calm, since).await
+        stats(&self.background, since).await
     }
 
     async fn open_rows(&self) -> Result<OpenRows, StoreError> {
-        open_rows(&self.calm).await
+        open_rows(&self.background).await
     }
 }
 
-/// A row as its type. One that this version cannot read is left out: a later version may have written it.
+/// Return a row as its type. A row that this version cannot read is left out: a later version may have
+/// written it.
 pub(super) fn readable(row: &PgRow) -> Option<LogRow> {
     rows::log(row).map_err(|error| tracing::warn!(%error, "skipped unreadable row of the log")).ok()
 }
 
-/// A claim of this row is looked for only while it waits.
+/// The claim of this row is looked for only while the row waits.
 macro_rules! one_row {
     () => {
         concat!(
@@ -118,7 +123,7 @@ macro_rules! one_row {
     };
 }
 
-async fn row(pool: &Pool, scope: Scope, id: MessageId) -> Result<Option<LogRow>, StoreError> {
+async fn row(pool: &Pool, scope: Scope, id: RowId) -> Result<Option<LogRow>, StoreError> {
     let account = match scope {
         Scope::Account(account) => Some(account.0),
         Scope::Operator => None,
@@ -129,7 +134,7 @@ async fn row(pool: &Pool, scope: Scope, id: MessageId) -> Result<Option<LogRow>,
     match found {
         Ok(found) => found.as_ref().map(rows::log).transpose(),
         Err(error) if is_missing(&error) => {
-            // No such range, or no schema at all.
+            // The range does not exist, or no schema at all.
             sqlx::query("select from cdls limit 0").execute(pool).await.map_err(failed)?;
             Ok(None)
         }
@@ -137,19 +142,8 @@ async fn row(pool: &Pool, scope: Scope, id: MessageId) -> Result<Option<LogRow>,
     }
 }
 
-/// Rows of a line are found by its account; those it sent for another one before are not shown by line.
-async fn wanted<'a>(pool: &Pool, filter: &'a LogFilter) -> Result<Wanted<'a>, StoreError> {
-    let line = filter.line.map(|line| line.0);
-    Ok(Wanted {
-        account: account_of(pool, line).await?,
-        line,
-        status: filter.status,
-        cp_id: filter.cp_id.as_deref(),
-        ..Wanted::default()
-    })
-}
-
-/// The account of a line; of one that is not there every account's rows are looked at.
+/// Return the account of a line; for a line that does not exist every account's rows are looked at. Rows that
+/// the line sent for another account before are not shown by line.
 pub(super) async fn account_of(pool: &Pool, line: Option<i64>) -> Result<Option<i64>, StoreError> {
     let Some(line) = line else { return Ok(None) };
     sqlx::query_scalar("select cdcs_id from cd_v8_line where v8l_id = $1")
@@ -180,8 +174,8 @@ async fn stats(pool: &Pool, since: Option<Duration>) -> Result<Vec<StatusCount>,
             *cells.entry((line, class, status)).or_default() += rows;
         }
     }
-    let of_all = Claims { since, ..Claims::default() };
-    for (line, class, status, rows) in claimed(pool, &of_all).await?.into_iter().map(Claimed::by_class) {
+    let of_all = ClaimFilter { since, ..ClaimFilter::default() };
+    for (line, class, status, rows) in claimed(pool, &of_all).await?.into_iter().map(ClaimedCount::by_class) {
         let stored = cells.entry((line, class.clone(), status)).or_default();
         // A call may have ended between the two counts.
         let moved = rows.min(*stored);
@@ -200,17 +194,17 @@ fn status_count(((line, class, status), rows): (Cell, i64)) -> Option<StatusCoun
 
 /// Which open claims are counted.
 #[derive(Default)]
-pub(super) struct Claims<'a> {
-    /// An account and its campaign.
+pub(super) struct ClaimFilter<'a> {
+    /// The account and its campaign.
     pub campaign: Option<(AccountId, &'a str)>,
-    /// Of all lines, if `None`.
+    /// The partitions; `None` for all lines.
     pub partitions: Option<Vec<i16>>,
-    /// Of rows created within so many milliseconds.
+    /// Only rows created within this many milliseconds.
     pub since: Option<i64>,
 }
 
-/// Claimed rows that are alike.
-pub(super) struct Claimed {
+/// A count of claimed rows that are alike.
+pub(super) struct ClaimedCount {
     pub line: i64,
     pub media: bool,
     /// As in the log: PENDING or RETRY.
@@ -219,7 +213,7 @@ pub(super) struct Claimed {
     class: String,
 }
 
-impl Claimed {
+impl ClaimedCount {
     fn by_class(self) -> (i64, String, String, i64) {
         (self.line, self.class, self.status, self.rows)
     }
@@ -229,8 +223,8 @@ const CLAIMED_IDS: &str = "
     select distinct u.cdls_id from cdls_sending u
     where $1::smallint[] is null or u.partition_no = any($1) order by u.cdls_id";
 
-/// Rows with an open claim, as they stand in the log.
-pub(super) async fn claimed(pool: &Pool, which: &Claims<'_>) -> Result<Vec<Claimed>, StoreError> {
+/// Return the rows with an open claim, in their state of the log.
+pub(super) async fn claimed(pool: &Pool, which: &ClaimFilter<'_>) -> Result<Vec<ClaimedCount>, StoreError> {
     let ids: Vec<i64> =
         sqlx::query_scalar(CLAIMED_IDS).bind(&which.partitions).fetch_all(pool).await.map_err(failed)?;
     let mut groups = Vec::new();
@@ -257,13 +251,9 @@ pub(super) async fn claimed(pool: &Pool, which: &Claims<'_>) -> Result<Vec<Claim
             .fetch_all(pool)
             .await;
         groups.extend(
-            ranges::unless_missing(counted)?.into_iter().map(|(line, class, media, status, rows)| Claimed {
-                line,
-                media,
-                status,
-                rows,
-                class,
-            }),
+            ranges::unless_missing(counted)?
+                .into_iter()
+                .map(|(line, class, media, status, rows)| ClaimedCount { line, media, status, rows, class }),
         );
     }
     Ok(groups)
@@ -282,8 +272,9 @@ const QUEUED_IDS: &str = "
     select unnest(ids) as cdls_id from work union select cdls_id from cdls_open union select cdls_id from cdls_sending
     order by cdls_id";
 
-/// Exact as long as the queue is short. Beyond that, `work` counts with rows of it that have ended already or are tried
-/// again, and the oldest UNKNOWN row with the time at which it became so.
+/// Return counts that are exact as long as the queue is short. Beyond that, the counts of `work` include rows
+/// that have ended already or wait for a retry, and the oldest UNKNOWN row is dated by the time at which it
+/// became so.
 async fn open_rows(pool: &Pool) -> Result<OpenRows, StoreError> {
     let queue = sqlx::query(QUEUE).fetch_one(pool).await.map_err(failed)?;
     let count = |column| rows::get::<i64>(&queue, column);
@@ -293,7 +284,7 @@ async fn open_rows(pool: &Pool) -> Result<OpenRows, StoreError> {
         let ids: Vec<i64> = sqlx::query_scalar(QUEUED_IDS).fetch_all(pool).await.map_err(failed)?;
         return counted_one_by_one(pool, &ids).await;
     }
-    let sending: i64 = claimed(pool, &Claims::default()).await?.iter().map(|group| group.rows).sum();
+    let sending: i64 = claimed(pool, &ClaimFilter::default()).await?.iter().map(|group| group.rows).sum();
     let oldest: Option<i64> = rows::get(&queue, "oldest_ms")?;
     Ok(OpenRows {
         pending: (work + schedule - sending).max(0),

@@ -1,8 +1,9 @@
 //! Commits that were not answered: whether they took place after all.
 //!
-//! The first row of each commit bears a mark that this process drew, so that it is known again. A transaction that was open
-//! before has a number besides, which the server can be asked about (PostgreSQL, "System Information Functions":
-//! `pg_xact_status`); a statement that is its own commit tells its number only with its answer.
+//! The first row of each commit bears a mark that this process drew and recognises. A transaction that was
+//! open before also has a number, by which the server can be asked for its status (PostgreSQL, "System
+//! Information Functions": `pg_xact_status`); a statement that is its own commit returns its number only with
+//! its answer.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,16 +12,16 @@ use time::OffsetDateTime;
 
 use super::pool::Pool;
 use super::rows;
-use crate::message::{MessageId, Submission};
+use crate::domain::{RowId, Submission};
 
 /// How long a commit that was cut may stay in progress before its outcome counts as unknown.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 const ASKED_EVERY: Duration = Duration::from_millis(100);
 
-/// By what a transaction is known again after its connection was lost.
+/// The marks by which a transaction is recognised after its connection was lost.
 pub struct Stamp {
     pub xid: String,
-    /// Its first row, and the mark it bears.
+    /// The transaction's first row, and the mark of that row.
     pub row: i64,
     pub mark: i64,
 }
@@ -42,34 +43,46 @@ pub async fn took_place(pool: &Pool, stamp: &Stamp) -> Option<bool> {
             .fetch_one(pool)
             .await;
             let Ok((status, is_logged)) = found else { continue };
-            match verdict(status.as_deref(), is_logged) {
-                // The row is looked for as of the statement's begin, its transaction as of now: one that ended between
-                // the two is asked about once more.
-                Some(Some(false)) if !was_denied => was_denied = true,
-                Some(answer) => return answer,
-                None => {}
+            match commit_state(status.as_deref(), is_logged) {
+                // The row is looked for as of the statement's begin, its transaction as of now: a transaction
+                // that ended between the two is asked about once more.
+                CommitState::RolledBack if !was_denied => was_denied = true,
+                CommitState::RolledBack => return Some(false),
+                CommitState::Committed => return Some(true),
+                CommitState::Unknowable => return None,
+                CommitState::InProgress => {}
             }
         }
     };
     tokio::time::timeout(SETTLES_WITHIN, asking).await.unwrap_or(None)
 }
 
-/// The verdict of status and row on the commit; nothing yet while the transaction goes on.
+/// The state of a commit, as far as the server knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CommitState {
+    Committed,
+    RolledBack,
+    InProgress,
+    /// The server has forgotten the transaction.
+    Unknowable,
+}
+
+/// Return the state of a commit by the status of its transaction and by its first row.
 ///
-/// The row alone proves a commit. A server that crashed before the transaction reached its disk forgets that its number
-/// was given out: it may belong to another transaction by now, which was committed.
-fn verdict(status: Option<&str>, is_logged: bool) -> Option<Option<bool>> {
+/// The row alone proves a commit. A server that crashed before the transaction reached its disk forgets that
+/// its number was given out: the number may belong to another transaction by now, which was committed.
+fn commit_state(status: Option<&str>, is_logged: bool) -> CommitState {
     match status {
-        _ if is_logged => Some(Some(true)),
-        Some("in progress") => None,
-        Some("committed" | "aborted") => Some(Some(false)),
-        _ => Some(None),
+        _ if is_logged => CommitState::Committed,
+        Some("in progress") => CommitState::InProgress,
+        Some("committed" | "aborted") => CommitState::RolledBack,
+        _ => CommitState::Unknowable,
     }
 }
 
-/// The ids of messages that were logged by a statement without an answer, in the order given. `None`: they were not found, and
-/// may yet be logged if the statement is still on its way to the server.
-pub async fn logged(pool: &Pool, submissions: &[&Submission], mark: i64) -> Option<Vec<MessageId>> {
+/// Return the ids of messages that were logged by a statement without an answer, in the order given. `None`:
+/// the messages were not found, and may yet be logged if the statement is still on its way to the server.
+pub async fn logged(pool: &Pool, submissions: &[&Submission], mark: i64) -> Option<Vec<RowId>> {
     let first = submissions.first()?;
     let lines: BTreeSet<(i64, i64)> = submissions.iter().map(|s| (s.account.0, s.line.0)).collect();
     let (accounts, lines): (Vec<i64>, Vec<i64>) = lines.into_iter().unzip();
@@ -91,8 +104,9 @@ pub async fn logged(pool: &Pool, submissions: &[&Submission], mark: i64) -> Opti
             let Ok(row) = answer else { continue };
             let ids: Vec<i64> = rows::get(&row, "ids").ok()?;
             if !ids.is_empty() {
-                // Another commit to the same line may have the same time of creation: the two cannot be told apart.
-                return (ids.len() == submissions.len()).then(|| ids.into_iter().map(MessageId).collect());
+                // Another commit to the same line may have the same time of creation: the two cannot be
+                // distinguished.
+                return (ids.len() == submissions.len()).then(|| ids.into_iter().map(RowId).collect());
             }
             since = since.or(rows::get(&row, "asked_at").ok());
             if rows::get(&row, "is_running").ok()? {
@@ -100,7 +114,7 @@ pub async fn logged(pool: &Pool, submissions: &[&Submission], mark: i64) -> Opti
             } else if was_denied {
                 return None;
             } else {
-                // It may have ended between the two looks of the question.
+                // The statement may have ended between the two looks of the question.
                 was_denied = true;
             }
         }
@@ -113,20 +127,16 @@ mod tests {
     use super::*;
 
     #[rstest::rstest]
-    #[case::committed(Some("committed"), true, Some(Some(true)))]
-    #[case::aborted(Some("aborted"), false, Some(Some(false)))]
-    #[case::still_going_on(Some("in progress"), false, None)]
-    #[case::too_old_to_tell(None, false, Some(None))]
-    #[case::a_number_given_out_again_after_a_crash_does_not_vouch_for_rows_that_are_gone(
-        Some("committed"),
-        false,
-        Some(Some(false))
-    )]
-    fn a_commit_without_an_answer(
+    #[case::committed(Some("committed"), true, CommitState::Committed)]
+    #[case::aborted(Some("aborted"), false, CommitState::RolledBack)]
+    #[case::in_progress(Some("in progress"), false, CommitState::InProgress)]
+    #[case::forgotten_by_the_server(None, false, CommitState::Unknowable)]
+    #[case::number_reused_after_a_crash(Some("committed"), false, CommitState::RolledBack)]
+    fn finds_the_state_of_an_unanswered_commit(
         #[case] status: Option<&str>,
         #[case] is_logged: bool,
-        #[case] answer: Option<Option<bool>>,
+        #[case] state: CommitState,
     ) {
-        assert_eq!(verdict(status, is_logged), answer);
+        assert_eq!(commit_state(status, is_logged), state);
     }
 }

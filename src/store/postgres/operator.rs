@@ -10,18 +10,18 @@ use sqlx::{Connection, PgConnection, Postgres};
 use super::PostgresStore;
 use super::error::failed;
 use super::log::account_of;
-use super::log::listing::{Candidates, Order, Wanted};
+use super::log::listing::{Candidates, ListFilter, Order};
 use super::log::ranges::{self, Range, is_missing, range_of, split, unless_missing};
 use super::parameters::milliseconds;
 use super::pool::Pool;
 use super::rows;
-use crate::message::{MessageId, Outcome};
+use crate::domain::{Outcome, RowId};
 use crate::store::{
     IdRange, Matching, Operation, OperatorStore, Resend, Resent, Resolution, Selection, SettledRow,
     StoreError,
 };
 
-/// Rows that are looked at in one statement.
+/// Rows looked at in one statement.
 const LOOKED_AT: i64 = 10_000;
 
 #[async_trait]
@@ -34,9 +34,9 @@ impl OperatorStore for PostgresStore {
     ) -> Result<Matching, StoreError> {
         match operation {
             Operation::Resolve(resolution) => {
-                unknown_matching(&self.calm, range, selection, *resolution == Resolution::Retry).await
+                unknown_matching(&self.background, range, selection, *resolution == Resolution::Retry).await
             }
-            Operation::Resend(resend) => ended_matching(&self.calm, range, selection, resend).await,
+            Operation::Resend(resend) => ended_matching(&self.background, range, selection, resend).await,
         }
     }
 
@@ -46,8 +46,8 @@ impl OperatorStore for PostgresStore {
         selection: &Selection,
         resolution: &Resolution,
         limit: u32,
-    ) -> Result<Vec<MessageId>, StoreError> {
-        resolve(&self.calm, range, selection, resolution, limit).await
+    ) -> Result<Vec<RowId>, StoreError> {
+        resolve(&self.background, range, selection, resolution, limit).await
     }
 
     async fn take_settled(&self, limit: u32) -> Result<Vec<SettledRow>, StoreError> {
@@ -61,16 +61,16 @@ impl OperatorStore for PostgresStore {
         resend: &Resend,
         limit: u32,
     ) -> Result<Vec<Resent>, StoreError> {
-        send_again(&self.calm, range, selection, resend, limit).await
+        send_again(&self.background, range, selection, resend, limit).await
     }
 
-    async fn copy_of(&self, id: MessageId) -> Result<Option<MessageId>, StoreError> {
+    async fn copy_of(&self, id: RowId) -> Result<Option<RowId>, StoreError> {
         let copy: Option<i64> = sqlx::query_scalar("select copy_id from resend where cdls_id = $1")
             .bind(id.0)
-            .fetch_optional(&self.calm)
+            .fetch_optional(&self.background)
             .await
             .map_err(failed)?;
-        Ok(copy.map(MessageId))
+        Ok(copy.map(RowId))
     }
 }
 
@@ -83,8 +83,8 @@ macro_rules! selected {
     };
 }
 
-/// Whether a row that is tried again would be sent: those of a cancelled campaign would not, and say CANCELLED although
-/// Graph may have taken them.
+/// Whether a retried row would be sent: a row of a cancelled campaign would not, and would read CANCELLED
+/// although Graph may have taken it.
 macro_rules! may_be_tried {
     () => {
         "(c.expires_at > now() and (c.cp_id is null or not exists (
@@ -92,7 +92,8 @@ macro_rules! may_be_tried {
     };
 }
 
-/// Whether a row may be logged again: its line still is its account's, and its campaign ($7, or its own) goes on.
+/// Whether a row may be logged again: its line is still its account's, and its campaign ($7, or its own) goes
+/// on.
 macro_rules! may_be_logged_again {
     () => {
         "exists (select from cd_v8_line l
@@ -102,7 +103,7 @@ macro_rules! may_be_logged_again {
     };
 }
 
-/// Planned each time: what fits one id does not fit ten thousand.
+/// Bind a selection. Planned each time: a plan that fits one id does not fit ten thousand.
 fn select<'q>(sql: &'q str, ids: &'q [i64], selection: &'q Selection) -> Query<'q, Postgres, PgArguments> {
     sqlx::query(sql)
         .persistent(false)
@@ -116,7 +117,7 @@ fn select<'q>(sql: &'q str, ids: &'q [i64], selection: &'q Selection) -> Query<'
 const UNKNOWN_IDS: &str = "
     select cdls_id from cdls_open where kind = 'unknown' and cdls_id > $1 and cdls_id <= $2 order by cdls_id limit $3";
 
-/// The lowest ids of rows whose outcome is not known, of one range of the log.
+/// Return the lowest ids of UNKNOWN rows, of one range of the log.
 async fn unknown_ids(pool: &Pool, after: i64, last: i64) -> Result<Vec<i64>, StoreError> {
     let mut ids: Vec<i64> = sqlx::query_scalar(UNKNOWN_IDS)
         .bind(after)
@@ -128,6 +129,26 @@ async fn unknown_ids(pool: &Pool, after: i64, last: i64) -> Result<Vec<i64>, Sto
     let of_one_range = split(&ids).next().map_or(0, |(_, part)| part.len());
     ids.truncate(of_one_range);
     Ok(ids)
+}
+
+const NARROWED: &str = "
+    select c.cdls_id from cdls_{range} c
+    where c.cdls_id = any($1::bigint[]) and ($2::text is null or c.dest = $2) and ($3::text is null or c.msg_id = $3)
+    order by c.cdls_id";
+
+/// Return the rows of these ids, which are of one range, that have the recipient and the reference asked for: no row
+/// ever changes them.
+async fn narrowed(pool: &Pool, ids: Vec<i64>, selection: &Selection) -> Result<Vec<i64>, StoreError> {
+    if selection.dest.is_none() && selection.msg_id.is_none() {
+        return Ok(ids);
+    }
+    let statement = on_range(NARROWED, &ids);
+    let query = sqlx::query_scalar(&statement)
+        .persistent(false)
+        .bind(&ids)
+        .bind(selection.dest.as_deref())
+        .bind(selection.msg_id.as_deref());
+    unless_missing(query.fetch_all(pool).await)
 }
 
 const COUNT_UNKNOWN: &str = concat!(
@@ -145,19 +166,23 @@ async fn unknown_matching(
     selection: &Selection,
     again: bool,
 ) -> Result<Matching, StoreError> {
-    let mut matching = Matching { rows: 0, last: MessageId(0), left_out: 0 };
+    let mut matching = Matching { rows: 0, last: RowId(0), left_out: 0 };
     let mut after = range.after.0;
     loop {
         let ids = unknown_ids(pool, after, range.last.0).await?;
         let Some(last) = ids.last() else { return Ok(matching) };
         after = *last;
+        let ids = narrowed(pool, ids, selection).await?;
+        if ids.is_empty() {
+            continue;
+        }
         let statement = on_range(COUNT_UNKNOWN, &ids);
         let query = select(&statement, &ids, selection).bind(again);
         add(&mut matching, unless_missing(query.fetch_all(pool).await)?)?;
     }
 }
 
-/// The statement, on the range that these ids are of.
+/// Return the statement, on the range of these ids.
 fn on_range(statement: &str, ids: &[i64]) -> String {
     let number =
         ids.first().and_then(|id| range_of(*id)).map_or_else(String::new, |range: Range| range.to_string());
@@ -169,7 +194,7 @@ fn add(matching: &mut Matching, counted: Vec<sqlx::postgres::PgRow>) -> Result<(
         matching.rows += rows::get::<i64>(row, "rows")?;
         matching.left_out += rows::get::<i64>(row, "left_out")?;
         let last = rows::get::<Option<i64>>(row, "last")?.unwrap_or(0);
-        matching.last = matching.last.max(MessageId(last));
+        matching.last = matching.last.max(RowId(last));
     }
     Ok(())
 }
@@ -189,13 +214,17 @@ async fn ended_matching(
     selection: &Selection,
     resend: &Resend,
 ) -> Result<Matching, StoreError> {
-    let mut matching = Matching { rows: 0, last: MessageId(0), left_out: 0 };
+    let mut matching = Matching { rows: 0, last: RowId(0), left_out: 0 };
     let (wanted, bounds) = ended(pool, range, selection, resend).await?;
     let mut candidates = Candidates::find(pool, &wanted, Order::OldestFirst, bounds).await?;
     loop {
         let ids = candidates.next(LOOKED_AT).await?;
         if ids.is_empty() {
             return Ok(matching);
+        }
+        let ids = narrowed(pool, ids, selection).await?;
+        if ids.is_empty() {
+            continue;
         }
         let statement = on_range(COUNT_ENDED, &ids);
         let query =
@@ -204,24 +233,26 @@ async fn ended_matching(
     }
 }
 
-/// How ended rows are found, and between which ids.
+/// Return the filter that finds ended rows, and the bounds of their ids.
 async fn ended<'a>(
     pool: &Pool,
     range: IdRange,
     selection: &'a Selection,
-    resend: &Resend,
-) -> Result<(Wanted<'a>, (i64, i64)), StoreError> {
+    resend: &'a Resend,
+) -> Result<(ListFilter<'a>, (i64, i64)), StoreError> {
     let line = selection.line.map(|line| line.0);
     let after = match selection.since {
         Some(since) => ranges::before(pool, since).await?.max(range.after.0),
         None => range.after.0,
     };
-    let wanted = Wanted {
+    let wanted = ListFilter {
         account: account_of(pool, line).await?,
         line,
-        status: Some(resend.status),
+        statuses: std::slice::from_ref(&resend.status),
         cp_id: selection.cp_id.as_deref(),
-        ..Wanted::default()
+        dest: selection.dest.as_deref(),
+        msg_ids: selection.msg_id.as_slice(),
+        ..ListFilter::default()
     };
     Ok((wanted, (after, range.last.0)))
 }
@@ -232,8 +263,8 @@ async fn resolve(
     selection: &Selection,
     resolution: &Resolution,
     limit: u32,
-) -> Result<Vec<MessageId>, StoreError> {
-    let message_id = match resolution {
+) -> Result<Vec<RowId>, StoreError> {
+    let graph_id = match resolution {
         Resolution::Ok { message_id } => message_id.as_deref(),
         Resolution::Error | Resolution::Retry => None,
     };
@@ -242,14 +273,18 @@ async fn resolve(
         let ids = unknown_ids(pool, after, range.last.0).await?;
         let Some(last) = ids.last() else { return Ok(Vec::new()) };
         after = *last;
+        let ids = narrowed(pool, ids, selection).await?;
+        if ids.is_empty() {
+            continue;
+        }
         let statement = on_range(include_str!("sql/resolve.sql"), &ids);
         let query = select(&statement, &ids, selection)
             .bind(resolution.status().as_str())
             .bind(i64::from(limit))
-            .bind(message_id);
+            .bind(graph_id);
         let resolved = unless_missing(query.fetch_all(pool).await)?;
         if !resolved.is_empty() {
-            let ids = resolved.iter().map(|row| Ok(MessageId(rows::get(row, "cdls_id")?)));
+            let ids = resolved.iter().map(|row| Ok(RowId(rows::get(row, "cdls_id")?)));
             let mut ids = ids.collect::<Result<Vec<_>, StoreError>>()?;
             ids.sort_unstable();
             return Ok(ids);
@@ -257,17 +292,17 @@ async fn resolve(
     }
 }
 
-/// Of two processes each takes what the other has not locked.
+/// Each of two processes takes the rows that the other has not locked.
 const TAKE_SETTLED: &str = "
     with picked as materialized (
         select cdls_id from settled where cdls_id between $1 and $2 order by cdls_id limit $3 for update skip locked),
     taken as (
         delete from settled s using picked p where s.cdls_id = p.cdls_id returning s.cdls_id, s.status)
-    select t.cdls_id, t.status, case when t.status = 'ERROR' then 0 else c.status_code end as status_code,
+    select t.cdls_id, t.status, case when t.status in ('ERROR', 'CANCELLED') then 0 else c.status_code end as status_code,
            coalesce(c.message_id, '') as message_id, c.waiter
     from taken t join cdls_{range} c on c.cdls_id = t.cdls_id order by t.cdls_id";
 
-/// Most looks find nothing, and read no more than one index.
+/// Hand out settled rows. Most looks find nothing, and read no more than one index.
 async fn take_settled(pool: &Pool, limit: u32) -> Result<Vec<SettledRow>, StoreError> {
     let first: Option<i64> = sqlx::query_scalar("select cdls_id from settled order by cdls_id limit 1")
         .fetch_optional(pool)
@@ -283,7 +318,7 @@ async fn take_settled(pool: &Pool, limit: u32) -> Result<Vec<SettledRow>, StoreE
     Ok(taken.iter().filter_map(settled_row).collect())
 }
 
-/// The range was taken out of the log, and nobody can be told.
+/// Forget settled rows of a range that was taken out of the log: their outcome can no longer be read.
 async fn forget_settled(pool: &Pool, range: Range) -> Result<Vec<SettledRow>, StoreError> {
     sqlx::query("delete from settled where cdls_id between $1 and $2")
         .bind(range.first())
@@ -296,20 +331,20 @@ async fn forget_settled(pool: &Pool, range: Range) -> Result<Vec<SettledRow>, St
 
 fn settled_row(row: &sqlx::postgres::PgRow) -> Option<SettledRow> {
     let read = || {
-        let outcome = Outcome {
-            cdls_id: MessageId(rows::get(row, "cdls_id")?),
-            status: rows::word(row, "status")?,
-            status_code: rows::get(row, "status_code")?,
-            message_id: rows::get(row, "message_id")?,
-        };
+        let outcome = Outcome::settled(
+            RowId(rows::get(row, "cdls_id")?),
+            rows::word(row, "status")?,
+            rows::get(row, "status_code")?,
+            rows::get(row, "message_id")?,
+        );
         Ok(SettledRow { outcome, waiter: rows::get(row, "waiter")? })
     };
     let unreadable = |error: StoreError| tracing::warn!(%error, "skipped unreadable settled row");
     read().map_err(unreadable).ok()
 }
 
-/// The primary key of `resend` is what keeps a row from being copied twice; the lock, that of two runs the second
-/// finds what the first has done instead of failing on that key.
+/// The primary key of `resend` keeps a row from being copied twice; the lock makes the second of two runs
+/// find the copies of the first instead of failing on that key.
 const ONE_AT_A_TIME: &str = "select pg_advisory_xact_lock(hashtext('cdls_resend'))";
 
 async fn send_again(
@@ -328,6 +363,10 @@ async fn send_again(
             return Ok(Vec::new());
         }
         at_most = at_most.saturating_mul(4);
+        let ids = narrowed(pool, ids, selection).await?;
+        if ids.is_empty() {
+            continue;
+        }
         let mut lent = pool.lend().await.map_err(failed)?;
         let resent = pool.wait_for(copied(&mut lent, &ids, selection, resend, limit)).await?;
         lent.give_back();
@@ -359,17 +398,14 @@ async fn copied(
     let mut resent = copied
         .iter()
         .map(|row| {
-            Ok(Resent {
-                id: MessageId(rows::get(row, "cdls_id")?),
-                copy: MessageId(rows::get(row, "copy_id")?),
-            })
+            Ok(Resent { id: RowId(rows::get(row, "cdls_id")?), copy: RowId(rows::get(row, "copy_id")?) })
         })
         .collect::<Result<Vec<_>, StoreError>>()?;
     resent.sort_unstable_by_key(|resent| resent.id);
     Ok(resent)
 }
 
-/// The copies stand in the queue as if they had been accepted at this moment.
+/// The copies enter the queue as if they had been accepted at this moment.
 const RESEND: &str = concat!(
     "with ended as materialized (
          select c.* from cdls_{range} c where c.status = $6 and ",

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::message::{LineId, Partition};
+use crate::domain::{LineId, Partition};
 
 pub fn milliseconds(length: Duration) -> i64 {
     i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Of a time that a statement tells in milliseconds; what has passed is nothing.
+/// Return a length that a statement gives in milliseconds; a negative one is zero.
 pub fn length(milliseconds: i64) -> Duration {
     Duration::from_millis(milliseconds.max(0).unsigned_abs())
 }

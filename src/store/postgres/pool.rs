@@ -1,34 +1,36 @@
-//! Connections that nobody waits for for ever: one whose server does not answer in time is closed.
+//! Connections with a limit to every wait: one whose server does not answer in time is closed.
 //!
-//! A server that vanishes without a word (its host lost power, a firewall forgot the connection) answers nothing, and sqlx
-//! sets no limit to a read, nor to the ping of a connection that comes back into its pool. No statements here.
+//! A server that vanishes silently (its host lost power, a firewall forgot the connection) answers nothing,
+//! and sqlx sets no limit to a read, nor to the ping of a connection that comes back into its pool. Never
+//! here: statements.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{Object, PoolError, QueueMode, TimeoutType};
 use deadpool::{Runtime, managed};
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt, iter};
+use parking_lot::Mutex;
 use sqlx::postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Connection, Describe, Either, Error, Execute, Executor, PgConnection, Postgres};
 
 use super::error::failed;
-use super::session::{self, Opener, Sessions};
+use super::session::{self, SessionManager, SessionSetting, Sessions};
 use crate::store::StoreError;
 
-/// How long a caller waits for a connection that others have, and for a new one to be made.
+/// How long a caller waits for a connection that others use, and for a new one to be made.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Connections that no one has used for this long are closed.
+/// Connections unused for this long are closed.
 const IDLE_FOR: Duration = Duration::from_secs(10 * 60);
 /// How often such connections are looked for.
 const REAP_EVERY: Duration = Duration::from_secs(60);
 /// How long a server may take to hear of the end of a session.
-const GOODBYE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The statements of a process's pool are told from those of others by the name of its sessions.
+/// The name of its sessions distinguishes the statements of a process's pool from those of others.
 const CANCEL: &str = "
     select count(pg_cancel_backend(pid)) from pg_stat_activity
     where application_name = $1 and datname = current_database() and state <> 'idle' and pid <> pg_backend_pid()
@@ -36,32 +38,35 @@ const CANCEL: &str = "
 
 /// Connections for one kind of work. As an executor it runs each statement on a connection of its own.
 ///
-/// The connection used last is lent first, so that a light load stays on one. A connection that comes back is not asked
-/// whether it is whole, as sqlx's pool does: that is a round trip for each statement. It comes back only after an answer.
+/// The connection used last is lent first, so that a light load stays on one. A returned connection is not
+/// tested, as sqlx's pool would: the test costs a round trip for each statement. A connection returns only
+/// after an answer.
 #[derive(Debug, Clone)]
 pub struct Pool {
-    connections: managed::Pool<Opener>,
-    /// As its sessions are named.
+    connections: managed::Pool<SessionManager>,
+    /// The name of the pool's sessions.
     pub name: String,
     pub sessions: Sessions,
-    /// How long a statement or a transaction may take, as seen from here.
+    /// How long this side waits for a statement or a transaction.
     pub patience: Duration,
     reaped: Arc<Mutex<Instant>>,
 }
 
-/// A connection on loan. It is closed, unless it is given back: no one knows whether its server still works for it.
-pub struct Lent(Option<Object<Opener>>);
+/// A connection on loan. Unless given back, the connection is closed: its server may still work for it.
+pub struct PooledConnection(Option<Object<SessionManager>>);
 
 impl Pool {
-    /// Connects when first used.
+    /// Return a pool that connects at its first use.
     pub fn new(
         sessions: &Sessions,
         name: &str,
         options: PgConnectOptions,
+        settings: Vec<SessionSetting>,
         size: u32,
         patience: Duration,
     ) -> Pool {
-        let opener = Opener::new(sessions.clone(), sessions.options(options, name), ACQUIRE_TIMEOUT);
+        let options = sessions.options(options, name);
+        let opener = SessionManager::new(sessions.clone(), options, settings, ACQUIRE_TIMEOUT);
         let connections = managed::Pool::builder(opener)
             .max_size(size as usize)
             .queue_mode(QueueMode::Lifo)
@@ -74,33 +79,41 @@ impl Pool {
         Pool { connections, name: sessions.name(name), sessions: sessions.clone(), patience, reaped }
     }
 
-    pub async fn lend(&self) -> Result<Lent, Error> {
+    pub async fn lend(&self) -> Result<PooledConnection, Error> {
         self.reap();
-        self.connections.get().await.map(|object| Lent(Some(object))).map_err(|error| match error {
+        self.connections.get().await.map(|object| PooledConnection(Some(object))).map_err(|error| match error
+        {
             PoolError::Backend(error) => error,
             PoolError::Closed => Error::PoolClosed,
-            PoolError::Timeout(TimeoutType::Create) => too_late("no connection"),
-            _ => Error::PoolTimedOut,
+            PoolError::Timeout(TimeoutType::Create) => self.too_late("no connection"),
+            _ => self.too_late("no free connection"),
         })
     }
 
+    /// Return an error that names its cause, as far as the last attempt to connect shows it.
+    fn too_late(&self, missing: &str) -> Error {
+        let waited = humantime::format_duration(ACQUIRE_TIMEOUT);
+        let cause = self.sessions.refusal().map_or_else(String::new, |cause| format!(": {cause}"));
+        Error::Io(io::Error::new(io::ErrorKind::TimedOut, format!("{missing} within {waited}{cause}")))
+    }
+
     fn reap(&self) {
-        let mut reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reaped = self.reaped.lock();
         if reaped.elapsed() >= REAP_EVERY {
             *reaped = Instant::now();
             self.connections.retain(|_, metrics| metrics.last_used() < IDLE_FOR);
         }
     }
 
-    /// Closes the connections that are there; no more are lent.
+    /// Close the connections of the pool; no more are lent.
     pub async fn close(&self) {
         let idle = self.connections.retain(|_, _| false).removed;
         self.connections.close();
-        // A server that does not hear it finds the socket closed.
-        let _ = tokio::time::timeout(GOODBYE, join_all(idle.into_iter().map(Connection::close))).await;
+        // A server that misses the message finds the socket closed.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, join_all(idle.into_iter().map(Connection::close))).await;
     }
 
-    /// Waits for what is done on lent connections, such as a transaction, whose statements share one limit.
+    /// Wait for work on lent connections, such as a transaction, whose statements share one limit.
     pub async fn wait_for<T>(
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
@@ -113,7 +126,7 @@ impl Pool {
         done
     }
 
-    /// Waits for one statement on a lent connection.
+    /// Wait for one statement on a lent connection.
     pub async fn answer<T>(&self, statement: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let answer =
             tokio::time::timeout(self.patience, statement).await.unwrap_or_else(|_| Err(self.no_answer()));
@@ -129,8 +142,9 @@ impl Pool {
         Error::Io(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {waited}")))
     }
 
-    /// Ends statements of this pool's sessions that have taken longer than the pool waits: their connections were given up, and
-    /// their server has not noticed. Commits that wait for a standby would add up without bound.
+    /// End statements of this pool's sessions that have taken longer than the pool waits: their connections
+    /// were given up, and their server has not noticed. Commits that wait for a standby would add up without
+    /// bound.
     async fn cancel(self) {
         let asked = async {
             let mut lent = self.lend().await?;
@@ -157,32 +171,28 @@ impl Pool {
     }
 }
 
-fn too_late(missing: &str) -> Error {
-    let waited = humantime::format_duration(ACQUIRE_TIMEOUT);
-    Error::Io(io::Error::new(io::ErrorKind::TimedOut, format!("{missing} within {waited}")))
-}
-
-impl Lent {
-    /// A connection with a rollback that is not sent yet is closed, or its transaction would stay open.
+impl PooledConnection {
+    /// Give the connection back. A connection with a rollback that is not sent yet is closed, or its
+    /// transaction would stay open.
     pub fn give_back(mut self) {
         if !self.should_flush() {
             self.0 = None;
         }
     }
 
-    /// Gives the connection back if the statement was answered, though with a refusal, and its server goes on.
+    /// Give the connection back if the statement was answered, even with a refusal, and its server goes on.
     pub fn give_back_after<T>(self, answer: &Result<T, Error>) {
         if answer.as_ref().err().is_none_or(session::may_go_on) {
             self.give_back();
         }
     }
 
-    fn connection(&self) -> &Object<Opener> {
+    fn connection(&self) -> &Object<SessionManager> {
         self.0.as_ref().expect("it is taken out when the loan ends")
     }
 }
 
-impl Deref for Lent {
+impl Deref for PooledConnection {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
@@ -190,15 +200,15 @@ impl Deref for Lent {
     }
 }
 
-impl DerefMut for Lent {
+impl DerefMut for PooledConnection {
     fn deref_mut(&mut self) -> &mut PgConnection {
         self.0.as_mut().expect("it is taken out when the loan ends")
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
-        // Out of the pool its socket is closed at once.
+        // Outside the pool the socket is closed at once.
         drop(self.0.take().map(Object::take));
     }
 }

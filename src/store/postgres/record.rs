@@ -1,12 +1,13 @@
-//! The recorder's transaction: one statement. Changes first, then claims, and what has ended is removed.
+//! The recorder's transaction: one statement. Changes come first, then claims; ended work and claims are
+//! removed.
 //!
-//! A statement is put together of the parts its batch needs, as each further table costs time even where nothing is written
-//! to it, and names the ranges of its rows: nearly always one. The guard of a change is looked at again if its row is
-//! changed meanwhile, so that such a row matches nothing.
+//! A statement is composed of the parts its batch needs, as each further table costs time even where no row
+//! of it is written, and names the ranges of its rows: nearly always one. The guard of a change is checked
+//! again if its row is changed meanwhile, so that such a row matches nothing.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 
@@ -15,45 +16,44 @@ use super::log::ranges::{Range, is_missing, range_of};
 use super::parameters::milliseconds;
 use super::pool::Pool;
 use super::{record_one, rows};
-use crate::failpoint;
-use crate::message::{ErrorKind, Status};
+use crate::domain::{ErrorKind, Status};
 use crate::store::{Change, Claim, Record, Recorded, RowChange, StoreError};
 
-/// Rows remembered at most: more are not in calls.
-const MOST_PLAIN: usize = 100_000;
+/// How many rows are remembered; there are never more in calls.
+const MAX_PLAIN_ROWS: usize = 100_000;
 
-/// Rows this process has claimed that have no campaign, so that the ends of their calls touch no counter.
+/// Rows claimed by this process that have no campaign, so that the ends of their calls touch no counter.
 #[derive(Default)]
 pub struct PlainRows(Mutex<HashSet<i64>>);
 
 impl PlainRows {
     fn has_all(&self, changes: &[RowChange]) -> bool {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.lock();
         changes.iter().all(|change| known.contains(&change.id))
     }
 
     fn note(&self, claimed: impl Iterator<Item = i64>, changes: &[RowChange]) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         for change in changes {
             known.remove(&change.id);
         }
-        if known.len() >= MOST_PLAIN {
+        if known.len() >= MAX_PLAIN_ROWS {
             known.clear();
         }
         known.extend(claimed);
     }
 }
 
-/// How changes are written.
+/// The form in which changes are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// Ends of calls of rows without a campaign, which stand nowhere but in their work: one update.
+    /// Ends of calls of rows without a campaign, which are in the queue only in their work: one update.
     Plain,
     Any,
 }
 
-/// One statement's worth.
-struct Batch<'a> {
+/// The content of one statement.
+struct RecordStatement<'a> {
     record: Record<'a>,
     changes: &'a [RowChange],
     claims: &'a [Claim],
@@ -62,7 +62,7 @@ struct Batch<'a> {
 
 /// The answer of the statement.
 #[derive(Default)]
-struct Written {
+struct StatementResult {
     changed: HashSet<i64>,
     late: usize,
     claimed: HashSet<i64>,
@@ -75,12 +75,14 @@ pub async fn record(pool: &Pool, plain_rows: &PlainRows, record: Record<'_>) -> 
     if let Some(recorded) = write_one(pool, plain_rows, record, &changes, form).await? {
         return Ok(recorded);
     }
-    let mut written = write(pool, Batch { record, changes: &changes, claims: record.claims, form }).await?;
+    let mut written =
+        write(pool, RecordStatement { record, changes: &changes, claims: record.claims, form }).await?;
     if form == Form::Plain && written.changed.len() < changes.len() {
-        // Rows that others have settled meanwhile; what has ended was not removed.
+        // Rows that others have settled meanwhile; their ended work and claims were not removed.
         let left: Vec<RowChange> =
             changes.iter().filter(|change| !written.changed.contains(&change.id)).cloned().collect();
-        let rest = write(pool, Batch { record, changes: &left, claims: &[], form: Form::Any }).await?;
+        let rest =
+            write(pool, RecordStatement { record, changes: &left, claims: &[], form: Form::Any }).await?;
         written.changed.extend(rest.changed);
         written.late += rest.late;
     }
@@ -95,7 +97,8 @@ pub async fn record(pool: &Pool, plain_rows: &PlainRows, record: Record<'_>) -> 
     })
 }
 
-/// Tries the statement for a lone claim or end of a call; nothing, if that is not the case or the row is not as expected.
+/// Try the statement for a lone claim or end of a call; `None`, if the record holds more or the row is not as
+/// expected.
 async fn write_one(
     pool: &Pool,
     plain_rows: &PlainRows,
@@ -116,7 +119,7 @@ async fn write_one(
     }
 }
 
-/// Whether changes only end rows with the answer to their calls.
+/// Whether the changes only end rows with the answer to their calls.
 fn is_plain(changes: &[RowChange]) -> bool {
     changes.iter().all(|change| {
         matches!(change.to, Status::Ok | Status::Error)
@@ -125,12 +128,12 @@ fn is_plain(changes: &[RowChange]) -> bool {
     })
 }
 
-async fn write(pool: &Pool, batch: Batch<'_>) -> Result<Written, StoreError> {
+async fn write(pool: &Pool, batch: RecordStatement<'_>) -> Result<StatementResult, StoreError> {
     let mut ranges = batch.ranges();
     loop {
-        let Some(statement) = batch.statement(&ranges) else { return Ok(Written::default()) };
+        let Some(statement) = batch.statement(&ranges) else { return Ok(StatementResult::default()) };
         match batch.bind(&statement).fetch_all(pool).await {
-            Ok(rows) => return Written::of(&rows),
+            Ok(rows) => return StatementResult::of(&rows),
             Err(error) if is_missing(&error) => {
                 let there = existing(pool, &ranges).await?;
                 if there.len() == ranges.len() {
@@ -143,7 +146,8 @@ async fn write(pool: &Pool, batch: Batch<'_>) -> Result<Written, StoreError> {
     }
 }
 
-/// Rows that a transaction without an answer has changed already: each has the fence and the status of its change.
+/// Return the rows that a transaction without an answer has changed already: each has the fence and the
+/// status of its change.
 async fn written_before(pool: &Pool, changes: &[RowChange]) -> Result<Vec<i64>, StoreError> {
     sqlx::query_scalar(
         "select c.cdls_id from unnest($1::bigint[], $2::integer[], $3::text[]) as w(id, fence, status)
@@ -157,7 +161,7 @@ async fn written_before(pool: &Pool, changes: &[RowChange]) -> Result<Vec<i64>, 
     .map_err(failed)
 }
 
-/// The ranges that are there: the rows of others are gone.
+/// Return the ranges that exist: the rows of others are gone.
 async fn existing(pool: &Pool, ranges: &BTreeSet<Range>) -> Result<BTreeSet<Range>, StoreError> {
     let mut there = BTreeSet::new();
     for range in ranges {
@@ -173,9 +177,9 @@ async fn existing(pool: &Pool, ranges: &BTreeSet<Range>) -> Result<BTreeSet<Rang
     Ok(there)
 }
 
-impl Written {
-    fn of(rows: &[PgRow]) -> Result<Written, StoreError> {
-        let mut written = Written::default();
+impl StatementResult {
+    fn of(rows: &[PgRow]) -> Result<StatementResult, StoreError> {
+        let mut written = StatementResult::default();
         for row in rows {
             let id: i64 = rows::get(row, "id")?;
             let flag: bool = rows::get(row, "flag")?;
@@ -191,7 +195,7 @@ impl Written {
     }
 }
 
-impl Batch<'_> {
+impl RecordStatement<'_> {
     fn ranges(&self) -> BTreeSet<Range> {
         let changes = self.changes.iter().map(|change| change.id);
         changes.chain(self.claims.iter().map(|claim| claim.id.0)).filter_map(range_of).collect()
@@ -205,7 +209,7 @@ impl Batch<'_> {
         self.claims.iter().any(|claim| range_of(claim.id.0) == Some(range))
     }
 
-    /// `None`: there is nothing to do.
+    /// Return the statement; `None` if there is nothing to do.
     fn statement(&self, ranges: &BTreeSet<Range>) -> Option<String> {
         let (mut parts, mut answers) = (Vec::new(), Vec::new());
         let changed: Vec<Range> = ranges.iter().copied().filter(|range| self.of_changes(*range)).collect();
@@ -241,11 +245,14 @@ impl Batch<'_> {
         parts.push(format!("changed as ({})", all.join(" union all ")));
         if self.form == Form::Any {
             parts.push(include_str!("sql/record_open.sql").to_owned());
+            if self.changes.iter().any(|change| change.to == Status::Error) {
+                parts.push(include_str!("sql/record_errors.sql").to_owned());
+            }
         }
         answers.push("select id, is_late as flag, false as is_claim from changed".to_owned());
     }
 
-    /// A statement that has no changes needs no parameters for them.
+    /// Bind the parameters; a statement without changes needs none for them.
     fn bind<'q>(&'q self, statement: &'q str) -> Query<'q, sqlx::Postgres, PgArguments> {
         let Record { worker, claim_no, ended_work, ended_claims, .. } = self.record;
         let query = sqlx::query(statement)
@@ -261,7 +268,7 @@ impl Batch<'_> {
     }
 }
 
-/// Ended work is removed only where every change took place: a change that did not may be of one of its rows.
+/// Ended work is removed only where every change took place: a failed change may be of one of its rows.
 const IF_ALL: &str = " and (select count(*) from changed) = cardinality($9)";
 
 const CLOSED: &str = "closed as (delete from claim c using unnest($3::bigint[]) as n(claim_no)
@@ -269,7 +276,7 @@ const CLOSED: &str = "closed as (delete from claim c using unnest($3::bigint[]) 
 
 const NOTHING: &str = "select 0::bigint as id, false as flag, false as is_claim where false";
 
-/// Claims of this statement, and those it made before, if it is repeated.
+/// Claims of this statement, and, if it is repeated, those made before.
 const CLAIMED: &str =
     "select p.id, p.is_plain as flag, true as is_claim from passed p where exists (select from claimed)
 union all
@@ -289,7 +296,7 @@ fn bind_changes<'q>(
         .bind(all(changes, |r| r.late))
         .bind(all(changes, |r| r.to.as_str()))
         .bind(all(changes, |r| r.status_code))
-        .bind(all(changes, |r| r.message_id.as_deref()))
+        .bind(all(changes, |r| r.graph_id.as_deref()))
         .bind(all(changes, |r| r.writes_error))
         .bind(all(changes, |r| r.error_code))
         .bind(all(changes, |r| r.error_subcode))
@@ -309,22 +316,13 @@ fn on(statement: &str, range: Range) -> String {
     statement.replace("{range}", &range.to_string())
 }
 
-/// With a seeded defect, without the guards of a claim that the defect is about.
 fn add_claims(ranges: &[Range], parts: &mut Vec<String>, answers: &mut Vec<String>) {
     if ranges.is_empty() {
         return;
     }
-    let (mut lease, mut passed) =
-        (include_str!("sql/record_lease.sql").to_owned(), include_str!("sql/record_claims.sql").to_owned());
-    let unguarded = failpoint::defect("no_guard_on_claim");
-    if unguarded || failpoint::defect("lease_ignored") {
-        lease = "lease as (select array(select generate_series(0, 63))::smallint[] as partitions)".to_owned();
-    }
-    if unguarded {
-        passed = passed.replace("and c.fence = w.fence and c.status in ('PENDING', 'RETRY')", "");
-    }
-    parts.push(lease);
-    let all: Vec<String> = ranges.iter().map(|range| on(&passed, *range)).collect();
+    parts.push(include_str!("sql/record_lease.sql").to_owned());
+    let all: Vec<String> =
+        ranges.iter().map(|range| on(include_str!("sql/record_claims.sql"), *range)).collect();
     parts.push(format!("passed as materialized (\n{})", all.join("    union all\n")));
     parts.push(include_str!("sql/record_claimed.sql").to_owned());
     answers.push(CLAIMED.to_owned());

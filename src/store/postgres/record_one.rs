@@ -1,8 +1,8 @@
-//! A lone claim, or the end of a lone call: at rates at which messages come one by one, a statement for a batch of one costs
-//! half as much again, as it unfolds arrays and joins them.
+//! A lone claim, or the end of a lone call: where messages come one by one, a statement for a batch of one
+//! costs half as much again, as it unfolds arrays and joins them.
 //!
-//! Only the ordinary case is tried: a row without a campaign that is as the worker knows it. Where nothing matches, the
-//! statement has written nothing, and the one for batches finds out the reason.
+//! Only the ordinary case is tried: a row without a campaign, in the state that the worker knows. Where
+//! nothing matches, the statement has written nothing, and the one for batches finds out the reason.
 
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryScalar;
@@ -10,24 +10,21 @@ use sqlx::query::QueryScalar;
 use super::log::ranges::{range_of, unless_missing};
 use super::parameters::milliseconds;
 use super::pool::Pool;
-use crate::failpoint;
 use crate::store::{Claim, Record, RowChange, StoreError};
 
-/// Removes batches of claims that have ended.
+/// The part that removes batches of claims that have ended.
 const CLOSED: &str = ",
 closed as (delete from claim where worker = $1 and claim_no = any($2::bigint[]))";
-/// The same beside the end of a call, if that takes place: it may have ended the batch.
+/// The same beside the end of a call, if that takes place: the call may have ended the batch.
 const CLOSED_WITH_CALL: &str = ",
 closed as (delete from claim where worker = $1 and claim_no = any($22::bigint[]) and exists (select from changed))";
-/// Removes work that has ended, if the change takes place: it may be the row's.
+/// The part that removes work that has ended, if the change takes place: the work may be the row's.
 const ENDED: &str = ",
 ended as (delete from work where work_id = any($2::bigint[]) and exists (select from changed))";
 
 /// Whether the claim was made.
 pub async fn claim(pool: &Pool, record: Record<'_>, claim: &Claim) -> Result<bool, StoreError> {
-    // With these defects the guards of a claim are left out of the statement for batches.
-    let is_seeded = failpoint::defect("no_guard_on_claim") || failpoint::defect("lease_ignored");
-    let (Some(range), true) = (range_of(claim.id.0), record.ended_work.is_empty() && !is_seeded) else {
+    let (Some(range), true) = (range_of(claim.id.0), record.ended_work.is_empty()) else {
         return Ok(false);
     };
     let statement = include_str!("sql/record_one_claim.sql")
@@ -76,7 +73,7 @@ fn bind_change<'q>(query: Query<'q>, change: &'q RowChange) -> Query<'q> {
         .bind(change.to_fence)
         .bind(change.to.as_str())
         .bind(change.status_code)
-        .bind(change.message_id.as_deref())
+        .bind(change.graph_id.as_deref())
         .bind(change.writes_error)
         .bind(change.error_code)
         .bind(change.error_subcode)

@@ -6,8 +6,10 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use super::error::failed;
-use crate::message::{AccountId, LineId, Medium, MessageId, UnknownWord, WorkId};
+use crate::channel::Medium;
+use crate::domain::{AccountId, LineId, RowId, WorkId};
 use crate::store::{Flow, LogRow, Position, ReadyRow, StoreError, WorkHead};
+use crate::text::UnknownWord;
 
 /// The columns of a [`ReadyRow`], for rows named `c`.
 macro_rules! ready_columns {
@@ -18,18 +20,21 @@ macro_rules! ready_columns {
 }
 pub(super) use ready_columns;
 
-/// A stored word as its type.
+/// Decode a stored word.
 pub fn word<T: FromStr<Err = UnknownWord>>(row: &PgRow, column: &str) -> Result<T, StoreError> {
     let text: &str = row.try_get(column).map_err(failed)?;
     text.parse().map_err(|error: UnknownWord| StoreError::Rejected(error.to_string()))
 }
 
-fn optional_word<T: FromStr<Err = UnknownWord>>(row: &PgRow, column: &str) -> Result<Option<T>, StoreError> {
+pub fn optional_word<T: FromStr<Err = UnknownWord>>(
+    row: &PgRow,
+    column: &str,
+) -> Result<Option<T>, StoreError> {
     let text: Option<&str> = row.try_get(column).map_err(failed)?;
     text.map(str::parse).transpose().map_err(|error: UnknownWord| StoreError::Rejected(error.to_string()))
 }
 
-/// A column of any type sqlx decodes.
+/// Decode a column of any type that sqlx decodes.
 pub fn get<'r, T>(row: &'r PgRow, column: &str) -> Result<T, StoreError>
 where
     T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
@@ -37,12 +42,12 @@ where
     row.try_get(column).map_err(failed)
 }
 
-/// The rows that this version can read. A later version may have written a word that this one does not know.
+/// Return the rows that this version can read. A later version may have written a word unknown to this one.
 pub fn readable<T>(rows: &[PgRow], decode: impl Fn(&PgRow) -> Result<T, StoreError>) -> Vec<T> {
     rows.iter().filter_map(|row| decode(row).inspect_err(skipped).ok()).collect()
 }
 
-/// Says that a row is left out.
+/// Log that a row is left out.
 pub fn skipped(error: &StoreError) {
     tracing::warn!("skipped unreadable row: {error}");
 }
@@ -51,7 +56,7 @@ pub fn medium(media: bool) -> Medium {
     if media { Medium::Media } else { Medium::Text }
 }
 
-/// The flow of a row of `work`, or of what it returns.
+/// Decode the flow of a row of `work`, or of a statement that returns its columns.
 pub fn flow(row: &PgRow) -> Result<Flow, StoreError> {
     Ok(Flow {
         line: LineId(get(row, "v8l_id")?),
@@ -62,12 +67,12 @@ pub fn flow(row: &PgRow) -> Result<Flow, StoreError> {
 }
 
 pub fn position(row: &PgRow) -> Result<Position, StoreError> {
-    Ok(Position { first: MessageId(get(row, "first_id")?), work: WorkId(get(row, "work_id")?) })
+    Ok(Position { first: RowId(get(row, "first_id")?), work: WorkId(get(row, "work_id")?) })
 }
 
 pub fn ready(row: &PgRow, work: WorkId) -> Result<ReadyRow, StoreError> {
     Ok(ReadyRow {
-        id: MessageId(get(row, "cdls_id")?),
+        id: RowId(get(row, "cdls_id")?),
         work,
         line: LineId(get(row, "v8l_id")?),
         account: AccountId(get(row, "cdcs_id")?),
@@ -86,7 +91,7 @@ pub fn ready(row: &PgRow, work: WorkId) -> Result<ReadyRow, StoreError> {
 
 pub fn log(row: &PgRow) -> Result<LogRow, StoreError> {
     Ok(LogRow {
-        cdls_id: MessageId(get(row, "cdls_id")?),
+        cdls_id: RowId(get(row, "cdls_id")?),
         cdcs_id: AccountId(get(row, "cdcs_id")?),
         v8l_id: LineId(get(row, "v8l_id")?),
         class: word(row, "class")?,
@@ -117,7 +122,7 @@ pub fn log(row: &PgRow) -> Result<LogRow, StoreError> {
     })
 }
 
-/// Work as a statement tells it that does not read its rows.
+/// Decode work whose rows were not read.
 pub fn head(row: &PgRow) -> Result<WorkHead, StoreError> {
     Ok(WorkHead { position: position(row)?, flow: flow(row)?, rows: get::<i32>(row, "rows")?.unsigned_abs() })
 }

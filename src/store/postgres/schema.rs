@@ -1,10 +1,9 @@
-//! The schema: migrations, and whether this program's is the database's.
+//! The schema: migrations, and the comparison of the database's with this program's.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 
 use super::error::failed;
@@ -12,19 +11,25 @@ use super::log::ranges::IDS as RANGE_IDS;
 use super::pool::Pool;
 use super::rows;
 use super::{PostgresStore, keep};
-use crate::store::schema::versions;
+use crate::store::schema::{migrations, migrator, versions};
 use crate::store::{SchemaState, SchemaStore, StoreError};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+/// The migrations, in their order.
+pub(in crate::store) const MIGRATIONS: [(&str, &str); 7] = migrations!(
+    "postgres": "0001_accounts" "0002_log" "0003_queue" "0004_once" "0005_campaigns" "0006_views"
+        "0007_campaign_errors"
+);
 
 #[async_trait]
 impl SchemaStore for PostgresStore {
     async fn migrate(&self) -> Result<usize, StoreError> {
-        migrate(&self.calm).await
+        self.check_sessions().await?;
+        migrate(&self.background).await
     }
 
     async fn schema(&self) -> Result<SchemaState, StoreError> {
-        state(&self.calm).await
+        self.check_sessions().await?;
+        state(&self.background).await
     }
 
     async fn not_writable(&self) -> Result<Option<String>, StoreError> {
@@ -48,7 +53,7 @@ impl SchemaStore for PostgresStore {
     }
 
     async fn drop_old(&self, keep: Duration) -> Result<u64, StoreError> {
-        keep::drop_old(&self.calm, keep).await
+        keep::drop_old(&self.background, keep).await
     }
 
     async fn close(&self) {
@@ -57,57 +62,88 @@ impl SchemaStore for PostgresStore {
 }
 
 async fn migrate(pool: &Pool) -> Result<usize, StoreError> {
-    check_place(pool).await?;
-    let before = applied(pool).await?.len();
-    let mut migrations = Migrator { ..sqlx::migrate!("migrations/postgres") };
-    migrations.set_ignore_missing(true);
+    let place = check_place(pool).await?;
+    let before = applied(pool).await?;
+    if !is_known(&before) {
+        place.may_create()?;
+    }
+    let before = before.len();
     let mut lent = pool.lend().await.map_err(failed)?;
     // Functions keep the path they are made with: by name, as `"$user"` may mean another schema later.
     sqlx::query("select set_config('search_path', quote_ident(current_schema()), false)")
         .execute(&mut *lent)
         .await
         .map_err(failed)?;
-    // `run` by another name: that one's future is not general enough for a `Send` trait method.
-    migrations.run_direct(&mut *lent).await.map_err(|error| StoreError::Schema(error.to_string()))?;
+    // `run` under another name, as the future of `run` is not general enough for a `Send` trait method.
+    migrator(&MIGRATIONS)
+        .run_direct(&mut *lent)
+        .await
+        .map_err(|error| StoreError::Schema(error.to_string()))?;
     lent.give_back();
     let after = applied(pool).await?.len();
     ensure_room(pool).await?;
     Ok(after - before)
 }
 
-/// Refuses a database in which texts cannot be stored, and one where new tables would be made beside those that are there.
-async fn check_place(pool: &Pool) -> Result<(), StoreError> {
+/// Refuse a database in which texts cannot be stored, and one where new tables would be made beside existing
+/// ones.
+async fn check_place(pool: &Pool) -> Result<SchemaPlace, StoreError> {
     let mut lent = pool.lend().await.map_err(failed)?;
     let place = pool.wait_for(place(&mut lent)).await?;
     lent.give_back();
-    let Place { encoding, there, new } = place;
+    let SchemaPlace { encoding, there, new, .. } = &place;
     if encoding != "UTF8" {
         return Err(StoreError::Schema(format!(
             "the encoding of the database is {encoding}: make one with `createdb --encoding UTF8 --template template0`"
         )));
     }
-    match (there, new) {
-        (Some(there), Some(new)) if there != new => Err(StoreError::Schema(format!(
+    if let (Some(there), Some(new)) = (there, new)
+        && there != new
+    {
+        return Err(StoreError::Schema(format!(
             "its tables are in the schema {there}, and new ones would be made in {new}: name the schema that is meant in \
              database.url, as `?options=-csearch_path%3D{there}`"
-        ))),
-        _ => Ok(()),
+        )));
+    }
+    Ok(place)
+}
+
+impl SchemaPlace {
+    /// Refuse to begin where the role may make no tables.
+    fn may_create(&self) -> Result<(), StoreError> {
+        let role = &self.role;
+        match (&self.new, self.may_create) {
+            (None, _) => Err(StoreError::Schema(
+                "search_path names no schema that exists: make one, or name one in database.url, as \
+                 `?options=-csearch_path%3DSCHEMA`"
+                    .into(),
+            )),
+            (Some(new), Some(false)) => Err(StoreError::Schema(format!(
+                "the role {role} may not create tables in the schema {new}: run `meta-dispatch migrate` as the role that \
+                 is to own them, or `grant create on schema {new} to {role}`"
+            ))),
+            (Some(_), _) => Ok(()),
+        }
     }
 }
 
-/// Where the tables of this program are, and where new ones would be.
-struct Place {
+/// The schema of this program's tables, and the schema that new ones would be made in.
+struct SchemaPlace {
     encoding: String,
     there: Option<String>,
     new: Option<String>,
+    role: String,
+    /// Whether the role may make tables in the new place.
+    may_create: Option<bool>,
 }
 
-async fn place(connection: &mut PgConnection) -> Result<Place, StoreError> {
+async fn place(connection: &mut PgConnection) -> Result<SchemaPlace, StoreError> {
     let mut transaction = connection.begin().await.map_err(failed)?;
-    // The path that the URL, the role and the database set, without what this session found.
+    // The path that the URL, the role and the database set, without the path that this session chose.
     sqlx::query("set local search_path to default").execute(&mut *transaction).await.map_err(failed)?;
     let row = sqlx::query(
         "select pg_encoding_to_char(d.encoding)::text as encoding, current_schema()::text as new,
+                current_user::text as role, has_schema_privilege(current_schema()::text, 'create') as may_create,
                 (select n.nspname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
                  where c.oid = to_regclass('cdls')) as there
          from pg_database d where d.datname = current_database()",
@@ -116,26 +152,32 @@ async fn place(connection: &mut PgConnection) -> Result<Place, StoreError> {
     .await
     .map_err(failed)?;
     transaction.rollback().await.map_err(failed)?;
-    Ok(Place {
+    Ok(SchemaPlace {
         encoding: rows::get(&row, "encoding")?,
         there: rows::get(&row, "there")?,
         new: rows::get(&row, "new")?,
+        role: rows::get(&row, "role")?,
+        may_create: rows::get(&row, "may_create")?,
     })
 }
 
 async fn state(pool: &Pool) -> Result<SchemaState, StoreError> {
     let applied = applied(pool).await?;
-    let known: BTreeSet<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-    Ok(if !known.is_subset(&applied) {
+    Ok(if !is_known(&applied) {
         SchemaState::Older
-    } else if applied.len() > known.len() {
+    } else if applied.len() > MIGRATIONS.len() {
         SchemaState::Newer
     } else {
         SchemaState::Current
     })
 }
 
-/// Versions applied with success; none where there is no schema yet.
+/// Whether all migrations of this program are among those that were applied.
+fn is_known(applied: &BTreeSet<i64>) -> bool {
+    migrator(&MIGRATIONS).iter().all(|migration| applied.contains(&migration.version))
+}
+
+/// Return the versions applied with success; none where there is no schema yet.
 async fn applied(pool: &Pool) -> Result<BTreeSet<i64>, StoreError> {
     let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
         .fetch_one(pool)
@@ -149,7 +191,7 @@ async fn applied(pool: &Pool) -> Result<BTreeSet<i64>, StoreError> {
             .fetch_all(pool)
             .await
             .map_err(failed)?;
-    versions(applied, &MIGRATIONS)
+    versions(applied, &migrator(&MIGRATIONS))
 }
 
 async fn ensure_room(pool: &Pool) -> Result<usize, StoreError> {

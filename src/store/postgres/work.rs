@@ -1,10 +1,10 @@
-//! Work as dispatch reads it, with its ready rows: mostly one statement, as the rows wanted are nearly always of the range
-//! of the log that was read last. Rows of other ranges are read behind it.
+//! Work as dispatch reads it, with its ready rows: mostly one statement, as the wanted rows are nearly always
+//! in the range of the log that was read last. Rows of other ranges are read afterwards.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use sqlx::postgres::PgRow;
 
 use super::error::failed;
@@ -12,35 +12,36 @@ use super::log::ranges::{Range, is_missing, range_of, unless_missing};
 use super::parameters::partition_of;
 use super::pool::Pool;
 use super::rows::{self, ready_columns};
-use crate::message::{LineId, Medium, WorkId};
+use crate::channel::Medium;
+use crate::domain::{LineId, WorkId};
 use crate::store::{Flow, FlowPage, FlowRead, Position, StoreError, WorkRead};
 
 /// The state between reads.
-pub struct Reading {
+pub struct ReadState {
     /// An id of the range that was read last; negative before the first read.
     last: AtomicI64,
     unreadable: Mutex<HashSet<WorkId>>,
 }
 
-impl Default for Reading {
-    fn default() -> Reading {
-        Reading { last: AtomicI64::new(-1), unreadable: Mutex::default() }
+impl Default for ReadState {
+    fn default() -> ReadState {
+        ReadState { last: AtomicI64::new(-1), unreadable: Mutex::default() }
     }
 }
 
-impl Reading {
-    /// Notes work with rows that this version cannot read. It looks as if it had ended with the others; it is left to a later
-    /// version.
+impl ReadState {
+    /// Note work with rows that this version cannot read. Without the note such work looks ended once its
+    /// other rows have; it is left to a later version.
     fn leave(&self, work: WorkId, error: &StoreError) {
-        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unreadable = self.unreadable.lock();
         if unreadable.insert(work) {
             rows::skipped(error);
         }
     }
 
-    /// Work that can be read, perhaps again.
-    fn can_read(&self, picked: &[Picked]) {
-        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Note work that can be read again.
+    fn can_read(&self, picked: &[PickedWork]) {
+        let mut unreadable = self.unreadable.lock();
         if !unreadable.is_empty() {
             for picked in picked.iter().filter(|picked| !picked.is_partial) {
                 unreadable.remove(&picked.read.position.work);
@@ -48,9 +49,9 @@ impl Reading {
         }
     }
 
-    /// The ended work that this version can read to the end, and may remove.
+    /// Return the ended work that this version can read to the end, and may remove.
     pub fn removable(&self, ended: &[WorkId]) -> Vec<WorkId> {
-        let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        let unreadable = self.unreadable.lock();
         ended.iter().copied().filter(|work| !unreadable.contains(work)).collect()
     }
 }
@@ -63,7 +64,7 @@ macro_rules! is_ready {
     };
 }
 
-/// The work that was picked, with those of its rows that are of a range. Ids are told where others may be of another one.
+/// The picked work, with its rows of one range. Ids are returned where others may be of another range.
 macro_rules! with_rows {
     ($picked:expr) => {
         concat!(
@@ -82,7 +83,7 @@ macro_rules! with_rows {
 const READ_WORK: &str = with_rows!(include_str!("sql/read_work.sql"));
 const READ_FLOWS: &str = with_rows!(include_str!("sql/read_flows.sql"));
 
-/// Ready rows by id ($1), of work $2 that was made again or not ($3).
+/// Ready rows by id ($1), of work $2 that is of a further turn or not ($3).
 const READ_ROWS: &str = concat!(
     "select p.work_id, ",
     ready_columns!(),
@@ -93,29 +94,33 @@ const READ_ROWS: &str = concat!(
 );
 
 /// The work to be read.
-enum Wanted<'a> {
+enum WorkSelector<'a> {
     Work(&'a [i64]),
     Flows(&'a [FlowRead]),
 }
 
-pub async fn read_work(pool: &Pool, reading: &Reading, work: &[WorkId]) -> Result<Vec<WorkRead>, StoreError> {
+pub async fn read_work(
+    pool: &Pool,
+    read_state: &ReadState,
+    work: &[WorkId],
+) -> Result<Vec<WorkRead>, StoreError> {
     if work.is_empty() {
         return Ok(Vec::new());
     }
     let numbers: Vec<i64> = work.iter().map(|work| work.0).collect();
-    let picked = read(pool, reading, &Wanted::Work(&numbers)).await?;
+    let picked = read(pool, read_state, &WorkSelector::Work(&numbers)).await?;
     Ok(picked.into_iter().map(|picked| picked.read).collect())
 }
 
 pub async fn read_flows(
     pool: &Pool,
-    reading: &Reading,
+    read_state: &ReadState,
     reads: &[FlowRead],
 ) -> Result<Vec<FlowPage>, StoreError> {
     if reads.is_empty() {
         return Ok(Vec::new());
     }
-    let picked = read(pool, reading, &Wanted::Flows(reads)).await?;
+    let picked = read(pool, read_state, &WorkSelector::Flows(reads)).await?;
     let mut pages: Vec<FlowPage> = reads.iter().map(|_| FlowPage { work: Vec::new(), more: false }).collect();
     let mut found = vec![0; reads.len()];
     for picked in picked {
@@ -131,15 +136,15 @@ pub async fn read_flows(
     Ok(pages)
 }
 
-impl Wanted<'_> {
-    /// On a range of the log; on none, all rows are elsewhere.
+impl WorkSelector<'_> {
+    /// Read from a range of the log; without a range all rows are elsewhere.
     async fn fetch(&self, pool: &Pool, range: Option<Range>) -> Result<Vec<PgRow>, sqlx::Error> {
         match self {
-            Wanted::Work(numbers) => {
+            WorkSelector::Work(numbers) => {
                 let statement = on_range(READ_WORK, range);
                 sqlx::query(&statement).bind(numbers).fetch_all(pool).await
             }
-            Wanted::Flows(reads) => {
+            WorkSelector::Flows(reads) => {
                 let statement = on_range(READ_FLOWS, range);
                 let after = |of: fn(&Position) -> i64| -> Vec<i64> {
                     reads.iter().map(|read| read.after.as_ref().map_or(-1, of)).collect()
@@ -161,19 +166,23 @@ impl Wanted<'_> {
 }
 
 /// Work, as the statement picked it.
-struct Picked {
+struct PickedWork {
     read_no: i64,
     found: usize,
     again: bool,
     read: WorkRead,
-    /// Its ids, if some are not of the range that was read with it.
+    /// The ids of the work, if some are not of the range that was read with it.
     elsewhere: Vec<i64>,
-    /// Rows of it cannot be read.
+    /// Whether some of the work's rows cannot be read.
     is_partial: bool,
 }
 
-async fn read(pool: &Pool, reading: &Reading, wanted: &Wanted<'_>) -> Result<Vec<Picked>, StoreError> {
-    let mut range = range_of(reading.last.load(Ordering::Relaxed));
+async fn read(
+    pool: &Pool,
+    read_state: &ReadState,
+    wanted: &WorkSelector<'_>,
+) -> Result<Vec<PickedWork>, StoreError> {
+    let mut range = range_of(read_state.last.load(Ordering::Relaxed));
     let rows = match wanted.fetch(pool, range).await {
         Err(error) if is_missing(&error) && range.is_some() => {
             // The range was taken out of the log.
@@ -182,16 +191,16 @@ async fn read(pool: &Pool, reading: &Reading, wanted: &Wanted<'_>) -> Result<Vec
         }
         rows => rows.map_err(failed)?,
     };
-    let mut picked = gathered(reading, &rows)?;
-    read_elsewhere(pool, reading, range, &mut picked).await?;
-    reading.can_read(&picked);
+    let mut picked = gathered(read_state, &rows)?;
+    read_elsewhere(pool, read_state, range, &mut picked).await?;
+    read_state.can_read(&picked);
     if let Some(highest) = picked.iter().map(|picked| picked.read.position.first.0).max() {
-        reading.last.store(highest, Ordering::Relaxed);
+        read_state.last.store(highest, Ordering::Relaxed);
     }
     Ok(picked)
 }
 
-/// The statement on a range, or on none.
+/// Return the statement for a range, or for none.
 fn on_range(statement: &str, range: Option<Range>) -> String {
     let (table, first, last, wanted) = match range {
         Some(range) => (format!("_{range}"), range.first(), range.last(), "c.cdls_id = any(p.ids)"),
@@ -204,15 +213,15 @@ fn on_range(statement: &str, range: Option<Range>) -> String {
         .replace("{wanted}", wanted)
 }
 
-fn gathered(reading: &Reading, rows: &[PgRow]) -> Result<Vec<Picked>, StoreError> {
-    let mut picked: Vec<Picked> = Vec::new();
+fn gathered(read_state: &ReadState, rows: &[PgRow]) -> Result<Vec<PickedWork>, StoreError> {
+    let mut picked: Vec<PickedWork> = Vec::new();
     for row in rows {
         let position = rows::position(row)?;
         if picked.last().is_none_or(|last| last.read.position.work != position.work) {
             match begun(row) {
                 Ok(begun) => picked.push(begun),
                 Err(error) => {
-                    reading.leave(position.work, &error);
+                    read_state.leave(position.work, &error);
                     continue;
                 }
             }
@@ -220,20 +229,20 @@ fn gathered(reading: &Reading, rows: &[PgRow]) -> Result<Vec<Picked>, StoreError
         if let Some(last) = picked.last_mut()
             && rows::get::<Option<i64>>(row, "cdls_id")?.is_some()
         {
-            add(reading, last, row);
+            add(read_state, last, row);
         }
     }
     Ok(picked)
 }
 
-fn begun(row: &PgRow) -> Result<Picked, StoreError> {
+fn begun(row: &PgRow) -> Result<PickedWork, StoreError> {
     let flow = Flow {
         line: LineId(rows::get(row, "w_line")?),
         lane: rows::word(row, "w_lane")?,
         medium: rows::medium(rows::get(row, "w_media")?),
         campaign: rows::get(row, "w_campaign")?,
     };
-    Ok(Picked {
+    Ok(PickedWork {
         read_no: rows::get(row, "read_no")?,
         found: rows::get::<i64>(row, "found")? as usize,
         again: rows::get(row, "again")?,
@@ -243,22 +252,22 @@ fn begun(row: &PgRow) -> Result<Picked, StoreError> {
     })
 }
 
-fn add(reading: &Reading, picked: &mut Picked, row: &PgRow) {
+fn add(read_state: &ReadState, picked: &mut PickedWork, row: &PgRow) {
     let work = picked.read.position.work;
     match rows::ready(row, work) {
         Ok(ready) => picked.read.rows.push(ready),
         Err(error) => {
             picked.is_partial = true;
-            reading.leave(work, &error);
+            read_state.leave(work, &error);
         }
     }
 }
 
 async fn read_elsewhere(
     pool: &Pool,
-    reading: &Reading,
+    read_state: &ReadState,
     read: Option<Range>,
-    picked: &mut [Picked],
+    picked: &mut [PickedWork],
 ) -> Result<(), StoreError> {
     let mut wanted: BTreeMap<Range, Vec<(i64, i64, bool)>> = BTreeMap::new();
     for work in picked.iter() {
@@ -280,7 +289,7 @@ async fn read_elsewhere(
             picked.iter().enumerate().map(|(place, work)| (work.read.position.work, place)).collect();
         for row in unless_missing(found)? {
             if let Some(place) = places.get(&WorkId(rows::get(&row, "work_id")?)) {
-                add(reading, &mut picked[*place], &row);
+                add(read_state, &mut picked[*place], &row);
             }
         }
     }

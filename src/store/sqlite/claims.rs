@@ -1,4 +1,4 @@
-//! Claims as they stand in the queue: those that are open, and those of workers that are gone.
+//! Claims in the queue: the open ones, and those of workers that are gone.
 
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteRow;
@@ -7,12 +7,12 @@ use super::clock::Now;
 use super::error::{begin, commit, failed};
 use super::leases::Leases;
 use super::row::{get, held_recipient, list, numbers, readable, time, word};
-use crate::message::{LineId, MessageId, Partition};
+use crate::domain::{LineId, Partition, RowId};
 use crate::store::{ClaimedRow, HeldRecipient, StoreError};
 
 pub(super) const OPEN: &str = include_str!("sql/open_claims.sql");
 
-/// The same as what holds their recipients.
+/// The open claims, as holders of their recipients.
 pub(super) const HELD: &str = concat!(
     "select cdls_id, v8l_id, priority, dest, 'SENDING' as status, call_deadline as until from (",
     include_str!("sql/open_claims.sql"),
@@ -36,7 +36,7 @@ pub async fn open(reader: &SqlitePool, partitions: &[Partition]) -> Result<Vec<C
 fn claimed_row(row: &SqliteRow, now: Now) -> Result<ClaimedRow, StoreError> {
     let attempts: i32 = get(row, "attempts")?;
     Ok(ClaimedRow {
-        id: MessageId(get(row, "cdls_id")?),
+        id: RowId(get(row, "cdls_id")?),
         line: LineId(get(row, "v8l_id")?),
         lane: word(row, "priority")?,
         dest: get(row, "dest")?,
@@ -52,7 +52,7 @@ fn claimed_row(row: &SqliteRow, now: Now) -> Result<ClaimedRow, StoreError> {
     })
 }
 
-/// Recipients of claimed rows, until the claims' deadlines.
+/// Return the recipients of claimed rows, until the claims' deadlines.
 pub async fn held(
     reader: &SqlitePool,
     partitions: &[Partition],
@@ -62,7 +62,7 @@ pub async fn held(
     Ok(readable(&found, |row| held_recipient(row, now)))
 }
 
-/// Removes closed claims of workers that are not alive: a worker removes its own with their results.
+/// Remove closed claims of workers that are not alive: a worker removes its own with their results.
 pub async fn forget(reader: &SqlitePool, writer: &SqlitePool, leases: &Leases) -> Result<u64, StoreError> {
     let closed: Vec<(i64, String)> = sqlx::query_as(CLOSED).fetch_all(reader).await.map_err(failed)?;
     let gone: Vec<i64> =

@@ -1,7 +1,8 @@
-//! Times as this database holds them: RFC 3339 text in UTC with exactly milliseconds and `Z`, so that the order of
-//! the texts is the order of the times.
+//! Times as this database holds them: RFC 3339 text in UTC with exactly milliseconds and `Z`, so that the
+//! order of the texts is the order of the times.
 //!
-//! Rows that other programs wrote may say the same time in another way; [`parse`] reads what people write.
+//! Rows that other programs wrote may have the same time in another notation; [`parse`] reads the notations
+//! that people write.
 
 use std::time::Duration;
 
@@ -10,19 +11,19 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
-use crate::message::timestamp;
+use crate::text::timestamp;
 
-/// The latest time the text can hold; stands for "until somebody ends it".
+/// The latest time the text can hold: "until an operator ends it".
 pub const FOREVER: &str = "9999-12-31T23:59:59.999Z";
 
 /// The earliest time, before every stored one.
 const NEVER: &str = "";
 
-/// What SQLite's own `datetime()` and CURRENT_TIMESTAMP write, in UTC.
+/// The notation of SQLite's own `datetime()` and CURRENT_TIMESTAMP, in UTC.
 const SQLITE: &[FormatItem<'static>] = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
 
-/// The time by which one statement or transaction lives. Taken inside a write transaction, so that waiting for the
-/// lock does not make it stale.
+/// The time of one statement or transaction. Read inside a write transaction, so that waiting for the lock
+/// does not make it stale.
 #[derive(Debug, Clone, Copy)]
 pub struct Now(OffsetDateTime);
 
@@ -39,12 +40,12 @@ impl Now {
         timestamp(self.0)
     }
 
-    /// Now + this long.
+    /// Return now + this long.
     pub fn after(self, length: Duration) -> String {
         later(self.0, length)
     }
 
-    /// Now − this long.
+    /// Return now − this long.
     pub fn before(self, length: Duration) -> String {
         let length = time::Duration::try_from(length).ok();
         length
@@ -53,7 +54,7 @@ impl Now {
             .map_or_else(|| NEVER.to_owned(), timestamp)
     }
 
-    /// How long it is until then; negative if that has passed.
+    /// Return the time left until then; negative if that has passed.
     pub fn until(self, at: OffsetDateTime) -> time::Duration {
         at - self.0
     }
@@ -63,7 +64,7 @@ impl Now {
     }
 }
 
-/// `at` + `length`, or [`FOREVER`] where that lies beyond the calendar.
+/// Return `at` + `length`, or [`FOREVER`] where that lies beyond the calendar.
 pub fn later(at: OffsetDateTime, length: Duration) -> String {
     let length = time::Duration::try_from(length).ok();
     length
@@ -72,7 +73,7 @@ pub fn later(at: OffsetDateTime, length: Duration) -> String {
         .map_or_else(|| FOREVER.to_owned(), timestamp)
 }
 
-/// Reads RFC 3339 of any precision and offset, and what SQLite's `datetime()` writes.
+/// Read RFC 3339 of any precision and offset, and the notation of SQLite's `datetime()`.
 pub fn parse(text: &str) -> Option<OffsetDateTime> {
     let text = text.trim();
     OffsetDateTime::parse(text, &Rfc3339)
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_spellings_of_a_time_are_read() {
+    fn reads_other_notations_of_a_time() {
         let noon = Some(datetime!(2026-11-23 12:00:00 UTC));
         for text in [
             "2026-11-23T12:00:00.000Z",
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn times_beyond_the_calendar_are_its_end() {
+    fn limits_times_to_the_calendar() {
         assert_eq!(Now::read().after(Duration::MAX), FOREVER);
         assert_eq!(later(datetime!(9999-12-31 23:00:00 -3), Duration::ZERO), FOREVER);
         assert!(Now::read().before(Duration::MAX) < Now::read().text());

@@ -11,10 +11,10 @@ use super::clock::{self, Now};
 use super::error::{begin, commit, failed};
 use super::line::{line_select, records};
 use super::row::{get, list, readable, time, time_or_null};
-use crate::message::{AccountId, LineId};
+use crate::domain::{AccountId, LineId};
 use crate::store::{
-    AccountRow, BrokerUser, BrokerUserRow, DirectoryStore, LineRecord, NewLine, PauseScope, StoreError,
-    TokenRecord, TokenRow,
+    AccountRow, BrokerUser, BrokerUserRow, DirectoryStore, LineChange, LineRecord, NewLine, PauseScope,
+    StoreError, TokenRecord, TokenRow,
 };
 
 #[async_trait]
@@ -87,7 +87,7 @@ impl DirectoryStore for SqliteStore {
         .fetch_all(&mut *transaction)
         .await
         .map_err(failed)?;
-        // Compared as times: another program may have written them in another way.
+        // Compared as times: another program may have written them in another notation.
         let end = clock::parse(&until);
         let sooner = lines.into_iter().filter(|(_, paused_until)| {
             paused_until.as_deref().and_then(|text| clock::parse(&String::from_utf8_lossy(text))) < end
@@ -105,6 +105,54 @@ impl DirectoryStore for SqliteStore {
         commit(transaction).await
     }
 
+    async fn account_lines(&self, account: AccountId) -> Result<Vec<LineRecord>, StoreError> {
+        let found = sqlx::query(concat!(line_select!(), "where l.cdcs_id = ?1 order by l.v8l_id"))
+            .bind(account.0)
+            .fetch_all(&self.reader)
+            .await
+            .map_err(failed)?;
+        records(&found)
+    }
+
+    async fn update_line(&self, line: LineId, change: &LineChange) -> Result<bool, StoreError> {
+        sqlx::query(
+            "update cd_v8_line set
+                 v8l_name = coalesce(?2, v8l_name), v8l_active = coalesce(?3, v8l_active),
+                 v8l_rate_text = iif(?4, ?5, v8l_rate_text), v8l_rate_media = iif(?6, ?7, v8l_rate_media)
+             where v8l_id = ?1",
+        )
+        .bind(line.0)
+        .bind(change.name.as_deref())
+        .bind(change.active)
+        .bind(change.rate_text.is_some())
+        .bind(change.rate_text.flatten())
+        .bind(change.rate_media.is_some())
+        .bind(change.rate_media.flatten())
+        .execute(&self.writer)
+        .await
+        .map(|done| done.rows_affected() == 1)
+        .map_err(failed)
+    }
+
+    async fn remove_line(&self, line: LineId) -> Result<bool, StoreError> {
+        sqlx::query("delete from cd_v8_line where v8l_id = ?1")
+            .bind(line.0)
+            .execute(&self.writer)
+            .await
+            .map(|done| done.rows_affected() == 1)
+            .map_err(failed)
+    }
+
+    async fn set_account_active(&self, account: AccountId, active: bool) -> Result<bool, StoreError> {
+        sqlx::query("update account set cdcs_active = ?2 where cdcs_id = ?1")
+            .bind(account.0)
+            .bind(active)
+            .execute(&self.writer)
+            .await
+            .map(|done| done.rows_affected() == 1)
+            .map_err(failed)
+    }
+
     async fn add_account(&self, name: &str) -> Result<AccountId, StoreError> {
         let added = sqlx::query("insert into account (cdcs_name, created_at) values (?1, ?2)")
             .bind(name)
@@ -115,7 +163,7 @@ impl DirectoryStore for SqliteStore {
         Ok(AccountId(added.last_insert_rowid()))
     }
 
-    /// By id.
+    /// Return the accounts by id.
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
         let found = sqlx::query(
             "select cdcs_id, cdcs_name, cdcs_active <> 0 as active, created_at from account order by cdcs_id",
@@ -153,7 +201,7 @@ impl DirectoryStore for SqliteStore {
         })
     }
 
-    /// Oldest first.
+    /// Return the tokens, oldest first.
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
         let found = sqlx::query(
             "select token_id, cdcs_id, created_at, revoked_at from account_token

@@ -1,7 +1,8 @@
-//! The work that may be sent: by number and by flow with its ready rows, the flows that have work, and new work.
+//! The work that may be sent: by number and by flow with its ready rows, the flows that have work, and new
+//! work.
 //!
-//! Statements name their index: SQLite would choose by statistics that nobody keeps. The recorder's transaction, claims,
-//! rows whose time has come, and rows to be ended stand in files of their own.
+//! Statements name their index: SQLite would choose by statistics that no task renews. The recorder's
+//! transaction, claims, due rows, and rows to be ended are in files of their own.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,8 @@ use super::clock::Now;
 use super::error::failed;
 use super::row::{flow, get, list, numbers, read_or_skip, readable, time, word};
 use super::{SqliteStore, claims, doomed, due, record};
-use crate::message::{AccountId, LineId, Medium, MessageId, Partition, WorkId};
+use crate::channel::Medium;
+use crate::domain::{AccountId, LineId, Partition, RowId, WorkId};
 use crate::store::{
     ClaimedRow, DispatchStore, DoomedRow, Flow, FlowPage, FlowRead, HeldRecipient, NewWork, Position,
     Promoted, ReadyRow, Record, Recorded, StoreError, WorkHead, WorkRead,
@@ -36,7 +38,7 @@ from work where work_id > ?1 order by work_id limit ?2";
 pub(super) const RESUMED: &str =
     "select exists (select 1 from campaign where changed_at > ?1 and state = 'running')";
 
-/// A look some time later still tells that a campaign was resumed, also when the one between has failed.
+/// A look some time later still reports that a campaign was resumed, also when the one between has failed.
 const RESUMED_FOR: Duration = Duration::from_secs(6);
 
 #[async_trait]
@@ -52,7 +54,7 @@ impl DispatchStore for SqliteStore {
     async fn read_flows(&self, reads: &[FlowRead]) -> Result<Vec<FlowPage>, StoreError> {
         let Some(longest) = reads.iter().map(|read| read.limit.max(1)).max() else { return Ok(Vec::new()) };
         let mut connection = self.reader.acquire().await.map_err(failed)?;
-        // One more tells whether there is more; each holds a message at least.
+        // One more row shows whether there is more; each holds at least one message.
         let found = sqlx::query(READ_FLOWS)
             .bind(Value::from_iter(reads.iter().map(flow_values)).to_string())
             .bind(i64::from(longest) + 1)
@@ -140,7 +142,7 @@ impl DispatchStore for SqliteStore {
         due::held_recipients(&self.reader, partitions, within, limit).await
     }
 
-    async fn still_held(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+    async fn still_held(&self, ids: &[RowId]) -> Result<Vec<RowId>, StoreError> {
         let held: Vec<i64> = sqlx::query_scalar(
             "select cdls_id from cdls
              where cdls_id in (select value from json_each(?1)) and status in ('PENDING', 'RETRY')
@@ -150,10 +152,10 @@ impl DispatchStore for SqliteStore {
         .fetch_all(&self.reader)
         .await
         .map_err(failed)?;
-        Ok(held.into_iter().map(MessageId).collect())
+        Ok(held.into_iter().map(RowId).collect())
     }
 
-    async fn locked(&self, _ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+    async fn locked(&self, _ids: &[RowId]) -> Result<Vec<RowId>, StoreError> {
         // SQLite locks the file, and never a row.
         Ok(Vec::new())
     }
@@ -163,6 +165,10 @@ impl DispatchStore for SqliteStore {
     }
 
     async fn open_claims(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError> {
+        claims::open(&self.reader, partitions).await
+    }
+
+    async fn open_claims_since(&self, partitions: &[Partition]) -> Result<Vec<ClaimedRow>, StoreError> {
         claims::open(&self.reader, partitions).await
     }
 
@@ -189,7 +195,7 @@ fn flow_values(FlowRead { flow, after, .. }: &FlowRead) -> Value {
     json!([flow.line.partition(), flow.line, flow.lane, media, flow.campaign, first, work])
 }
 
-/// For each read its work, as much as it asked for, and whether there is more.
+/// Return for each read its work, as much as it asked for, and whether there is more.
 fn pages(reads: &[FlowRead], found: &[SqliteRow]) -> Result<Vec<(Vec<Position>, bool)>, StoreError> {
     let mut of_reads: Vec<Vec<(Position, u32)>> = vec![Vec::new(); reads.len()];
     for row in found {
@@ -214,7 +220,7 @@ fn pages(reads: &[FlowRead], found: &[SqliteRow]) -> Result<Vec<(Vec<Position>, 
     Ok(reads.iter().zip(of_reads).map(page).collect())
 }
 
-/// Work with its ready rows, each in order of id.
+/// Return the work with its ready rows, each in order of id.
 async fn work_with_rows(
     connection: &mut SqliteConnection,
     work: &[WorkId],
@@ -244,7 +250,8 @@ async fn work_with_rows(
             }
         }
     }
-    // Without a row it would count as ended, while one of it waits for a version that can read it.
+    // Without a row the work would count as ended, while one of its rows waits for a version that can read
+    // it.
     read.retain(|number, work| !work.rows.is_empty() || !with_unreadable.contains(number));
     read.values_mut().for_each(|work| work.rows.sort_unstable_by_key(|row| row.id));
     Ok(read)
@@ -263,7 +270,7 @@ fn empty_work(row: &SqliteRow) -> Result<WorkRead, StoreError> {
 
 fn ready_row(row: &SqliteRow, work: WorkId, now: Now) -> Result<ReadyRow, StoreError> {
     Ok(ReadyRow {
-        id: MessageId(get(row, "cdls_id")?),
+        id: RowId(get(row, "cdls_id")?),
         work,
         line: LineId(get(row, "v8l_id")?),
         account: AccountId(get(row, "cdcs_id")?),
@@ -281,7 +288,7 @@ fn ready_row(row: &SqliteRow, work: WorkId, now: Now) -> Result<ReadyRow, StoreE
 }
 
 fn position(row: &SqliteRow) -> Result<Position, StoreError> {
-    Ok(Position { first: MessageId(get(row, "first_id")?), work: WorkId(get(row, "work_id")?) })
+    Ok(Position { first: RowId(get(row, "first_id")?), work: WorkId(get(row, "work_id")?) })
 }
 
 fn head(row: &SqliteRow) -> Result<WorkHead, StoreError> {

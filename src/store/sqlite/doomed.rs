@@ -1,7 +1,8 @@
-//! Waiting rows that are to be ended without a call: those that have expired, and those of cancelled campaigns.
+//! Waiting rows that are to be ended without a call: expired ones, and those of cancelled campaigns.
 //!
-//! Rows are only found here; the owner of their partition ends them. Work in which nothing waits any more is removed, and work
-//! that has not expired put off, in a transaction of its own that begins only when there is such work.
+//! Rows are only found here; the owner of their partition ends them. Work in which no row waits any more is
+//! removed, and work that has not expired is postponed, in a transaction of its own that begins only when
+//! there is such work.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 use super::clock::Now;
 use super::error::{begin, commit, failed};
 use super::row::{get, list, medium, numbers, read_or_skip, readable, word};
-use crate::message::{LineId, MessageId, Partition};
+use crate::domain::{LineId, Partition, RowId};
 use crate::store::{DoomedRow, StoreError};
 
 pub(super) const WAITING: &str = include_str!("sql/waiting.sql");
@@ -26,7 +27,7 @@ where w.work_id in (
     where n.partition_no = p.value and n.expires_at <= ?2 order by n.expires_at limit ?3)
 order by w.expires_at limit ?3";
 
-/// Cancelled campaigns of which something may wait.
+/// Cancelled campaigns that may have waiting rows.
 pub(super) const CANCELLED: &str = "
 select cdcs_id, cp_id, changed_at <= ?1 as is_old from campaign indexed by campaign_unswept
 where state = 'cancelled' and not swept order by cdcs_id, cp_id";
@@ -37,7 +38,7 @@ select w.work_id from work w indexed by work_campaign
 where w.cdcs_id = ?1 and w.campaign = ?2 and w.campaign <> '' and w.partition_no in (select value from json_each(?3))
 order by w.work_id limit ?4";
 
-/// Its rows that wait for a time.
+/// Rows of that campaign that wait for a time.
 pub(super) const CANCELLED_OPEN: &str = "
 select o.cdls_id, o.v8l_id, o.priority, o.media, o.dest, c.fence, c.waiter
 from cdls_open o indexed by cdls_open_campaign cross join cdls c
@@ -46,7 +47,7 @@ where o.cdcs_id = ?1 and o.campaign = ?2 and o.campaign <> '' and o.kind <> 'unk
   and not exists (select 1 from claim_row r where r.cdls_id = c.cdls_id and r.fence > c.fence)
 limit ?4";
 
-/// A campaign that nothing stands in the queue of is not looked at again.
+/// A campaign without rows in the queue is not looked at again.
 const SWEEP: &str = "
 update campaign set swept = 1
 where state = 'cancelled' and cdcs_id = ?1 and cp_id = ?2
@@ -55,28 +56,28 @@ where state = 'cancelled' and cdcs_id = ?1 and cp_id = ?2
       select 1 from cdls_open o
       where o.cdcs_id = ?1 and o.campaign = ?2 and o.campaign <> '' and o.kind <> 'unknown')";
 
-/// Messages that were on their way when a campaign was cancelled have arrived after this long.
+/// Messages still on their way when a campaign was cancelled have arrived after this time.
 const OLD: Duration = Duration::from_secs(600);
 
-/// Rows of `work` read at once.
+/// The number of rows of `work` read at once.
 const PAGE: usize = 64;
 
 /// The waiting rows of one `work`.
 #[derive(Default)]
-struct Waiting {
-    rows: Vec<Row>,
+struct WaitingWork {
+    rows: Vec<WaitingRow>,
 }
 
-/// A row that waits.
-struct Row {
+/// A waiting row.
+struct WaitingRow {
     doomed: Option<DoomedRow>,
     expires_at: String,
     is_claimed: bool,
 }
 
-/// Work that is put off to a time, or removed.
+/// Work that is postponed to a time, or removed.
 #[derive(Default)]
-struct Tidy {
+struct WorkCleanup {
     put_off: Vec<Value>,
     ended: Vec<i64>,
 }
@@ -97,7 +98,7 @@ pub async fn expired(
         .await
         .map_err(failed)?;
     let mut doomed = Vec::new();
-    let mut tidy = Tidy::default();
+    let mut tidy = WorkCleanup::default();
     for (number, waiting) in waiting(&mut connection, &work).await? {
         let earliest = waiting.rows.iter().map(|row| &row.expires_at).min();
         match earliest {
@@ -105,7 +106,7 @@ pub async fn expired(
             Some(earliest) if *earliest > now.text() => tidy.put_off.push(json!([number, earliest])),
             Some(_) => {
                 let expired = waiting.rows.into_iter().filter(|row| row.expires_at <= now.text());
-                doomed.extend(expired.filter_map(Row::unless_claimed));
+                doomed.extend(expired.filter_map(WaitingRow::unless_claimed));
             }
         }
     }
@@ -123,14 +124,14 @@ pub async fn cancelled(
     let campaigns: Vec<(i64, String, bool)> =
         sqlx::query_as(CANCELLED).bind(Now::read().before(OLD)).fetch_all(reader).await.map_err(failed)?;
     let mut doomed = Vec::new();
-    let mut tidy = Tidy::default();
+    let mut tidy = WorkCleanup::default();
     let mut swept = Vec::new();
     for (account, cp_id, is_old) in campaigns {
         if doomed.len() >= limit as usize {
             break;
         }
         let mut connection = reader.acquire().await.map_err(failed)?;
-        let campaign = Campaign { account, cp_id, partitions: numbers(partitions), limit };
+        let campaign = CancelledCampaign { account, cp_id, partitions: numbers(partitions), limit };
         let before = doomed.len();
         let is_empty = campaign.look(&mut connection, &mut doomed, &mut tidy).await?;
         if is_old && is_empty && doomed.len() == before {
@@ -142,26 +143,27 @@ pub async fn cancelled(
     Ok(doomed)
 }
 
-struct Campaign {
+struct CancelledCampaign {
     account: i64,
     cp_id: String,
     partitions: String,
     limit: u32,
 }
 
-impl Campaign {
-    /// Finds waiting rows, about as many as are wanted; whether nothing of the campaign stands in these partitions.
+impl CancelledCampaign {
+    /// Find waiting rows, about as many as are wanted, and whether no row of the campaign is in the queue of
+    /// these partitions.
     async fn look(
         &self,
         connection: &mut SqliteConnection,
         doomed: &mut Vec<DoomedRow>,
-        tidy: &mut Tidy,
+        tidy: &mut WorkCleanup,
     ) -> Result<bool, StoreError> {
         let work: Vec<i64> = sqlx::query_scalar(CANCELLED_WORK)
             .bind(self.account)
             .bind(&self.cp_id)
             .bind(&self.partitions)
-            // Work whose rows have all ended may stand in front.
+            // Work whose rows have all ended may come first.
             .bind(i64::from(self.limit).max(PAGE as i64))
             .fetch_all(&mut *connection)
             .await
@@ -174,7 +176,7 @@ impl Campaign {
                 if waiting.rows.is_empty() {
                     tidy.ended.push(number);
                 }
-                doomed.extend(waiting.rows.into_iter().filter_map(Row::unless_claimed));
+                doomed.extend(waiting.rows.into_iter().filter_map(WaitingRow::unless_claimed));
             }
         }
         let open = sqlx::query(CANCELLED_OPEN)
@@ -190,28 +192,28 @@ impl Campaign {
     }
 }
 
-impl Row {
-    /// A row that a worker calls Graph for is ended by that call.
+impl WaitingRow {
+    /// Return the row unless it is claimed: a row that a worker calls Graph for is ended by that call.
     fn unless_claimed(self) -> Option<DoomedRow> {
         self.doomed.filter(|_| !self.is_claimed)
     }
 }
 
-/// Work with what waits in it.
+/// Return the work with its waiting rows.
 async fn waiting(
     connection: &mut SqliteConnection,
     work: &[i64],
-) -> Result<BTreeMap<i64, Waiting>, StoreError> {
+) -> Result<BTreeMap<i64, WaitingWork>, StoreError> {
     if work.is_empty() {
         return Ok(BTreeMap::new());
     }
     let found =
         sqlx::query(WAITING).bind(list(work.iter().copied())).fetch_all(connection).await.map_err(failed)?;
-    let mut waiting: BTreeMap<i64, Waiting> = BTreeMap::new();
+    let mut waiting: BTreeMap<i64, WaitingWork> = BTreeMap::new();
     for row in &found {
         let work = waiting.entry(get(row, "work_id")?).or_default();
         if get::<Option<i64>>(row, "cdls_id")?.is_some() {
-            work.rows.push(Row {
+            work.rows.push(WaitingRow {
                 doomed: read_or_skip(row, doomed_row),
                 expires_at: get(row, "expires_at")?,
                 is_claimed: get(row, "claimed")?,
@@ -223,7 +225,7 @@ async fn waiting(
 
 fn doomed_row(row: &SqliteRow) -> Result<DoomedRow, StoreError> {
     Ok(DoomedRow {
-        id: MessageId(get(row, "cdls_id")?),
+        id: RowId(get(row, "cdls_id")?),
         line: LineId(get(row, "v8l_id")?),
         lane: word(row, "priority")?,
         medium: medium(row)?,
@@ -233,9 +235,9 @@ fn doomed_row(row: &SqliteRow) -> Result<DoomedRow, StoreError> {
     })
 }
 
-impl Tidy {
-    /// A row that has left work stands elsewhere in the queue, or has ended, so that what was read before the lock was taken
-    /// still holds.
+impl WorkCleanup {
+    /// Postpone and remove work. A row that has left `work` is elsewhere in the queue, or has ended, so the
+    /// facts read before the lock was taken still hold.
     async fn write(self, writer: &SqlitePool) -> Result<(), StoreError> {
         if self.put_off.is_empty() && self.ended.is_empty() {
             return Ok(());

@@ -1,7 +1,7 @@
-//! Rows that wait for a time: those that are due become work, and retries hold their recipients.
+//! Rows that wait for a time: due ones become work, and retries hold their recipients.
 //!
-//! Candidates are read first, on a reading connection; the writing one is taken only when there is something to change, and
-//! each change repeats the condition.
+//! Candidates are read first, on a reading connection; the writing one is taken only when there is something
+//! to change, and each change repeats the condition.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -14,27 +14,27 @@ use super::clock::{self, Now};
 use super::error::{begin, commit, failed};
 use super::row::{flow, get, held_recipient, list, numbers, readable, time_or_null};
 use super::{claims, work};
-use crate::message::{AccountId, MessageId, Partition};
+use crate::domain::{AccountId, Partition, RowId};
 use crate::store::{HeldRecipient, Position, Promoted, StoreError, Work, WorkHead};
 
 pub(super) const DUE: &str = include_str!("sql/due.sql");
 pub(super) const HELD: &str = include_str!("sql/held.sql");
 
-/// When the next row of partitions ?1 is due after ?2.
+/// The time at which the next row of partitions ?1 is due after ?2.
 pub(super) const NEXT: &str = "
 select (
     select min(o.due_at) from cdls_open o indexed by cdls_open_due
     where o.partition_no = p.value and o.due_at > ?2) as due_at
 from json_each(?1) p";
 
-/// Of rows ?1 those that are due by ?2, and whether they have not ended.
+/// The rows of ?1 that are due by ?2, and whether they have not ended.
 const CANDIDATES: &str = "
 select o.cdls_id, o.cdcs_id, o.v8l_id, o.priority, o.media, o.campaign, cast(c.expires_at as text) as expires_at,
        coalesce(c.status in ('PENDING', 'RETRY'), 0) as waits
 from json_each(?1) j cross join cdls_open o left join cdls c on c.cdls_id = o.cdls_id
 where o.cdls_id = j.value and o.kind in ('schedule', 'retry') and o.due_at <= ?2";
 
-/// Makes due rows ready.
+/// Make due rows ready.
 pub async fn promote(
     reader: &SqlitePool,
     writer: &SqlitePool,
@@ -49,7 +49,7 @@ pub async fn promote(
     drop(connection);
     let work = if due.is_empty() { Vec::new() } else { make_ready(writer, &due).await? };
     let reached = (!more).then(|| looked_at.time());
-    // Rows that cannot be read stay due: without rest they would be looked at again and again.
+    // Unreadable rows stay due: without a rest they would be looked at again and again.
     let more = more && !work.is_empty();
     Ok(Promoted { work: work.iter().map(head).collect(), more, reached, next })
 }
@@ -69,7 +69,8 @@ async fn next_due(
     Ok(next.map(|next| now.until(next).try_into().unwrap_or_default()))
 }
 
-/// At most `limit` rows that are due, of each partition the earliest first, partitions in turn; and whether there are more.
+/// Return at most `limit` due rows, the earliest of each partition first, partitions in turn; and whether
+/// there are more.
 async fn due_rows(
     connection: &mut SqliteConnection,
     partitions: &[Partition],
@@ -102,7 +103,8 @@ async fn due_rows(
     Ok((in_turn.into_iter().map(|(_, id)| id).take(limit as usize).collect(), more))
 }
 
-/// Rows that have ended meanwhile are left out; a row that this version cannot read goes on standing where it is.
+/// Make rows ready. Rows that have ended meanwhile are left out; a row that this version cannot read stays
+/// where it is.
 async fn make_ready(writer: &SqlitePool, due: &[i64]) -> Result<Vec<Work>, StoreError> {
     let (mut transaction, now) = begin(writer).await?;
     let found = sqlx::query(CANDIDATES)
@@ -111,7 +113,7 @@ async fn make_ready(writer: &SqlitePool, due: &[i64]) -> Result<Vec<Work>, Store
         .fetch_all(&mut *transaction)
         .await
         .map_err(failed)?;
-    let (taken, ready): (Vec<i64>, Vec<Option<work::Ready>>) =
+    let (taken, ready): (Vec<i64>, Vec<Option<work::QueuedRow>>) =
         readable(&found, candidate).into_iter().unzip();
     sqlx::query("delete from cdls_open where cdls_id in (select value from json_each(?1))")
         .bind(list(taken))
@@ -123,15 +125,15 @@ async fn make_ready(writer: &SqlitePool, due: &[i64]) -> Result<Vec<Work>, Store
     Ok(work)
 }
 
-/// The row, and what becomes of it unless it has ended.
-fn candidate(row: &SqliteRow) -> Result<(i64, Option<work::Ready>), StoreError> {
+/// Decode the row, and its place in work unless it has ended.
+fn candidate(row: &SqliteRow) -> Result<(i64, Option<work::QueuedRow>), StoreError> {
     let id = get(row, "cdls_id")?;
     let waits: bool = get(row, "waits")?;
     if !waits {
         return Ok((id, None));
     }
     let (account, expires_at) = (AccountId(get(row, "cdcs_id")?), get(row, "expires_at")?);
-    Ok((id, Some(work::Ready { id: MessageId(id), account, flow: flow(row)?, expires_at })))
+    Ok((id, Some(work::QueuedRow { id: RowId(id), account, flow: flow(row)?, expires_at })))
 }
 
 fn head(work: &Work) -> WorkHead {
@@ -140,7 +142,7 @@ fn head(work: &Work) -> WorkHead {
     WorkHead { position: Position { first, work: work.id }, flow: work.flow.clone(), rows }
 }
 
-/// Recipients with a row that is to be tried again, the earliest `limit`, or with an open claim.
+/// Return recipients with a row that waits for a retry, the earliest `limit`, or with an open claim.
 pub async fn held_recipients(
     reader: &SqlitePool,
     partitions: &[Partition],
@@ -158,7 +160,7 @@ pub async fn held_recipients(
     let mut held = readable(&found, |row| held_recipient(row, now));
     held.sort_by_key(|held| (held.wait, held.by));
     held.truncate(limit as usize);
-    let retries: HashSet<MessageId> = held.iter().map(|held| held.by).collect();
+    let retries: HashSet<RowId> = held.iter().map(|held| held.by).collect();
     let claimed = claims::held(reader, partitions, now).await?;
     held.extend(claimed.into_iter().filter(|held| !retries.contains(&held.by)));
     Ok(held)

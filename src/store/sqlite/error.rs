@@ -1,4 +1,4 @@
-//! What an SQLite failure means to the caller, and the two ends of a write transaction.
+//! The meaning of an SQLite failure to the caller, and the two ends of a write transaction.
 
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
@@ -14,8 +14,8 @@ const CONSTRAINT: i32 = 19;
 const MISMATCH: i32 = 20;
 const RANGE: i32 = 25;
 
-/// Sorts an error: data that is refused, a schema that does not fit, or a database that cannot be used for now
-/// (busy, disk full, I/O). SQLite's texts name columns, never values.
+/// Return the kind of an error: refused data, a schema that does not fit, or a database that cannot be used
+/// for now (busy, disk full, I/O). SQLite's texts name columns, never values.
 pub fn failed(error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::Database(_) => match primary_code(&error) {
@@ -31,7 +31,7 @@ pub fn failed(error: sqlx::Error) -> StoreError {
     }
 }
 
-/// Whether another connection holds the lock that was waited for.
+/// Whether another connection holds the lock, after the wait for it.
 pub fn is_busy(error: &sqlx::Error) -> bool {
     matches!(primary_code(error), Some(BUSY | LOCKED))
 }
@@ -41,14 +41,15 @@ fn primary_code(error: &sqlx::Error) -> Option<i32> {
     Some(extended & 0xff)
 }
 
-/// Begins a write transaction: the lock is taken at once, since a transaction that first reads cannot wait for it.
+/// Begin a write transaction. The lock is taken at once, since a transaction that first reads cannot wait for
+/// it.
 pub async fn begin(writer: &SqlitePool) -> Result<(Transaction<'static, Sqlite>, Now), StoreError> {
     let transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
     Ok((transaction, Now::read()))
 }
 
-/// Commits. SQLite's COMMIT answers in this process, so an error means that nothing was written; only where the
-/// connection's thread died in between is the outcome unknown.
+/// Commit. SQLite's COMMIT answers in this process, so an error means that nothing was written; only where
+/// the connection's thread died in between is the outcome unknown.
 pub async fn commit(transaction: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
     transaction.commit().await.map_err(|error| match error {
         sqlx::Error::WorkerCrashed => StoreError::CommitUnknown(error.to_string()),

@@ -1,4 +1,4 @@
-//! The way into the log: what was logged before, batches, the backlog. The commit itself stands in `accept`.
+//! The way into the log: earlier messages, batches, the backlog. The commit itself is in `accept`.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use super::clock::Now;
 use super::error::{begin, commit, failed};
 use super::row::get;
-use super::{SqliteStore, accept, once};
-use crate::message::{AccountId, MessageId};
+use super::{SqliteStore, accept, idempotency};
+use crate::domain::{AccountId, RowId};
 use crate::store::{Accepted, IntakeStore, NewMessage, RememberedKey, StoreError};
 
-/// Whole rows of `work`, up to ?1 messages; each holds one at least.
+/// Whole rows of `work`, up to ?1 messages; each holds at least one.
 pub(super) const BACKLOG: &str = "
 select min(?1, coalesce(sum(w.rows), 0))
 from (select json_array_length(ids) as rows from work limit ?1) w";
@@ -38,7 +38,7 @@ impl IntakeStore for SqliteStore {
         .await
         .map_err(failed)?;
         let remembered = |row| {
-            let id = MessageId(get(&row, "cdls_id")?);
+            let id = RowId(get(&row, "cdls_id")?);
             Ok(RememberedKey { request_hash: get(&row, "request_hash")?, id })
         };
         found.map(remembered).transpose()
@@ -75,12 +75,7 @@ impl IntakeStore for SqliteStore {
         Ok(number)
     }
 
-    async fn batch_lines(
-        &self,
-        batch: i64,
-        first: i64,
-        last: i64,
-    ) -> Result<Vec<(i64, MessageId)>, StoreError> {
+    async fn batch_items(&self, batch: i64, first: i64, last: i64) -> Result<Vec<(i64, RowId)>, StoreError> {
         let found: Vec<(i64, i64)> = sqlx::query_as(
             "select line, cdls_id from batch_line where batch_no = ?1 and line between ?2 and ?3 order by line",
         )
@@ -90,11 +85,11 @@ impl IntakeStore for SqliteStore {
         .fetch_all(&self.reader)
         .await
         .map_err(failed)?;
-        Ok(found.into_iter().map(|(line, id)| (line, MessageId(id))).collect())
+        Ok(found.into_iter().map(|(line, id)| (line, RowId(id))).collect())
     }
 
     async fn forget_expired(&self, limit: u32) -> Result<u64, StoreError> {
-        once::forget_expired(&self.reader, &self.writer, limit).await
+        idempotency::forget_expired(&self.reader, &self.writer, limit).await
     }
 
     async fn backlog(&self, at_most: i64) -> Result<i64, StoreError> {

@@ -1,4 +1,4 @@
-//! Rows of the log that are older than the log is kept: deleted, some at a time. Never one that has not ended.
+//! Old rows of the log: deleted, some at a time. Never a row that has not ended.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::store::StoreError;
 
 const AT_ONCE: i64 = 1_000;
 
-/// The first row that is not older than ?1. Ids grow with time, by and large.
+/// The first row that is not older than ?1. Ids mostly grow with time.
 const FIRST_KEPT: &str = "select cdls_id from cdls where created_at >= ?1 order by cdls_id limit 1";
 
 const DELETE: &str = "
@@ -18,7 +18,7 @@ const DELETE: &str = "
         select cdls_id from cdls where cdls_id < ?1 and status in ('OK', 'ERROR', 'CANCELLED')
         order by cdls_id limit ?2)";
 
-/// Deletes what is older than `keep`; returns how many rows. Their place in the file is used again.
+/// Delete rows older than `keep`; return their number. Their place in the file is used again.
 pub async fn drop_old(reader: &SqlitePool, writer: &SqlitePool, keep: Duration) -> Result<u64, StoreError> {
     let first_kept: Option<i64> = sqlx::query_scalar(FIRST_KEPT)
         .bind(Now::read().before(keep))

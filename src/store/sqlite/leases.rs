@@ -1,27 +1,27 @@
-//! Which worker of this process owns which partition. One process sends from the file at a time, so that leases need no table
-//! and an idle process writes nothing; after a restart no worker is alive.
+//! The partitions that each worker of this process owns. One process sends from the file at a time, so leases
+//! need no table and an idle process writes nothing; after a restart no worker is alive.
 //!
-//! A claim asks here inside its transaction. Partitions change hands only when the transaction that was then in progress has
-//! ended, so that the new owner finds every claim of the one before.
+//! A claim checks its lease here inside its transaction. Partitions change hands only when the transaction
+//! then in progress has ended, so that the new owner finds every claim of the one before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use super::SqliteStore;
 use super::error::failed;
-use crate::message::{PARTITIONS, Partition};
+use crate::domain::{PARTITIONS, Partition};
 use crate::store::{LeaseReport, LeaseStore, StoreError};
 
-/// The workers of this process that are alive, and what each holds.
+/// The living workers of this process, each with its partitions.
 #[derive(Default)]
 pub struct Leases(Mutex<BTreeMap<String, Lease>>);
 
 struct Lease {
     partitions: BTreeSet<Partition>,
-    /// `None`: never, as far as this clock reaches.
+    /// `None`: never, as the time is beyond the reach of this clock.
     expires_at: Option<Instant>,
     unable: bool,
 }
@@ -35,7 +35,7 @@ impl Lease {
 impl Leases {
     fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<String, Lease>, Instant) -> T) -> T {
         // No lease is half written: each step under the lock is complete by itself.
-        let mut workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workers = self.0.lock();
         act(&mut workers, Instant::now())
     }
 
@@ -43,7 +43,7 @@ impl Leases {
         self.with(|workers, now| workers.get(worker).is_some_and(|lease| lease.is_alive(now)))
     }
 
-    /// The partitions that the worker holds at this moment.
+    /// Return the partitions that the worker holds at this moment.
     pub fn held(&self, worker: &str) -> BTreeSet<Partition> {
         self.with(|workers, now| {
             let lease = workers.get(worker).filter(|lease| lease.is_alive(now));

@@ -1,7 +1,8 @@
 //! Lines as rows of the database.
 //!
-//! Other programs insert and change these rows with SQL, and SQLite takes any value in any column. A row that makes
-//! no sense never stops the program: what cannot be read counts as not set, with a warning that names the line.
+//! Other programs insert and change these rows with SQL, and SQLite takes any value in any column. A
+//! malformed row never stops the program: an unreadable value counts as not set, with a warning that names
+//! the line.
 
 use std::time::Duration;
 
@@ -12,10 +13,12 @@ use time::OffsetDateTime;
 
 use super::clock::{self, Now};
 use super::error::failed;
-use crate::message::{AccountId, LineId};
+use crate::domain::{AccountId, LineId};
 use crate::store::{LineRecord, StoreError};
+use crate::text::seen;
 
-/// The casts let every row be read, whatever its columns hold: a text that is no UTF-8, a word where a number is due.
+/// The casts let every row be read, whatever its columns hold: a text that is no UTF-8, a word in place of a
+/// number.
 macro_rules! line_select {
     () => {
         "select l.v8l_id, cast(l.cdcs_id as integer) as cdcs_id, cast(l.v8l_name as blob) as name,
@@ -30,7 +33,7 @@ macro_rules! line_select {
 }
 pub(super) use line_select;
 
-/// A line of a class that this version does not know is left out.
+/// Decode lines. A line of a class unknown to this version is left out.
 pub fn records(rows: &[SqliteRow]) -> Result<Vec<LineRecord>, StoreError> {
     let now = Now::read();
     rows.iter().filter_map(|row| record(row, now).map_err(failed).transpose()).collect()
@@ -53,9 +56,9 @@ fn record(row: &SqliteRow, now: Now) -> Result<Option<LineRecord>, sqlx::Error> 
         class,
         active: row.try_get("active")?,
         account_active: row.try_get("account_active")?,
-        page_token: text(row, "page_token")?.filter(|token| !token.is_empty()).map(SecretString::from),
-        page_id: text(row, "page_id")?,
-        instagram_account_id: text(row, "instagram_account_id")?,
+        page_token: seen(text(row, "page_token")?).map(SecretString::from),
+        page_id: seen(text(row, "page_id")?),
+        instagram_account_id: seen(text(row, "instagram_account_id")?),
         rate_text: rate(row, id, "rate_text")?,
         rate_media: rate(row, id, "rate_media")?,
         paused_until,

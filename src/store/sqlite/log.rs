@@ -1,4 +1,4 @@
-//! The log as people and dashboards read it. A claim stands beside it, and is laid over each row that is shown.
+//! The log for people and dashboards. A claim is kept beside the log, and changes the view of its row.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,15 +7,16 @@ use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::SqliteStore;
 use super::clock::Now;
 use super::error::failed;
 use super::row::{get, list, readable, time, time_or_null, word, word_or_null};
-use crate::message::{AccountId, Class, LineId, MessageId, Status};
+use super::{SqliteStore, span};
+use crate::channel::Class;
+use crate::domain::{AccountId, LineId, RowId, Status};
 use crate::store::{LogFilter, LogRow, LogStore, OpenRows, Scope, StatusCount, StoreError};
 
-/// Rows `c` of the log with their open claims: SENDING, one attempt more, and the time of that call. The index, if one is
-/// named, stands behind `cdls c`.
+/// Rows `c` of the log with their open claims: SENDING, one attempt more, and the time of that call. An
+/// index, if named, follows `cdls c`.
 macro_rules! log_select {
     ($index:literal) => {
         concat!(
@@ -33,11 +34,12 @@ macro_rules! log_select {
 }
 pub(super) use log_select;
 
-/// Filter: line ?1, status ?2, campaign ?3; NULL is any.
+/// Filter: line ?1, status ?2, campaign ?3, recipient ?6, reference ?7, code ?8, ids above ?9, created from ?10; NULL is any.
 macro_rules! matching {
     () => {
         "where (?1 is null or c.v8l_id = ?1) and (?2 is null or iif(s.cdls_id is null, c.status, 'SENDING') = ?2) \
-         and (?3 is null or c.cp_id = ?3) "
+         and (?3 is null or c.cp_id = ?3) and (?6 is null or c.dest = ?6) and (?7 is null or c.msg_id = ?7) \
+         and (?8 is null or c.error_code = ?8) and (?10 is null or c.created_at >= ?10) "
     };
 }
 
@@ -54,36 +56,69 @@ macro_rules! queued {
     };
 }
 
-const AFTER: &str = concat!(log_select!(""), matching!(), "and c.cdls_id > ?4 order by c.cdls_id limit ?5");
-const NEWEST: &str =
-    concat!(log_select!(""), matching!(), "and c.cdls_id < ?4 order by c.cdls_id desc limit ?5");
+const AFTER: &str =
+    concat!(log_select!(""), matching!(), "and c.cdls_id > max(?4, ?9) order by c.cdls_id limit ?5");
+const NEWEST: &str = concat!(
+    log_select!(""),
+    matching!(),
+    "and c.cdls_id < ?4 and c.cdls_id > ?9 order by c.cdls_id desc limit ?5"
+);
 // The sign keeps SQLite from walking over the log between the bounds.
 pub(super) const OPEN_AFTER: &str = concat!(
     log_select!("not indexed"),
     matching!(),
     queued!(),
-    "and +c.cdls_id > ?4 order by c.cdls_id limit ?5"
+    "and +c.cdls_id > max(?4, ?9) order by c.cdls_id limit ?5"
 );
 pub(super) const OPEN_NEWEST: &str = concat!(
     log_select!("not indexed"),
     matching!(),
     queued!(),
-    "and +c.cdls_id < ?4 order by c.cdls_id desc limit ?5"
+    "and +c.cdls_id < ?4 and +c.cdls_id > ?9 order by c.cdls_id desc limit ?5"
 );
 
-/// Rows by line and status, created since ?1; claims apart.
+/// The indexes begin with the account.
+macro_rules! of_dest {
+    ($rest:literal) => {
+        concat!(
+            log_select!("indexed by cdls_dest"),
+            matching!(),
+            "and c.cdcs_id in (select cdcs_id from account) and c.dest = ?6 ",
+            $rest
+        )
+    };
+}
+macro_rules! of_msg_id {
+    ($rest:literal) => {
+        concat!(
+            log_select!("indexed by cdls_msg_id"),
+            matching!(),
+            "and c.cdcs_id in (select cdcs_id from account) and c.msg_id is not null and c.msg_id = ?7 ",
+            $rest
+        )
+    };
+}
+pub(super) const DEST_AFTER: &str = of_dest!("and c.cdls_id > max(?4, ?9) order by c.cdls_id limit ?5");
+pub(super) const DEST_NEWEST: &str =
+    of_dest!("and c.cdls_id < ?4 and c.cdls_id > ?9 order by c.cdls_id desc limit ?5");
+pub(super) const MSG_ID_AFTER: &str = of_msg_id!("and c.cdls_id > max(?4, ?9) order by c.cdls_id limit ?5");
+pub(super) const MSG_ID_NEWEST: &str =
+    of_msg_id!("and c.cdls_id < ?4 and c.cdls_id > ?9 order by c.cdls_id desc limit ?5");
+
+/// Rows by line and status, created since ?1; claims are counted apart.
 const STATS: &str = "
 select v8l_id, class, status, count(*) as rows from cdls
 where ?1 is null or created_at >= ?1 group by v8l_id, class, status";
 
-/// Of them, those with an open claim.
+/// The rows of the same count with an open claim.
 const STATS_SENDING: &str = "
 select c.v8l_id, c.class, c.status, count(*) as rows from claim_row r cross join cdls c
 where c.cdls_id = r.cdls_id and r.fence > c.fence and c.status in ('PENDING', 'RETRY')
   and (?1 is null or c.created_at >= ?1)
 group by c.v8l_id, c.class, c.status";
 
-/// Counted in the queue. A row of work may have ended a moment ago; one that a worker calls Graph for stands in both.
+/// Counts of the queue. A row of work may have ended a moment ago; a row that a worker calls Graph for is in
+/// both.
 pub(super) const OPEN_ROWS: &str = "
 select
     (select coalesce(sum(json_array_length(ids)), 0) from work)
@@ -97,7 +132,7 @@ select
 
 #[async_trait]
 impl LogStore for SqliteStore {
-    async fn log_row(&self, scope: Scope, id: MessageId) -> Result<Option<LogRow>, StoreError> {
+    async fn log_row(&self, scope: Scope, id: RowId) -> Result<Option<LogRow>, StoreError> {
         let account = match scope {
             Scope::Account(account) => Some(account.0),
             Scope::Operator => None,
@@ -112,7 +147,7 @@ impl LogStore for SqliteStore {
         found.as_ref().map(log_row).transpose()
     }
 
-    async fn log_rows(&self, ids: &[MessageId]) -> Result<Vec<LogRow>, StoreError> {
+    async fn log_rows(&self, ids: &[RowId]) -> Result<Vec<LogRow>, StoreError> {
         let statement = concat!(
             log_select!(""),
             "where c.cdls_id in (select value from json_each(?1)) order by c.cdls_id"
@@ -128,16 +163,26 @@ impl LogStore for SqliteStore {
     async fn log_after(
         &self,
         filter: &LogFilter,
-        after: MessageId,
+        after: RowId,
         limit: u32,
     ) -> Result<Vec<LogRow>, StoreError> {
-        let statement = if filter.is_open() { OPEN_AFTER } else { AFTER };
+        let statement = match filter {
+            LogFilter { msg_id: Some(_), .. } => MSG_ID_AFTER,
+            LogFilter { dest: Some(_), .. } => DEST_AFTER,
+            _ if filter.is_open() => OPEN_AFTER,
+            _ => AFTER,
+        };
         self.log_page(statement, filter, after, limit).await
     }
 
     async fn log_newest(&self, filter: &LogFilter, limit: u32) -> Result<Vec<LogRow>, StoreError> {
-        let statement = if filter.is_open() { OPEN_NEWEST } else { NEWEST };
-        self.log_page(statement, filter, MessageId(i64::MAX), limit).await
+        let statement = match filter {
+            LogFilter { msg_id: Some(_), .. } => MSG_ID_NEWEST,
+            LogFilter { dest: Some(_), .. } => DEST_NEWEST,
+            _ if filter.is_open() => OPEN_NEWEST,
+            _ => NEWEST,
+        };
+        self.log_page(statement, filter, RowId(i64::MAX), limit).await
     }
 
     async fn log_stats(&self, since: Option<Duration>) -> Result<Vec<StatusCount>, StoreError> {
@@ -167,7 +212,7 @@ impl LogStore for SqliteStore {
 }
 
 impl LogFilter {
-    /// Whether it asks for rows that stand in the queue.
+    /// Whether the filter asks for rows that are in the queue.
     fn is_open(&self) -> bool {
         self.status.is_some_and(|status| !status.is_final())
     }
@@ -178,23 +223,31 @@ impl SqliteStore {
         &self,
         statement: &'static str,
         filter: &LogFilter,
-        bound: MessageId,
+        bound: RowId,
         limit: u32,
     ) -> Result<Vec<LogRow>, StoreError> {
+        let since = filter.messages().since;
+        let mut connection = self.reader.acquire().await.map_err(failed)?;
+        let (after, _) = span::ids(&mut connection, since, None).await?;
         let found = sqlx::query(statement)
             .bind(filter.line.map(|line| line.0))
             .bind(filter.status.map(Status::as_str))
             .bind(&filter.cp_id)
             .bind(bound.0)
             .bind(limit)
-            .fetch_all(&self.reader)
+            .bind(&filter.dest)
+            .bind(&filter.msg_id)
+            .bind(filter.error_code)
+            .bind(after)
+            .bind(since.map(crate::text::timestamp))
+            .fetch_all(&mut *connection)
             .await
             .map_err(failed)?;
         Ok(readable(&found, log_row))
     }
 }
 
-/// Rows by line, class and status, as the words stand in the log.
+/// Rows by line, class and status, with the words of the log.
 type Cells = BTreeMap<(i64, String, String), i64>;
 
 async fn cells(
@@ -222,7 +275,7 @@ fn cell(((line, class, status), rows): ((i64, String, String), i64)) -> Option<S
 
 pub(super) fn log_row(row: &SqliteRow) -> Result<LogRow, StoreError> {
     Ok(LogRow {
-        cdls_id: MessageId(get(row, "cdls_id")?),
+        cdls_id: RowId(get(row, "cdls_id")?),
         cdcs_id: AccountId(get(row, "cdcs_id")?),
         v8l_id: LineId(get(row, "v8l_id")?),
         class: word(row, "class")?,

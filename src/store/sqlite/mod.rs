@@ -1,14 +1,17 @@
 //! The built-in database: one SQLite file, nothing to install. The only place that knows SQLite.
 //!
-//! One connection writes and four read (WAL), so that reads never wait for a commit. Other programs may write beside
-//! it: every write transaction begins IMMEDIATE and waits its turn for five seconds. Times are text and come from this
-//! machine's clock, which every program that opens the file shares. An idle process writes nothing: leases are kept in its
-//! memory, and every task that may find nothing to do looks first on a reading connection.
+//! One connection writes and four read (WAL), so that reads never wait for a commit. Other programs may write
+//! as well: every write transaction begins IMMEDIATE and waits its turn for five seconds. Times are text and
+//! come from this machine's clock, which every program that opens the file shares. An idle process writes
+//! nothing: leases are kept in its memory, and every task that may find no work looks first on a reading
+//! connection.
 //!
 //! Never here: policy, and a second `serve` on the same file ([`SqliteStore::open_exclusive`] refuses it).
 
 mod accept;
+mod backlog;
 mod campaign;
+mod cancel;
 mod claims;
 mod clock;
 mod counts;
@@ -18,20 +21,24 @@ mod doomed;
 mod due;
 mod enquiry;
 mod error;
+mod idempotency;
 mod intake;
 mod keep;
 mod leases;
 mod line;
 mod log;
-mod once;
 mod open;
 mod operator;
 mod record;
 mod row;
 mod schema;
+mod span;
 #[cfg(test)]
 mod tests;
 mod work;
+
+#[cfg(test)]
+pub(super) use schema::MIGRATIONS;
 
 use std::fs::File;
 
@@ -45,7 +52,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     /// Four connections that cannot write.
     reader: SqlitePool,
-    /// Of the workers of this process.
+    /// The leases of this process's workers.
     leases: Leases,
     /// The lock that keeps a second `serve` out; released when the store is dropped.
     _exclusive: Option<File>,

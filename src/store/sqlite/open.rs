@@ -1,11 +1,12 @@
-//! Opens the file: the connections and the lock that keeps a second `serve` out.
+//! The opening of the file: its connections, and the lock that keeps a second `serve` out.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fs2::FileExt;
 use sqlx::Connection as _;
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -20,24 +21,39 @@ const READERS: u32 = 4;
 /// How long a write waits while another program writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The write-ahead log is cut back to this size after a burst; it would keep its largest size otherwise.
+/// The size to which the write-ahead log is cut back after a burst; it would keep its largest size otherwise.
 const WAL_BYTES: &str = "67108864";
 
 impl SqliteStore {
-    /// Opens `sqlite:PATH`; creates the file and upgrades the schema. Works beside a running `serve`.
+    /// Open `sqlite:PATH`; create the file and upgrade the schema. Works beside a running `serve`.
     pub async fn open(url: &str) -> Result<SqliteStore, StoreError> {
         SqliteStore::open_file(&path_of(url)?).await
     }
 
-    /// The same for `serve`: refuses a second one on the same file. Claims that a predecessor left are found by the worker
-    /// that acquires their partitions.
+    /// Open an existing file; none is made.
+    pub async fn open_existing(url: &str) -> Result<SqliteStore, StoreError> {
+        let path = path_of(url)?;
+        check_file(&path)?;
+        if !path.exists() {
+            return Err(StoreError::Invalid(format!(
+                "database.url: there is no database {}; name the one that is meant, or make it with `meta-dispatch migrate`",
+                whole(&path).display()
+            )));
+        }
+        SqliteStore::open_file(&path).await
+    }
+
+    /// Open the file for `serve`; a second `serve` on the same file is refused. Claims that a predecessor
+    /// left are found by the worker that acquires their partitions.
     pub async fn open_exclusive(url: &str) -> Result<SqliteStore, StoreError> {
         let path = path_of(url)?;
+        check_file(&path)?;
         let lock = lock(&path)?;
         Ok(SqliteStore { _exclusive: Some(lock), ..SqliteStore::open_file(&path).await? })
     }
 
     async fn open_file(path: &Path) -> Result<SqliteStore, StoreError> {
+        check_file(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .busy_timeout(BUSY_TIMEOUT)
@@ -50,9 +66,9 @@ impl SqliteStore {
     }
 }
 
-/// Local connections neither break nor age: they are made once and not tested before each use. After a failed write
-/// (no room, an I/O error) SQLite has ended the transaction by itself, and the driver counts it as open for ever: such
-/// a connection is replaced.
+/// Return the options of a pool. Local connections neither break nor age: they are made once and not tested
+/// before each use. After a failed write (no room, an I/O error) SQLite has ended the transaction by itself,
+/// and the driver counts it as open for ever: such a connection is replaced.
 fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
@@ -63,8 +79,8 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .max_lifetime(None)
 }
 
-/// Switching a new file to WAL cannot wait for a lock (SQLite answers BUSY at once), so this waits here while another
-/// program opens the same new file.
+/// Open the writing connection. Switching a new file to WAL cannot wait for a lock (SQLite answers BUSY at
+/// once), so this function waits while another program opens the same new file.
 async fn open_writer(path: &Path, options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
     let options = options
         .create_if_missing(true)
@@ -84,7 +100,7 @@ async fn open_writer(path: &Path, options: SqliteConnectOptions) -> Result<Sqlit
     }
 }
 
-/// The file that a URL names. Taken as it stands: no parameters, no escapes.
+/// Return the file that a URL names, taken literally: no parameters, no escapes.
 fn path_of(url: &str) -> Result<PathBuf, StoreError> {
     url.strip_prefix("sqlite:")
         .map(|rest| rest.strip_prefix("//").unwrap_or(rest))
@@ -95,7 +111,36 @@ fn path_of(url: &str) -> Result<PathBuf, StoreError> {
         })
 }
 
-/// Locks `PATH.lock` for as long as the returned file is open.
+/// Refuse a file whose messages would be lost (https://www.sqlite.org/howtocorrupt.html, 2.4 and 2.5): one
+/// with several names, each of which has a write-ahead log of its own; and a log whose file was moved away.
+fn check_file(path: &Path) -> Result<(), StoreError> {
+    let mut log = OsString::from(path);
+    log.push("-wal");
+    let log = Path::new(&log);
+    // Looked at first: a program that makes both makes the file first.
+    let has_log = log.exists();
+    let refused = match std::fs::metadata(path) {
+        Ok(file) if file.is_file() && file.nlink() > 1 => format!(
+            "{} is one of {} names of a file (hard links), and SQLite keeps a log for each name: keep one name",
+            whole(path).display(),
+            file.nlink()
+        ),
+        Err(error) if error.kind() == ErrorKind::NotFound && has_log => format!(
+            "{} is gone, and its write-ahead log {} is there: move the file back, or the log away with its file",
+            whole(path).display(),
+            log.display()
+        ),
+        _ => return Ok(()),
+    };
+    Err(StoreError::Invalid(format!("database.url: {refused}")))
+}
+
+/// Return the path from the root, as far as it is known.
+fn whole(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Lock `PATH.lock` for as long as the returned file is open.
 fn lock(path: &Path) -> Result<File, StoreError> {
     // Two names of one file are one lock.
     let mut lock_path = OsString::from(std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
@@ -105,15 +150,13 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         StoreError::Invalid(format!("database.url: cannot lock {}: {error}", lock_path.display()))
     };
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(lock_path).map_err(cannot)?;
-    match file.try_lock_exclusive() {
+    match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(error) if error.kind() == fs2::lock_contended_error().kind() => {
-            Err(StoreError::Invalid(format!(
-                "a serve runs on {} already (it holds {}); stop it first, or use PostgreSQL for several processes",
-                path.display(),
-                lock_path.display()
-            )))
-        }
-        Err(error) => Err(cannot(error)),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Invalid(format!(
+            "a serve runs on {} already (it holds {}); stop it first, or use PostgreSQL for several processes",
+            path.display(),
+            lock_path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(cannot(error)),
     }
 }

@@ -8,11 +8,11 @@ use sqlx::{Sqlite, SqliteConnection};
 
 use super::SqliteStore;
 use super::clock::Now;
-use super::counts::{Counts, Group};
+use super::counts::{CampaignDeltas, CounterGroup};
 use super::error::{begin, commit, failed};
 use super::row::{flow, get, list, readable, word};
 use super::{record, work};
-use crate::message::{AccountId, ErrorKind, MessageId, Outcome, Status};
+use crate::domain::{AccountId, ErrorKind, Outcome, RowId, Status};
 use crate::store::{
     IdRange, Matching, Operation, OperatorStore, Resend, Resent, Resolution, Selection, SettledRow,
     StoreError,
@@ -22,11 +22,12 @@ use crate::store::{
 macro_rules! selected {
     () => {
         "c.cdls_id > ?1 and c.cdls_id <= ?2 and (?3 is null or c.v8l_id = ?3) and (?4 is null or c.cp_id = ?4)
-         and (?5 is null or c.error_code = ?5) and (?6 is null or c.created_at >= ?6)"
+         and (?5 is null or c.error_code = ?5) and (?6 is null or c.created_at >= ?6)
+         and (?7 is null or c.dest = ?7) and (?8 is null or c.msg_id = ?8)"
     };
 }
 
-/// UNKNOWN rows stand in the queue.
+/// UNKNOWN rows are in the queue.
 macro_rules! unknown {
     () => {
         "from cdls_open o indexed by cdls_open_unknown cross join cdls c
@@ -35,30 +36,31 @@ macro_rules! unknown {
     };
 }
 
-/// Whether a row that is tried again would be sent: those of a cancelled campaign would not, and say CANCELLED although
-/// Graph may have taken them. Now ?8.
+/// Whether a retried row would be sent: a row of a cancelled campaign would not, and would read CANCELLED
+/// although Graph may have taken it. Now ?10.
 macro_rules! may_be_tried {
     () => {
-        "(c.expires_at > ?8 and (c.cp_id is null or not exists (
+        "(c.expires_at > ?10 and (c.cp_id is null or not exists (
               select 1 from campaign k where k.cdcs_id = c.cdcs_id and k.cp_id = c.cp_id and k.state = 'cancelled')))"
     };
 }
 
-/// Whether a row may be logged again: its line still is its account's, and its campaign (?8, or its own) goes on.
+/// Whether a row may be logged again: its line is still its account's, and its campaign (?10, or its own) goes
+/// on.
 macro_rules! may_be_logged_again {
     () => {
         "(exists (select 1 from cd_v8_line l
                   where l.v8l_id = c.v8l_id and l.cdcs_id = c.cdcs_id and l.v8l_class = c.class)
           and not exists (select 1 from campaign p
-                  where p.cdcs_id = c.cdcs_id and p.cp_id = coalesce(?8, c.cp_id) and p.state = 'cancelled'))"
+                  where p.cdcs_id = c.cdcs_id and p.cp_id = coalesce(?10, c.cp_id) and p.state = 'cancelled'))"
     };
 }
 
-/// ?7: whether they are to be tried again.
+/// ?9: whether the rows are to be tried again.
 pub(super) const COUNT_UNKNOWN: &str = concat!(
-    "select count(*) filter (where not ?7 or ",
+    "select count(*) filter (where not ?9 or ",
     may_be_tried!(),
-    ") as rows, max(c.cdls_id) as last, count(*) filter (where ?7 and not ",
+    ") as rows, max(c.cdls_id) as last, count(*) filter (where ?9 and not ",
     may_be_tried!(),
     ") as left_out ",
     unknown!(),
@@ -66,34 +68,34 @@ pub(super) const COUNT_UNKNOWN: &str = concat!(
 );
 
 pub(super) const UNKNOWN: &str = concat!(
-    "select c.cdls_id, c.cdcs_id, c.v8l_id, c.cp_id, c.mtype <> 'text' as media ",
+    "select c.cdls_id, c.cdcs_id, c.v8l_id, c.cp_id, c.mtype <> 'text' as media, c.error_code, c.error_subcode ",
     unknown!(),
-    "(not ?7 or ",
+    "(not ?9 or ",
     may_be_tried!(),
     ") and ",
     selected!(),
-    " order by o.cdls_id limit ?9"
+    " order by o.cdls_id limit ?11"
 );
 
-/// In status ?7.
+/// Ended rows in status ?9.
 const COUNT_ENDED: &str = concat!(
     "select count(*) filter (where fits) as rows, max(cdls_id) as last, count(*) filter (where not fits) as left_out
      from (select c.cdls_id, ",
     may_be_logged_again!(),
-    " as fits from cdls c where c.status = ?7 and ",
+    " as fits from cdls c where c.status = ?9 and ",
     selected!(),
     " and not exists (select 1 from resend r where r.cdls_id = c.cdls_id))"
 );
 
 pub(super) const ENDED: &str = concat!(
-    "select c.cdls_id, c.cdcs_id, c.v8l_id, c.priority, c.mtype <> 'text' as media, coalesce(?8, c.cp_id) as cp_id,
-            coalesce(?8, c.cp_id, '') as campaign
+    "select c.cdls_id, c.cdcs_id, c.v8l_id, c.priority, c.mtype <> 'text' as media, coalesce(?10, c.cp_id) as cp_id,
+            coalesce(?10, c.cp_id, '') as campaign
      from cdls c
-     where c.status = ?7 and ",
+     where c.status = ?9 and ",
     selected!(),
     " and not exists (select 1 from resend r where r.cdls_id = c.cdls_id) and ",
     may_be_logged_again!(),
-    " order by c.cdls_id limit ?9"
+    " order by c.cdls_id limit ?11"
 );
 
 const RESOLVE: &str = "
@@ -110,12 +112,12 @@ update cdls set
     done_at = iif(?2 = 'RETRY', null, ?4)
 where cdls_id in (select value from json_each(?1))";
 
-const NOTE: &str = "
+pub(super) const NOTE: &str = "
 insert into settled (cdls_id, status) select value, ?2 from json_each(?1) where true
 on conflict (cdls_id) do update set status = excluded.status";
 
 const SETTLED: &str = "
-select s.cdls_id, s.status, iif(s.status = 'ERROR', 0, c.status_code) as status_code,
+select s.cdls_id, s.status, iif(s.status in ('ERROR', 'CANCELLED'), 0, c.status_code) as status_code,
        coalesce(c.message_id, '') as message_id, c.waiter
 from settled s left join cdls c on c.cdls_id = s.cdls_id order by s.cdls_id limit ?1";
 
@@ -138,6 +140,8 @@ fn select<'q>(
         .bind(selection.cp_id.as_deref())
         .bind(selection.error_code)
         .bind(selection.since.map(|since| now.before(since)))
+        .bind(selection.dest.as_deref())
+        .bind(selection.msg_id.as_deref())
 }
 
 #[async_trait]
@@ -161,7 +165,7 @@ impl OperatorStore for SqliteStore {
         let last: Option<i64> = get(&row, "last")?;
         Ok(Matching {
             rows: get(&row, "rows")?,
-            last: MessageId(last.unwrap_or(0)),
+            last: RowId(last.unwrap_or(0)),
             left_out: get(&row, "left_out")?,
         })
     }
@@ -172,7 +176,7 @@ impl OperatorStore for SqliteStore {
         selection: &Selection,
         resolution: &Resolution,
         limit: u32,
-    ) -> Result<Vec<MessageId>, StoreError> {
+    ) -> Result<Vec<RowId>, StoreError> {
         let (mut transaction, now) = begin(&self.writer).await?;
         let found = select(UNKNOWN, range, selection, now)
             .bind(*resolution == Resolution::Retry)
@@ -185,9 +189,13 @@ impl OperatorStore for SqliteStore {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let mut counts = Counts::default();
+        let mut counts = CampaignDeltas::default();
         for row in &found {
             if let Some(group) = group(row)? {
+                if *resolution == Resolution::Error {
+                    let (code, subcode) = (get(row, "error_code")?, get(row, "error_subcode")?);
+                    counts.erred(&group, code, subcode, ErrorKind::Resolved.as_str());
+                }
                 let to = resolution.status().as_str();
                 counts.changed(group, Status::Unknown.as_str(), to, false);
             }
@@ -195,10 +203,11 @@ impl OperatorStore for SqliteStore {
         settle(&mut transaction, &ids, resolution, now).await?;
         counts.write(&mut transaction, now).await?;
         commit(transaction).await?;
-        Ok(ids.into_iter().map(MessageId).collect())
+        Ok(ids.into_iter().map(RowId).collect())
     }
 
-    /// Looked for on a reading connection first: mostly there is none, and no lock is taken.
+    /// Hand out settled rows. The look is on a reading connection first: mostly there are none, and no lock
+    /// is taken.
     async fn take_settled(&self, limit: u32) -> Result<Vec<SettledRow>, StoreError> {
         if sqlx::query(SETTLED).bind(1).fetch_optional(&self.reader).await.map_err(failed)?.is_none() {
             return Ok(Vec::new());
@@ -215,8 +224,8 @@ impl OperatorStore for SqliteStore {
         Ok(readable(&found, settled_row))
     }
 
-    /// The transaction holds the file's write lock from its start, so that of two runs the second finds what the first has
-    /// done.
+    /// Log copies of rows. The transaction holds the file's write lock from its start, so the second of two
+    /// runs finds the copies of the first.
     async fn resend(
         &self,
         range: IdRange,
@@ -242,31 +251,31 @@ impl OperatorStore for SqliteStore {
         Ok(resent)
     }
 
-    async fn copy_of(&self, id: MessageId) -> Result<Option<MessageId>, StoreError> {
+    async fn copy_of(&self, id: RowId) -> Result<Option<RowId>, StoreError> {
         let copy: Option<i64> = sqlx::query_scalar("select copy_id from resend where cdls_id = ?1")
             .bind(id.0)
             .fetch_optional(&self.reader)
             .await
             .map_err(failed)?;
-        Ok(copy.map(MessageId))
+        Ok(copy.map(RowId))
     }
 }
 
-/// The group that the row is counted in, if it is of a campaign.
-fn group(row: &SqliteRow) -> Result<Option<Group>, StoreError> {
+/// Return the group that the row is counted in, if it has a campaign.
+pub(super) fn group(row: &SqliteRow) -> Result<Option<CounterGroup>, StoreError> {
     let cp_id: Option<String> = get(row, "cp_id")?;
     let (account, line, media) = (get(row, "cdcs_id")?, get(row, "v8l_id")?, get(row, "media")?);
-    Ok(cp_id.map(|cp_id| Group { account, cp_id, line, media }))
+    Ok(cp_id.map(|cp_id| CounterGroup { account, cp_id, line, media }))
 }
 
-/// Writes the rows, notes them for those who wait, and takes them out of the queue or has them tried at once.
+/// Write the rows, note them for the waiters, and take them out of the queue or have them tried at once.
 async fn settle(
     connection: &mut SqliteConnection,
     ids: &[i64],
     resolution: &Resolution,
     now: Now,
 ) -> Result<(), StoreError> {
-    let message_id = match resolution {
+    let graph_id = match resolution {
         Resolution::Ok { message_id } => message_id.as_deref(),
         Resolution::Error | Resolution::Retry => None,
     };
@@ -275,7 +284,7 @@ async fn settle(
     sqlx::query(RESOLVE)
         .bind(&settled)
         .bind(status)
-        .bind(message_id)
+        .bind(graph_id)
         .bind(now.text())
         .bind(ErrorKind::Resolved.as_str())
         .execute(&mut *connection)
@@ -292,29 +301,29 @@ async fn settle(
 }
 
 fn settled_row(row: &SqliteRow) -> Result<SettledRow, StoreError> {
-    let outcome = Outcome {
-        cdls_id: MessageId(get(row, "cdls_id")?),
-        status: word(row, "status")?,
-        status_code: get(row, "status_code")?,
-        message_id: get(row, "message_id")?,
-    };
+    let outcome = Outcome::settled(
+        RowId(get(row, "cdls_id")?),
+        word(row, "status")?,
+        get(row, "status_code")?,
+        get(row, "message_id")?,
+    );
     Ok(SettledRow { outcome, waiter: get(row, "waiter")? })
 }
 
-/// The copy's place in the queue; its id and its time are not known yet.
-fn ready(row: &SqliteRow) -> Result<work::Ready, StoreError> {
-    Ok(work::Ready {
-        id: MessageId::default(),
+/// Return the copy's place in the queue; its id and its time are not known yet.
+fn ready(row: &SqliteRow) -> Result<work::QueuedRow, StoreError> {
+    Ok(work::QueuedRow {
+        id: RowId::default(),
         account: AccountId(get(row, "cdcs_id")?),
         flow: flow(row)?,
         expires_at: String::new(),
     })
 }
 
-/// Logs copies of the rows; they stand in the queue as if they had been accepted at this moment.
+/// Log copies of the rows; they enter the queue as if they had been accepted at this moment.
 async fn copy(
     connection: &mut SqliteConnection,
-    rows: Vec<(i64, Option<Group>, work::Ready)>,
+    rows: Vec<(i64, Option<CounterGroup>, work::QueuedRow)>,
     resend: &Resend,
     now: Now,
 ) -> Result<Vec<Resent>, StoreError> {
@@ -327,16 +336,16 @@ async fn copy(
         .fetch_all(&mut *connection)
         .await
         .map_err(failed)?;
-    // Inserted in order of id, each with an id above every id there ever was; RETURNING promises no order.
+    // Inserted in order of id, each with an id above every earlier id; RETURNING promises no order.
     copies.sort_unstable();
-    let mut counts = Counts::default();
+    let mut counts = CampaignDeltas::default();
     let (mut resent, mut waiting) = (Vec::new(), Vec::new());
-    for ((id, group, ready), copy) in rows.into_iter().zip(copies.into_iter().map(MessageId)) {
+    for ((id, group, ready), copy) in rows.into_iter().zip(copies.into_iter().map(RowId)) {
         if let Some(group) = group {
             counts.logged(group);
         }
-        resent.push(Resent { id: MessageId(id), copy });
-        waiting.push(work::Ready { id: copy, expires_at: expires_at.clone(), ..ready });
+        resent.push(Resent { id: RowId(id), copy });
+        waiting.push(work::QueuedRow { id: copy, expires_at: expires_at.clone(), ..ready });
     }
     let pairs: Vec<(i64, i64)> = resent.iter().map(|pair| (pair.id.0, pair.copy.0)).collect();
     sqlx::query("insert into resend (cdls_id, copy_id) select value->>0, value->>1 from json_each(?1)")

@@ -1,7 +1,8 @@
-//! The recorder's transaction: changes first, then claims, then the removal of what has ended; all or none.
+//! The recorder's transaction: changes first, then claims, then the removal of ended work and claims; all or
+//! none.
 //!
-//! One transaction writes at a time, so rows are read once and what applies is decided here. A row in the wrong state, with
-//! another fence or under a lost lease is an answer, not an error.
+//! One transaction writes at a time, so rows are read once and the changes that apply are decided here. A row
+//! in the wrong state, with another fence or under a lost lease is an answer, not an error.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -11,11 +12,11 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::clock::Now;
-use super::counts::{Counts, Group};
+use super::counts::{CampaignDeltas, CounterGroup};
 use super::error::{begin, commit, failed};
 use super::leases::Leases;
 use super::row::{get, list};
-use crate::message::{AccountId, ErrorKind, LineId, Partition, Status};
+use crate::domain::{AccountId, ErrorKind, LineId, Partition, Status};
 use crate::store::{Claim, Record, Recorded, RowChange, StoreError, digest};
 
 pub(super) const CURRENT: &str = include_str!("sql/current.sql");
@@ -42,7 +43,7 @@ const END_CLAIMS: [&str; 2] = [
     "delete from claim where worker = ?1 and claim_no in (select value from json_each(?2))",
 ];
 
-/// Writes changes, then makes claims; for each whether it took place.
+/// Write changes, then make claims; return for each whether it took place.
 pub async fn record(
     writer: &SqlitePool,
     leases: &Leases,
@@ -53,10 +54,10 @@ pub async fn record(
         return Ok(Recorded::default());
     }
     let (mut transaction, now) = begin(writer).await?;
-    // Asked inside the transaction: partitions change hands only when it has ended.
+    // Read inside the transaction: partitions change hands only when it has ended.
     let held = leases.held(record.worker);
     let rows = current(&mut transaction, &record, now).await?;
-    let mut plan = Plan { rows, seen: HashSet::new(), now, counts: Counts::default() };
+    let mut plan = Plan { rows, seen: HashSet::new(), now, counts: CampaignDeltas::default() };
     let changes = plan.changes(changes.iter().map(|change| change.row()));
     let claims = plan.claims(&record, &held);
     changes.write(&mut transaction, now).await?;
@@ -68,7 +69,7 @@ pub async fn record(
 }
 
 /// A row as it is.
-struct Current {
+struct CurrentRow {
     fence: i32,
     status: String,
     account: i64,
@@ -76,6 +77,7 @@ struct Current {
     digest: i64,
     media: bool,
     cp_id: Option<String>,
+    error: (Option<i32>, Option<i32>),
     stands_open: bool,
     line_is_theirs: bool,
     may_be_sent: bool,
@@ -87,7 +89,7 @@ async fn current(
     connection: &mut SqliteConnection,
     record: &Record<'_>,
     now: Now,
-) -> Result<HashMap<i64, Current>, StoreError> {
+) -> Result<HashMap<i64, CurrentRow>, StoreError> {
     let ids = record.changes.iter().map(|change| change.id).chain(record.claims.iter().map(|claim| claim.id));
     let ids: BTreeSet<i64> = ids.map(|id| id.0).collect();
     if ids.is_empty() {
@@ -98,11 +100,11 @@ async fn current(
     found.iter().map(|row| Ok((get(row, "cdls_id")?, current_row(row)?))).collect()
 }
 
-fn current_row(row: &SqliteRow) -> Result<Current, StoreError> {
+fn current_row(row: &SqliteRow) -> Result<CurrentRow, StoreError> {
     let worker: Option<String> = get(row, "worker")?;
     let claim_no: Option<i64> = get(row, "claim_no")?;
     let (account, line) = (get(row, "cdcs_id")?, LineId(get(row, "v8l_id")?));
-    Ok(Current {
+    Ok(CurrentRow {
         fence: get(row, "fence")?,
         status: get(row, "status")?,
         account,
@@ -110,6 +112,7 @@ fn current_row(row: &SqliteRow) -> Result<Current, StoreError> {
         digest: digest(AccountId(account), line, get(row, "dest")?, get(row, "mdata")?),
         media: get(row, "media")?,
         cp_id: get(row, "cp_id")?,
+        error: (get(row, "error_code")?, get(row, "error_subcode")?),
         stands_open: get(row, "stands_open")?,
         line_is_theirs: get(row, "line_is_theirs")?,
         may_be_sent: get(row, "may_be_sent")?,
@@ -117,12 +120,12 @@ fn current_row(row: &SqliteRow) -> Result<Current, StoreError> {
     })
 }
 
-impl Current {
+impl CurrentRow {
     fn is_waiting(&self) -> bool {
         self.status == Status::Pending.as_str() || self.status == Status::Retry.as_str()
     }
 
-    /// Whether the change applies, and if so, whether it does although its claim has ended before.
+    /// Whether the change applies; if so, whether as a late one, after the end of its claim.
     fn matches(&self, change: &RowChange) -> Option<bool> {
         if change.error_kind == Some(ErrorKind::Line.as_str()) && self.line_is_theirs {
             return None;
@@ -137,23 +140,23 @@ impl Current {
         is_late.then_some(true)
     }
 
-    fn group(&self) -> Option<Group> {
+    fn group(&self) -> Option<CounterGroup> {
         let cp_id = self.cp_id.clone()?;
-        Some(Group { account: self.account, cp_id, line: self.line.0, media: self.media })
+        Some(CounterGroup { account: self.account, cp_id, line: self.line.0, media: self.media })
     }
 }
 
 /// The plan of this transaction for the rows it has read.
 struct Plan {
-    rows: HashMap<i64, Current>,
-    /// Rows named so far: each once.
+    rows: HashMap<i64, CurrentRow>,
+    /// Rows named so far: each may be named once.
     seen: HashSet<i64>,
     now: Now,
-    counts: Counts,
+    counts: CampaignDeltas,
 }
 
 #[derive(Default)]
-struct Changes {
+struct PlannedChanges {
     done: Vec<bool>,
     late: usize,
     updates: Vec<Value>,
@@ -162,7 +165,7 @@ struct Changes {
 }
 
 #[derive(Default)]
-struct Claims {
+struct PlannedClaims {
     done: Vec<bool>,
     rows: Vec<Value>,
     /// The places of the claims that are made now.
@@ -170,8 +173,8 @@ struct Claims {
 }
 
 impl Plan {
-    fn changes(&mut self, wanted: impl Iterator<Item = RowChange>) -> Changes {
-        let mut changes = Changes::default();
+    fn changes(&mut self, wanted: impl Iterator<Item = RowChange>) -> PlannedChanges {
+        let mut changes = PlannedChanges::default();
         for change in wanted {
             let row = self.rows.get(&change.id).filter(|_| self.seen.insert(change.id));
             let matching = row.and_then(|row| Some((row, row.matches(&change)?)));
@@ -179,6 +182,13 @@ impl Plan {
             let Some((row, is_late)) = matching else { continue };
             changes.late += usize::from(is_late);
             if let Some(group) = row.group() {
+                if change.to == Status::Error {
+                    let (code, subcode) = match change.writes_error {
+                        true => (change.error_code, change.error_subcode),
+                        false => row.error,
+                    };
+                    self.counts.erred(&group, code, subcode, change.error_kind.unwrap_or_default());
+                }
                 self.counts.changed(group, &row.status, change.to.as_str(), is_answered(&change));
             }
             changes.add(&change, row, is_late, self.now);
@@ -186,16 +196,17 @@ impl Plan {
         changes
     }
 
-    /// A claim that stands there already, from a call of before whose answer was lost, is told as made.
-    fn claims(&mut self, record: &Record<'_>, held: &BTreeSet<Partition>) -> Claims {
-        let mut claims = Claims::default();
+    /// Plan the claims. A claim that exists already, from an earlier call whose answer was lost, counts as
+    /// made.
+    fn claims(&mut self, record: &Record<'_>, held: &BTreeSet<Partition>) -> PlannedClaims {
+        let mut claims = PlannedClaims::default();
         for (place, claim) in record.claims.iter().enumerate() {
             let row = self.rows.get(&claim.id.0).filter(|_| self.seen.insert(claim.id.0));
             let row = row
                 .filter(|row| row.is_waiting() && row.fence == claim.fence)
                 .filter(|row| claim.digest.is_none_or(|digest| digest == row.digest));
             claims.done.push(row.is_some_and(|row| row.is_claimed_by(record)));
-            let may_be_claimed = |row: &&Current| {
+            let may_be_claimed = |row: &&CurrentRow| {
                 row.claim.is_none() && row.may_be_sent && held.contains(&row.line.partition())
             };
             if let Some(row) = row.filter(may_be_claimed) {
@@ -207,14 +218,14 @@ impl Plan {
     }
 }
 
-impl Current {
+impl CurrentRow {
     fn is_claimed_by(&self, record: &Record<'_>) -> bool {
         let claim = self.claim.as_ref();
         claim.is_some_and(|(worker, number)| worker == record.worker && *number == record.claim_no)
     }
 }
 
-/// Whether Graph's answer has ended the row: it counts for its campaign's rate.
+/// Whether Graph's answer has ended the row: such a row counts for its campaign's rate.
 fn is_answered(change: &RowChange) -> bool {
     let unasked = [ErrorKind::Expired.as_str(), ErrorKind::Line.as_str()];
     let is_unasked = change.error_kind.is_some_and(|kind| unasked.contains(&kind));
@@ -225,8 +236,8 @@ fn claim_values(claim: &Claim, partition: Partition, now: Now) -> Value {
     json!([claim.id, claim.fence + 1, partition, now.after(claim.call_deadline)])
 }
 
-impl Changes {
-    fn add(&mut self, change: &RowChange, row: &Current, is_late: bool, now: Now) {
+impl PlannedChanges {
+    fn add(&mut self, change: &RowChange, row: &CurrentRow, is_late: bool, now: Now) {
         let milliseconds = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
         let next_at = change.next_after_ms.map(|ms| now.after(milliseconds(ms)));
         match change.to {
@@ -240,7 +251,7 @@ impl Changes {
             change.to,
             change.to_fence,
             change.status_code,
-            change.message_id,
+            change.graph_id,
             change.writes_error,
             change.error_code,
             change.error_subcode,
@@ -275,8 +286,8 @@ impl Changes {
     }
 }
 
-impl Claims {
-    /// Makes the claims; for each whether it stands.
+impl PlannedClaims {
+    /// Make the claims; return for each whether it exists.
     async fn write(
         self,
         connection: &mut SqliteConnection,
@@ -297,7 +308,7 @@ impl Claims {
         .fetch_optional(&mut *connection)
         .await
         .map_err(failed)?;
-        // The number was used before: what was claimed then is told, nothing is added to it.
+        // The number was used before: the claims of then are the answer, and none is added.
         let Some(claim) = claim else { return Ok(done) };
         sqlx::query(CLAIM_ROWS)
             .bind(Value::Array(self.rows).to_string())

@@ -1,5 +1,5 @@
-//! Columns that the driver does not decode by itself: the domain's words, times, lists of ids. And lists of rows of which some
-//! cannot be read.
+//! Columns that the driver does not decode by itself: the domain's words, times, lists of ids. Also lists of
+//! rows of which some cannot be read.
 
 use std::str::FromStr;
 
@@ -9,10 +9,12 @@ use time::OffsetDateTime;
 
 use super::clock::{self, Now};
 use super::error::failed;
-use crate::message::{LineId, Medium, MessageId, Partition, UnknownWord};
+use crate::channel::Medium;
+use crate::domain::{LineId, Partition, RowId};
 use crate::store::{Flow, HeldRecipient, StoreError};
+use crate::text::UnknownWord;
 
-/// A column of a type that the driver decodes.
+/// Decode a column of a type that the driver knows.
 pub fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, StoreError>
 where
     T: Decode<'r, Sqlite> + Type<Sqlite>,
@@ -20,13 +22,13 @@ where
     row.try_get(column).map_err(failed)
 }
 
-/// A column that holds one of the domain's words.
+/// Decode a column that holds one of the domain's words.
 pub fn word<T: FromStr<Err = UnknownWord>>(row: &SqliteRow, column: &str) -> Result<T, StoreError> {
     let word: &str = get(row, column)?;
     word.parse().map_err(|error| unreadable(column, error))
 }
 
-/// The same where NULL is allowed.
+/// Decode a word, or NULL.
 pub fn word_or_null<T: FromStr<Err = UnknownWord>>(
     row: &SqliteRow,
     column: &str,
@@ -35,25 +37,25 @@ pub fn word_or_null<T: FromStr<Err = UnknownWord>>(
     word.map(|word| word.parse().map_err(|error| unreadable(column, error))).transpose()
 }
 
-/// A column that holds a time.
+/// Decode a column that holds a time.
 pub fn time(row: &SqliteRow, column: &str) -> Result<OffsetDateTime, StoreError> {
     time_or_null(row, column)?.ok_or_else(|| unreadable(column, "no time"))
 }
 
-/// The same where NULL is allowed.
+/// Decode a time, or NULL.
 pub fn time_or_null(row: &SqliteRow, column: &str) -> Result<Option<OffsetDateTime>, StoreError> {
     let text: Option<&str> = get(row, column)?;
     text.map(|text| clock::parse(text).ok_or_else(|| unreadable(column, format!("{text:?} is no time"))))
         .transpose()
 }
 
-/// The column `media`.
+/// Decode the column `media`.
 pub fn medium(row: &SqliteRow) -> Result<Medium, StoreError> {
     let media: bool = get(row, "media")?;
     Ok(if media { Medium::Media } else { Medium::Text })
 }
 
-/// The columns `v8l_id`, `priority`, `media` and `campaign`.
+/// Decode the columns `v8l_id`, `priority`, `media` and `campaign`.
 pub fn flow(row: &SqliteRow) -> Result<Flow, StoreError> {
     Ok(Flow {
         line: LineId(get(row, "v8l_id")?),
@@ -67,12 +69,13 @@ fn unreadable(column: &str, why: impl std::fmt::Display) -> StoreError {
     StoreError::Schema(format!("a row that this version cannot read: column {column}: {why}"))
 }
 
-/// The readable rows of a list. A row that cannot, such as one with a word of a later version, stops none of the others.
+/// Return the readable rows of a list. An unreadable row, such as one with a word of a later version, stops
+/// none of the others.
 pub fn readable<T>(rows: &[SqliteRow], read: impl Fn(&SqliteRow) -> Result<T, StoreError>) -> Vec<T> {
     rows.iter().filter_map(|row| read_or_skip(row, &read)).collect()
 }
 
-/// One row of a list; a warning instead if it cannot be read.
+/// Return one row of a list; `None` with a warning if it cannot be read.
 pub fn read_or_skip<T>(row: &SqliteRow, read: impl Fn(&SqliteRow) -> Result<T, StoreError>) -> Option<T> {
     match read(row) {
         Ok(read) => Some(read),
@@ -84,23 +87,23 @@ pub fn read_or_skip<T>(row: &SqliteRow, read: impl Fn(&SqliteRow) -> Result<T, S
     }
 }
 
-/// Numbers as a JSON array: how a list is bound (`in (select value from json_each(?))`).
+/// Return numbers as a JSON array, the form in which a list is bound (`in (select value from json_each(?))`).
 pub fn list(numbers: impl IntoIterator<Item = i64>) -> String {
     serde_json::Value::from_iter(numbers).to_string()
 }
 
-/// Partitions, as statements take them.
+/// Return partitions as a parameter of statements.
 pub fn numbers(partitions: &[Partition]) -> String {
     list(partitions.iter().map(|partition| i64::from(partition.0)))
 }
 
-/// A row of `cdls_id`, `v8l_id`, `priority`, `dest`, `status` and `until`.
+/// Decode a row of `cdls_id`, `v8l_id`, `priority`, `dest`, `status` and `until`.
 pub fn held_recipient(row: &SqliteRow, now: Now) -> Result<HeldRecipient, StoreError> {
     Ok(HeldRecipient {
         line: LineId(get(row, "v8l_id")?),
         lane: word(row, "priority")?,
         dest: get(row, "dest")?,
-        by: MessageId(get(row, "cdls_id")?),
+        by: RowId(get(row, "cdls_id")?),
         status: word(row, "status")?,
         // A time that has passed is no wait.
         wait: now.until(time(row, "until")?).try_into().unwrap_or_default(),

@@ -1,15 +1,15 @@
-//! The schema's version: what this program brings, what the file has.
+//! The schema's version: that of this program, and that of the file.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::error::{begin, commit, failed};
 use super::{SqliteStore, keep};
-use crate::store::schema::versions;
+use crate::store::schema::{migrations, migrator, versions};
 use crate::store::{SchemaState, SchemaStore, StoreError};
 
 #[async_trait]
@@ -42,33 +42,32 @@ impl SchemaStore for SqliteStore {
     }
 }
 
-/// Later versions only add to the schema, so one that this program does not know is no reason to stop.
-fn migrator() -> Migrator {
-    let mut migrator = sqlx::migrate!("migrations/sqlite");
-    migrator.set_ignore_missing(true);
-    migrator
-}
+/// The migrations, in their order.
+pub(in crate::store) const MIGRATIONS: [(&str, &str); 7] = migrations!(
+    "sqlite": "0001_accounts" "0002_log" "0003_queue" "0004_once" "0005_campaigns" "0006_views"
+        "0007_campaign_errors"
+);
 
-/// Applies what is missing, in one transaction: two programs that open a new file at once do not both create it.
-/// Returns how many migrations were applied.
+/// Apply the missing migrations, in one transaction: two programs that open a new file at once do not both
+/// create it. Return how many migrations were applied.
 pub async fn migrate(writer: &SqlitePool) -> Result<usize, StoreError> {
     if state(writer).await? != SchemaState::Older {
         return Ok(0);
     }
     let (mut transaction, _) = begin(writer).await?;
     let before = applied(&mut transaction).await?.len();
-    // `run` by another name: that one's future is not general enough for a `Send` trait method.
-    migrator().run_direct(&mut *transaction).await.map_err(not_migrated)?;
+    // `run` under another name, as the future of `run` is not general enough for a `Send` trait method.
+    migrator(&MIGRATIONS).run_direct(&mut *transaction).await.map_err(not_migrated)?;
     let after = applied(&mut transaction).await?.len();
     commit(transaction).await?;
     Ok(after - before)
 }
 
-/// Compares the file's migrations with this program's.
+/// Compare the file's migrations with this program's.
 async fn state(pool: &SqlitePool) -> Result<SchemaState, StoreError> {
     let mut connection = pool.acquire().await.map_err(failed)?;
     let applied = applied(&mut connection).await?;
-    let known: BTreeSet<i64> = migrator().iter().map(|migration| migration.version).collect();
+    let known: BTreeSet<i64> = migrator(&MIGRATIONS).iter().map(|migration| migration.version).collect();
     Ok(if !known.is_subset(&applied) {
         SchemaState::Older
     } else if applied.len() > known.len() {
@@ -92,7 +91,7 @@ async fn applied(connection: &mut SqliteConnection) -> Result<BTreeSet<i64>, Sto
             .fetch_all(connection)
             .await
             .map_err(failed)?;
-    versions(applied, &migrator())
+    versions(applied, &migrator(&MIGRATIONS))
 }
 
 fn not_migrated(error: MigrateError) -> StoreError {

@@ -1,4 +1,4 @@
-//! The particulars of SQLite, looked at from outside through the traits. The duties of every store stand in
+//! The particulars of SQLite, observed from outside through the traits. The duties of every store are in
 //! `tests/it/store`.
 
 mod claims;
@@ -16,9 +16,8 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 
 use super::SqliteStore;
-use crate::message::{
-    AccountId, Class, ErrorDetail, Lane, LineId, Medium, MessageId, MessageKind, Partition, Submission,
-};
+use crate::channel::{Class, Medium, MessageKind};
+use crate::domain::{AccountId, ErrorDetail, Lane, LineId, Partition, RowId, Submission};
 use crate::store::{
     Change, ChangeKind, Claim, DirectoryStore, DispatchStore, Flow, FlowRead, IntakeStore, LeaseStore,
     LogRow, LogStore, Record, Recorded, Scope,
@@ -45,7 +44,7 @@ impl Fixture {
         Fixture { store, url, folder, claims: AtomicI64::new(0) }
     }
 
-    /// One whose worker holds every partition.
+    /// Return a store whose worker holds every partition.
     pub async fn with_worker() -> Fixture {
         let fixture = Fixture::new().await;
         fixture.own_all(WORKER).await;
@@ -57,16 +56,16 @@ impl Fixture {
         self.store.acquire_leases(worker, HOUR, 64).await.unwrap();
     }
 
-    pub async fn insert(&self, submission: Submission) -> MessageId {
+    pub async fn insert(&self, submission: Submission) -> RowId {
         self.store.insert(&[submission]).await.unwrap()[0]
     }
 
-    /// Runs SQL as another program would.
+    /// Run SQL as another program would.
     pub async fn sql(&self, sql: &'static str) {
         sqlx::raw_sql(sql).execute(&self.store.writer).await.unwrap();
     }
 
-    pub async fn row(&self, id: MessageId) -> LogRow {
+    pub async fn row(&self, id: RowId) -> LogRow {
         self.store.log_row(Scope::Operator, id).await.unwrap().unwrap()
     }
 
@@ -77,24 +76,24 @@ impl Fixture {
         self.store.record(record).await.unwrap()
     }
 
-    /// The end of a row's first claim.
-    pub async fn change(&self, id: MessageId, kind: ChangeKind) -> bool {
+    /// Record the end of a row's first claim; return whether it took place.
+    pub async fn change(&self, id: RowId, kind: ChangeKind) -> bool {
         self.record(WORKER, &[Change::waiting(id, 1, kind)], &[]).await.changed[0]
     }
 
-    pub async fn claim(&self, worker: &str, id: MessageId, fence: i32) -> bool {
+    pub async fn claim(&self, worker: &str, id: RowId, fence: i32) -> bool {
         self.record(worker, &[], &[claim(id, fence)]).await.claimed[0]
     }
 
-    /// The ids of a flow's ready rows.
-    pub async fn ready(&self, flow: &Flow) -> Vec<MessageId> {
+    /// Return the ids of a flow's ready rows.
+    pub async fn ready(&self, flow: &Flow) -> Vec<RowId> {
         let read = FlowRead { flow: flow.clone(), after: None, limit: 100 };
         let pages = self.store.read_flows(&[read]).await.unwrap();
         pages[0].work.iter().flat_map(|work| &work.rows).map(|row| row.id).collect()
     }
 }
 
-pub fn claim(id: MessageId, fence: i32) -> Claim {
+pub fn claim(id: RowId, fence: i32) -> Claim {
     Claim { id, line: LINE, fence, digest: None, in_campaign: false, call_deadline: Duration::from_secs(32) }
 }
 
@@ -102,7 +101,7 @@ pub fn text_to(dest: &str) -> Submission {
     Submission {
         account: ACCOUNT,
         line: LINE,
-        class: Class::Messenger,
+        class: Class::MESSENGER,
         dest: dest.into(),
         kind: MessageKind::Text,
         mdata: "Olá".into(),

@@ -1,4 +1,5 @@
-//! Rows that are ready become `work`: one row of the queue for those of a transaction that are served in turn together.
+//! Ready rows become `work`: one row of the queue for the messages of a transaction that are served in turn
+//! together.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +7,13 @@ use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
 use super::error::failed;
-use crate::message::{AccountId, Medium, MessageId, WorkId};
+use crate::channel::Medium;
+use crate::domain::{AccountId, RowId, WorkId};
 use crate::store::{Flow, StoreError, WORK_ROWS, Work};
 
-/// A row that is to stand in `work`.
-pub struct Ready {
-    pub id: MessageId,
+/// A row that enters `work`.
+pub struct QueuedRow {
+    pub id: RowId,
     pub account: AccountId,
     pub flow: Flow,
     pub expires_at: String,
@@ -23,24 +25,25 @@ select value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->
 from json_each(?1) order by key
 returning work_id";
 
-/// Adds work for these rows; `again`: they were scheduled or tried before. In order of number, which is that of the first ids.
+/// Add work for these rows; `again`: they were scheduled or tried before. Return the work in order of number,
+/// which is the order of the first ids.
 pub async fn add(
     connection: &mut SqliteConnection,
-    rows: Vec<Ready>,
+    rows: Vec<QueuedRow>,
     again: bool,
 ) -> Result<Vec<Work>, StoreError> {
     let parts = parts(rows);
     if parts.is_empty() {
         return Ok(Vec::new());
     }
-    let values: Vec<Value> = parts.iter().map(Part::values).collect();
+    let values: Vec<Value> = parts.iter().map(WorkPart::values).collect();
     let mut numbers: Vec<i64> = sqlx::query_scalar(ADD)
         .bind(Value::Array(values).to_string())
         .bind(again)
         .fetch_all(connection)
         .await
         .map_err(failed)?;
-    // Numbers are given in the order of insertion (AUTOINCREMENT); only the order in which RETURNING names them is not
+    // Numbers are given in the order of insertion (AUTOINCREMENT); only the order of RETURNING is not
     // promised.
     numbers.sort_unstable();
     if numbers.len() != parts.len() {
@@ -51,14 +54,14 @@ pub async fn add(
 }
 
 /// The rows of one `work`.
-struct Part {
+struct WorkPart {
     account: AccountId,
     flow: Flow,
-    ids: Vec<MessageId>,
+    ids: Vec<RowId>,
     expires_at: String,
 }
 
-impl Part {
+impl WorkPart {
     fn values(&self) -> Value {
         json!([
             self.flow.line.partition(),
@@ -74,12 +77,13 @@ impl Part {
     }
 }
 
-/// Rows by flow, in order of id, in parts of a bounded size; the parts in order of their first rows.
-fn parts(mut rows: Vec<Ready>) -> Vec<Part> {
+/// Return the rows by flow, in order of id, in parts of a bounded size; the parts in order of their first
+/// rows.
+fn parts(mut rows: Vec<QueuedRow>) -> Vec<WorkPart> {
     rows.sort_unstable_by_key(|row| row.id);
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts: Vec<WorkPart> = Vec::new();
     let mut open: BTreeMap<(AccountId, Flow), usize> = BTreeMap::new();
-    for Ready { id, account, flow, expires_at } in rows {
+    for QueuedRow { id, account, flow, expires_at } in rows {
         let place = open.entry((account, flow.clone())).or_insert(usize::MAX);
         match parts.get_mut(*place).filter(|part| part.ids.len() < WORK_ROWS) {
             Some(part) => {
@@ -88,7 +92,7 @@ fn parts(mut rows: Vec<Ready>) -> Vec<Part> {
             }
             None => {
                 *place = parts.len();
-                parts.push(Part { account, flow, ids: vec![id], expires_at });
+                parts.push(WorkPart { account, flow, ids: vec![id], expires_at });
             }
         }
     }
@@ -98,23 +102,23 @@ fn parts(mut rows: Vec<Ready>) -> Vec<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Lane, LineId};
+    use crate::domain::{Lane, LineId};
 
     #[test]
-    fn rows_are_parted_by_flow_in_order_of_id() {
+    fn splits_rows_by_flow_in_order_of_id() {
         let flow = |line| Flow {
             line: LineId(line),
             lane: Lane::High,
             medium: Medium::Text,
             campaign: String::new(),
         };
-        let row = |id: i64, line| Ready {
-            id: MessageId(id),
+        let row = |id: i64, line| QueuedRow {
+            id: RowId(id),
             account: AccountId(1),
             flow: flow(line),
             expires_at: format!("2030-01-{:02}", 31 - id % 10),
         };
-        let mut rows: Vec<Ready> = (0..70).rev().map(|id| row(id, 1)).collect();
+        let mut rows: Vec<QueuedRow> = (0..70).rev().map(|id| row(id, 1)).collect();
         rows.push(row(3, 2));
         let parts = parts(rows);
         let sizes: Vec<(i64, i64, usize)> =

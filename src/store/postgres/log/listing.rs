@@ -1,34 +1,63 @@
-//! Rows of the log by filter, in order of id: the rarest filter given finds them, the others are looked at row by row.
+//! Rows of the log by filter, in order of id: the rarest filter given finds them, the others are checked row
+//! by row.
 //!
-//! First the ids are read, from one index alone or from the queue, range by range of the log until there are enough; then
-//! the rows. A row is listed once, whatever is written meanwhile, as its id stands in one batch only.
+//! First the ids are read, from one index alone or from the queue, range by range of the log until there are
+//! enough; then the rows. A row is listed once, whatever is written meanwhile, as its id is in one batch
+//! only.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use sqlx::postgres::PgRow;
+use time::OffsetDateTime;
 
 use super::ranges::{self, Range, range_of, split, unless_missing};
 use super::{claims, log_columns, readable, with_claims};
-use crate::message::Status;
+use crate::domain::{ErrorKind, Status};
 use crate::store::postgres::error::failed;
 use crate::store::postgres::pool::Pool;
 use crate::store::postgres::rows as columns;
-use crate::store::{LogRow, StoreError};
+use crate::store::{LogRow, MessageFilter, StoreError};
 
 /// Ids read at a time.
 const BATCH: i64 = 10_000;
-/// The same where each line of an account brings as many.
+/// The number of ids read at a time for each line of an account.
 const BATCH_OF_LINES: i64 = 1_000;
 
-/// Which rows are looked for; what is `None` matches any.
+/// The wanted rows; `None` and an empty list match any.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted<'a> {
+pub struct ListFilter<'a> {
     pub account: Option<i64>,
     pub line: Option<i64>,
-    pub status: Option<Status>,
+    pub statuses: &'a [Status],
     pub cp_id: Option<&'a str>,
-    pub msg_id: Option<&'a str>,
+    pub msg_ids: &'a [String],
     pub dest: Option<&'a str>,
+    pub batch_id: Option<&'a str>,
+    pub error_code: Option<i32>,
+    pub error_kind: Option<ErrorKind>,
+    /// The earliest time of creation, and the time that is too late.
+    pub since: Option<OffsetDateTime>,
+    pub until: Option<OffsetDateTime>,
+}
+
+impl<'a> ListFilter<'a> {
+    /// Return one part of a filter ([`MessageFilter::parts`]), of one account or of all.
+    pub fn of(account: Option<i64>, filter: &'a MessageFilter) -> ListFilter<'a> {
+        ListFilter {
+            account,
+            line: filter.line.map(|line| line.0),
+            statuses: &filter.statuses,
+            cp_id: filter.cp_id.as_deref(),
+            msg_ids: &filter.msg_ids,
+            dest: filter.dest.as_deref(),
+            batch_id: filter.batch_id.as_deref(),
+            error_code: filter.error_code,
+            error_kind: filter.error_kind,
+            since: filter.since,
+            until: filter.until,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,15 +75,17 @@ impl Order {
     }
 }
 
-/// Where the ids are read.
+/// The source of the ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     /// Rows with a claim.
     Claims,
-    /// Rows that wait for their turn, or for their time.
+    /// Rows that wait for their turn or for a time.
     Queue,
+    /// The lines of a batch, as long as they are remembered.
+    Batch,
     /// An index of the log that begins with the account and these columns.
-    Index(&'static [Column]),
+    Index(&'static [IndexColumn]),
     /// All lines of one account.
     Lines,
     /// Every row.
@@ -62,7 +93,7 @@ enum Source {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Column {
+enum IndexColumn {
     MsgId,
     Dest,
     Campaign,
@@ -70,47 +101,52 @@ enum Column {
     Line,
 }
 
-impl Column {
+impl IndexColumn {
     fn name(self) -> &'static str {
         match self {
-            Column::MsgId => "c.msg_id",
-            Column::Dest => "c.dest",
-            Column::Campaign => "c.cp_id",
-            Column::Exception => "c.exception",
-            Column::Line => "c.v8l_id",
+            IndexColumn::MsgId => "c.msg_id",
+            IndexColumn::Dest => "c.dest",
+            IndexColumn::Campaign => "c.cp_id",
+            IndexColumn::Exception => "c.exception",
+            IndexColumn::Line => "c.v8l_id",
         }
     }
 
     fn sql_type(self) -> &'static str {
-        if self == Column::Line { "text::bigint" } else { "text" }
+        if self == IndexColumn::Line { "text::bigint" } else { "text" }
     }
 
-    fn value(self, wanted: &Wanted<'_>) -> Option<String> {
+    fn values(self, wanted: &ListFilter<'_>) -> Vec<String> {
+        let text = |text: Option<&str>| -> Vec<String> { text.map(str::to_owned).into_iter().collect() };
         match self {
-            Column::MsgId => wanted.msg_id.map(str::to_owned),
-            Column::Dest => wanted.dest.map(str::to_owned),
-            Column::Campaign => wanted.cp_id.map(str::to_owned),
-            Column::Exception => wanted.status.map(|status| status.as_str().to_owned()),
-            Column::Line => wanted.line.map(|line| line.to_string()),
+            IndexColumn::MsgId => wanted.msg_ids.to_vec(),
+            IndexColumn::Dest => text(wanted.dest),
+            IndexColumn::Campaign => text(wanted.cp_id),
+            IndexColumn::Exception => {
+                wanted.statuses.iter().map(|status| status.as_str().to_owned()).collect()
+            }
+            IndexColumn::Line => wanted.line.map(|line| line.to_string()).into_iter().collect(),
         }
     }
 }
 
-impl Wanted<'_> {
-    /// Rows that are SENDING or PENDING stand in the queue, and rows that left the ordinary way in an index of their own.
+impl ListFilter<'_> {
+    /// Return the source of the ids. Rows that are SENDING or PENDING are in the queue, and rows with any
+    /// other status but OK in an index of their own.
     fn source(&self) -> Source {
         match self {
-            Wanted { status: Some(Status::Sending), .. } => Source::Claims,
-            Wanted { msg_id: Some(_), .. } => Source::Index(&[Column::MsgId]),
-            Wanted { dest: Some(_), .. } => Source::Index(&[Column::Dest]),
-            Wanted { status: Some(Status::Pending), .. } => Source::Queue,
-            Wanted { status: Some(status), cp_id, .. } if *status != Status::Ok => match cp_id {
-                Some(_) => Source::Index(&[Column::Campaign, Column::Exception]),
-                None => Source::Index(&[Column::Exception]),
+            ListFilter { statuses: [Status::Sending], .. } => Source::Claims,
+            ListFilter { batch_id: Some(_), .. } => Source::Batch,
+            ListFilter { msg_ids, .. } if !msg_ids.is_empty() => Source::Index(&[IndexColumn::MsgId]),
+            ListFilter { dest: Some(_), .. } => Source::Index(&[IndexColumn::Dest]),
+            ListFilter { statuses: [Status::Pending], .. } => Source::Queue,
+            ListFilter { statuses: [status], cp_id, .. } if *status != Status::Ok => match cp_id {
+                Some(_) => Source::Index(&[IndexColumn::Campaign, IndexColumn::Exception]),
+                None => Source::Index(&[IndexColumn::Exception]),
             },
-            Wanted { cp_id: Some(_), .. } => Source::Index(&[Column::Campaign]),
-            Wanted { line: Some(_), .. } => Source::Index(&[Column::Line]),
-            Wanted { account: Some(_), .. } => Source::Lines,
+            ListFilter { cp_id: Some(_), .. } => Source::Index(&[IndexColumn::Campaign]),
+            ListFilter { line: Some(_), .. } => Source::Index(&[IndexColumn::Line]),
+            ListFilter { account: Some(_), .. } => Source::Lines,
             _ => Source::Log,
         }
     }
@@ -119,25 +155,25 @@ impl Wanted<'_> {
 /// Ids of rows that may match, batch by batch, each of one range.
 pub struct Candidates<'a> {
     pool: &'a Pool,
-    wanted: &'a Wanted<'a>,
+    wanted: &'a ListFilter<'a>,
     source: Source,
     order: Order,
-    /// Ids above the first, up to and with the second, are left.
+    /// Ids above the first and up to the second, inclusive, are left.
     left: (i64, i64),
     ranges: VecDeque<Range>,
 }
 
 impl<'a> Candidates<'a> {
-    /// Ids above the first of `bounds`, up to and with the second.
+    /// Return the candidates with ids above the first of `bounds` and up to the second, inclusive.
     pub async fn find(
         pool: &'a Pool,
-        wanted: &'a Wanted<'a>,
+        wanted: &'a ListFilter<'a>,
         order: Order,
         bounds: (i64, i64),
     ) -> Result<Candidates<'a>, StoreError> {
         let source = wanted.source();
         let mut ranges = VecDeque::from(match source {
-            Source::Claims | Source::Queue => Vec::new(),
+            Source::Claims | Source::Queue | Source::Batch => Vec::new(),
             _ => ranges::all(pool).await?,
         });
         if order == Order::OldestFirst {
@@ -147,12 +183,12 @@ impl<'a> Candidates<'a> {
         Ok(Candidates { pool, wanted, source, order, left: bounds, ranges })
     }
 
-    /// The next ids, about `at_most`; none: there are no more.
+    /// Return the next ids, about `at_most`; none at the end.
     pub async fn next(&mut self, at_most: i64) -> Result<Vec<i64>, StoreError> {
         let most = if self.source == Source::Lines { BATCH_OF_LINES } else { BATCH };
         let at_most = at_most.clamp(1, most);
         match self.source {
-            Source::Claims | Source::Queue => self.next_of_queue(at_most).await,
+            Source::Claims | Source::Queue | Source::Batch => self.next_of_queue(at_most).await,
             _ => self.next_of_log(at_most).await,
         }
     }
@@ -174,7 +210,7 @@ impl<'a> Candidates<'a> {
 
     async fn next_of_queue(&mut self, at_most: i64) -> Result<Vec<i64>, StoreError> {
         let mut ids = self.ids(&self.of_queue(), self.left, at_most).await.map_err(failed)?;
-        // A row that was tried before may stand in two rows of `work`.
+        // A row that was tried before may be in two rows of `work`.
         ids.dedup();
         let of_one_range = split(&ids).next().map_or(0, |(_, part)| part.len());
         ids.truncate(of_one_range);
@@ -203,9 +239,10 @@ impl<'a> Candidates<'a> {
         match self.source {
             Source::Claims => query = query.bind(self.wanted.line),
             Source::Queue => query = query.bind(self.wanted.line).bind(self.wanted.cp_id),
+            Source::Batch => query = query.bind(self.wanted.batch_id),
             Source::Index(columns) => {
                 for column in columns {
-                    query = query.bind(column.value(self.wanted));
+                    query = query.bind(column.values(self.wanted));
                 }
             }
             Source::Lines | Source::Log => {}
@@ -215,8 +252,9 @@ impl<'a> Candidates<'a> {
 
     fn of_log(&self, range: Range) -> String {
         let order = self.order.as_sql();
-        // No index holds it. Rows that wait, by the hundred thousand, are passed over here, and not fetched one and all.
-        let also = if self.wanted.status == Some(Status::Ok) { "and c.status = 'OK'" } else { "" };
+        // No index holds the status OK. Waiting rows, by the hundred thousand, are skipped here instead of
+        // being fetched one by one.
+        let also = if matches!(self.wanted.statuses, [Status::Ok]) { "and c.status = 'OK'" } else { "" };
         match self.source {
             Source::Index(columns) => of_index(range, columns, also, order),
             Source::Lines => of_lines(range, also, order),
@@ -239,26 +277,37 @@ impl<'a> Candidates<'a> {
                        select from cd_v8_line l where l.cdcs_id = $4 and l.v8l_id % 64 = u.partition_no))
                  order by u.cdls_id {order} limit $3"
             ),
-            (_, Wanted { account: Some(_), cp_id: Some(_), .. }) => of_queued_campaign(order),
+            (Source::Batch, _) => format!(
+                "select l.cdls_id from batch b join batch_line l on l.batch_no = b.batch_no
+                 where b.batch_id = $5::text and ($4::bigint is null or b.cdcs_id = $4)
+                   and l.cdls_id > $1 and l.cdls_id <= $2
+                 order by l.cdls_id {order} limit $3"
+            ),
+            (_, ListFilter { account: Some(_), cp_id: Some(_), .. }) => of_queued_campaign(order),
             _ => of_queued_lines(order),
         }
     }
 }
 
-/// Account $4 (NULL is any), columns $5 and on, from the index alone. The columns are compared as a row with the id, because
-/// a planner that is told that they are constant takes the order of the primary key, and walks over all others' rows.
-fn of_index(range: Range, columns: &[Column], also: &str, order: &str) -> String {
+/// Return the statement for account $4 (NULL is any), columns $5 and on, each a list of values, from the
+/// index alone. The columns are compared as a row with the id: a planner that knows them to be constant takes
+/// the order of the primary key, and walks over the rows of all others.
+fn of_index(range: Range, columns: &[IndexColumn], also: &str, order: &str) -> String {
     let names = columns.iter().map(|column| column.name()).collect::<Vec<_>>();
     let values = columns
         .iter()
         .enumerate()
-        .map(|(n, column)| format!("${}::{}", n + 5, column.sql_type()))
+        .map(|(n, column)| format!("v{n}.value::{}", column.sql_type()))
         .collect::<Vec<_>>();
+    let lists = (0..columns.len())
+        .map(|n| format!("cross join unnest(${}::text[]) as v{n}(value)", n + 5))
+        .collect::<Vec<_>>()
+        .join(" ");
     let not_null = names.iter().map(|name| format!("{name} is not null")).collect::<Vec<_>>().join(" and ");
     let ordered = names.iter().map(|name| format!("{name} {order}")).collect::<Vec<_>>().join(", ");
     let (names, values) = (names.join(", "), values.join(", "));
     format!(
-        "select w.cdls_id from account a cross join lateral (
+        "select w.cdls_id from account a {lists} cross join lateral (
              select c.cdls_id from cdls_{range} c
              where c.cdcs_id = a.cdcs_id and {not_null} {also}
                and ({names}, c.cdls_id) > ({values}, $1) and ({names}, c.cdls_id) <= ({values}, $2)
@@ -268,7 +317,8 @@ fn of_index(range: Range, columns: &[Column], also: &str, order: &str) -> String
     )
 }
 
-/// The lines are found by probing; only those with the first rows, as many as the batch is long, can contribute to it.
+/// Return the statement that finds the lines by probing; only the lines with the first rows, as many as the
+/// batch is long, can contribute to it.
 fn of_lines(range: Range, also: &str, order: &str) -> String {
     let of_line = |line: &str, limit: &str| {
         format!(
@@ -291,8 +341,9 @@ fn of_lines(range: Range, also: &str, order: &str) -> String {
     )
 }
 
-/// Account $4, line $5, campaign $6; NULL is any. All that waits is looked at for each batch: half a second for a million rows.
-/// (Unnested in the list of columns, as a join with a function is remembered row by row.)
+/// Return the statement for account $4, line $5, campaign $6; NULL is any. Each batch looks at all waiting
+/// rows: half a second for a million rows. (Unnested in the list of columns, because a join with a function
+/// is remembered row by row.)
 fn of_queued_lines(order: &str) -> String {
     format!(
         "select q.cdls_id from (
@@ -313,7 +364,7 @@ fn of_queued_lines(order: &str) -> String {
     )
 }
 
-/// The same of an account's campaign.
+/// Return the statement for a campaign of an account.
 fn of_queued_campaign(order: &str) -> String {
     format!(
         "select q.cdls_id from (
@@ -329,10 +380,85 @@ fn of_queued_campaign(order: &str) -> String {
     )
 }
 
-/// Rows that match, in order of id, between `bounds`, at most `limit`.
+/// Return the matching rows of all parts of a filter, in order of id, at most `limit`; each once, also one
+/// that changes its state between the looks.
+pub async fn listed_in_parts(
+    pool: &Pool,
+    account: Option<i64>,
+    filter: &MessageFilter,
+    order: Order,
+    bounds: (i64, i64),
+    limit: u32,
+) -> Result<Vec<LogRow>, StoreError> {
+    let bounds = within(pool, filter, bounds).await?;
+    let mut page = Vec::new();
+    for part in filter.parts() {
+        page.extend(listed(pool, &ListFilter::of(account, &part), order, bounds, limit).await?);
+    }
+    match order {
+        Order::NewestFirst => page.sort_by_key(|row: &LogRow| std::cmp::Reverse(row.cdls_id)),
+        Order::OldestFirst => page.sort_by_key(|row: &LogRow| row.cdls_id),
+    }
+    page.dedup_by_key(|row| row.cdls_id);
+    page.truncate(limit as usize);
+    Ok(page)
+}
+
+/// Narrow the bounds of ids to those that rows of the filter's time may have.
+async fn within(
+    pool: &Pool,
+    filter: &MessageFilter,
+    (mut after, mut last): (i64, i64),
+) -> Result<(i64, i64), StoreError> {
+    let ago = |at: OffsetDateTime| Duration::try_from(OffsetDateTime::now_utc() - at).ok();
+    if let Some(since) = filter.since {
+        // Only another clock logs in the future.
+        after = after.max(ranges::before(pool, ago(since).unwrap_or_default()).await?);
+    }
+    if let Some(age) = filter.until.and_then(ago) {
+        last = last.min(ranges::up_to(pool, age).await?);
+    }
+    Ok((after, last))
+}
+
+/// Return the ids of matching rows, lowest first, above the first of `bounds` and up to the second,
+/// inclusive; at most `limit`.
+pub async fn matching_ids(
+    pool: &Pool,
+    account: Option<i64>,
+    filter: &MessageFilter,
+    bounds: (i64, i64),
+    limit: u32,
+) -> Result<Vec<i64>, StoreError> {
+    let bounds = within(pool, filter, bounds).await?;
+    let limit = limit as usize;
+    let mut all = Vec::new();
+    for part in filter.parts() {
+        let wanted = ListFilter::of(account, &part);
+        let mut candidates = Candidates::find(pool, &wanted, Order::OldestFirst, bounds).await?;
+        let mut found: Vec<i64> = Vec::new();
+        while found.len() < limit {
+            let ids = candidates.next(BATCH).await?;
+            if ids.is_empty() {
+                break;
+            }
+            let asked = (limit - found.len()) as i64;
+            for row in &matching(pool, "c.cdls_id", &ids, &wanted, Order::OldestFirst, asked).await? {
+                found.push(columns::get(row, "cdls_id")?);
+            }
+        }
+        all.extend(found);
+    }
+    all.sort_unstable();
+    all.dedup();
+    all.truncate(limit);
+    Ok(all)
+}
+
+/// Return the matching rows between `bounds`, in order of id, at most `limit`.
 pub async fn listed(
     pool: &Pool,
-    wanted: &Wanted<'_>,
+    wanted: &ListFilter<'_>,
     order: Order,
     bounds: (i64, i64),
     limit: u32,
@@ -366,13 +492,25 @@ fn behind(ids: &[i64], id: i64) -> &[i64] {
     &ids[passed..]
 }
 
-/// The matching rows of these, which are of one range; in order of id, at most `limit`.
-///
-/// Planned each time with the ids given: a plan for any ids joins the claims row by row.
+/// Return the matching rows of these ids, which are of one range; in order of id, at most `limit`.
 pub async fn rows(
     pool: &Pool,
     ids: &[i64],
-    wanted: &Wanted<'_>,
+    wanted: &ListFilter<'_>,
+    order: Order,
+    limit: i64,
+) -> Result<Vec<PgRow>, StoreError> {
+    matching(pool, log_columns!(), ids, wanted, order, limit).await
+}
+
+/// Return some columns of the matching rows.
+///
+/// Planned each time with the ids given: a plan for any ids joins the claims row by row.
+pub async fn matching(
+    pool: &Pool,
+    selected: &str,
+    ids: &[i64],
+    wanted: &ListFilter<'_>,
     order: Order,
     limit: i64,
 ) -> Result<Vec<PgRow>, StoreError> {
@@ -381,16 +519,18 @@ pub async fn rows(
         concat!(
             "with ",
             claims!(),
-            " select ",
-            log_columns!(),
-            " from cdls_{range} c ",
+            " select {selected} from cdls_{range} c ",
             with_claims!(),
             " where c.cdls_id = any($1::bigint[]) and ($2::bigint is null or c.cdcs_id = $2)
                 and ($3::bigint is null or c.v8l_id = $3) and ($4::text is null or c.cp_id = $4)
-                and ($5::text is null or c.msg_id = $5) and ($6::text is null or c.dest = $6)
-                and ($7::text is null or case when s.cdls_id is null then c.status else 'SENDING' end = $7)
+                and ($5::text[] = '{{}}' or c.msg_id = any($5)) and ($6::text is null or c.dest = $6)
+                and ($7::text[] = '{{}}' or case when s.cdls_id is null then c.status else 'SENDING' end = any($7))
+                and ($9::integer is null or c.error_code = $9) and ($10::text is null or c.error_kind = $10)
+                and ($11::timestamptz is null or c.created_at >= $11)
+                and ($12::timestamptz is null or c.created_at < $12)
               order by c.cdls_id {order} limit $8"
         ),
+        selected = selected,
         range = range,
         order = order.as_sql()
     );
@@ -400,10 +540,14 @@ pub async fn rows(
         .bind(wanted.account)
         .bind(wanted.line)
         .bind(wanted.cp_id)
-        .bind(wanted.msg_id)
+        .bind(wanted.msg_ids)
         .bind(wanted.dest)
-        .bind(wanted.status.map(Status::as_str))
+        .bind(wanted.statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>())
         .bind(limit)
+        .bind(wanted.error_code)
+        .bind(wanted.error_kind.map(ErrorKind::as_str))
+        .bind(wanted.since)
+        .bind(wanted.until)
         .fetch_all(pool)
         .await;
     unless_missing(found)

@@ -1,5 +1,6 @@
--- Logs messages and puts their work beside them. $14: ids that were allotted before, or NULL; $15: the mark of the commit.
--- The sort makes the sequence's numbers follow the order given.
+-- Logs messages and adds their work. $14: ids that were allotted before, or NULL; $15: the mark of the
+-- commit. The sort makes the sequence's numbers follow the order given.
+-- lost_commit.sql finds this statement by its first word.
 with logged as (
     insert into cdls (cdls_id, cdcs_id, v8l_id, class, dest, mtype, mdata, mcaption, msg_id, cp_id, priority, next_at,
                       expires_at, waiter, commit_mark)

@@ -1,4 +1,4 @@
--- The work, and one row without a number for what is scheduled.
+-- The work, and one row without a number for the scheduled messages.
 select work_id, v8l_id, priority, media, campaign, ids, pg_current_xact_id()::text as xid from queued
 union all
 select null, null, null, null, null, array_agg(cdls_id), pg_current_xact_id()::text

@@ -1,4 +1,5 @@
--- Logs one message that has no campaign and no time of its own, and puts its work beside it.
+-- Logs one message without a campaign and without a scheduled time, and adds its work.
+-- lost_commit.sql finds this statement by its first word.
 with logged as (
     insert into cdls (cdcs_id, v8l_id, class, dest, mtype, mdata, mcaption, msg_id, priority, expires_at, waiter, commit_mark)
     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + $10 * interval '1 millisecond', $11, $12)

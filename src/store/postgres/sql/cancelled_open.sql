@@ -1,4 +1,4 @@
--- Scheduled rows, and rows to be tried again, of cancelled campaigns in the partitions $1, at most $2.
+-- Rows of cancelled campaigns that are scheduled or wait for a retry, in the partitions $1, at most $2.
 select o.cdls_id from campaign k cross join lateral (
     select o.cdls_id from cdls_open o
     where o.cdcs_id = k.cdcs_id and o.campaign = k.cp_id and o.campaign <> '' and o.kind <> 'unknown'

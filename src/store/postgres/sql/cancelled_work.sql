@@ -1,4 +1,4 @@
--- Work of cancelled campaigns in the partitions $1, as much as holds $2 messages.
+-- Work of cancelled campaigns in the partitions $1, up to $2 messages.
 select work_id, again, ids from (
     select w.*, sum(cardinality(w.ids)) over (order by w.cdcs_id, w.campaign, w.work_id) - cardinality(w.ids) as before
     from campaign k cross join lateral (

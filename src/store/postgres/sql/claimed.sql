@@ -1,4 +1,4 @@
--- Of the claims $1 (rows) and $2 (fences) those that are open; $3 numbers them.
+-- The open ones of the claims $1 (rows) and $2 (fences); $3 numbers them.
 select w.n, c.*
 from unnest($1::bigint[], $2::integer[], $3::bigint[]) as w(id, fence, n)
 cross join lateral (

@@ -1,5 +1,5 @@
--- Batches of claims: with $1 and $2, numbers from which each worker's are looked at; living workers beside them are looked at
--- from the beginning.
+-- Batches of claims. $1 and $2: workers, and the numbers from which their batches are looked at; other living
+-- workers are looked at from the beginning.
 select c.worker, c.claim_no, c.ids, c.fences, c.partitions, c.deadline_ms,
        (extract(epoch from now() - c.made_at) * 1000)::bigint as age_ms
 from (select p.worker, max(p.claim_no) as claim_no

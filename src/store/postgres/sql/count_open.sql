@@ -1,5 +1,5 @@
--- The rows $1 of one range that have not ended, by status, with the age of the oldest. Open claims look their rows up by id: a
--- join of all rows with all claims grows with the product of both.
+-- The rows $1 of one range that have not ended, by status, with the age of the oldest. Open claims look their
+-- rows up by id: a join of all rows with all claims grows with the product of both.
 with sending as materialized (
     select distinct c.cdls_id, c.status from cdls_sending u
     join cdls_{range} c on c.cdls_id = u.cdls_id and u.fence > c.fence and c.status in ('PENDING', 'RETRY')

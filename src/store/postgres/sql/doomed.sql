@@ -1,5 +1,6 @@
--- The rows of $1 that wait: in work of the first turn ($2 false) PENDING ones, in work of a further turn (true) also RETRY
--- ones that do not wait for their time, and with NULL all that have not ended. $3: the number of the work.
+-- The waiting ones of the rows $1: in work of the first turn ($2 false) PENDING ones, in work of a further
+-- turn (true) also RETRY ones that do not wait for their time, and with NULL all that have not ended. $3: the
+-- number of the work.
 select w.work_id, c.*, c.expires_at <= now() as is_expired
 from unnest($1::bigint[], $2::boolean[], $3::bigint[]) as w(id, again, work_id)
 cross join lateral (

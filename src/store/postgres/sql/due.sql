@@ -1,5 +1,5 @@
--- Rows of the partitions $1 that are due, none due before $2, at most $3: of each partition the earliest first, and the
--- partitions take turns. Also when the next one of them is due.
+-- Rows of the partitions $1 that are due, none due before $2, at most $3: the earliest of each partition
+-- first, partitions in turn. Also the time at which the next row is due.
 with due as materialized (
     select d.* from unnest($1::smallint[]) as p(partition_no) cross join lateral (
         select cdls_id, due_at, row_number() over (order by due_at, cdls_id) as place from (

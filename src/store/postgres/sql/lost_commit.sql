@@ -1,6 +1,7 @@
--- The rows of the commit with the mark $3, whose first row is of the account $1 and the line $2; $4 and $5 are all accounts
--- and lines of it. Rows of one commit have one time of creation. Its ids were given out a moment ago. Also: whether a
--- statement that logs messages, begun before the first question ($6), is still at work.
+-- The rows of the commit with the mark $3, whose first row is of the account $1 and the line $2; $4 and $5
+-- are all accounts and lines of the commit. Rows of one commit have one time of creation. Their ids were
+-- given out a moment ago. Also: whether a statement that logs messages, begun before the first question ($6),
+-- is still at work.
 with first as materialized (
     select c.cdls_id, c.created_at from cdls c
     where c.cdcs_id = $1 and c.v8l_id = $2 and c.cdls_id > (select last_value from cdls_id_seq) - 1000000

@@ -1,5 +1,6 @@
--- Work of the partitions $1 with numbers above $2, of the first $3 of all partitions. If those were not all, the look ends
--- with the last of them, else with the last number given out; a number given out and not committed is looked for again.
+-- Work of the partitions $1 with numbers above $2, of the first $3 of all partitions. If there is more, the
+-- scan ends with the last of them, else with the last number given out; a number given out and not committed
+-- is looked for again.
 with looked as materialized (
     select work_id, partition_no, v8l_id, priority, media, campaign, first_id, cardinality(ids) as rows
     from work where work_id > coalesce($2, 9223372036854775807) order by work_id limit $3),

@@ -1,4 +1,5 @@
--- Why messages cannot be logged on this server, or NULL. $1: ids of a range; $2: this process's sessions, as a pattern.
+-- The reason why messages cannot be logged on this server, or NULL. $1: ids of a range; $2: this process's
+-- sessions, as a pattern.
 select case
     when pg_is_in_recovery() or current_setting('transaction_read_only') = 'on' then
         'the server only reads: it is a standby, or was set to be read-only'

@@ -1,4 +1,4 @@
--- Turns the rows $1 into work, those that are due still and locked by nobody. Rows that have ended stand nowhere then.
+-- Turns the rows $1 that are still due and not locked into work. Rows that have ended leave the queue.
 with locked as materialized (
     select o.* from (select id from unnest($1::bigint[]) as u(id) order by id) as w
     join cdls_open o on o.cdls_id = w.id

@@ -1,5 +1,5 @@
--- The next work of each flow, behind the place it was read to: as many rows as hold the messages wished for. `found`: rows of
--- `work` that were looked at.
+-- The next work of each flow, behind the place it was read to: as many rows as hold the wanted messages.
+-- `found`: rows of `work` that were looked at.
 with picked as materialized (
     select f.read_no, w.*
     from unnest($1::smallint[], $2::bigint[], $3::text[], $4::boolean[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[])

@@ -1,6 +1,6 @@
--- A loose scan of the index `work_flow`, one probe a flow, however much work it has. With $2 a line that cannot send costs
--- one probe: the next one goes behind all of its flows ('~' stands behind every lane).
--- `offset 0` makes it a look-up; the planner would read all lines first.
+-- A loose scan of the index `work_flow`, one probe a flow, however much work the flow has. With $2 a line
+-- that cannot send costs one probe: the next probe goes behind all of its flows ('~' sorts behind every
+-- lane). `offset 0` makes the probe a look-up; the planner would read all lines first.
 with recursive flow as (
     select p.partition_no, w.*, false as is_skipped
     from unnest($1::smallint[]) as p(partition_no) cross join lateral (

@@ -1,4 +1,4 @@
--- The rows that match, as they are before the change.
+-- The matching rows, as they are before the change.
 before_{range} as materialized (
     select w.*, c.* from wanted w cross join lateral (
         select c.status as was, c.fence <> w.from_fence as is_late, c.cdcs_id, c.v8l_id, c.cp_id, c.priority,
@@ -15,4 +15,4 @@ changed_{range} as (
 {set}
     from before_{range} w where c.cdls_id = w.id
     returning w.id, w.is_late, w.was, w.status, w.error_kind, w.next_ms, w.cdcs_id, w.v8l_id, w.cp_id, w.priority, w.media,
-              w.dest)
+              w.dest, c.error_code as row_code, c.error_subcode as row_subcode, c.error_kind as row_kind)

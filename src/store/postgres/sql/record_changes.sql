@@ -1,4 +1,4 @@
--- The rows to be changed, in order of id: rows are locked in that order everywhere.
+-- The rows to be changed, in order of id: every statement locks rows in that order.
 wanted as materialized (
     select * from unnest(
         $9::bigint[], $10::integer[], $11::integer[], $12::boolean[], $13::text[], $14::integer[], $15::text[], $16::boolean[],

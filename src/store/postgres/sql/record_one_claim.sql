@@ -1,5 +1,5 @@
--- One claim of a row without a campaign. The lease is read `for share`: the one who takes over waits for claims that are
--- being committed.
+-- One claim of a row without a campaign. The lease is read `for share`: a worker that takes over waits for
+-- claims that are being committed.
 with lease as materialized (
     select partitions from worker_lease where worker = $1 and expires_at > now() for share){closed}
 insert into claim (worker, claim_no, ids, fences, partitions, deadline_ms)

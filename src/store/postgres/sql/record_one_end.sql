@@ -1,4 +1,4 @@
--- The end of one call, of a row without a campaign that no one else has touched.
+-- The end of one call, for a row without a campaign that only its worker has changed.
 with changed as (
     update cdls_{range} c set
 {set}

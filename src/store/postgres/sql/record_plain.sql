@@ -1,4 +1,4 @@
--- Ends of calls, of rows without a campaign that no one else has touched.
+-- Ends of calls, for rows without a campaign that only their worker has changed.
 changed_{range} as (
     update cdls_{range} c set
 {set}

@@ -1,5 +1,6 @@
 
--- `ended`: the rows to be logged again. $7: their campaign instead of their own, $9: milliseconds they are valid.
+-- `ended`: the rows to be logged again. $7: their new campaign, if not their own; $9: milliseconds they are
+-- valid.
 numbered as materialized (
     select e.cdls_id, e.cdcs_id, e.v8l_id, e.class, e.dest, e.mtype, e.mdata, e.mcaption, e.msg_id,
            coalesce($7, e.cp_id) as cp_id, e.priority, e.mtype <> 'text' as media,

@@ -1,6 +1,6 @@
--- Settles rows $1 that are UNKNOWN and selected ($2 line, $3 campaign, $4 code, $5 milliseconds since they were created) as
--- $6, at most $7 of them; $8 is Graph's id of the message. Locked in order of id, as the recorder does; the guard is in
--- that look-up, so that a row settled meanwhile matches nothing.
+-- Settles rows $1 that are UNKNOWN and selected ($2 line, $3 campaign, $4 code, $5 milliseconds since they
+-- were created) as $6, at most $7 of them; $8 is Graph's id of the message. The rows are locked in order of
+-- id, as the recorder does; the guard is in that look-up, so a row settled meanwhile matches nothing.
 with picked as materialized (
     select c.cdls_id, c.cdcs_id, c.v8l_id, c.cp_id, c.mtype <> 'text' as media from cdls_{range} c
     where c.cdls_id = any($1::bigint[]) and c.status = 'UNKNOWN'
@@ -23,8 +23,8 @@ resolved as (
         next_at = case when $6 = 'RETRY' then now() end,
         done_at = case when $6 <> 'RETRY' then now() end
     from picked p where c.cdls_id = p.cdls_id
-    returning c.cdls_id),
--- The owner of the line makes it ready, as any other retry.
+    returning c.cdls_id, c.error_code, c.error_subcode),
+-- The owner of the line makes the row ready, like any other retry.
 due as (
     update cdls_open o set kind = 'retry', due_at = now()
     from picked p where o.cdls_id = p.cdls_id and $6 = 'RETRY'),
@@ -38,5 +38,11 @@ counted as (
     select p.cdcs_id, p.cp_id, p.v8l_id, p.media, m.status, m.sign * count(*)
     from picked p cross join (values ('UNKNOWN', -1), ($6, 1)) as m(status, sign)
     where p.cp_id is not null
-    group by p.cdcs_id, p.cp_id, p.v8l_id, p.media, m.status, m.sign)
+    group by p.cdcs_id, p.cp_id, p.v8l_id, p.media, m.status, m.sign),
+erred as (
+    insert into campaign_error_delta (cdcs_id, cp_id, code, subcode, kind, rows)
+    select p.cdcs_id, p.cp_id, coalesce(r.error_code::text, ''), coalesce(r.error_subcode::text, ''), 'resolved', count(*)
+    from picked p join resolved r on r.cdls_id = p.cdls_id
+    where $6 = 'ERROR' and p.cp_id is not null
+    group by 1, 2, 3, 4)
 select cdls_id from resolved

@@ -1,5 +1,5 @@
--- Who keeps this database from forgetting old versions of rows: for how long transactions have been open, and the oldest
--- transaction number that replication holds, of which no time is known.
+-- The sessions that keep this database from forgetting old versions of rows: for how long transactions have
+-- been open, and the oldest transaction number that replication holds, whose time is not known.
 select (select max(extract(epoch from now() - t.since) * 1000)::bigint from (
             select a.xact_start as since from pg_stat_activity a
             where a.pid <> pg_backend_pid() and a.datname = current_database() and a.xact_start is not null

@@ -1,4 +1,4 @@
--- An array for each change of a row that was found to match it, read under the lock of this transaction.
+-- An array for each change of a row that was found to match, read under the lock of this transaction.
 update cdls set
     status = j.value->>1,
     fence = j.value->>2,

@@ -1,5 +1,7 @@
--- Rows ?1 as they are, with what their changes and claims hang on. Now ?2. The claim of the row's next fence is its open one.
+-- Rows ?1 as they are, with the facts that their changes and claims depend on. Now ?2. The claim of the row's
+-- next fence is its open one.
 select c.cdls_id, c.fence, c.status, c.cdcs_id, c.v8l_id, c.dest, c.mdata, c.mtype <> 'text' as media, c.cp_id,
+       c.error_code, c.error_subcode,
        exists (select 1 from cdls_open o where o.cdls_id = c.cdls_id) as stands_open,
        exists (select 1 from cd_v8_line l where l.v8l_id = c.v8l_id and l.cdcs_id = c.cdcs_id) as line_is_theirs,
        c.expires_at > ?2 and not exists (

@@ -1,5 +1,5 @@
--- Rows of partitions ?1 that are due by ?2 and not before ?3, at most ?4 of each. One partition at a time, so that the index
--- gives the order and a million due rows are not sorted for the first thousand.
+-- Rows of partitions ?1 that are due by ?2 and not before ?3, at most ?4 of each. One partition at a time, so
+-- that the index gives the order and a million due rows are not sorted for the first thousand.
 select o.cdls_id, o.partition_no, o.due_at
 from json_each(?1) p
 cross join cdls_open o

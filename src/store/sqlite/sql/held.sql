@@ -1,4 +1,4 @@
--- Rows of partitions ?1 that are to be tried again by ?2, at most ?3 of each.
+-- Rows of partitions ?1 whose retry is due by ?2, at most ?3 of each.
 select o.cdls_id, o.v8l_id, o.priority, o.dest, 'RETRY' as status, o.due_at as until
 from json_each(?1) p
 cross join cdls_open o

@@ -1,5 +1,5 @@
--- The next work of flows ?1 (arrays: partition, line, lane, media, campaign, then the first id and the number of the work
--- before, or 0 and 0), at most ?2 of each.
+-- The next work of flows ?1 (arrays: partition, line, lane, media, campaign, then the first id and the number
+-- of the work before, or 0 and 0), at most ?2 of each.
 select j.key as read, w.work_id, w.first_id, json_array_length(w.ids) as rows
 from json_each(?1) j
 cross join work w

@@ -1,5 +1,5 @@
--- Work by number ?1, each with those of its rows that are ready; a row of NULLs for each that is not. Work of campaigns that
--- do not run is left out.
+-- Work by number ?1, each with its ready rows; a row of NULLs for each row that is not. Work of campaigns
+-- that do not run is left out.
 select w.work_id, w.first_id, w.priority as w_priority, w.v8l_id as w_v8l_id, w.media as w_media, w.campaign as w_campaign,
        c.cdls_id, c.v8l_id, c.cdcs_id, c.priority, c.mtype, c.cp_id, c.dest, c.mdata, c.fence, c.attempts, c.tries,
        c.expires_at, c.waiter

@@ -1,6 +1,6 @@
--- The first work of every flow in partitions ?1, lines that cannot send now (?2) left out where ?3: a loose index scan, each
--- step one look-up of what follows the flow before. The NUL stands behind the campaign, as SQLite seeks "at or after" and
--- would walk over the equals. Campaigns that do not run are left out.
+-- The first work of every flow in partitions ?1, lines that cannot send now (?2) left out where ?3: a loose
+-- index scan, each step one look-up of the entry after the flow before. The NUL follows the campaign, as
+-- SQLite seeks "at or after" and would walk over the equals. Campaigns that do not run are left out.
 with recursive head(id) as (
     select (
         select n.work_id from work n indexed by work_flow

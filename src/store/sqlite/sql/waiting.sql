@@ -1,5 +1,5 @@
--- Work by number ?1, each with those of its rows that wait for their turn; a row of NULLs for each that does not. A row that
--- a worker calls Graph for waits, and is told apart. Line, lane and medium are the work's.
+-- Work by number ?1, each with the rows that wait for their turn; a row of NULLs for each row that does not.
+-- A row that a worker calls Graph for waits, and is marked. Line, lane and medium are the work's.
 select w.work_id, w.v8l_id, w.priority, w.media, c.cdls_id, c.dest, c.fence, c.waiter, cast(c.expires_at as text) as expires_at,
        exists (select 1 from claim_row r where r.cdls_id = c.cdls_id and r.fence > c.fence) as claimed
 from json_each(?1) j

@@ -1,11 +1,11 @@
-//! Claims of this process and of one before, and texts from outside.
+//! Claims of this process and of an earlier one, and texts from outside.
 
 use super::*;
-use crate::message::{Status, WorkId};
+use crate::domain::{Status, WorkId};
 use crate::store::StoreError;
 
 #[tokio::test]
-async fn a_row_with_an_open_claim_is_not_claimed_again() {
+async fn refuses_a_second_open_claim() {
     let fixture = Fixture::with_worker().await;
     let id = fixture.insert(text_to("ana")).await;
     assert!(fixture.claim(WORKER, id, 0).await);
@@ -19,7 +19,7 @@ async fn a_row_with_an_open_claim_is_not_claimed_again() {
 }
 
 #[tokio::test]
-async fn claims_of_a_process_that_is_gone_are_found_and_forgotten_once_settled() {
+async fn forgets_settled_claims_of_a_gone_process() {
     let fixture = Fixture::with_worker().await;
     let id = fixture.insert(text_to("ana")).await;
     assert!(fixture.claim(WORKER, id, 0).await);
@@ -34,7 +34,7 @@ async fn claims_of_a_process_that_is_gone_are_found_and_forgotten_once_settled()
 }
 
 #[tokio::test]
-async fn a_row_is_named_once_in_a_transaction() {
+async fn takes_one_change_per_row() {
     let fixture = Fixture::with_worker().await;
     let id = fixture.insert(text_to("ana")).await;
     let made = fixture.record(WORKER, &[], &[claim(id, 0), claim(id, 0)]).await;
@@ -45,7 +45,7 @@ async fn a_row_is_named_once_in_a_transaction() {
 }
 
 #[tokio::test]
-async fn texts_from_outside_are_stored_as_they_came() {
+async fn stores_outside_texts_unchanged() {
     let fixture = Fixture::with_worker().await;
     let odd = "\"quoted\" \\u0041 \\ 'single' \n\t\u{1} 👩‍👩‍👧 \u{2028} 0123 [1,2] null";
     let id = fixture.insert(Submission { mdata: odd.into(), ..text_to("0042") }).await;
@@ -60,7 +60,7 @@ async fn texts_from_outside_are_stored_as_they_came() {
 }
 
 #[tokio::test]
-async fn a_refused_value_rolls_the_whole_transaction_back() {
+async fn rolls_back_on_a_refused_value() {
     let fixture = Fixture::with_worker().await;
     let ids = fixture.store.insert(&[text_to("ana"), text_to("bia")]).await.unwrap();
     let claims = [claim(ids[0], 0), claim(ids[1], 0)];
@@ -88,7 +88,7 @@ async fn a_refused_value_rolls_the_whole_transaction_back() {
 }
 
 #[tokio::test]
-async fn work_with_a_row_that_waits_for_a_later_version_stays() {
+async fn keeps_work_with_an_unreadable_row() {
     let fixture = Fixture::with_worker().await;
     fixture.store.insert(&[text_to("ana"), text_to("bia")]).await.unwrap();
     let strange = fixture.insert(text_to("strange")).await;
@@ -111,5 +111,5 @@ async fn work_with_a_row_that_waits_for_a_later_version_stays() {
     };
     fixture.store.record(record).await.unwrap();
     fixture.sql("update cdls set mtype = 'text'").await;
-    assert_eq!(fixture.ready(&flow()).await, [MessageId(2), strange]);
+    assert_eq!(fixture.ready(&flow()).await, [RowId(2), strange]);
 }

@@ -1,4 +1,4 @@
-//! Accounts, tokens, lines, pauses; rows that other programs wrote.
+//! Accounts, tokens, lines, pauses; rows written by other programs.
 
 use secrecy::{ExposeSecret, SecretString};
 use time::macros::datetime;
@@ -11,7 +11,7 @@ fn new_line(id: Option<i64>) -> NewLine {
         id: id.map(LineId),
         account: ACCOUNT,
         name: Some("Página".into()),
-        class: Class::Messenger,
+        class: Class::MESSENGER,
         page_token: SecretString::from("PAT"),
         page_id: Some("1234".into()),
         instagram_account_id: None,
@@ -41,10 +41,10 @@ fn invalid<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
 }
 
 #[tokio::test]
-async fn a_line_is_found_as_it_was_added() {
+async fn returns_a_line_as_added() {
     let fixture = with_lines().await;
     let found = line(&fixture, 7).await;
-    assert_eq!((found.id, found.account, found.class), (LineId(7), ACCOUNT, Class::Messenger));
+    assert_eq!((found.id, found.account, found.class), (LineId(7), ACCOUNT, Class::MESSENGER));
     assert_eq!((found.name.as_deref(), found.page_id.as_deref()), (Some("Página"), Some("1234")));
     assert_eq!((found.rate_text, found.rate_media), (Some(20), None));
     assert!(found.active && found.account_active && found.paused_until.is_none());
@@ -55,7 +55,7 @@ async fn a_line_is_found_as_it_was_added() {
 }
 
 #[tokio::test]
-async fn wrong_additions_are_named() {
+async fn names_wrong_additions() {
     let fixture = with_lines().await;
     assert_eq!(invalid(fixture.store.add_line(&new_line(Some(7))).await), "line 7 exists already");
     let other = NewLine { account: AccountId(5), ..new_line(None) };
@@ -66,7 +66,7 @@ async fn wrong_additions_are_named() {
 }
 
 #[tokio::test]
-async fn a_token_is_found_until_it_is_revoked() {
+async fn finds_a_token_until_revoked() {
     let fixture = with_lines().await;
     let store = &fixture.store;
     store.add_token(ACCOUNT, "abcdefghij", b"hash").await.unwrap();
@@ -87,7 +87,7 @@ async fn a_token_is_found_until_it_is_revoked() {
 }
 
 #[tokio::test]
-async fn a_pause_is_never_shortened_and_the_apps_concerns_every_line() {
+async fn never_shortens_a_pause_of_line_or_app() {
     let fixture = with_lines().await;
     let store = &fixture.store;
     store.pause(PauseScope::Line(LineId(7)), HOUR, "rate").await.unwrap();
@@ -106,7 +106,7 @@ async fn a_pause_is_never_shortened_and_the_apps_concerns_every_line() {
 }
 
 #[tokio::test]
-async fn an_operators_pause_replaces_any_other_and_lasts_until_resumed() {
+async fn replaces_a_pause_by_the_operators() {
     let fixture = with_lines().await;
     let store = &fixture.store;
     assert!(store.pause_line(LineId(7), None, "by hand").await.unwrap());
@@ -125,7 +125,7 @@ async fn an_operators_pause_replaces_any_other_and_lasts_until_resumed() {
 }
 
 #[tokio::test]
-async fn a_new_page_token_ends_the_pause() {
+async fn ends_the_pause_with_a_new_page_token() {
     let fixture = with_lines().await;
     fixture.store.pause(PauseScope::Line(LineId(7)), HOUR, "token").await.unwrap();
     assert!(fixture.store.set_page_token(LineId(7), &SecretString::from("NEW")).await.unwrap());
@@ -136,7 +136,7 @@ async fn a_new_page_token_ends_the_pause() {
 }
 
 #[tokio::test]
-async fn a_line_inserted_by_sql_has_the_defaults() {
+async fn gives_defaults_to_a_line_made_by_sql() {
     let fixture = with_lines().await;
     fixture.sql("insert into cd_v8_line (cdcs_id, v8l_class) values (1, 'instagram')").await;
     let found = line(&fixture, 9).await;
@@ -145,7 +145,7 @@ async fn a_line_inserted_by_sql_has_the_defaults() {
 }
 
 #[tokio::test]
-async fn a_pause_written_by_another_program_is_read_in_its_spelling_and_not_shortened() {
+async fn reads_pauses_in_other_notations() {
     let fixture = with_lines().await;
     fixture
         .sql("update cd_v8_line set v8l_paused_until = '2999-01-01T09:00:00-03:00' where v8l_id = 7")
@@ -158,7 +158,7 @@ async fn a_pause_written_by_another_program_is_read_in_its_spelling_and_not_shor
 }
 
 #[tokio::test]
-async fn a_line_that_makes_no_sense_stops_nothing() {
+async fn skips_malformed_lines() {
     let fixture = with_lines().await;
     fixture
         .sql(

@@ -1,9 +1,9 @@
-//! Leases are kept in memory: what that means for claims, and for a process that begins anew.
+//! Leases are kept in memory: the effect on claims, and on a process that begins anew.
 
 use super::*;
 
 #[tokio::test]
-async fn a_new_process_finds_every_partition_free() {
+async fn frees_every_partition_at_a_new_start() {
     let fixture = Fixture::with_worker().await;
     let next = SqliteStore::open_exclusive(&fixture.url).await.unwrap();
     let report = next.renew_leases("new", HOUR, false).await.unwrap();
@@ -12,7 +12,7 @@ async fn a_new_process_finds_every_partition_free() {
 }
 
 #[tokio::test]
-async fn no_claim_is_made_under_a_lease_that_has_run_out() {
+async fn refuses_claims_after_the_lease() {
     let fixture = Fixture::new().await;
     let id = fixture.insert(text_to("ana")).await;
     let short = Duration::from_millis(50);
@@ -24,9 +24,9 @@ async fn no_claim_is_made_under_a_lease_that_has_run_out() {
     assert!(fixture.claim(WORKER, id, 0).await);
 }
 
-/// It may hold claims under the lease of the owner before.
+/// The transaction may hold claims under the lease of the owner before.
 #[tokio::test]
-async fn partitions_change_hands_when_the_transaction_in_progress_has_ended() {
+async fn waits_for_the_transaction_in_progress() {
     let fixture = Fixture::with_worker().await;
     let writing = fixture.store.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
     fixture.store.withdraw_worker(WORKER).await.unwrap();
@@ -39,7 +39,7 @@ async fn partitions_change_hands_when_the_transaction_in_progress_has_ended() {
 }
 
 #[tokio::test]
-async fn workers_below_their_share_are_told_to_others() {
+async fn counts_workers_below_their_share() {
     let fixture = Fixture::with_worker().await;
     let report = fixture.store.renew_leases("worker-b", HOUR, false).await.unwrap();
     assert_eq!((report.below_share, report.free), (0, 0), "the one that asks is not counted");

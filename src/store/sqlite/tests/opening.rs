@@ -1,4 +1,4 @@
-//! The file: opening, the schema's version, the exclusive lock, other programs beside.
+//! The file: opening, the schema's version, the exclusive lock, other programs that use it.
 
 use futures::future::try_join_all;
 use sqlx::Connection;
@@ -13,7 +13,7 @@ async fn plain_connection(fixture: &Fixture) -> SqliteConnection {
 }
 
 #[tokio::test]
-async fn opening_creates_the_file_with_a_current_schema() {
+async fn creates_the_file_with_a_current_schema() {
     let fixture = Fixture::new().await;
     assert_eq!(fixture.store.schema().await.unwrap(), SchemaState::Current);
     assert_eq!(fixture.store.migrate().await.unwrap(), 0);
@@ -27,7 +27,7 @@ async fn opening_creates_the_file_with_a_current_schema() {
 }
 
 #[tokio::test]
-async fn programs_that_open_a_new_file_at_once_all_succeed() {
+async fn lets_programs_open_a_new_file_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("log.db").display());
     let stores = try_join_all((0..8).map(|_| SqliteStore::open(&url))).await.unwrap();
@@ -37,7 +37,7 @@ async fn programs_that_open_a_new_file_at_once_all_succeed() {
 }
 
 #[tokio::test]
-async fn a_later_schema_is_newer_and_a_missing_one_older() {
+async fn distinguishes_newer_and_older_schemas() {
     let fixture = Fixture::new().await;
     fixture
         .sql(
@@ -56,7 +56,7 @@ async fn a_later_schema_is_newer_and_a_missing_one_older() {
 }
 
 #[tokio::test]
-async fn a_second_serve_is_refused_and_commands_are_not() {
+async fn refuses_a_second_serve_but_no_command() {
     let fixture = Fixture::new().await;
     let serve = SqliteStore::open_exclusive(&fixture.url).await.unwrap();
     let StoreError::Invalid(refusal) = SqliteStore::open_exclusive(&fixture.url).await.err().unwrap() else {
@@ -73,7 +73,7 @@ async fn a_second_serve_is_refused_and_commands_are_not() {
 
 #[tokio::test]
 #[cfg(unix)]
-async fn another_name_of_the_file_is_the_same_file() {
+async fn locks_the_file_under_any_name() {
     let fixture = Fixture::new().await;
     let link = fixture.folder.path().join("link.db");
     std::os::unix::fs::symlink(fixture.folder.path().join("log.db"), &link).unwrap();
@@ -83,7 +83,7 @@ async fn another_name_of_the_file_is_the_same_file() {
 }
 
 #[tokio::test]
-async fn a_wrong_url_or_place_is_named() {
+async fn names_a_wrong_url_or_place() {
     for url in ["sqlite:", "sqlite://", "sqlite::memory:", "sqlite:a.db?mode=ro", "postgres://h/d"] {
         let refused = SqliteStore::open(url).await.err().unwrap();
         assert!(matches!(&refused, StoreError::Invalid(text) if text.starts_with("database.url")), "{url}");
@@ -97,7 +97,7 @@ async fn a_wrong_url_or_place_is_named() {
 }
 
 #[tokio::test]
-async fn a_write_waits_while_another_program_writes() {
+async fn waits_while_another_program_writes() {
     let fixture = Fixture::with_worker().await;
     let mut other = plain_connection(&fixture).await;
     sqlx::raw_sql("begin immediate; insert into account (cdcs_name) values ('by hand')")
@@ -106,7 +106,7 @@ async fn a_write_waits_while_another_program_writes() {
         .unwrap();
     let waiting = [text_to("ana")];
     let (inserted, released) = tokio::join!(fixture.store.insert(&waiting), async {
-        // Reads do not wait; they see what is committed.
+        // Reads do not wait; they see committed rows.
         assert!(fixture.store.accounts().await.unwrap().is_empty());
         sqlx::raw_sql("commit").execute(&mut other).await
     });
@@ -116,7 +116,7 @@ async fn a_write_waits_while_another_program_writes() {
 }
 
 #[tokio::test]
-async fn another_program_writes_while_the_store_is_busy() {
+async fn lets_another_program_write_under_load() {
     let fixture = Fixture::with_worker().await;
     let mut other = plain_connection(&fixture).await;
     let (written, inserted) = tokio::join!(
@@ -140,10 +140,55 @@ async fn another_program_writes_while_the_store_is_busy() {
 }
 
 #[tokio::test]
-async fn a_closed_store_answers_that_it_is_unavailable() {
+async fn answers_unavailable_once_closed() {
     let fixture = Fixture::new().await;
     fixture.store.close().await;
     let refused = fixture.store.insert(&[text_to("ana")]).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
     assert!(matches!(fixture.store.accounts().await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn refuses_a_file_with_a_second_name() {
+    let fixture = Fixture::new().await;
+    let second = fixture.folder.path().join("second.db");
+    std::fs::hard_link(fixture.folder.path().join("log.db"), &second).unwrap();
+    for url in [fixture.url.clone(), format!("sqlite:{}", second.display())] {
+        for refused in [SqliteStore::open(&url).await, SqliteStore::open_exclusive(&url).await] {
+            let refused = refused.err().unwrap();
+            assert!(
+                matches!(&refused, StoreError::Invalid(text) if text.contains("hard links")),
+                "{refused}"
+            );
+        }
+    }
+    std::fs::remove_file(second).unwrap();
+    SqliteStore::open(&fixture.url).await.unwrap();
+}
+
+#[tokio::test]
+async fn refuses_a_log_without_its_file() {
+    let fixture = Fixture::new().await;
+    fixture.store.add_account("beside").await.unwrap();
+    let (file, moved) = (fixture.folder.path().join("log.db"), fixture.folder.path().join("moved.db"));
+    std::fs::rename(&file, &moved).unwrap();
+    let refused = SqliteStore::open(&fixture.url).await.err().unwrap();
+    assert!(matches!(&refused, StoreError::Invalid(text) if text.contains("log.db-wal")), "{refused}");
+    assert!(!file.exists(), "no new file stands beside the old log");
+    std::fs::rename(&moved, &file).unwrap();
+    SqliteStore::open(&fixture.url).await.unwrap();
+}
+
+#[tokio::test]
+async fn makes_no_file_that_must_exist() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("log.db").display());
+    let refused = SqliteStore::open_existing(&url).await.err().unwrap();
+    assert!(
+        matches!(&refused, StoreError::Invalid(text) if text.contains("there is no database")),
+        "{refused}"
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    SqliteStore::open(&url).await.unwrap().close().await;
+    SqliteStore::open_existing(&url).await.unwrap();
 }

@@ -8,7 +8,7 @@ async fn pages_written(fixture: &Fixture) -> u64 {
 }
 
 #[tokio::test]
-async fn looking_and_finding_nothing_to_do_writes_nothing() {
+async fn writes_nothing_while_idle() {
     let fixture = Fixture::with_worker().await;
     fixture.insert(Submission { cp_id: Some("natal".into()), ..text_to("ana") }).await;
     fixture.insert(Submission { send_at: Some(in_an_hour()), ..text_to("ana") }).await;

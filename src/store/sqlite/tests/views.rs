@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn each_message_that_has_not_ended_is_shown_with_what_it_waits_for() {
+async fn shows_why_each_message_waits() {
     let fixture = Fixture::with_worker().await;
     fixture
         .sql(
@@ -17,7 +17,7 @@ async fn each_message_that_has_not_ended_is_shown_with_what_it_waits_for() {
     fixture.store.insert(&[text_to("turn"), natal, later]).await.unwrap();
     let retry = ChangeKind::Retry { after: HOUR, error: refusal(), counted: true, ambiguous: false };
     let unknown = ChangeKind::Unknown { error: refusal() };
-    let sent = ChangeKind::Sent { http_status: 200, message_id: "m".into() };
+    let sent = ChangeKind::Sent { http_status: 200, graph_id: "m".into() };
     for (dest, kind) in
         [("call", None), ("retry", Some(retry)), ("operator", Some(unknown)), ("ended", Some(sent))]
     {

@@ -1,4 +1,4 @@
-//! What was logged before: idempotency keys, lines of batches, `httpdup` windows.
+//! The guards against repetition: idempotency keys, items of batches, `httpdup` windows.
 
 use std::collections::HashMap;
 
@@ -8,16 +8,16 @@ use sqlx::{SqliteConnection, SqlitePool};
 use super::clock::Now;
 use super::error::{begin, commit, failed};
 use super::row::get;
-use crate::message::MessageId;
+use crate::domain::RowId;
 use crate::store::intake::windows;
-use crate::store::{BatchLine, Inserted, LONGEST_HTTPDUP, NewMessage, RememberedKey, StoreError};
+use crate::store::{BatchItem, Inserted, LONGEST_HTTPDUP, NewMessage, RememberedKey, StoreError};
 
 const KEYS: &str = "
 select j.value->>0 as place, k.request_hash, k.cdls_id
 from json_each(?1) j cross join idempotency_key k on k.cdcs_id = j.value->>1 and k.key = j.value->>2
 where k.expires_at > ?2";
 
-const LINES: &str = "
+const ITEMS: &str = "
 select j.value->>0 as place, l.cdls_id
 from json_each(?1) j cross join batch_line l on l.batch_no = j.value->>1 and l.line = j.value->>2";
 
@@ -30,7 +30,7 @@ const REMEMBER_KEYS: &str = "
 insert or replace into idempotency_key (cdcs_id, key, request_hash, cdls_id, expires_at)
 select value->>0, value->>1, unhex(value->>2), value->>3, value->>4 from json_each(?1)";
 
-const REMEMBER_LINES: &str = "
+const REMEMBER_ITEMS: &str = "
 insert into batch_line (batch_no, line, cdls_id)
 select value->>0, value->>1, value->>2 from json_each(?1)";
 
@@ -38,36 +38,36 @@ const REMEMBER_WINDOWS: &str = "
 insert or replace into http_duplicate (v8l_id, dest, accepted_at)
 select value->>0, value->>1, ?2 from json_each(?1)";
 
-/// What a message is.
+/// The kind of a message: new, or a repetition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Repeat {
     New,
     Known(Inserted),
     /// The same as the message at this earlier place.
     As(usize),
 }
 
-/// Says of each message what it is, under the write lock.
+/// Decide for each message whether it is new, under the write lock.
 pub async fn decide(
     connection: &mut SqliteConnection,
     now: Now,
     messages: &[NewMessage],
-) -> Result<Vec<Verdict>, StoreError> {
-    let mut verdicts = vec![Verdict::New; messages.len()];
+) -> Result<Vec<Repeat>, StoreError> {
+    let mut repeats = vec![Repeat::New; messages.len()];
     if !messages.iter().any(NewMessage::is_guarded) {
-        return Ok(verdicts);
+        return Ok(repeats);
     }
-    keys(connection, now, messages, &mut verdicts).await?;
-    lines(connection, messages, &mut verdicts).await?;
-    duplicates(connection, now, messages, &mut verdicts).await?;
-    Ok(verdicts)
+    keys(connection, now, messages, &mut repeats).await?;
+    items(connection, messages, &mut repeats).await?;
+    duplicates(connection, now, messages, &mut repeats).await?;
+    Ok(repeats)
 }
 
 async fn keys(
     connection: &mut SqliteConnection,
     now: Now,
     messages: &[NewMessage],
-    verdicts: &mut [Verdict],
+    repeats: &mut [Repeat],
 ) -> Result<(), StoreError> {
     let wanted =
         list(messages, |place, message| message.key().map(|(account, key)| json!([place, account, key.key])));
@@ -75,7 +75,7 @@ async fn keys(
     let mut known = HashMap::new();
     for row in sqlx::query(KEYS).bind(wanted).bind(now.text()).fetch_all(connection).await.map_err(failed)? {
         let place: i64 = get(&row, "place")?;
-        let id = MessageId(get(&row, "cdls_id")?);
+        let id = RowId(get(&row, "cdls_id")?);
         let request_hash = get(&row, "request_hash")?;
         known.insert(place as usize, RememberedKey { request_hash, id });
     }
@@ -83,39 +83,39 @@ async fn keys(
     for (place, message) in messages.iter().enumerate() {
         let Some((account, key)) = message.key() else { continue };
         if let Some(known) = known.get(&place) {
-            verdicts[place] = Verdict::Known(known.verdict(&key.request_hash));
+            repeats[place] = Repeat::Known(known.verdict(&key.request_hash));
             continue;
         }
         let (leader, hash) = *first.entry((account, &key.key)).or_insert((place, &key.request_hash));
         if leader != place {
             let same = *hash == key.request_hash;
-            verdicts[place] = if same { Verdict::As(leader) } else { Verdict::Known(Inserted::KeyReused) };
+            repeats[place] = if same { Repeat::As(leader) } else { Repeat::Known(Inserted::KeyReused) };
         }
     }
     Ok(())
 }
 
-async fn lines(
+async fn items(
     connection: &mut SqliteConnection,
     messages: &[NewMessage],
-    verdicts: &mut [Verdict],
+    repeats: &mut [Repeat],
 ) -> Result<(), StoreError> {
     let wanted = list(messages, |place, message| {
-        message.batch_line().map(|line| json!([place, line.batch, line.line]))
+        message.batch_item().map(|item| json!([place, item.batch, item.number]))
     });
     let Some(wanted) = wanted else { return Ok(()) };
-    for row in sqlx::query(LINES).bind(wanted).fetch_all(connection).await.map_err(failed)? {
+    for row in sqlx::query(ITEMS).bind(wanted).fetch_all(connection).await.map_err(failed)? {
         let place: i64 = get(&row, "place")?;
-        let id = MessageId(get(&row, "cdls_id")?);
-        verdicts[place as usize] = Verdict::Known(Inserted::Replay(id));
+        let id = RowId(get(&row, "cdls_id")?);
+        repeats[place as usize] = Repeat::Known(Inserted::Replay(id));
     }
-    let mut first: HashMap<BatchLine, usize> = HashMap::new();
+    let mut first: HashMap<BatchItem, usize> = HashMap::new();
     for (place, message) in messages.iter().enumerate() {
-        let Some(line) = message.batch_line() else { continue };
-        if verdicts[place] == Verdict::New {
-            let leader = *first.entry(line).or_insert(place);
+        let Some(item) = message.batch_item() else { continue };
+        if repeats[place] == Repeat::New {
+            let leader = *first.entry(item).or_insert(place);
             if leader != place {
-                verdicts[place] = Verdict::As(leader);
+                repeats[place] = Repeat::As(leader);
             }
         }
     }
@@ -126,10 +126,10 @@ async fn duplicates(
     connection: &mut SqliteConnection,
     now: Now,
     messages: &[NewMessage],
-    verdicts: &mut [Verdict],
+    repeats: &mut [Repeat],
 ) -> Result<(), StoreError> {
     let decided: Vec<Option<Inserted>> =
-        verdicts.iter().map(|verdict| (*verdict != Verdict::New).then_some(Inserted::Duplicate)).collect();
+        repeats.iter().map(|repeat| (*repeat != Repeat::New).then_some(Inserted::Duplicate)).collect();
     let (first, mut refused) = windows(messages, &decided);
     if first.is_empty() {
         return Ok(());
@@ -145,12 +145,12 @@ async fn duplicates(
         .map_err(failed)?;
     refused.extend(taken.into_iter().map(|place| place as usize));
     for place in refused {
-        verdicts[place] = Verdict::Known(Inserted::Duplicate);
+        repeats[place] = Repeat::Known(Inserted::Duplicate);
     }
     Ok(())
 }
 
-/// Writes what keeps the new ones from being logged again.
+/// Write the guards that keep the new messages from being logged again.
 pub async fn remember(
     connection: &mut SqliteConnection,
     now: Now,
@@ -165,15 +165,15 @@ pub async fn remember(
         let (account, key) = message.key()?;
         Some(json!([account, key.key, hex::encode(&key.request_hash), new(place)?, now.after(key.kept)]))
     });
-    let lines = list(messages, |place, message| {
-        let line = message.batch_line()?;
-        Some(json!([line.batch, line.line, new(place)?]))
+    let items = list(messages, |place, message| {
+        let item = message.batch_item()?;
+        Some(json!([item.batch, item.number, new(place)?]))
     });
     let windows = list(messages, |place, message| {
         let (line, dest, _) = message.window()?;
         new(place).map(|_| json!([line, dest]))
     });
-    for (statement, rows) in [(REMEMBER_KEYS, keys), (REMEMBER_LINES, lines), (REMEMBER_WINDOWS, windows)] {
+    for (statement, rows) in [(REMEMBER_KEYS, keys), (REMEMBER_ITEMS, items), (REMEMBER_WINDOWS, windows)] {
         if let Some(rows) = rows {
             let statement = sqlx::query(statement).bind(rows).bind(now.text());
             statement.execute(&mut *connection).await.map_err(failed)?;
@@ -182,7 +182,7 @@ pub async fn remember(
     Ok(())
 }
 
-/// A JSON array of what `of` says about the messages; none where it says nothing.
+/// Return a JSON array of the values that `of` returns for the messages; `None` where there are none.
 fn list(
     messages: &[NewMessage],
     of: impl Fn(usize, &NewMessage) -> Option<serde_json::Value>,
@@ -192,7 +192,7 @@ fn list(
     (!values.is_empty()).then(|| serde_json::Value::Array(values).to_string())
 }
 
-/// Whether anything has expired by now ?1, or is a window older than ?2.
+/// Whether a key or batch has expired by now ?1, or a window is older than ?2.
 const EXPIRED: &str = "
 select exists (select 1 from idempotency_key where expires_at <= ?1)
     or exists (select 1 from http_duplicate where accepted_at <= ?2)
@@ -228,12 +228,13 @@ pub async fn forget_expired(reader: &SqlitePool, writer: &SqlitePool, limit: u32
     .execute(&mut *transaction)
     .await
     .map_err(failed)?;
-    let lines = forget_batch(&mut transaction, now, limit).await?;
+    let items = forget_batch(&mut transaction, now, limit).await?;
     commit(transaction).await?;
-    Ok(keys.rows_affected().max(windows.rows_affected()).max(lines))
+    Ok(keys.rows_affected().max(windows.rows_affected()).max(items))
 }
 
-/// Forgets lines of the batch that expired first, and then the batch. Counts as full until it is gone.
+/// Forget items of the batch that expired first, and then the batch. The result counts as full until the
+/// batch is gone.
 async fn forget_batch(connection: &mut SqliteConnection, now: Now, limit: u32) -> Result<u64, StoreError> {
     let expired: Option<i64> = sqlx::query_scalar(
         "update batch set batch_id = null where batch_no =
@@ -245,7 +246,7 @@ async fn forget_batch(connection: &mut SqliteConnection, now: Now, limit: u32) -
     .await
     .map_err(failed)?;
     let Some(expired) = expired else { return Ok(0) };
-    let lines = sqlx::query(
+    let items = sqlx::query(
         "delete from batch_line where batch_no = ?1 and line in
              (select line from batch_line where batch_no = ?1 order by line limit ?2)",
     )
@@ -255,7 +256,7 @@ async fn forget_batch(connection: &mut SqliteConnection, now: Now, limit: u32) -
     .await
     .map_err(failed)?
     .rows_affected();
-    if lines < u64::from(limit) {
+    if items < u64::from(limit) {
         let gone = sqlx::query("delete from batch where batch_no = ?1").bind(expired);
         gone.execute(connection).await.map_err(failed)?;
     }

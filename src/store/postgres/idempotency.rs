@@ -1,4 +1,4 @@
-//! What was logged before: idempotency keys, lines of batches, `httpdup` windows.
+//! The guards against repetition: idempotency keys, items of batches, `httpdup` windows.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,11 +7,12 @@ use sqlx::PgConnection;
 use super::error::failed;
 use super::parameters::milliseconds;
 use super::rows;
-use crate::message::MessageId;
+use crate::domain::RowId;
 use crate::store::intake::{firsts, windows};
-use crate::store::{BatchLine, Inserted, NewMessage, RememberedKey, StoreError};
+use crate::store::{BatchItem, Inserted, NewMessage, RememberedKey, StoreError};
 
-/// A key that has expired is free. One that is not is locked by this statement, so that nobody forgets it meanwhile.
+/// A key that has expired is free. A key in use is locked by this statement, so that no other process forgets
+/// it meanwhile.
 const TAKE_KEYS: &str = "
     insert into idempotency_key as k (cdcs_id, key, request_hash, cdls_id, expires_at)
     select s.cdcs_id, s.key, s.request_hash, s.cdls_id, now() + s.kept_ms * interval '1 millisecond'
@@ -28,7 +29,7 @@ const READ_KEYS: &str = "
     from unnest($1::bigint[], $2::bigint[], $3::text[]) as s(place, cdcs_id, key)
     join idempotency_key k on k.cdcs_id = s.cdcs_id and k.key = s.key";
 
-const TAKE_LINES: &str = "
+const TAKE_ITEMS: &str = "
     insert into batch_line (batch_no, line, cdls_id)
     select s.batch_no, s.line, s.cdls_id
     from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as s(batch_no, line, cdls_id)
@@ -36,7 +37,7 @@ const TAKE_LINES: &str = "
     on conflict (batch_no, line) do nothing
     returning cdls_id";
 
-const READ_LINES: &str = "
+const READ_ITEMS: &str = "
     select s.place, l.cdls_id
     from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as s(place, batch_no, line)
     join batch_line l on l.batch_no = s.batch_no and l.line = s.line";
@@ -50,7 +51,7 @@ const TAKE_WINDOWS: &str = "
        where d.accepted_at <= excluded.accepted_at - excluded.window_ms * interval '1 millisecond'
     returning v8l_id, dest";
 
-/// For each message what it is, or `None` where it is to be logged under its id.
+/// Return the verdict on each message; `None` where the message is to be logged under its id.
 pub async fn decide(
     connection: &mut PgConnection,
     messages: &[NewMessage],
@@ -58,11 +59,11 @@ pub async fn decide(
 ) -> Result<Vec<Option<Inserted>>, StoreError> {
     let mut verdicts = vec![None; messages.len()];
     keys(connection, messages, ids, &mut verdicts).await?;
-    lines(connection, messages, ids, &mut verdicts).await?;
+    items(connection, messages, ids, &mut verdicts).await?;
     let refused = duplicates(connection, messages, &mut verdicts).await?;
     if !refused.is_empty() {
         give_back(connection, messages, &refused).await?;
-        // A repetition of one of those in this very commit is refused with it.
+        // A repetition of a refused message in the same commit is refused with it.
         let gone: HashSet<i64> = refused.iter().map(|place| ids[*place]).collect();
         for verdict in &mut verdicts {
             if matches!(verdict, Some(Inserted::Replay(id)) if gone.contains(&id.0)) {
@@ -113,7 +114,7 @@ async fn keys(
     let mut known = HashMap::new();
     for row in &found {
         let place: i64 = rows::get(row, "place")?;
-        let id = MessageId(rows::get(row, "cdls_id")?);
+        let id = RowId(rows::get(row, "cdls_id")?);
         known.insert(place as usize, RememberedKey { request_hash: rows::get(row, "request_hash")?, id });
     }
     for (place, (_, key)) in others {
@@ -123,51 +124,51 @@ async fn keys(
     Ok(())
 }
 
-async fn lines(
+async fn items(
     connection: &mut PgConnection,
     messages: &[NewMessage],
     ids: &[i64],
     verdicts: &mut [Option<Inserted>],
 ) -> Result<(), StoreError> {
-    let first = firsts(messages, NewMessage::batch_line);
+    let first = firsts(messages, NewMessage::batch_item);
     if first.is_empty() {
         return Ok(());
     }
-    let line = |place: &usize| messages[*place].batch_line().unwrap_or(BatchLine { batch: 0, line: 0 });
-    let taken: Vec<i64> = sqlx::query_scalar(TAKE_LINES)
-        .bind(first.iter().map(|place| line(place).batch).collect::<Vec<_>>())
-        .bind(first.iter().map(|place| line(place).line).collect::<Vec<_>>())
+    let item = |place: &usize| messages[*place].batch_item().unwrap_or(BatchItem { batch: 0, number: 0 });
+    let taken: Vec<i64> = sqlx::query_scalar(TAKE_ITEMS)
+        .bind(first.iter().map(|place| item(place).batch).collect::<Vec<_>>())
+        .bind(first.iter().map(|place| item(place).number).collect::<Vec<_>>())
         .bind(first.iter().map(|place| ids[*place]).collect::<Vec<_>>())
         .fetch_all(&mut *connection)
         .await
         .map_err(failed)?;
     let taken: HashSet<i64> = taken.into_iter().collect();
     let others: Vec<usize> = (0..messages.len())
-        .filter(|place| messages[*place].batch_line().is_some() && !taken.contains(&ids[*place]))
+        .filter(|place| messages[*place].batch_item().is_some() && !taken.contains(&ids[*place]))
         .collect();
     if others.is_empty() {
         return Ok(());
     }
-    let found = sqlx::query(READ_LINES)
+    let found = sqlx::query(READ_ITEMS)
         .bind(others.iter().map(|place| *place as i64).collect::<Vec<_>>())
-        .bind(others.iter().map(|place| line(place).batch).collect::<Vec<_>>())
-        .bind(others.iter().map(|place| line(place).line).collect::<Vec<_>>())
+        .bind(others.iter().map(|place| item(place).batch).collect::<Vec<_>>())
+        .bind(others.iter().map(|place| item(place).number).collect::<Vec<_>>())
         .fetch_all(connection)
         .await
         .map_err(failed)?;
     for row in &found {
         let place: i64 = rows::get(row, "place")?;
-        verdicts[place as usize] = Some(Inserted::Replay(MessageId(rows::get(row, "cdls_id")?)));
+        verdicts[place as usize] = Some(Inserted::Replay(RowId(rows::get(row, "cdls_id")?)));
     }
     if others.iter().any(|place| verdicts[*place].is_none()) { Err(vanished()) } else { Ok(()) }
 }
 
-/// Forgotten between two statements: a repetition will find it free.
+/// Return the error of a key that was forgotten between two statements: a repetition will find it free.
 fn vanished() -> StoreError {
     StoreError::Unavailable("a key expired while it was looked at".into())
 }
 
-/// Places refused as duplicates; their verdicts are set.
+/// Return the places refused as duplicates; their verdicts are set.
 async fn duplicates(
     connection: &mut PgConnection,
     messages: &[NewMessage],
@@ -196,7 +197,7 @@ async fn duplicates(
     Ok(refused)
 }
 
-/// A message that is not logged is not remembered either.
+/// Give back the guards of messages that are not logged: such a message is not remembered either.
 async fn give_back(
     connection: &mut PgConnection,
     messages: &[NewMessage],
@@ -214,14 +215,14 @@ async fn give_back(
         .await
         .map_err(failed)?;
     }
-    let lines: Vec<_> = refused.iter().filter_map(|place| messages[*place].batch_line()).collect();
-    if !lines.is_empty() {
+    let items: Vec<_> = refused.iter().filter_map(|place| messages[*place].batch_item()).collect();
+    if !items.is_empty() {
         sqlx::query(
             "delete from batch_line l using unnest($1::bigint[], $2::bigint[]) as s(batch_no, line)
              where l.batch_no = s.batch_no and l.line = s.line",
         )
-        .bind(lines.iter().map(|line| line.batch).collect::<Vec<_>>())
-        .bind(lines.iter().map(|line| line.line).collect::<Vec<_>>())
+        .bind(items.iter().map(|item| item.batch).collect::<Vec<_>>())
+        .bind(items.iter().map(|item| item.number).collect::<Vec<_>>())
         .execute(connection)
         .await
         .map_err(failed)?;
