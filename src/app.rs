@@ -1,52 +1,55 @@
-//! Puts the parts together: opens the store and the broker, and runs the roles of one process.
+//! The assembly of the parts: opens the store and the broker, and runs the roles of one process.
 //!
-//! The only place that starts long-lived tasks. If one of them ends before the process is told to stop, the process
-//! stops: a supervisor starts a whole one again.
+//! The only place that starts long-lived tasks. If one of them ends before the stop of the process, the
+//! process stops: a supervisor starts a whole one again.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::JoinMap;
 
 use crate::api;
-use crate::broker::{self, SharedBroker};
+use crate::broker::{self, JobDelivery, SharedBroker};
 use crate::dispatch::{Dispatch, DispatchOptions};
+use crate::domain::{BreakerState, Reply, Serving};
+use crate::edge::{self, Directory};
 use crate::feedback::Feedback;
 use crate::graph::GraphClient;
 use crate::ingest::{self, Ingest};
-use crate::message::{BreakerState, Serving};
 use crate::ops;
-use crate::server;
 use crate::settings::Settings;
-use crate::store::{self, SchemaState, SharedStore};
+use crate::store::{self, SchemaState, SharedStore, StoreError};
+use crate::tasks::every;
 
-/// How often the log's room for further ids is looked after, and how soon again where none could be made: at full speed a
-/// range is used up within minutes.
+/// The time between two checks of the log's room for further ids, and after a check that could make none: at
+/// full speed a range is used up within minutes.
 const ROOM_EVERY: Duration = Duration::from_secs(10);
 const ROOM_AGAIN: Duration = Duration::from_secs(1);
 
-/// The log is looked through for rows older than `log.keep` this often.
+/// How often the log is searched for rows older than `log.keep`.
 const DROP_EVERY: Duration = Duration::from_secs(3_600);
 
-/// Counters of campaigns that are older than this are folded into totals, so many at once, and how often. Younger ones say
-/// how fast a campaign goes.
+/// Counters of campaigns that are older than this are folded into totals, so many at once, and how often.
+/// Younger ones give the rate of a campaign.
 const FOLD_AGE: Duration = Duration::from_secs(120);
 const FOLD_AT_ONCE: u32 = 5_000;
 const FOLD_EVERY: Duration = Duration::from_secs(10);
 
-/// A stop takes so much longer than the grace at most, whatever hangs: half a second less than is promised, for the end of
-/// the process itself. Dispatch takes three seconds of it where results cannot be written.
+/// The longest time that a stop takes beyond the grace, whatever hangs: half a second less than is promised,
+/// for the end of the process itself. Dispatch takes three seconds of it where results cannot be written.
 const BEYOND_GRACE: Duration = Duration::from_millis(4_500);
-/// How long the parts that have nothing to send any more may take to close, where the deadline leaves so much.
+/// How long the parts that have nothing more to send may take to close, where the deadline leaves so much.
 const CLOSING: Duration = Duration::from_secs(4);
 
-/// What a process does.
+/// The work of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// HTTP and workers in one process.
@@ -75,23 +78,126 @@ impl Role {
 
 /// A running process.
 pub struct App {
-    /// Where the send endpoints listen.
+    /// The address of the send endpoints.
     pub http: Option<SocketAddr>,
     pub admin: SocketAddr,
     pub store: SharedStore,
-    tasks: JoinSet<&'static str>,
+    tasks: JoinMap<&'static str, ()>,
     /// The send endpoints; ends when the requests in flight are answered.
     requests: Option<JoinHandle<()>>,
     dispatch: Option<JoinHandle<()>>,
     broker: SharedBroker,
     stopping: CancellationToken,
-    /// Cancelled when nothing depends on health checks and replies any more.
+    /// Cancelled when no part needs health checks and replies any more.
     ended: CancellationToken,
     grace: Duration,
 }
 
+/// The parts that the roles share, while a process is put together.
+struct Parts<'a> {
+    settings: &'a Settings,
+    role: Role,
+    store: SharedStore,
+    broker: SharedBroker,
+    feedback: Feedback,
+    tasks: JoinMap<&'static str, ()>,
+    stopping: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Parts<'_> {
+    /// Take messages in over HTTP and AMQP. Return the address of HTTP, and its server.
+    async fn take_requests(
+        &mut self,
+        replies: mpsc::Receiver<Reply>,
+    ) -> Result<(SocketAddr, JoinHandle<()>)> {
+        let listener = listen(self.settings.http.listen, "http.listen").await?;
+        let address = listener.local_addr()?;
+        let directory = Arc::new(Directory::new(self.store.clone()));
+        let ingest = Ingest::new(
+            self.store.clone(),
+            directory.clone(),
+            self.broker.clone(),
+            self.feedback.clone(),
+            self.settings,
+            self.stopping.clone(),
+        );
+        self.tasks.spawn("ingest", ingest.clone().run(replies, self.ended.clone()));
+        if let Some(batches) = self.broker.take_in(ingest::LONGEST_BODY) {
+            self.tasks.spawn("intake", ingest.clone().take_in(batches));
+        }
+        let api = api::router(directory, self.store.clone(), self.settings);
+        let router = edge::http::unstored(ingest::http::router(ingest).merge(api));
+        let per_address = self.settings.http.max_connections_per_address;
+        Ok((address, tokio::spawn(edge::serve(listener, router, per_address, self.stopping.clone()))))
+    }
+
+    fn dispatch(
+        &self,
+        jobs: mpsc::Receiver<JobDelivery>,
+        serving: watch::Sender<Serving>,
+        breaker: watch::Sender<BreakerState>,
+    ) -> Result<JoinHandle<()>> {
+        let dispatch = Dispatch {
+            worker: uuid::Uuid::now_v7().simple().to_string(),
+            store: self.store.clone(),
+            broker: self.broker.clone(),
+            feedback: self.feedback.clone(),
+            jobs,
+            graph: GraphClient::new(&self.settings.graph)?,
+            options: DispatchOptions::of(self.settings),
+            serving,
+            breaker,
+        };
+        Ok(tokio::spawn(dispatch.run(self.stopping.clone())))
+    }
+
+    /// Serve health checks and metrics; return their address.
+    async fn serve_admin(
+        &mut self,
+        serving: watch::Receiver<Serving>,
+        graph: watch::Receiver<BreakerState>,
+    ) -> Result<SocketAddr> {
+        let listener = listen(self.settings.admin.listen, "admin.listen").await?;
+        let address = listener.local_addr()?;
+        let router = ops::router(self.store.clone(), self.broker.clone(), serving, graph, api::document());
+        let per_address = self.settings.http.max_connections_per_address;
+        self.tasks.spawn("admin", edge::serve(listener, router, per_address, self.ended.clone()));
+        Ok(address)
+    }
+
+    /// Count rows, make room for new ones and drop old ones.
+    fn look_after_rows(&mut self) {
+        let keep = self.settings.log.keep;
+        self.keep_running("watch", ops::watch_rows(self.store.clone(), self.role.sends()));
+        self.repeat("room", make_room);
+        self.repeat("counts", fold_counts);
+        if !keep.is_zero() {
+            self.repeat("old rows", move |store| drop_old(store, keep));
+        }
+    }
+
+    /// Repeat a job until the process has ended.
+    fn repeat<F>(&mut self, name: &'static str, mut job: impl FnMut(SharedStore) -> F + Send + 'static)
+    where
+        F: Future<Output = Duration> + Send + 'static,
+    {
+        let store = self.store.clone();
+        self.keep_running(name, every(self.ended.clone(), move || job(store.clone())));
+    }
+
+    /// Run a task that has no work to finish, until the process has ended: a task that waits for an answer of
+    /// the database then is cut.
+    fn keep_running(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.ended.clone();
+        self.tasks.spawn(name, async move {
+            ended.run_until_cancelled(task).await;
+        });
+    }
+}
+
 impl App {
-    /// Opens everything and starts the role's tasks. Database and broker may be down; the process is not ready
+    /// Open everything and start the role's tasks. Database and broker may be down; the process is not ready
     /// until the database answers.
     pub async fn start(settings: &Settings, role: Role) -> Result<App> {
         for key in settings.without_effect() {
@@ -99,98 +205,43 @@ impl App {
         }
         let store = open_store(settings, role).await?;
         let (broker, arrivals) = broker::open(&settings.broker).await?;
-        let per_address = settings.http.max_connections_per_address;
-        let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
-        let mut tasks = JoinSet::new();
-
         let (feedback, events) = Feedback::new(broker.clone(), store.clone(), settings.events.publish);
-        if let Some(events) = events {
-            let events = events.run(ended.clone());
-            tasks.spawn(async move {
-                events.await;
-                "events"
-            });
-        }
-
-        let (http, requests) = if role.takes_requests() {
-            let listener = listen(settings.http.listen, "http.listen").await?;
-            let address = listener.local_addr()?;
-            let ingest =
-                Ingest::new(store.clone(), broker.clone(), feedback.clone(), settings, stopping.clone());
-            let accept = ingest.clone().run(arrivals.replies, ended.clone());
-            tasks.spawn(async move {
-                accept.await;
-                "ingest"
-            });
-            if let Some(batches) = broker.take_in(ingest::LONGEST_BODY) {
-                let intake = ingest.clone().take_in(batches);
-                tasks.spawn(async move {
-                    intake.await;
-                    "intake"
-                });
-            }
-            let router =
-                ingest::http::router(ingest.clone()).merge(api::router(ingest, store.clone(), settings));
-            let serving = server::serve(listener, router, per_address, stopping.clone());
-            (Some(address), Some(tokio::spawn(serving)))
-        } else {
-            (None, None)
+        let mut parts = Parts {
+            settings,
+            role,
+            store,
+            broker,
+            feedback,
+            tasks: JoinMap::new(),
+            stopping: CancellationToken::new(),
+            ended: CancellationToken::new(),
         };
-
+        if let Some(events) = events {
+            parts.tasks.spawn("events", events.run(parts.ended.clone()));
+        }
+        let (http, requests) = match role.takes_requests() {
+            true => Some(parts.take_requests(arrivals.replies).await?).unzip(),
+            false => (None, None),
+        };
         let (serves, serving) = watch::channel(Serving::default());
         let (breaker, graph) = watch::channel(BreakerState::default());
-        let dispatch = if role.sends() {
-            let dispatch = Dispatch {
-                worker: uuid::Uuid::now_v7().simple().to_string(),
-                store: store.clone(),
-                broker: broker.clone(),
-                feedback,
-                jobs: arrivals.jobs,
-                graph: GraphClient::new(&settings.graph)?,
-                options: DispatchOptions::of(settings),
-                serving: serves,
-                breaker,
-            };
-            Some(tokio::spawn(dispatch.run(stopping.clone())))
-        } else {
-            None
+        let dispatch = match role.sends() {
+            true => Some(parts.dispatch(arrivals.jobs, serves, breaker)?),
+            false => None,
         };
-
-        let listener = listen(settings.admin.listen, "admin.listen").await?;
-        let admin = listener.local_addr()?;
-        let router = ops::router(store.clone(), broker.clone(), serving, graph, api::document());
-        let serving = server::serve(listener, router, per_address, ended.clone());
-        tasks.spawn(async move {
-            serving.await;
-            "admin"
-        });
-        let watch = ops::watch_rows(store.clone(), role.sends(), ended.clone());
-        keep_running(&mut tasks, "watch", watch, &ended);
-        keep_running(&mut tasks, "room", keep_room(store.clone()), &ended);
-        if !settings.log.keep.is_zero() {
-            keep_running(&mut tasks, "old rows", drop_old(store.clone(), settings.log.keep), &ended);
-        }
-        keep_running(&mut tasks, "counts", fold_counts(store.clone()), &ended);
-        tracing::info!(role = role.name(), http = ?http, %admin, "started");
-        Ok(App {
-            http,
-            admin,
-            store,
-            tasks,
-            requests,
-            dispatch,
-            broker,
-            stopping,
-            ended,
-            grace: settings.shutdown.grace,
-        })
+        let admin = parts.serve_admin(serving, graph).await?;
+        parts.look_after_rows();
+        tracing::info!(role = role.name(), http = http.map(tracing::field::display), %admin, "started");
+        let Parts { store, broker, tasks, stopping, ended, .. } = parts;
+        let grace = settings.shutdown.grace;
+        Ok(App { http, admin, store, tasks, requests, dispatch, broker, stopping, ended, grace })
     }
 
-    /// Runs until `stop` is cancelled, then drains. An error if a task ended by itself.
+    /// Run until `stop` is cancelled, then drain. An error if a task ended by itself.
     pub async fn run_until(mut self, stop: CancellationToken) -> Result<()> {
         let failed = tokio::select! {
             () = stop.cancelled() => None,
-            task = self.tasks.join_next() => Some(task.and_then(Result::ok).unwrap_or("a task")),
+            task = self.tasks.join_next() => Some(task.map_or("a task", |(name, _)| name)),
             () = finished(&mut self.dispatch) => Some("dispatch"),
             () = finished(&mut self.requests) => Some("http"),
         };
@@ -201,8 +252,8 @@ impl App {
         }
     }
 
-    /// Stops taking requests, drains calls in flight, writes what is known, and closes everything: within the grace and
-    /// [`BEYOND_GRACE`], as all parts have one deadline, counted from here.
+    /// Stop taking requests, drain calls in flight, write the known results, and close everything: within the
+    /// grace and [`BEYOND_GRACE`], as all parts have one deadline, counted from here.
     pub async fn stop(mut self) {
         let grace_ends = Instant::now() + self.grace;
         let deadline = grace_ends + BEYOND_GRACE;
@@ -215,10 +266,11 @@ impl App {
         if !answered {
             tracing::warn!("requests exceeded the grace: connections cut");
         }
-        // Nothing commits submissions, hears replies or asks for health any more from here on.
+        // From here on no part commits submissions, hears replies or asks for health.
         self.ended.cancel();
         let closed_by = deadline.min(Instant::now() + CLOSING);
-        // The tasks use broker and database to the end, so these close behind them, in the second half of the time.
+        // The tasks use broker and database to the end, so these close after them, in the second half of the
+        // time.
         let tasks = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(left_until(closed_by) / 2, tasks).await.is_err() {
             tracing::warn!("tasks exceeded the grace: aborted");
@@ -233,21 +285,8 @@ impl App {
     }
 }
 
-/// Runs a task that has nothing to finish, until `ended`: one that waits for an answer of the database then is cut.
-fn keep_running(
-    tasks: &mut JoinSet<&'static str>,
-    name: &'static str,
-    task: impl Future<Output = ()> + Send + 'static,
-    ended: &CancellationToken,
-) {
-    let ended = ended.clone();
-    tasks.spawn(async move {
-        ended.run_until_cancelled(task).await;
-        name
-    });
-}
-
-/// Waits for a task, if there is one, and ends it where it goes on until the deadline. Whether it ended by itself.
+/// Wait for a task, if there is one, and end it if it goes on until the deadline. Return whether it ended by
+/// itself.
 async fn ends_by(deadline: Instant, task: Option<JoinHandle<()>>) -> bool {
     let Some(mut task) = task else { return true };
     let is_over = timeout_at(deadline, &mut task).await.is_ok();
@@ -259,7 +298,7 @@ fn left_until(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-/// Waits for a task; for ever where there is none.
+/// Wait for a task; for ever if there is none.
 async fn finished(task: &mut Option<JoinHandle<()>>) {
     match task {
         Some(running) => {
@@ -295,6 +334,7 @@ async fn open_store(settings: &Settings, role: Role) -> Result<SharedStore> {
             );
         }
         Ok(SchemaState::Current | SchemaState::Newer) => {}
+        Err(error @ StoreError::Invalid(_)) => return Err(error.into()),
         Err(error) => tracing::error!(%error, "database unreachable: retrying"),
     }
     Ok(store)
@@ -304,41 +344,33 @@ async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("setting {key}: cannot listen on {address}"))
 }
 
-/// Makes room for the ids to come, now and every few seconds.
-async fn keep_room(store: SharedStore) {
-    loop {
-        let pause = match store.ensure_room().await {
-            Ok(_) => ROOM_EVERY,
-            Err(error) => {
-                tracing::warn!(%error, "cannot add a range to the log: retrying; `meta-dispatch migrate` also adds it");
-                ROOM_AGAIN
-            }
-        };
-        tokio::time::sleep(pause).await;
-    }
-}
-
-/// Drops what is older than the log is kept, now and every hour.
-async fn drop_old(store: SharedStore, keep: Duration) {
-    loop {
-        if let Err(error) = store.drop_old(keep).await {
-            tracing::warn!(%error, "cannot drop rows older than log.keep: retrying in an hour");
+/// Make room for the ids to come. Return the pause before the next time, as the jobs below do.
+async fn make_room(store: SharedStore) -> Duration {
+    match store.ensure_room().await {
+        Ok(_) => ROOM_EVERY,
+        Err(error) => {
+            tracing::warn!(%error, "cannot add a range to the log: retrying; `meta-dispatch migrate` also adds it");
+            ROOM_AGAIN
         }
-        tokio::time::sleep(DROP_EVERY).await;
     }
 }
 
-/// Folds the counters of campaigns, at once again while there are many.
-async fn fold_counts(store: SharedStore) {
-    loop {
-        let pause = match store.fold_counts(FOLD_AGE, FOLD_AT_ONCE).await {
-            Ok(rows) if rows >= u64::from(FOLD_AT_ONCE) => Duration::ZERO,
-            Ok(_) => FOLD_EVERY,
-            Err(error) => {
-                tracing::debug!(%error, "counters of campaigns cannot be folded: they are summed row by row");
-                FOLD_EVERY
-            }
-        };
-        tokio::time::sleep(pause).await;
+/// Drop rows that are older than the log is kept.
+async fn drop_old(store: SharedStore, keep: Duration) -> Duration {
+    if let Err(error) = store.drop_old(keep).await {
+        tracing::warn!(%error, "cannot drop rows older than log.keep: retrying in an hour");
+    }
+    DROP_EVERY
+}
+
+/// Fold the counters of campaigns, at once again while there are many.
+async fn fold_counts(store: SharedStore) -> Duration {
+    match store.fold_counts(FOLD_AGE, FOLD_AT_ONCE).await {
+        Ok(rows) if rows >= u64::from(FOLD_AT_ONCE) => Duration::ZERO,
+        Ok(_) => FOLD_EVERY,
+        Err(error) => {
+            tracing::debug!(%error, "counters of campaigns cannot be folded: they are summed row by row");
+            FOLD_EVERY
+        }
     }
 }

@@ -1,15 +1,23 @@
-//! SIGTERM and SIGINT: the first asks for an orderly stop, the second ends the process at once.
+//! SIGTERM, SIGINT, SIGHUP and SIGQUIT: the first asks for an orderly stop, the second ends the process at
+//! once.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Exit code of a process that was told twice to stop.
-const TOLD_TWICE: i32 = 130;
+/// Exit code of a process that received a second stop signal.
+const EXIT_SECOND_SIGNAL: i32 = 130;
 
-/// A token that is cancelled by the first SIGTERM or SIGINT.
-pub fn on_signal() -> std::io::Result<CancellationToken> {
+/// Return a token that is cancelled by the first signal. `last_words` runs before the second one ends the
+/// process.
+pub fn on_signal(last_words: impl FnOnce() + Send + 'static) -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    // Under nohup a closed terminal stops nothing.
+    let mut hangup = match hangup_is_ignored() {
+        true => None,
+        false => Some(signal(SignalKind::hangup())?),
+    };
     let token = CancellationToken::new();
     let cancel = token.clone();
     tokio::spawn(async move {
@@ -17,6 +25,8 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = quit.recv() => {}
+                () = arrives(&mut hangup) => {}
             }
         };
         next().await;
@@ -24,7 +34,27 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
         cancel.cancel();
         next().await;
         tracing::warn!("second stop signal: exiting now; calls in flight have an unknown outcome");
-        std::process::exit(TOLD_TWICE);
+        last_words();
+        std::process::exit(EXIT_SECOND_SIGNAL);
     });
     Ok(token)
+}
+
+/// Wait for a signal; for ever where it is left ignored.
+async fn arrives(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => {
+            hangup.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this process was started with SIGHUP ignored. Where the system does not tell, the answer is no.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // The lowest bit is that of signal 1.
+    mask & 1 == 1
 }

@@ -1,58 +1,92 @@
-//! `GET /api/v2/campaigns/{cp_id}` and its commands: pause, resume, cancel.
+//! `GET /api/v2/campaigns`, `GET /api/v2/campaigns/{cp_id}` and its commands: pause, resume, cancel.
 //!
-//! A command writes the campaign's state, which every claim asks; it then counts. So nothing of a campaign is sent after
-//! the answer but calls in flight, however many rows it has.
+//! A command writes the campaign's state, which every claim checks, and then counts. After the answer only
+//! calls in flight go out, however many rows the campaign has.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
+use parking_lot::{Mutex, MutexGuard};
+use serde::Serialize;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
-use super::documented::{self, Label, RefusedOne};
-use super::progress::{Progress, eta, lines_waiting, waits};
-use super::{Api, answer, in_time, turn};
-use crate::ingest::Refusal;
-use crate::ingest::http::documented::Token;
-use crate::message::{AccountId, CampaignState, MAX_CP_ID_CHARS, MessageId, Status};
-use crate::store::{CampaignCount, MessageFilter};
+use super::documented::{self, CampaignPath, CampaignsParameters, RefusedList, RefusedOne, RefusedResume};
+use super::lines::LineStatus;
+use super::parameters::{CampaignsRequest, OF_CAMPAIGNS, campaigns_cursor};
+use super::progress::{Progress, eta, lines_of, waits};
+use super::{Api, in_time, permit};
+use crate::domain::{AccountId, CampaignState, MAX_CP_ID_CHARS, RowId, Status};
+use crate::edge::http::answer;
+use crate::edge::openapi::Token;
+use crate::edge::{Refusal, Refused};
+use crate::store::{CampaignCount, CampaignLabel, LineRecord, MessageFilter, Receipts};
+use crate::text::trimmed;
 
-/// How far back the rate looks.
+/// The time over which the rate is computed.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
-/// Counts are remembered this long, and twice as long as they took.
-const REMEMBERED: Duration = Duration::from_secs(1);
+/// Counts are remembered for this time, and for twice the time that they took.
+const CACHE_TTL: Duration = Duration::from_secs(1);
 
-type Key = (AccountId, String);
+type CampaignKey = (AccountId, String);
 
 /// Counts that were taken a moment ago.
 #[derive(Default)]
-pub struct Standings(Mutex<HashMap<Key, (Instant, Arc<Standing>)>>);
+pub struct CountCache(Mutex<HashMap<CampaignKey, (Instant, Arc<CampaignSnapshot>)>>);
 
-struct Standing {
+struct CampaignSnapshot {
     counts: Vec<CampaignCount>,
     rate: f64,
+    receipts: Receipts,
 }
 
-impl Standings {
-    fn known(&self) -> MutexGuard<'_, HashMap<Key, (Instant, Arc<Standing>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl CountCache {
+    fn known(&self) -> MutexGuard<'_, HashMap<CampaignKey, (Instant, Arc<CampaignSnapshot>)>> {
+        self.0.lock()
     }
 
-    fn get(&self, key: &Key) -> Option<Arc<Standing>> {
+    fn get(&self, key: &CampaignKey) -> Option<Arc<CampaignSnapshot>> {
         let now = Instant::now();
-        self.known().get(key).filter(|(until, _)| *until > now).map(|(_, standing)| standing.clone())
+        self.known().get(key).filter(|(until, _)| *until > now).map(|(_, snapshot)| snapshot.clone())
     }
 
-    fn put(&self, key: Key, standing: Arc<Standing>, took: Duration) {
+    fn put(&self, key: CampaignKey, snapshot: Arc<CampaignSnapshot>, took: Duration) {
         let now = Instant::now();
         let mut known = self.known();
         known.retain(|_, (until, _)| *until > now);
-        known.insert(key, (now + REMEMBERED.max(took * 2), standing));
+        known.insert(key, (now + CACHE_TTL.max(took * 2), snapshot));
     }
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Campaigns)]
+struct CampaignPage {
+    campaigns: Vec<Progress>,
+    /// Value of `after` for the next page; null on the last page
+    #[schema(required)]
+    next: Option<String>,
+}
+
+/// List campaigns, newest first
+#[utoipa::path(
+    get,
+    path = "/api/v2/campaigns",
+    operation_id = "listCampaigns",
+    params(Token, CampaignsParameters),
+    responses(
+        (status = 200, description = "One page of campaigns", body = CampaignPage, examples(
+            ("campaigns" = (summary = "The last page", value = json!(documented::campaigns()))),
+        )),
+        RefusedList,
+    ),
+)]
+pub async fn list(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Response {
+    answer(api.campaigns(&uri, &headers).await)
 }
 
 /// Get campaign progress
@@ -60,7 +94,7 @@ impl Standings {
     get,
     path = "/api/v2/campaigns/{cp_id}",
     operation_id = "showCampaign",
-    params(Token, Label),
+    params(Token, CampaignPath),
     responses(
         (status = 200, description = "Progress", body = Progress, examples(
             ("running" = (summary = "Running", value = json!(documented::running()))),
@@ -77,9 +111,9 @@ pub async fn show(
 ) -> Response {
     let shown = async {
         let key = api.campaign(cp_id, &uri, &headers).await?;
-        let standing = api.standing(&key).await?;
+        let snapshot = api.snapshot(&key).await?;
         let state = in_time(api.store.campaign_state(key.0, &key.1)).await?;
-        api.progress(&key, state, &standing).await
+        Ok::<_, Refused>(api.progress(&key, state, &snapshot).await?)
     };
     answer(shown.await)
 }
@@ -89,7 +123,7 @@ pub async fn show(
     post,
     path = "/api/v2/campaigns/{cp_id}/pause",
     operation_id = "pauseCampaign",
-    params(Token, Label),
+    params(Token, CampaignPath),
     responses(
         (status = 200, description = "Progress, with the number of touched rows", body = Progress, examples(
             ("paused" = (summary = "Paused", value = json!(documented::paused()))),
@@ -107,16 +141,18 @@ pub async fn pause(
 }
 
 /// Resume a campaign
+///
+/// A cancelled campaign cannot be resumed.
 #[utoipa::path(
     post,
     path = "/api/v2/campaigns/{cp_id}/resume",
     operation_id = "resumeCampaign",
-    params(Token, Label),
+    params(Token, CampaignPath),
     responses(
         (status = 200, description = "Progress, with the number of touched rows", body = Progress, examples(
             ("running" = (summary = "Running again", value = json!(documented::resumed()))),
         )),
-        RefusedOne,
+        RefusedResume,
     ),
 )]
 pub async fn resume(
@@ -135,7 +171,7 @@ pub async fn resume(
     post,
     path = "/api/v2/campaigns/{cp_id}/cancel",
     operation_id = "cancelCampaign",
-    params(Token, Label),
+    params(Token, CampaignPath),
     responses(
         (status = 200, description = "Progress, with the number of touched rows", body = Progress, examples(
             ("cancelled" = (summary = "Cancelled", value = json!(documented::cancelled()))),
@@ -153,21 +189,21 @@ pub async fn cancel(
 }
 
 impl Api {
-    /// The account's campaign; a label under which it has no row is not found.
+    /// Return the account's campaign; a label without rows is not found.
     async fn campaign(
         &self,
         cp_id: Result<Path<String>, PathRejection>,
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<Key, Refusal> {
-        let account = self.account(uri, headers).await?;
-        let cp_id = cp_id.map(|Path(cp_id)| cp_id).map_err(|_| Refusal::NotFound)?;
+    ) -> Result<CampaignKey, Refused> {
+        let account = self.account(uri, headers, &[]).await?;
+        let cp_id = cp_id.map(|Path(cp_id)| trimmed(&cp_id).to_owned()).map_err(|_| Refusal::NotFound)?;
         if cp_id.contains('\0') || cp_id.chars().count() > MAX_CP_ID_CHARS {
-            return Err(Refusal::NotFound);
+            return Err(Refusal::NotFound.into());
         }
         let filter = MessageFilter { cp_id: Some(cp_id.clone()), ..MessageFilter::default() };
-        match in_time(self.store.messages(account, &filter, MessageId(i64::MAX), 1)).await?.is_empty() {
-            true => Err(Refusal::NotFound),
+        match in_time(self.store.messages(account, &filter, RowId(i64::MAX), 1)).await?.is_empty() {
+            true => Err(Refusal::NotFound.into()),
             false => Ok((account, cp_id)),
         }
     }
@@ -178,54 +214,106 @@ impl Api {
         cp_id: Result<Path<String>, PathRejection>,
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<Progress, Refusal> {
+    ) -> Result<Progress, Refused> {
         let key = self.campaign(cp_id, uri, headers).await?;
         let before = in_time(self.store.campaign_state(key.0, &key.1)).await?;
         let state = in_time(self.store.set_campaign(key.0, &key.1, wanted)).await?;
-        let _turn = turn(&self.commands).await?;
-        let standing = self.count(&key).await?;
-        let mut progress = self.progress(&key, state, &standing).await?;
-        // A cancelled campaign stays so. Rows of one that is cancelled now may be ended already by those who send.
+        if wanted == CampaignState::Running && state == CampaignState::Cancelled {
+            return Err(stays_cancelled());
+        }
+        let _permit = permit(&self.command_permits).await?;
+        let snapshot = self.count(&key).await?;
+        let mut progress = self.progress(&key, state, &snapshot).await?;
+        // A cancelled campaign stays cancelled. Workers may already end rows of a campaign that is cancelled
+        // now.
         let is_cancelled_now = state == CampaignState::Cancelled && before != CampaignState::Cancelled;
         let concerned = |count: &&CampaignCount| {
             waits(count.status) || (is_cancelled_now && count.status == Status::Cancelled)
         };
-        let rows = standing.counts.iter().filter(concerned).map(|count| count.rows).sum();
+        let rows = snapshot.counts.iter().filter(concerned).map(|count| count.rows).sum();
         progress.touched = Some(if state == wanted { rows } else { 0 });
         Ok(progress)
     }
 
-    async fn standing(&self, key: &Key) -> Result<Arc<Standing>, Refusal> {
-        if let Some(standing) = self.standings.get(key) {
-            return Ok(standing);
+    async fn snapshot(&self, key: &CampaignKey) -> Result<Arc<CampaignSnapshot>, Refusal> {
+        if let Some(snapshot) = self.count_cache.get(key) {
+            return Ok(snapshot);
         }
-        let _turn = turn(&self.turns).await?;
-        // Whoever counted before may have counted the same.
-        match self.standings.get(key) {
-            Some(standing) => Ok(standing),
+        let _permit = permit(&self.query_permits).await?;
+        // The caller that had the permit before may have counted the same.
+        match self.count_cache.get(key) {
+            Some(snapshot) => Ok(snapshot),
             None => self.count(key).await,
         }
     }
 
-    async fn count(&self, key: &Key) -> Result<Arc<Standing>, Refusal> {
+    async fn count(&self, key: &CampaignKey) -> Result<Arc<CampaignSnapshot>, Refusal> {
         let started = Instant::now();
         let (account, cp_id) = key;
         let counts = in_time(self.store.campaign_counts(*account, cp_id)).await?;
         let rate = in_time(self.store.campaign_rate(*account, cp_id, RATE_WINDOW)).await?;
-        let standing = Arc::new(Standing { counts, rate });
-        self.standings.put(key.clone(), standing.clone(), started.elapsed());
-        Ok(standing)
+        let receipts = in_time(self.store.campaign_receipts(*account, cp_id)).await?;
+        let snapshot = Arc::new(CampaignSnapshot { counts, rate, receipts });
+        self.count_cache.put(key.clone(), snapshot.clone(), started.elapsed());
+        Ok(snapshot)
     }
 
     async fn progress(
         &self,
-        (_, cp_id): &Key,
+        key: &CampaignKey,
         state: CampaignState,
-        standing: &Standing,
+        snapshot: &CampaignSnapshot,
     ) -> Result<Progress, Refusal> {
-        let waiting = lines_waiting(&standing.counts);
-        let lines = in_time(self.store.lines(&waiting)).await?;
-        let eta = eta(&standing.counts, &lines, &self.limits, OffsetDateTime::now_utc());
-        Ok(Progress::of(cp_id, state, &standing.counts, standing.rate, eta))
+        let (account, cp_id) = key;
+        let mut records = in_time(self.store.lines(&lines_of(&snapshot.counts))).await?;
+        records.retain(|record| record.account == *account);
+        let lines = self.line_statuses(&records).await?;
+        let errors = in_time(self.store.campaign_errors(*account, cp_id)).await?;
+        Ok(Progress { errors: Some(errors), ..self.seen(cp_id, state, snapshot, &records, &lines) })
     }
+
+    /// Return the progress from the counts and the account's lines.
+    fn seen(
+        &self,
+        cp_id: &str,
+        state: CampaignState,
+        snapshot: &CampaignSnapshot,
+        records: &[LineRecord],
+        lines: &[LineStatus],
+    ) -> Progress {
+        let CampaignSnapshot { counts, rate, receipts } = snapshot;
+        let eta = eta(counts, records, &self.limits, OffsetDateTime::now_utc());
+        let of_campaign = lines_of(counts);
+        Progress {
+            delivered: receipts.delivered,
+            read: receipts.read,
+            lines: lines.iter().filter(|line| of_campaign.contains(&line.app_id)).cloned().collect(),
+            ..Progress::of(cp_id, state, counts, *rate, eta)
+        }
+    }
+
+    async fn campaigns(&self, uri: &Uri, headers: &HeaderMap) -> Result<CampaignPage, Refused> {
+        let account = self.account(uri, headers, OF_CAMPAIGNS).await?;
+        let CampaignsRequest { filter, limit } = CampaignsRequest::read(uri.query().unwrap_or_default())?;
+        // One more than requested shows whether there is a next page.
+        let mut labels = in_time(self.store.campaigns(account, &filter, limit + 1)).await?;
+        let more = labels.len() > limit as usize;
+        labels.truncate(limit as usize);
+        let next = labels.last().filter(|_| more).map(|last| campaigns_cursor(&last.place));
+        let records = in_time(self.store.account_lines(account)).await?;
+        let lines = self.line_statuses(&records).await?;
+        let mut campaigns = Vec::with_capacity(labels.len());
+        for CampaignLabel { place, state } in labels {
+            let key = (account, place.cp_id);
+            let snapshot = self.snapshot(&key).await?;
+            campaigns.push(self.seen(&key.1, state, &snapshot, &records, &lines));
+        }
+        Ok(CampaignPage { campaigns, next })
+    }
+}
+
+/// Return 247, for the resumption of a cancelled campaign.
+pub fn stays_cancelled() -> Refused {
+    let detail = "The campaign is cancelled and cannot be resumed: send further messages under another label";
+    Refused::because(Refusal::CampaignCancelled, detail)
 }

@@ -1,93 +1,105 @@
-//! What the OpenAPI document says of messages and campaigns: parameters, answers, and an example of each.
+//! Parameters, answers and examples of messages and campaigns for the OpenAPI document.
 //!
-//! Nothing here takes part in answering; that every example is what is answered is held by `tests/it/openapi`.
+//! Never here: answering. `tests/it/openapi` checks that every example is a real answer.
+
+mod query;
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::{Object, ObjectBuilder, RefOr, Required, Response, ResponseBuilder, Type};
-use utoipa::{IntoParams, IntoResponses, PartialSchema};
+use utoipa::IntoResponses;
+use utoipa::openapi::{RefOr, Response};
 
-use super::parameters::{DEFAULT_LIMIT, LARGEST_LIMIT};
+use super::campaigns::stays_cancelled;
+use super::export::invalid_format;
+use super::lines::{PAUSED, SENDING};
+use super::parameters::{invalid_limit, no_filter};
 use super::progress::FINISHED;
-use crate::ingest::Refusal;
-use crate::ingest::http::documented::{answers, enveloped, in_query, refusals};
-use crate::message::{CampaignState, MAX_CP_ID_CHARS, MAX_DEST_CHARS, MAX_MSG_ID_CHARS, Status};
+use crate::domain::CampaignState;
+use crate::edge::openapi::{answers, enveloped, refusals};
+use crate::edge::{Refusal, Refused};
+use crate::store::LogRow;
+pub use query::{
+    CampaignPath, CampaignsParameters, CancelParameters, ExportParameters, LinePath, ListParameters,
+};
 
-/// Which messages are listed.
-pub struct Filters;
+pub const CSV: &str = "text/csv";
+pub const NDJSON: &str = "application/x-ndjson";
 
-/// The campaign that is meant.
-pub struct Label;
+const UNKNOWN_PARAMETER: &str =
+    "A query parameter is unknown; if the request is not valid HTTP, the answer has no body";
 
-/// How a list is refused.
+/// The refusals of a list.
 pub struct RefusedList;
 
-/// How a call about one message or campaign is refused.
+/// The refusals of a call about one message or campaign.
 pub struct RefusedOne;
 
-fn text(longest: usize) -> Object {
-    ObjectBuilder::new().schema_type(Type::String).max_length(Some(longest)).build()
-}
+/// The refusals of a cancelling call with filters.
+pub struct RefusedCancel;
 
-impl IntoParams for Filters {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let line = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
-        let limit = ObjectBuilder::new()
-            .schema_type(Type::Integer)
-            .minimum(Some(1))
-            .maximum(Some(LARGEST_LIMIT))
-            .default(Some(json!(DEFAULT_LIMIT)));
-        let parameters: [(Parameter, Option<Value>); 7] = [
-            (in_query("status", "Status of the rows", Status::schema()), Some(json!("OK"))),
-            (in_query("app_id", "Line of the rows", line), Some(json!(1))),
-            (in_query("cp_id", "Campaign of the rows", text(MAX_CP_ID_CHARS)), Some(json!("spring"))),
-            (
-                in_query("msg_id", "Caller's reference of the rows", text(MAX_MSG_ID_CHARS)),
-                Some(json!("pedido-7")),
-            ),
-            (in_query("dest", "Recipient of the rows", text(MAX_DEST_CHARS)), Some(json!("2531927391"))),
-            (in_query("after", "Cursor: `next` of the page before", String::schema()), None),
-            (in_query("limit", "Number of rows in a page", limit), Some(json!(1))),
-        ];
-        parameters.into_iter().map(|(parameter, example)| with_example(parameter, example)).collect()
-    }
-}
+/// The refusals of an export.
+pub struct RefusedExport;
 
-fn with_example(parameter: Parameter, example: Option<Value>) -> Parameter {
-    ParameterBuilder::from(parameter).example(example).build()
-}
+/// The refusals of a list without parameters.
+pub struct RefusedLines;
 
-impl IntoParams for Label {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let label = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1));
-        let parameter = ParameterBuilder::new()
-            .name("cp_id")
-            .parameter_in(ParameterIn::Path)
-            .required(Required::True)
-            .description(Some("Campaign label"))
-            .schema(Some(label))
-            .example(Some(json!("spring")));
-        vec![parameter.build()]
-    }
+/// The refusals of the resumption of a campaign.
+pub struct RefusedResume;
+
+fn not_found() -> Response {
+    enveloped("The account has no such message, campaign or line", refusals([Refusal::NotFound], 404))
 }
 
 impl IntoResponses for RefusedList {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let limit = [Refusal::InvalidParameter("limit")];
-        let refused = enveloped("A parameter is out of its range", refusals(&limit, 400));
+        let about = "A parameter is out of its range, or unknown";
+        let refused = enveloped(about, refusals([invalid_limit()], 400));
         answers([("400", refused.into())])
+    }
+}
+
+impl IntoResponses for RefusedLines {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let unknown = Refused::unknown_parameter("colour", &[]);
+        answers([("400", enveloped(UNKNOWN_PARAMETER, refusals([unknown], 400)).into())])
+    }
+}
+
+impl IntoResponses for RefusedResume {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let refused = [Refused::unknown_parameter("colour", &[]), stays_cancelled()];
+        let bad =
+            enveloped("A query parameter is unknown, or the campaign is cancelled", refusals(refused, 400));
+        answers([("400", bad.into()), ("404", not_found().into())])
+    }
+}
+
+impl IntoResponses for RefusedExport {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let about = "A parameter is out of its range, or unknown";
+        let refused = enveloped(about, refusals([invalid_format()], 400));
+        answers([("400", refused.into())])
+    }
+}
+
+impl IntoResponses for RefusedCancel {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let refused = [no_filter(), Refused::malformed("The body is no JSON object")];
+        let bad = enveloped(
+            "No filter, one that is out of its range or unknown, or an unreadable body",
+            refusals(refused, 400),
+        );
+        let too_large = enveloped("The body is over 64 KiB", refusals([Refusal::TooLarge], 413));
+        answers([("400", bad.into()), ("413", too_large.into())])
     }
 }
 
 impl IntoResponses for RefusedOne {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let unreadable =
-            ResponseBuilder::new().description("The request is not valid HTTP; the answer has no body");
-        let not_found =
-            enveloped("The account has no such message or campaign", refusals(&[Refusal::NotFound], 404));
-        answers([("400", unreadable.build().into()), ("404", not_found.into())])
+        let unknown = Refused::unknown_parameter("colour", &[]);
+        let unreadable = enveloped(UNKNOWN_PARAMETER, refusals([unknown], 400));
+        answers([("400", unreadable.into()), ("404", not_found().into())])
     }
 }
 
@@ -105,7 +117,7 @@ pub fn sent() -> Value {
     })
 }
 
-/// What Graph says with 10/2018278.
+/// Graph's text with 10/2018278.
 const OUTSIDE_WINDOW: &str = "(#10) This message is sent outside of allowed window. Learn more about the new policy here: \
                               https://developers.facebook.com/docs/messenger-platform/policy-overview";
 
@@ -122,6 +134,28 @@ pub fn refused_by_graph() -> Value {
     row
 }
 
+/// Return an export of one row as CSV.
+pub fn csv() -> String {
+    let row = sent();
+    let cells = row.as_object().into_iter().flatten().map(|(_, value)| match value {
+        Value::Null => String::new(),
+        Value::String(text) if text.contains(',') => format!("\"{text}\""),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    });
+    format!("{}\r\n{}\r\n", LogRow::COLUMNS.join(","), cells.collect::<Vec<_>>().join(","))
+}
+
+/// Return the same as NDJSON.
+pub fn ndjson() -> String {
+    format!("{}\n", sent())
+}
+
+/// Return the answer to a cancelling call.
+pub fn touched(rows: u64) -> Value {
+    json!({"touched": rows})
+}
+
 pub fn page() -> Value {
     json!({"messages": [sent()], "next": null})
 }
@@ -130,13 +164,46 @@ pub fn first_page() -> Value {
     json!({"messages": [sent()], "next": "AQAAAAAAAAAH"})
 }
 
-fn progress(state: &str, waiting: i64, eta: Option<&str>) -> Value {
+pub fn line() -> Value {
     json!({
-        "cp_id": "spring", "state": state, "total": 40 + waiting, "rate": 20.0, "eta": eta,
+        "app_id": 1, "name": "Acme", "class": "messenger", "state": SENDING, "reason": null, "until": null,
+        "action": null, "rate_text": 40, "rate_media": 10, "waiting": 0, "oldest_waiting_at": null,
+    })
+}
+
+pub fn paused_line() -> Value {
+    let mut line = line();
+    line["state"] = json!(PAUSED);
+    line["reason"] = json!("new page");
+    line["action"] = json!("The operator ends the pause: `line resume`");
+    line["waiting"] = json!(20);
+    line["oldest_waiting_at"] = json!("2026-11-25T12:00:00.000Z");
+    line
+}
+
+pub fn lines() -> Value {
+    json!({"lines": [line()]})
+}
+
+fn progress(state: &str, waiting: i64, eta: Option<&str>) -> Value {
+    let mut line = line();
+    line["waiting"] = json!(waiting);
+    json!({
+        "cp_id": "spring", "state": state,
         "counts": {
             "PENDING": waiting, "SENDING": 0, "RETRY": 0, "OK": 40, "ERROR": 0, "UNKNOWN": 0, "CANCELLED": 0,
         },
+        "total": 40 + waiting, "delivered": 0, "read": 0, "rate": 20.0, "eta": eta, "errors": [], "lines": [line],
     })
+}
+
+/// Return a list of campaigns, each without its errors.
+pub fn campaigns() -> Value {
+    let mut campaign = finished();
+    if let Some(fields) = campaign.as_object_mut() {
+        fields.shift_remove("errors");
+    }
+    json!({"campaigns": [campaign], "next": null})
 }
 
 fn commanded(state: &str, eta: Option<&str>) -> Value {

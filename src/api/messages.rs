@@ -9,19 +9,23 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::documented::{self, Filters, RefusedList, RefusedOne};
-use super::parameters::{Page, cursor};
-use super::{Api, answer, in_time, turn};
-use crate::ingest::Refusal;
-use crate::ingest::http::documented::Token;
-use crate::message::MessageId;
+use super::documented::{self, ListParameters, RefusedList, RefusedOne};
+use super::parameters::{OF_LIST, PageRequest, cursor};
+use super::{Api, in_time, permit};
+use crate::domain::RowId;
+use crate::edge::http::answer;
+use crate::edge::openapi::Token;
+use crate::edge::{Refusal, Refused};
 use crate::store::{LogRow, Scope};
+use crate::text::trimmed;
 
-/// Texts of a page. Beyond it the page is shorter than asked for, so that clients that ask and do not read hold little.
+/// Bytes of the texts of a page. A page with more is cut short, so that clients that ask and do not read hold
+/// little.
 const PAGE_BYTES: usize = 2 << 20;
 
 #[derive(Serialize, ToSchema)]
-struct Messages {
+#[schema(as = Messages)]
+struct MessagePage {
     messages: Vec<LogRow>,
     /// Value of `after` for the next page; null on the last page
     #[schema(required)]
@@ -33,9 +37,9 @@ struct Messages {
     get,
     path = "/api/v2/messages",
     operation_id = "listMessages",
-    params(Token, Filters),
+    params(Token, ListParameters),
     responses(
-        (status = 200, description = "One page of messages", body = Messages, examples(
+        (status = 200, description = "One page of messages", body = MessagePage, examples(
             ("page" = (summary = "The last page", value = json!(documented::page()))),
             ("more" = (summary = "A page with a next page", value = json!(documented::first_page()))),
         )),
@@ -46,21 +50,21 @@ pub async fn list(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> 
     answer(listed(&api, &uri, &headers).await)
 }
 
-async fn listed(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Messages, Refusal> {
-    let account = api.account(uri, headers).await?;
-    let page = Page::read(uri.query().unwrap_or_default())?;
-    // One more than asked for says whether there is a next page.
+async fn listed(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<MessagePage, Refused> {
+    let account = api.account(uri, headers, OF_LIST).await?;
+    let page = PageRequest::read(uri.query().unwrap_or_default())?;
+    // One more than requested shows whether there is a next page.
     let look = api.store.messages(account, &page.filter, page.before, page.limit + 1);
-    let _turn = turn(&api.turns).await?;
+    let _permit = permit(&api.query_permits).await?;
     let mut messages = in_time(look).await?;
     let fits = fitting(&messages).min(page.limit as usize);
     let more = messages.len() > fits;
     messages.truncate(fits);
     let next = messages.last().filter(|_| more).map(|last| cursor(last.cdls_id));
-    Ok(Messages { messages, next })
+    Ok(MessagePage { messages, next })
 }
 
-/// How many of these rows a page holds: as many as [`PAGE_BYTES`] of their texts, at least one.
+/// Return the number of these rows that fit a page: as many as [`PAGE_BYTES`] of their texts, at least one.
 fn fitting(messages: &[LogRow]) -> usize {
     let mut bytes = 0;
     let fits = messages.iter().take_while(|row| {
@@ -98,8 +102,8 @@ async fn shown(
     id: Result<Path<String>, PathRejection>,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Result<LogRow, Refusal> {
-    let account = api.account(uri, headers).await?;
-    let id: MessageId = id.ok().and_then(|Path(id)| id.parse().ok()).ok_or(Refusal::NotFound)?;
-    in_time(api.store.log_row(Scope::Account(account), id)).await?.ok_or(Refusal::NotFound)
+) -> Result<LogRow, Refused> {
+    let account = api.account(uri, headers, &[]).await?;
+    let id: RowId = id.ok().and_then(|Path(id)| trimmed(&id).parse().ok()).ok_or(Refusal::NotFound)?;
+    Ok(in_time(api.store.log_row(Scope::Account(account), id)).await?.ok_or(Refusal::NotFound)?)
 }

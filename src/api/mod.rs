@@ -1,11 +1,14 @@
-//! What senders ask afterwards, over HTTP: their messages, and their campaigns (contract 3); and the document of all that
-//! senders can call.
+//! The HTTP calls by which callers read and change their messages, lines and campaigns (contract: "HTTP:
+//! everything else"), and the document of all calls.
 //!
-//! Authenticates as the send endpoints do, and refuses in the same envelope. Every look at the log carries the account.
-//! Never logs a query or a header: tokens stand there.
+//! Authenticates as the send endpoints do, and refuses in the same envelope. Every query of the log carries
+//! the account. Never here: a query or a header in the process log, as both may hold tokens.
 
 mod campaigns;
+mod cancel;
 mod documented;
+pub mod export;
+mod lines;
 mod messages;
 mod parameters;
 mod progress;
@@ -14,89 +17,109 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
-use axum::response::Response;
-use serde::Serialize;
+use axum::http::{HeaderMap, Uri};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::ingest::{Ingest, Refusal, http};
-use crate::message::AccountId;
+use crate::domain::AccountId;
+use crate::edge::http::{bearer, refused};
+use crate::edge::{Directory, Refusal, Refused, known_only};
+use crate::ingest;
 use crate::settings::{LimitSettings, Settings};
 use crate::store::{SharedStore, StoreError};
-use campaigns::Standings;
+use campaigns::CountCache;
 
-/// A look at the log that takes longer is given up.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// A query of the log that takes longer is given up.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Lists and counts at the same time, and commands that count: a look at a million rows keeps a core of the database
-/// busy. Fewer than the store has connections for questions, so that a look at one row finds one.
-const TURNS: usize = 2;
-const COMMANDS: usize = 1;
+/// Lists, counts, and commands that count, at the same time: a query of a million rows keeps a core of the
+/// database busy. Fewer than the store has connections for reads, so that a query of one row finds one.
+const MAX_QUERIES: usize = 2;
+const MAX_COMMANDS: usize = 1;
+/// Calls at the same time that cancel messages by a filter.
+const MAX_CANCELS: usize = 2;
 
-/// What the handlers share.
+/// The state that the handlers share.
 struct Api {
-    ingest: Arc<Ingest>,
+    directory: Arc<Directory>,
     store: SharedStore,
     limits: LimitSettings,
-    standings: Standings,
-    turns: Semaphore,
-    commands: Semaphore,
+    count_cache: CountCache,
+    query_permits: Semaphore,
+    command_permits: Semaphore,
+    cancel_permits: Semaphore,
 }
 
-/// The routes beside the send endpoints, each with what the document says of it.
+/// Return the routes beside the send endpoints, each with its part of the document.
 fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(messages::list))
+        .routes(routes!(export::export))
         .routes(routes!(messages::show))
+        .routes(routes!(cancel::one))
+        .routes(routes!(cancel::many))
+        .routes(routes!(lines::list))
+        .routes(routes!(lines::show))
+        .routes(routes!(campaigns::list))
         .routes(routes!(campaigns::show))
         .routes(routes!(campaigns::pause))
         .routes(routes!(campaigns::resume))
         .routes(routes!(campaigns::cancel))
-        .layer(CatchPanicLayer::custom(|_| http::refused(Refusal::Unavailable)))
+        .layer(CatchPanicLayer::custom(|_| refused(Refusal::Unavailable)))
 }
 
-/// The same, served.
-pub fn router(ingest: Arc<Ingest>, store: SharedStore, settings: &Settings) -> Router {
+/// Return the routes with their state.
+pub fn router(directory: Arc<Directory>, store: SharedStore, settings: &Settings) -> Router {
     let api = Api {
-        ingest,
+        directory,
         store,
         limits: settings.limits.clone(),
-        standings: Standings::default(),
-        turns: Semaphore::new(TURNS),
-        commands: Semaphore::new(COMMANDS),
+        count_cache: CountCache::default(),
+        query_permits: Semaphore::new(MAX_QUERIES),
+        command_permits: Semaphore::new(MAX_COMMANDS),
+        cancel_permits: Semaphore::new(MAX_CANCELS),
     };
     routes().with_state(Arc::new(api)).into()
 }
 
-/// The whole HTTP interface as OpenAPI 3.1, written from the routes that serve it.
+/// Return the whole HTTP interface as OpenAPI 3.1, written from the routes that serve it.
 pub fn document() -> String {
-    let document = http::routes().into_openapi().merge_from(routes().into_openapi());
+    let document = ingest::http::routes().into_openapi().merge_from(routes().into_openapi());
     let mut text = document.to_pretty_json().expect("what is documented is always JSON");
     text.push('\n');
     text
 }
 
 impl Api {
-    /// Who asks.
-    async fn account(&self, uri: &Uri, headers: &HeaderMap) -> Result<AccountId, Refusal> {
-        self.ingest.account(uri.query().unwrap_or_default(), http::bearer(headers).as_deref()).await
+    /// Return the caller's account. A query parameter that the call does not know is refused (229).
+    async fn account(&self, uri: &Uri, headers: &HeaderMap, known: &[&str]) -> Result<AccountId, Refused> {
+        self.account_of(uri.query().unwrap_or_default(), headers, known).await
+    }
+
+    async fn account_of(
+        &self,
+        query: &str,
+        headers: &HeaderMap,
+        known: &[&str],
+    ) -> Result<AccountId, Refused> {
+        let account = self.directory.account_of_request(query, bearer(headers).as_deref()).await?;
+        known_only(query, known)?;
+        Ok(account)
     }
 }
 
-/// Waits for its turn to look at many rows.
-async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Refusal> {
-    let turn = tokio::time::timeout(PATIENCE, turns.acquire()).await;
-    // Not closed as long as the handlers' state exists.
-    turn.ok().and_then(Result::ok).ok_or(Refusal::Unavailable)
+/// Wait for a permit to read many rows.
+async fn permit(permits: &Semaphore) -> Result<SemaphorePermit<'_>, Refusal> {
+    let permit = tokio::time::timeout(QUERY_TIMEOUT, permits.acquire()).await;
+    // The semaphore is open as long as the handlers' state exists.
+    permit.ok().and_then(Result::ok).ok_or(Refusal::Unavailable)
 }
 
-/// The answer of a look at the log, if it comes in time.
+/// Return the answer of a query of the log, if it comes in time.
 async fn in_time<T>(look: impl Future<Output = Result<T, StoreError>>) -> Result<T, Refusal> {
-    match tokio::time::timeout(PATIENCE, look).await {
+    match tokio::time::timeout(QUERY_TIMEOUT, look).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {
             tracing::warn!(%error, "log query failed: caller receives 503");
@@ -107,15 +130,4 @@ async fn in_time<T>(look: impl Future<Output = Result<T, StoreError>>) -> Result
             Err(Refusal::Unavailable)
         }
     }
-}
-
-fn answer<T: Serialize>(found: Result<T, Refusal>) -> Response {
-    let found = match found {
-        Ok(found) => found,
-        Err(refusal) => return http::refused(refusal),
-    };
-    let Ok(json) = serde_json::to_vec(&found) else { return http::refused(Refusal::Unavailable) };
-    let mut response = Response::new(Body::from(json));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }

@@ -8,16 +8,21 @@ use time::OffsetDateTime;
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::message::{CampaignState, LineId, Status};
-use crate::policy::pace::{Limits, Rates};
-use crate::settings::{ClassLimits, LimitSettings};
-use crate::store::{CampaignCount, LineRecord};
+use super::lines::{LineStatus, needs_somebody, per_second};
+use crate::domain::{CampaignState, LineId, Status};
+use crate::settings::LimitSettings;
+use crate::store::{CampaignCount, ErrorCount, LineRecord};
 
-/// A pause that lasts longer has no end that could be told.
-const LONGEST_PAUSE: time::Duration = time::Duration::days(3_650);
-
-/// What `state` says of a campaign that runs, and of which nothing waits or is on its way.
+/// The `state` of a campaign that runs and has no row waiting or in a call.
 pub const FINISHED: &str = "finished";
+
+/// The words of `state`.
+pub const STATES: [&str; 4] = [
+    CampaignState::Running.as_str(),
+    CampaignState::Paused.as_str(),
+    CampaignState::Cancelled.as_str(),
+    FINISHED,
+];
 
 /// Progress of a campaign
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,25 +36,34 @@ pub struct Progress {
     #[schema(schema_with = counts)]
     pub counts: BTreeMap<&'static str, i64>,
     pub total: i64,
+    /// Number of rows that Meta has told to be delivered
+    pub delivered: i64,
+    /// Number of rows that Meta has told to be read
+    pub read: i64,
     /// Messages sent in a second, at present
     pub rate: f64,
-    /// Earliest time at which the last waiting row can be sent; null if unknown
-    #[serde(serialize_with = "crate::message::time_or_null")]
+    /// Earliest time at which the last waiting row can be sent; null if unknown, or while somebody has to act
+    #[serde(serialize_with = "crate::text::time_or_null")]
     #[schema(required)]
     pub eta: Option<OffsetDateTime>,
+    /// Errors of its `ERROR` rows, the most frequent first; not in lists
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub errors: Option<Vec<ErrorCount>>,
+    /// Lines of its rows
+    pub lines: Vec<LineStatus>,
     /// Number of waiting rows to which the command applies; only in answers to commands
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub touched: Option<i64>,
 }
 
-/// What the OpenAPI document says of `state`.
+/// Return the schema of `state`.
 fn state() -> RefOr<Schema> {
-    let states = CampaignState::ALL.iter().map(|state| state.as_str()).chain([FINISHED]);
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(states)).into()
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(STATES)).into()
 }
 
-/// What it says of `counts`: each status stands there.
+/// Return the schema of `counts`: each status is a member.
 fn counts() -> RefOr<Schema> {
     let counts = ObjectBuilder::new().schema_type(Type::Object).description(Some("Number of rows by status"));
     let count = |object: ObjectBuilder, status: &Status| {
@@ -86,6 +100,10 @@ impl Progress {
             state,
             total: counts.values().sum(),
             counts,
+            delivered: 0,
+            read: 0,
+            errors: None,
+            lines: Vec::new(),
             rate: (rate * 10.0).round() / 10.0,
             eta: eta.filter(|_| state == "running"),
             touched: None,
@@ -93,9 +111,9 @@ impl Progress {
     }
 }
 
-/// When the last waiting row can be on its way at the earliest: each line sends text and media at its limits, from the
-/// end of its pause on, and from the time for which its newest row is scheduled. `None` where nothing waits, or a line
-/// cannot send until somebody acts.
+/// Return the earliest time at which the last waiting row can be sent: each line sends text and media at its
+/// limits, from the end of its pause on, and from the time for which its newest row is scheduled. `None`
+/// where no row waits, or a line cannot send until a person acts.
 pub fn eta(
     counted: &[CampaignCount],
     lines: &[LineRecord],
@@ -105,21 +123,19 @@ pub fn eta(
     let mut latest = None;
     for group in waiting(counted) {
         let line = lines.iter().find(|line| line.id == group.line)?;
-        let sends = line.active
-            && line.account_active
-            && line.page_token.as_ref().is_some_and(|token| !is_blank(token));
-        let begins = [Some(now), line.paused_until, group.not_before].into_iter().flatten().max()?;
-        if !sends || begins - now > LONGEST_PAUSE {
+        if needs_somebody(line, now) {
             return None;
         }
-        let takes = Duration::from_secs_f64(group.rows as f64 / per_second(line, &group, limits));
+        let begins = [Some(now), line.paused_until, group.not_before].into_iter().flatten().max()?;
+        let rate = f64::from(per_second(line, group.medium, limits));
+        let takes = Duration::from_secs_f64(group.rows as f64 / rate);
         let ends = begins.checked_add(time::Duration::try_from(takes).ok()?)?;
         latest = latest.max(Some(ends));
     }
     latest
 }
 
-/// The waiting rows by line and medium.
+/// Return the waiting rows by line and medium.
 fn waiting(counted: &[CampaignCount]) -> Vec<CampaignCount> {
     let mut groups: Vec<CampaignCount> = Vec::new();
     for count in counted.iter().filter(|count| waits(count.status)) {
@@ -134,22 +150,9 @@ fn waiting(counted: &[CampaignCount]) -> Vec<CampaignCount> {
     groups
 }
 
-fn per_second(line: &LineRecord, group: &CampaignCount, limits: &LimitSettings) -> f64 {
-    let ClassLimits { text, media } = limits.of(line.class);
-    let defaults = Rates { text, media };
-    let in_force = Limits::of(line.class, defaults, limits.enforce_ceilings, line.rate_text, line.rate_media);
-    f64::from(in_force.of_medium(group.medium).per_second.get())
-}
-
-fn is_blank(token: &secrecy::SecretString) -> bool {
-    use secrecy::ExposeSecret;
-    token.expose_secret().trim().is_empty()
-}
-
-/// The lines whose records an estimate needs.
-pub fn lines_waiting(counted: &[CampaignCount]) -> Vec<LineId> {
-    let mut lines: Vec<LineId> =
-        counted.iter().filter(|count| waits(count.status)).map(|count| count.line).collect();
+/// Return the lines of the rows.
+pub fn lines_of(counted: &[CampaignCount]) -> Vec<LineId> {
+    let mut lines: Vec<LineId> = counted.iter().map(|count| count.line).collect();
     lines.sort_unstable();
     lines.dedup();
     lines

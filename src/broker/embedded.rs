@@ -1,38 +1,39 @@
 //! The broker of a single process: the same contract as RabbitMQ over channels of this process.
 //!
-//! At most one job per partition is out at a time; what is published meanwhile is merged and follows once that one
-//! is acknowledged. Memory is so bounded by the longest job of each partition, and an unread channel holds nobody up.
-//! Nothing is stored: after a restart the owner's scans find the work in the database.
+//! At most one job per partition is out at a time; later jobs are merged and follow once that one is
+//! acknowledged. Memory is so bounded by the longest job of each partition, and an unread channel holds no
+//! part up. Nothing is stored: after a restart the owner's scans find the work in the database.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Arrivals, Broker, BrokerState, IntakeBatch, JobDelivery, REPLIES_HELD, Rejected};
-use crate::message::{Job, PARTITIONS, Partition, Reply, ReplyTo};
+use super::{Arrivals, Broker, BrokerState, IntakeBatch, JobDelivery, MAX_QUEUED_REPLIES, Rejected};
+use crate::domain::{Job, PARTITIONS, Partition, Reply, ReplyTo};
 use crate::metrics::METRICS;
 
-/// One for the job of each partition that can be out, and as many again for threads that reserve a place and find
-/// nothing to put there, so that these never make another one's publish go without.
-const PLACES: usize = 2 * PARTITIONS as usize;
+/// One place for the job of each partition that can be out, and as many again for threads that reserve a
+/// place and have nothing to put there, so that another thread's publish never goes without.
+const CHANNEL_CAPACITY: usize = 2 * PARTITIONS as usize;
 
 /// The queue inside this process.
 pub struct EmbeddedBroker {
     address: String,
-    queue: Arc<Queue>,
+    queue: Arc<EmbeddedQueue>,
 }
 
 impl EmbeddedBroker {
     pub fn open() -> (Arc<EmbeddedBroker>, Arrivals) {
-        let (jobs_out, jobs) = mpsc::channel(PLACES);
-        let (replies_out, replies) = mpsc::channel(REPLIES_HELD);
-        let queue = Queue(Mutex::new(State {
-            out: Some(Out { jobs: jobs_out, replies: replies_out }),
+        let (jobs_out, jobs) = mpsc::channel(CHANNEL_CAPACITY);
+        let (replies_out, replies) = mpsc::channel(MAX_QUEUED_REPLIES);
+        let queue = EmbeddedQueue(Mutex::new(EmbeddedState {
+            out: Some(ArrivalSenders { jobs: jobs_out, replies: replies_out }),
             wanted: BTreeSet::new(),
             pending: BTreeMap::new(),
             unacked: BTreeSet::new(),
@@ -71,8 +72,8 @@ impl Broker for EmbeddedBroker {
         None
     }
 
-    /// Nobody is connected but this process. A row that came over RabbitMQ may still end here, where an operator has
-    /// changed `broker.url` meanwhile.
+    /// No client is connected but this process. A row that came over RabbitMQ may still end here, where an
+    /// operator has changed `broker.url` meanwhile.
     fn answer(&self, to: &ReplyTo, _envelope: Vec<u8>) {
         METRICS.broker.answers_dropped.increment(1);
         tracing::debug!(queue = to.queue, "an answer to a producer cannot be sent over the embedded queue");
@@ -88,17 +89,17 @@ impl Broker for EmbeddedBroker {
         if self.queue.state().out.is_some() { BrokerState::Up } else { BrokerState::Down }
     }
 
-    /// Ends the arrivals. What is pending has nowhere to go: the process that would consume it is this one.
+    /// End the arrivals. Pending jobs have no consumer left, as the consumer is this process.
     async fn close(&self, _grace: Duration) {
         self.queue.state().out = None;
     }
 }
 
-struct Queue(Mutex<State>);
+struct EmbeddedQueue(Mutex<EmbeddedState>);
 
-struct State {
+struct EmbeddedState {
     /// `None` once closed.
-    out: Option<Out>,
+    out: Option<ArrivalSenders>,
     wanted: BTreeSet<Partition>,
     pending: BTreeMap<Partition, Job>,
     /// Partitions with a job in the channel or in the consumer's hands.
@@ -106,32 +107,32 @@ struct State {
 }
 
 #[derive(Clone)]
-struct Out {
+struct ArrivalSenders {
     jobs: mpsc::Sender<JobDelivery>,
     replies: mpsc::Sender<Reply>,
 }
 
-impl Queue {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl EmbeddedQueue {
+    fn state(&self) -> MutexGuard<'_, EmbeddedState> {
+        self.0.lock()
     }
 
-    /// Delivers what is wanted and pending, one job per partition. The lock is never held while a delivery is
-    /// made or dropped, because an unacknowledged one comes back here.
+    /// Deliver pending jobs of consumed partitions, one per partition. The lock is never held while a
+    /// delivery is made or dropped, because an unacknowledged one comes back here.
     fn deliver(self: &Arc<Self>) {
         loop {
             let Some(jobs) = self.state().out.as_ref().map(|out| out.jobs.clone()) else { return };
-            // Fails only when nobody reads any more: see PLACES.
+            // Fails only without a reader: see CHANNEL_CAPACITY.
             let Ok(place) = jobs.try_reserve_owned() else { return };
             let Some((partition, job)) = self.state().take_next() else { return };
-            let receipt = Receipt { queue: Arc::downgrade(self), partition, unacked: Some(job.clone()) };
-            place.send(JobDelivery::new(partition, job, move || receipt.acknowledge()));
+            let unacked = UnackedJob { queue: Arc::downgrade(self), partition, unacked: Some(job.clone()) };
+            place.send(JobDelivery::new(partition, job, move || unacked.acknowledge()));
         }
     }
 }
 
-impl State {
-    /// Takes an announcement in.
+impl EmbeddedState {
+    /// Take an announcement in.
     fn wait(&mut self, partition: Partition, job: Job) {
         METRICS.broker.announced.increment(1);
         match self.pending.entry(partition) {
@@ -145,7 +146,7 @@ impl State {
         }
     }
 
-    /// Puts a job that was out before what has come since: it announces the older work.
+    /// Put a returned job before later ones: it announces the older work.
     fn put_back(&mut self, partition: Partition, mut job: Job) {
         if let Some(later) = self.pending.remove(&partition) {
             job.merge(later);
@@ -164,20 +165,20 @@ impl State {
     }
 }
 
-/// What a delivery holds: dropped without being acknowledged, it puts its job back.
-struct Receipt {
-    queue: Weak<Queue>,
+/// The content of a delivery: dropped without an acknowledgement, it puts its job back.
+struct UnackedJob {
+    queue: Weak<EmbeddedQueue>,
     partition: Partition,
     unacked: Option<Job>,
 }
 
-impl Receipt {
+impl UnackedJob {
     fn acknowledge(mut self) {
         self.unacked = None;
     }
 }
 
-impl Drop for Receipt {
+impl Drop for UnackedJob {
     fn drop(&mut self) {
         let Some(queue) = self.queue.upgrade() else { return };
         let mut state = queue.state();
@@ -193,7 +194,8 @@ impl Drop for Receipt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{JobWork, Lane, LineId, MAX_JOB_WORK, Medium, MessageId, WorkId};
+    use crate::channel::Medium;
+    use crate::domain::{JobWork, Lane, LineId, MAX_JOB_WORK, RowId, WorkId};
 
     fn job(line: i64, work: i64) -> Job {
         let work = JobWork {
@@ -202,7 +204,7 @@ mod tests {
             lane: Lane::High,
             medium: Medium::Text,
             campaign: String::new(),
-            first: MessageId(work),
+            first: RowId(work),
             rows: 1,
             messages: Vec::new(),
         };
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_that_nobody_reads_holds_no_publisher_up_and_keeps_one_job_per_partition() {
+    fn merges_jobs_of_an_unread_channel() {
         let (broker, mut arrivals) = EmbeddedBroker::open();
         broker.consume(&Partition::all().collect::<Vec<_>>());
         for id in 0..10_000 {
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_beyond_the_longest_job_is_not_named_and_asked_for() {
+    fn asks_for_a_scan_beyond_the_longest_job() {
         let (broker, mut arrivals) = EmbeddedBroker::open();
         for work in 0..1_000 {
             broker.publish(Partition(7), job(7, work));
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_that_were_given_up_end_quietly() {
+    fn survives_dropped_arrivals() {
         let (broker, arrivals) = EmbeddedBroker::open();
         broker.consume(&[Partition(7)]);
         broker.publish(Partition(7), job(7, 1));

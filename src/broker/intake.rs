@@ -72,6 +72,8 @@ impl IntakeBatch {
 pub struct Rejected {
     pub status_code: i32,
     pub status: String,
+    /// Why, in a sentence.
+    pub detail: String,
     /// Empty where it cannot be told from its token.
     pub body: Vec<u8>,
     /// How long the submission's body was.
@@ -80,4 +82,6 @@ pub struct Rejected {
     pub message_id: Option<String>,
     pub correlation_id: Option<String>,
     pub user_id: Option<String>,
+    /// Unix seconds.
+    pub at: u64,
 }

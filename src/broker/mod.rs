@@ -1,12 +1,14 @@
-//! The queue: carries jobs from ingest to the worker that owns a partition, and outcomes back to those who wait.
+//! The queue: carries jobs from ingest to the worker that owns a partition, and outcomes back to their
+//! waiters.
 //!
-//! [`Broker`] has two implementations: `rabbitmq` for production and `embedded` (channels of this process) for
-//! `serve` on a machine with nothing installed. One contract suite (`tests/it/broker_contract.rs`) runs on both.
+//! [`Broker`] has two implementations: `rabbitmq` for production and `embedded` (channels of this process)
+//! for `serve` on a machine with nothing installed. One contract suite (`tests/it/broker_contract.rs`) runs
+//! on both.
 //!
-//! The log is the truth and a job is only a hint, so nothing here blocks or fails a caller: what cannot be
-//! published is merged, kept within bounds and published later, or dropped and found by a scan. A job may carry
-//! messages with their texts, as submissions do; no token is in any of them. On RabbitMQ it is also a way in: producers' submissions come as [`intake`]
-//! says, through names that are [`public`].
+//! The log is the truth and a job is only a hint, so no method blocks or fails a caller: a job that cannot be
+//! published is merged, kept within bounds and published later, or dropped and found by a scan. A job may
+//! carry messages with their texts, as submissions do; no token is in any of them. RabbitMQ is also a way in:
+//! producers' submissions come through [`intake`], by names that are [`public`].
 
 pub mod embedded;
 mod intake;
@@ -23,15 +25,15 @@ use tokio::sync::mpsc;
 pub use intake::{IntakeBatch, Rejected, Submitted, TokenHeader};
 pub use open::{BrokerError, open};
 
-use crate::message::{Job, Partition, Reply, ReplyTo};
+use crate::domain::{Job, Partition, Reply, ReplyTo};
 
 /// How many outcomes for this process's waiters are held until they are read; more are dropped.
-const REPLIES_HELD: usize = 4096;
+const MAX_QUEUED_REPLIES: usize = 4096;
 
 /// A broker behind its trait. Cheap to clone.
 pub type SharedBroker = Arc<dyn Broker>;
 
-/// What the broker can do at this moment.
+/// The state of the broker at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BrokerState {
@@ -43,7 +45,19 @@ pub enum BrokerState {
     Down,
 }
 
-/// A job taken from the queue of a partition. Dropping it without [`JobDelivery::ack`] leaves it to redelivery.
+/// Whether producers' submissions can reach this process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum IntakeState {
+    /// This process takes no submissions in.
+    #[default]
+    Off,
+    Open,
+    /// Submissions cannot arrive, with the reason: a producer's publish is refused, or waits.
+    Shut(String),
+}
+
+/// A job taken from the queue of a partition. Dropping it without [`JobDelivery::ack`] leaves it to
+/// redelivery.
 pub struct JobDelivery {
     pub partition: Partition,
     pub job: Job,
@@ -55,8 +69,8 @@ impl JobDelivery {
         JobDelivery { partition, job, acknowledge: Some(Box::new(acknowledge)) }
     }
 
-    /// Tells the broker that the job is done with. Never blocks; without effect when the connection it came over
-    /// is gone.
+    /// Acknowledge the job to the broker. Never blocks; without effect when the connection it came over is
+    /// gone.
     pub fn ack(mut self) {
         if let Some(acknowledge) = self.acknowledge.take() {
             acknowledge();
@@ -64,7 +78,7 @@ impl JobDelivery {
     }
 }
 
-/// What arrives from the broker; handed out once, when a broker is opened.
+/// The arrivals from the broker; handed out once, when a broker is opened.
 pub struct Arrivals {
     /// Jobs of the consumed partitions. Bounded: an unread channel stops deliveries, not the broker.
     pub jobs: mpsc::Receiver<JobDelivery>,
@@ -72,38 +86,44 @@ pub struct Arrivals {
     pub replies: mpsc::Receiver<Reply>,
 }
 
-/// The queue, as ingest and dispatch need it. No method waits for the network but `reject` and `close`.
+/// The queue, with the methods that ingest and dispatch need. Only `reject` and `close` wait for the network.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
-    /// Announces new work of a partition: persistent, mandatory, confirmed in the background. While a job of the
-    /// partition is not confirmed yet, or the broker is away, further ones are merged into the next.
+    /// Announce new work of a partition: persistent, mandatory, confirmed in the background. While a job of
+    /// the partition is not confirmed yet, or the broker is away, further ones are merged into the next.
     fn publish(&self, partition: Partition, job: Job);
 
-    /// Consumes these partitions from now on, and no others. Takes effect again after each reconnect.
+    /// Consume these partitions from now on, and no others. Takes effect again after each reconnect.
     fn consume(&self, partitions: &[Partition]);
 
-    /// Where outcomes for this process's waiters are to be sent; goes into `cdls.waiter` before the slash.
+    /// Return the address for outcomes of this process's waiters; it goes into `cdls.waiter` before the
+    /// slash.
     fn reply_address(&self) -> &str;
 
-    /// Sends an outcome to the process that waits for it. At most once; the log has it anyway.
+    /// Send an outcome to the process that waits for it. At most once; the log has it anyway.
     fn reply(&self, address: &str, reply: Reply);
 
-    /// Takes producers' submissions in from now on, until the receiver is dropped. To be asked once. Bodies that are
-    /// longer come without their content. `None`: this broker has no producers.
+    /// Take producers' submissions in from now on, until the receiver is dropped. To be called once. Longer
+    /// bodies come without their content. `None`: this broker has no producers.
     fn take_in(&self, longest_body: usize) -> Option<mpsc::Receiver<IntakeBatch>>;
 
-    /// Sends an envelope to the queue that a producer named. At most once; never to a queue of ours. Counted where it
-    /// is dropped.
+    /// Send an envelope to the queue that a producer named. At most once; never to a queue of the program.
+    /// Counted where it is dropped.
     fn answer(&self, to: &ReplyTo, envelope: Vec<u8>);
 
-    /// Puts a refused submission where its operators find it. Whether the broker has it.
+    /// Put a refused submission where its operators find it; return whether the broker has it.
     async fn reject(&self, rejected: Rejected) -> bool;
 
-    /// Publishes an event for listeners. At most once; the log has what it tells.
+    /// Publish an event for listeners. At most once; the log has the same data.
     fn event(&self, key: &str, event: Vec<u8>);
 
     fn state(&self) -> BrokerState;
 
-    /// Publishes what is still pending, for at most `grace`, and disconnects.
+    /// Return whether producers' submissions can arrive.
+    fn intake(&self) -> IntakeState {
+        IntakeState::Off
+    }
+
+    /// Publish pending jobs, for at most `grace`, and disconnect.
     async fn close(&self, grace: Duration);
 }

@@ -1,4 +1,4 @@
-//! Picks the broker by its URL.
+//! The choice of a broker by its URL.
 
 use super::embedded::EmbeddedBroker;
 use super::rabbitmq::RabbitBroker;
@@ -6,16 +6,18 @@ use super::{Arrivals, SharedBroker};
 use crate::settings::BrokerSettings;
 use secrecy::ExposeSecret;
 
-/// Why a broker cannot be opened. A broker that is down is no error: it is connected to in the background.
+/// The reason why a broker cannot be opened. A broker that is down is no error: it is connected to in the
+/// background.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// `broker.url` is not usable. Says why, and never shows the URL, which may hold a password.
+    /// `broker.url` is not usable. The text gives the reason and never the URL, which may hold a password.
     #[error("setting broker.url: {0}; write embedded, amqp://user:password@host:5672/vhost or amqps://…")]
     Url(String),
 }
 
-/// Opens the broker that `broker.url` names. RabbitMQ is connected to in the background, for ever, so this does
-/// not wait for the network. Needs a tokio runtime; `amqps` needs rustls's process-wide provider to be installed.
+/// Open the broker that `broker.url` names. RabbitMQ is connected to in the background, for ever, so this
+/// function does not wait for the network. Needs a tokio runtime; `amqps` needs rustls's process-wide
+/// provider to be installed.
 pub async fn open(settings: &BrokerSettings) -> Result<(SharedBroker, Arrivals), BrokerError> {
     if settings.url.expose_secret() == "embedded" {
         let (broker, arrivals) = EmbeddedBroker::open();

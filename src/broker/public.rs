@@ -1,29 +1,33 @@
-//! What producers and listeners are promised on RabbitMQ (contract 4): names, and the arguments with which they are
-//! declared. `docs/asyncapi.json` says the same; a test holds the two together.
+//! The names that producers and listeners rely on over RabbitMQ, with the arguments of their declarations
+//! (contract: "RabbitMQ: for producers and listeners"). A test keeps `docs/asyncapi.json` in step.
 //!
-//! A client may declare these itself, with exactly these arguments. All other names under `cdls.` are ours.
+//! A client may declare these names itself, with exactly these arguments. All other names under `cdls.`
+//! belong to meta-dispatch.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 /// Exchange and queue that producers publish to; the routing key is the class.
 pub const SUBMIT: &str = "cdls.submit";
-/// Takes what fits no routing key of [`SUBMIT`], so that it is refused and not lost.
+/// Exchange and queue for submissions that fit no routing key of [`SUBMIT`]: such a submission is refused,
+/// not lost.
 pub const UNROUTED: &str = "cdls.unrouted";
 /// Queue of refused submissions.
 pub const REJECTED: &str = "cdls.rejected";
-/// Queue of submissions that no AMQP client of ours can read, for operators: they are kept as they came, token and all.
+/// Queue of submissions that the AMQP client of this program cannot read, for operators: the submissions are
+/// kept as they came, token and all.
 pub const UNREADABLE: &str = "cdls.unreadable";
 /// Topic exchange of events.
 pub const EVENTS: &str = "cdls.events";
-/// A queue of one of these names is never replied to.
-const OURS: &str = "cdls.";
-/// What an address of direct reply-to begins with.
+/// Queues of this prefix never receive an answer.
+const RESERVED_PREFIX: &str = "cdls.";
+/// The prefix of an address of direct reply-to.
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
-/// Whether an answer may be sent to this queue: to none of ours, and to an address of direct reply-to only in the form
-/// that the broker writes into a submission, `amq.rabbitmq.reply-to.<process>.<key>`, both in base64. Others are nobody's,
-/// and RabbitMQ ends the connection that publishes to one. It may still do so: see `rabbitmq::answers`.
+/// Whether an answer may be sent to this queue: to no queue of meta-dispatch, and to an address of direct
+/// reply-to only in the form that the broker writes into a submission,
+/// `amq.rabbitmq.reply-to.<process>.<key>`, both in base64. Other addresses reach no queue, and RabbitMQ ends
+/// the connection that publishes to one. Even a valid form may end it: see `rabbitmq::answers`.
 pub fn takes_answers(queue: &str) -> bool {
     let is_base64 = |text: &str| !text.is_empty() && BASE64.decode(text).is_ok();
     match queue.strip_prefix(DIRECT_REPLY_TO) {
@@ -31,7 +35,7 @@ pub fn takes_answers(queue: &str) -> bool {
             .strip_prefix('.')
             .and_then(|rest| rest.split_once('.'))
             .is_some_and(|(process, key)| is_base64(process) && is_base64(key)),
-        None => !queue.starts_with(OURS),
+        None => !queue.starts_with(RESERVED_PREFIX),
     }
 }
 
@@ -48,8 +52,9 @@ pub type Arguments = &'static [(&'static str, Argument)];
 
 pub const SUBMIT_EXCHANGE_ARGUMENTS: Arguments = &[("alternate-exchange", Text(UNROUTED))];
 
-/// One consumer at a time, so that a producer's order holds. A submission that has ended 20 sessions is one that
-/// cannot be read; with a limit, what is given back keeps its place. When the queue is full, producers are told so.
+/// One consumer at a time keeps a producer's order. A submission that has ended 20 sessions cannot be read;
+/// under a limit, a submission that is given back keeps its place. A full queue refuses what producers
+/// publish.
 pub const SUBMIT_QUEUE_ARGUMENTS: Arguments = &[
     ("x-queue-type", Text("quorum")),
     ("x-single-active-consumer", Yes),
@@ -61,7 +66,7 @@ pub const SUBMIT_QUEUE_ARGUMENTS: Arguments = &[
     ("x-dead-letter-routing-key", Text(UNREADABLE)),
 ];
 
-/// At most 100,000, for 7 days. Used for [`UNREADABLE`] too.
+/// At most 100,000, for 7 days. Also used for [`UNREADABLE`].
 pub const REJECTED_QUEUE_ARGUMENTS: Arguments = &[
     ("x-queue-type", Text("classic")),
     ("x-max-length", Number(100_000)),
@@ -73,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_goes_to_any_queue_of_others_and_to_an_address_as_a_broker_makes_it() {
+    fn answers_avoid_reserved_and_forged_addresses() {
         for queue in [
             "answers",
             "amq.gen-Xa2",

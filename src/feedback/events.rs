@@ -1,7 +1,8 @@
-//! Events for listeners (contract 4, `cdls.events`): one for each change, built from the change and its row.
+//! Events for listeners (contract: RabbitMQ, `cdls.events`): one for each change, built from the change and
+//! its row.
 //!
-//! Rows are read a batch at a time and after the commit, so that dispatch carries nothing for them. A batch that
-//! cannot be read is dropped: events are best effort. Never here: message texts.
+//! Rows are read a batch at a time and after the commit, so that dispatch carries nothing for them. A batch
+//! that cannot be read is dropped: events are best effort. Never here: message texts.
 
 use std::collections::HashMap;
 
@@ -10,24 +11,25 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Happened, HappenedError};
+use super::{RowEvent, RowEventError};
 use crate::broker::SharedBroker;
-use crate::message::{AccountId, Class, LineId, MessageId, Status};
+use crate::channel::Class;
+use crate::domain::{AccountId, LineId, RowId, Status};
 use crate::store::{LogRow, SharedStore};
 
-/// Rows one look-up reads at most.
-const BATCH: usize = 500;
+/// How many rows one look-up reads at most.
+const MAX_BATCH_ROWS: usize = 500;
 
-/// Publishes what happened.
+/// The publisher of events.
 pub struct EventPublisher {
     store: SharedStore,
     broker: SharedBroker,
-    waiting: mpsc::Receiver<Happened>,
+    waiting: mpsc::Receiver<RowEvent>,
 }
 
 #[derive(Serialize)]
-struct Event<'a> {
-    cdls_id: MessageId,
+struct EventBody<'a> {
+    cdls_id: RowId,
     cdcs_id: AccountId,
     v8l_id: LineId,
     class: Class,
@@ -40,7 +42,7 @@ struct Event<'a> {
     error_code: Option<i32>,
     error_subcode: Option<i32>,
     error_kind: Option<&'a str>,
-    #[serde(serialize_with = "crate::message::time")]
+    #[serde(serialize_with = "crate::text::time")]
     at: OffsetDateTime,
 }
 
@@ -48,17 +50,17 @@ impl EventPublisher {
     pub(super) fn new(
         store: SharedStore,
         broker: SharedBroker,
-        waiting: mpsc::Receiver<Happened>,
+        waiting: mpsc::Receiver<RowEvent>,
     ) -> EventPublisher {
         EventPublisher { store, broker, waiting }
     }
 
-    /// Until `ended`, and what waits then.
+    /// Publish until `ended`, and then the waiting events.
     pub async fn run(mut self, ended: CancellationToken) {
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = Vec::with_capacity(MAX_BATCH_ROWS);
         loop {
             let received = tokio::select! {
-                received = self.waiting.recv_many(&mut batch, BATCH) => received,
+                received = self.waiting.recv_many(&mut batch, MAX_BATCH_ROWS) => received,
                 () = ended.cancelled(), if !self.waiting.is_closed() => {
                     self.waiting.close();
                     continue;
@@ -72,8 +74,8 @@ impl EventPublisher {
         }
     }
 
-    async fn publish(&self, batch: &[Happened]) {
-        let ids: Vec<_> = batch.iter().map(|happened| happened.id).collect();
+    async fn publish(&self, batch: &[RowEvent]) {
+        let ids: Vec<_> = batch.iter().map(|row_event| row_event.id).collect();
         let rows = match self.store.log_rows(&ids).await {
             Ok(rows) => rows,
             Err(error) => {
@@ -81,10 +83,10 @@ impl EventPublisher {
                 return;
             }
         };
-        let rows: HashMap<MessageId, LogRow> = rows.into_iter().map(|row| (row.cdls_id, row)).collect();
-        for happened in batch {
-            if let Some(row) = rows.get(&happened.id) {
-                let event = event(happened, row);
+        let rows: HashMap<RowId, LogRow> = rows.into_iter().map(|row| (row.cdls_id, row)).collect();
+        for row_event in batch {
+            if let Some(row) = rows.get(&row_event.id) {
+                let event = event(row_event, row);
                 let json = serde_json::to_vec(&event).expect("texts and integers are always JSON");
                 self.broker.event(&key(&event), json);
             }
@@ -92,19 +94,19 @@ impl EventPublisher {
     }
 }
 
-/// `<class>.<status>.<v8l_id>`
-fn key(event: &Event<'_>) -> String {
+/// Return the routing key `<class>.<status>.<v8l_id>`.
+fn key(event: &EventBody<'_>) -> String {
     format!("{}.{}.{}", event.class, event.status.as_str().to_ascii_lowercase(), event.v8l_id)
 }
 
-fn event<'a>(happened: &'a Happened, row: &'a LogRow) -> Event<'a> {
-    let (error_code, error_subcode, error_kind) = match happened.error {
-        HappenedError::Of { code, subcode, kind } => (code, subcode, kind),
-        HappenedError::OfTheRow => {
+fn event<'a>(row_event: &'a RowEvent, row: &'a LogRow) -> EventBody<'a> {
+    let (error_code, error_subcode, error_kind) = match row_event.error {
+        RowEventError::Of { code, subcode, kind } => (code, subcode, kind),
+        RowEventError::OfTheRow => {
             (row.error_code, row.error_subcode, row.error_kind.map(|kind| kind.as_str()))
         }
     };
-    Event {
+    EventBody {
         cdls_id: row.cdls_id,
         cdcs_id: row.cdcs_id,
         v8l_id: row.v8l_id,
@@ -112,12 +114,12 @@ fn event<'a>(happened: &'a Happened, row: &'a LogRow) -> Event<'a> {
         dest: &row.dest,
         msg_id: row.msg_id.as_deref(),
         cp_id: row.cp_id.as_deref(),
-        status: happened.status,
-        status_code: happened.status_code,
-        message_id: happened.message_id.as_deref(),
+        status: row_event.status,
+        status_code: row_event.status_code,
+        message_id: row_event.graph_id.as_deref(),
         error_code,
         error_subcode,
         error_kind,
-        at: happened.at,
+        at: row_event.at,
     }
 }

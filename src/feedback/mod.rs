@@ -1,6 +1,6 @@
-//! What goes back out: outcomes to those who wait for them, and events to listeners.
+//! Feedback: sends outcomes to waiting callers and producers, and events to listeners.
 //!
-//! Told after the commit, at most once, and never waited for: the log has everything that is told here.
+//! Feedback follows the commit, at most once, and no other part waits for it: the log has the same data.
 
 mod events;
 
@@ -10,36 +10,37 @@ use tokio::sync::mpsc;
 pub use events::EventPublisher;
 
 use crate::broker::{BrokerState, SharedBroker};
-use crate::message::{Envelope, ErrorKind, MessageId, Outcome, Reply, Status, Waiter};
+use crate::domain::{ErrorKind, Outcome, Reply, RowId, Status, Waiter};
+use crate::edge::Envelope;
 use crate::settings::EventScope;
-use crate::store::{Change, SharedStore};
+use crate::store::{Change, ChangeKind, RowChange, SharedStore};
 
 /// Changes that wait to become events; more are dropped.
-const EVENTS_HELD: usize = 20_000;
+const MAX_QUEUED_EVENTS: usize = 20_000;
 
-/// Tells waiters and listeners. Cheap to clone.
+/// Answers waiters and publishes events. Cheap to clone.
 #[derive(Clone)]
 pub struct Feedback {
     broker: SharedBroker,
     scope: EventScope,
-    happened: Option<mpsc::Sender<Happened>>,
+    row_events: Option<mpsc::Sender<RowEvent>>,
 }
 
-/// A committed change of a row, as far as its event does not come from the log.
+/// A committed change of a row: the part of its event that does not come from the log.
 #[derive(Debug)]
-pub(crate) struct Happened {
-    id: MessageId,
+pub(crate) struct RowEvent {
+    id: RowId,
     status: Status,
     status_code: i32,
-    message_id: Option<String>,
-    error: HappenedError,
+    graph_id: Option<String>,
+    error: RowEventError,
     at: OffsetDateTime,
 }
 
-/// What an event says about an error.
+/// The error of an event.
 #[derive(Debug)]
-enum HappenedError {
-    /// What the row says.
+enum RowEventError {
+    /// The error columns of the row.
     OfTheRow,
     Of {
         code: Option<i32>,
@@ -49,101 +50,132 @@ enum HappenedError {
 }
 
 impl Feedback {
-    /// The second part publishes events and is to be run, where there are any.
+    /// Return the feedback and, unless the scope is `none`, the publisher of events, which the caller has to
+    /// run.
     pub fn new(
         broker: SharedBroker,
         store: SharedStore,
         scope: EventScope,
     ) -> (Feedback, Option<EventPublisher>) {
         if scope == EventScope::None {
-            return (Feedback { broker, scope, happened: None }, None);
+            return (Feedback { broker, scope, row_events: None }, None);
         }
-        let (happened, waiting) = mpsc::channel(EVENTS_HELD);
+        let (row_events, waiting) = mpsc::channel(MAX_QUEUED_EVENTS);
         let publisher = EventPublisher::new(store, broker.clone(), waiting);
-        (Feedback { broker, scope, happened: Some(happened) }, Some(publisher))
+        (Feedback { broker, scope, row_events: Some(row_events) }, Some(publisher))
     }
 
-    /// A change was committed, of a row with this waiter.
+    /// Answer the row's waiter and publish the event of a committed change.
     pub fn changed(&self, change: &Change, waiter: Option<&str>) {
         let row = change.row();
         let kind = row.error_kind.and_then(|kind| kind.parse::<ErrorKind>().ok());
         let without_answer = kind.is_some_and(ErrorKind::is_without_answer);
         let status_code = if without_answer { 0 } else { row.status_code.unwrap_or(0) };
         if row.to.is_outcome() && waiter.is_some() {
-            let message_id = row.message_id.clone().unwrap_or_default();
-            let outcome = Outcome { cdls_id: change.id, status: row.to, status_code, message_id };
-            self.tell(waiter, outcome);
+            self.answer_waiter(waiter, outcome(change, &row, status_code));
+        } else if let Some(detail) = held_up(change).filter(|_| waiter.is_some()) {
+            // The request would wait in vain: its line sends only after a person has acted.
+            let outcome = Outcome { detail: Some(detail), ..outcome(change, &row, 0) };
+            self.answer_waiter(waiter, outcome);
         }
         let error = match row.writes_error {
             true => {
-                HappenedError::Of { code: row.error_code, subcode: row.error_subcode, kind: row.error_kind }
+                RowEventError::Of { code: row.error_code, subcode: row.error_subcode, kind: row.error_kind }
             }
-            false => HappenedError::OfTheRow,
+            false => RowEventError::OfTheRow,
         };
-        self.happened(Happened {
+        self.publish(RowEvent {
             error,
             status_code,
-            message_id: row.message_id,
-            ..Happened::now(change.id, row.to)
+            graph_id: row.graph_id,
+            ..RowEvent::now(change.id, row.to)
         });
     }
 
-    /// Rows turned into this status, and nothing else of them changed.
-    pub fn became(&self, ids: impl IntoIterator<Item = MessageId>, status: Status) {
+    /// Publish events of rows of which the status alone changed.
+    pub fn became(&self, ids: impl IntoIterator<Item = RowId>, status: Status) {
         for id in ids {
-            self.happened(Happened::now(id, status));
+            self.publish(RowEvent::now(id, status));
         }
     }
 
-    /// A row was ended by other means than a call, with this waiter.
+    /// Publish the event of a row that ended without a call, and answer its waiter.
     pub fn ended(&self, outcome: Outcome, waiter: Option<&str>) {
-        self.happened(Happened {
+        self.publish(RowEvent {
             status_code: outcome.status_code,
-            message_id: Some(outcome.message_id.clone()).filter(|id| !id.is_empty()),
-            ..Happened::now(outcome.cdls_id, outcome.status)
+            graph_id: Some(outcome.message_id.clone()).filter(|id| !id.is_empty()),
+            ..RowEvent::now(outcome.cdls_id, outcome.status)
         });
-        self.tell(waiter, outcome);
+        self.answer_waiter(waiter, outcome);
     }
 
-    /// Whether what is told at this moment goes out.
-    pub fn is_heard(&self) -> bool {
+    /// Whether answers and events of this moment reach the broker.
+    pub fn can_publish(&self) -> bool {
         self.broker.state() == BrokerState::Up
     }
 
-    /// UNKNOWN is told to requests only: a producer hears of it when it is settled.
-    fn tell(&self, waiter: Option<&str>, outcome: Outcome) {
+    /// Answer the waiter. Only requests receive UNKNOWN: a producer receives the outcome when the row is
+    /// settled.
+    fn answer_waiter(&self, waiter: Option<&str>, outcome: Outcome) {
         match waiter.and_then(Waiter::read) {
             Some(Waiter::Request { address, ticket }) => {
                 self.broker.reply(&address, Reply { ticket, outcome })
             }
-            Some(Waiter::Producer(reply_to)) => {
-                if let Some(envelope) = Envelope::of(&outcome) {
-                    self.broker.answer(&reply_to, envelope.to_json());
-                }
+            Some(Waiter::Producer(reply_to)) if outcome.status.is_final() => {
+                self.broker.answer(&reply_to, Envelope::of(&outcome).to_json());
             }
-            None => {}
+            Some(Waiter::Producer(_)) | None => {}
         }
     }
 
-    fn happened(&self, event: Happened) {
-        let Some(happened) = &self.happened else { return };
+    fn publish(&self, event: RowEvent) {
+        let Some(row_events) = &self.row_events else { return };
         if self.scope == EventScope::Outcomes && !event.status.is_outcome() {
             return;
         }
-        if happened.try_send(event).is_err() {
+        if row_events.try_send(event).is_err() {
             tracing::debug!("an event was dropped; the log has what it told");
         }
     }
 }
 
-impl Happened {
-    fn now(id: MessageId, status: Status) -> Happened {
-        Happened {
+fn outcome(change: &Change, row: &RowChange, status_code: i32) -> Outcome {
+    Outcome {
+        status: row.to,
+        status_code,
+        message_id: row.graph_id.clone().unwrap_or_default(),
+        error_code: row.error_code,
+        error_subcode: row.error_subcode,
+        error_kind: row.error_kind.and_then(|kind| kind.parse().ok()),
+        error_message: row.error_message.clone(),
+        ..Outcome::queued(change.id)
+    }
+}
+
+/// Return why the row waits, if its line cannot send before a person acts. An answer that is not Graph's
+/// stops the line for a moment only.
+fn held_up(change: &Change) -> Option<String> {
+    let (error, whose) = match &change.kind {
+        ChangeKind::Suspected { error, .. } => (error, "the message or its line"),
+        ChangeKind::WaitForLine { error, .. } if error.http_status.is_none() || error.code.is_some() => {
+            (error, "the line")
+        }
+        _ => return None,
+    };
+    let reason = error.code.map_or_else(|| error.message.clone(), |code| format!("Graph's code {code}"));
+    Some(format!(
+        "Graph refuses {whose} ({reason}): the message waits until the line sends again, or expires."
+    ))
+}
+
+impl RowEvent {
+    fn now(id: RowId, status: Status) -> RowEvent {
+        RowEvent {
             id,
             status,
             status_code: 0,
-            message_id: None,
-            error: HappenedError::OfTheRow,
+            graph_id: None,
+            error: RowEventError::OfTheRow,
             at: OffsetDateTime::now_utc(),
         }
     }

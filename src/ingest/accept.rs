@@ -1,6 +1,6 @@
 //! The one way in: checked submissions are committed together, answered, and announced.
 //!
-//! While a commit is under way the next batch gathers, so batches form by themselves and a lone message does not
+//! While a commit is under way the next batch gathers: batches form by themselves and a lone message does not
 //! wait. A submission that was handed in is committed even if its client goes away.
 
 use std::collections::HashMap;
@@ -10,43 +10,46 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::refusal::Refusal;
 use crate::broker::SharedBroker;
+use crate::domain::{Job, JobMessage, JobWork, Lane, RowId, Status, Submission};
+use crate::edge::Refusal;
 use crate::failpoint;
 use crate::feedback::Feedback;
-use crate::message::{Job, JobMessage, JobWork, Lane, MessageId, Status, Submission};
 use crate::metrics::METRICS;
 use crate::store::{Accepted, Flow, Inserted, NewMessage, SharedStore, StoreError, Work};
+use crate::tasks::every;
 
-/// Rows one commit holds at most.
-const BATCH: usize = 500;
-/// After a commit of at least this many rows, the next one waits a moment for those whose clients were just answered.
-const BUSY: usize = 8;
+/// Most rows of one commit.
+const MAX_COMMIT_ROWS: usize = 500;
+/// After a commit of at least this many rows, the next one waits a moment for the clients that were just
+/// answered.
+const BUSY_COMMIT_ROWS: usize = 8;
 const LINGER: Duration = Duration::from_millis(1);
 /// Messages that may wait for a commit; more are refused at once.
-const WAITING: usize = 10_000;
-/// Places in the queue of those that can wait for one, and in each commit at least.
-const PATIENT: usize = 2_000;
-const PATIENT_SHARE: usize = 100;
-/// How often the backlog is counted, at most.
+const MAX_QUEUED: usize = 10_000;
+/// Places in the queue of patient submissions, which wait for a place; and their least share of each commit.
+const MAX_PATIENT_QUEUED: usize = 2_000;
+const MIN_PATIENT_PLACES: usize = 100;
+/// The shortest interval between counts of the backlog.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Counting may take this share of the time: a large backlog is counted less often.
 const COUNT_SHARE: u32 = 50;
 
-/// How many expired keys are forgotten at once, how often is looked for them, and how soon again while there are more.
+/// How many expired keys are deleted at once, how often, and how soon again while there are more.
 const FORGET_AT_ONCE: u32 = 2_000;
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 const FORGET_NEXT: Duration = Duration::from_millis(100);
 
-/// What became of a message that was handed in.
-pub type Verdict = Result<Inserted, Refusal>;
-type Answer = oneshot::Sender<Verdict>;
+/// The result of a message that was handed in.
+pub type Admission = Result<Inserted, Refusal>;
+type AdmissionSender = oneshot::Sender<Admission>;
 
-/// Takes submissions in.
+/// The acceptor of submissions.
 pub struct Acceptor {
-    queue: mpsc::Sender<(NewMessage, Answer)>,
-    /// Batches and queues: they wait for a place, and do not crowd out those that are refused without one.
-    patient: mpsc::Sender<(NewMessage, Answer)>,
+    queue: mpsc::Sender<(NewMessage, AdmissionSender)>,
+    /// Submissions of batches and queues: they wait for a place, and do not crowd out the submissions that
+    /// are refused without one.
+    patient: mpsc::Sender<(NewMessage, AdmissionSender)>,
     is_full: AtomicBool,
     store: SharedStore,
     broker: SharedBroker,
@@ -55,9 +58,9 @@ pub struct Acceptor {
 }
 
 /// Submissions on their way to a commit.
-pub struct Waiting {
-    messages: mpsc::Receiver<(NewMessage, Answer)>,
-    patient: mpsc::Receiver<(NewMessage, Answer)>,
+pub struct AdmissionQueue {
+    messages: mpsc::Receiver<(NewMessage, AdmissionSender)>,
+    patient: mpsc::Receiver<(NewMessage, AdmissionSender)>,
 }
 
 impl Acceptor {
@@ -66,25 +69,26 @@ impl Acceptor {
         broker: SharedBroker,
         feedback: Feedback,
         max_backlog: i64,
-    ) -> (Acceptor, Waiting) {
-        let (queue, messages) = mpsc::channel(WAITING);
-        let (patient, patient_waiting) = mpsc::channel(PATIENT);
+    ) -> (Acceptor, AdmissionQueue) {
+        let (queue, messages) = mpsc::channel(MAX_QUEUED);
+        let (patient, patient_waiting) = mpsc::channel(MAX_PATIENT_QUEUED);
         let is_full = AtomicBool::new(false);
         let acceptor = Acceptor { queue, patient, is_full, store, broker, feedback, max_backlog };
-        (acceptor, Waiting { messages, patient: patient_waiting })
+        (acceptor, AdmissionQueue { messages, patient: patient_waiting })
     }
 
-    /// Logs a message, unless it was logged before; what it answers is committed. Refused at once where too many wait.
-    pub async fn accept(&self, message: NewMessage) -> Verdict {
+    /// Log a message, unless it was logged before, and return the committed result. Refuse at once where too
+    /// many messages wait.
+    pub async fn accept(&self, message: NewMessage) -> Admission {
         self.has_room()?;
         let (answer, answered) = oneshot::channel();
         self.queue.try_send((message, answer)).map_err(|_| Refusal::Unavailable)?;
         answered.await.unwrap_or(Err(Refusal::Unavailable))
     }
 
-    /// Hands a message in, waiting for a place in the queue: messages handed in one after another are logged in that
-    /// order.
-    pub async fn hand_in(&self, message: NewMessage) -> Result<oneshot::Receiver<Verdict>, Refusal> {
+    /// Hand a message in, and wait for a place in the queue: messages handed in one after another are logged
+    /// in that order.
+    pub async fn hand_in(&self, message: NewMessage) -> Result<oneshot::Receiver<Admission>, Refusal> {
         self.has_room()?;
         let (answer, answered) = oneshot::channel();
         self.patient.send((message, answer)).await.map_err(|_| Refusal::Unavailable)?;
@@ -95,9 +99,9 @@ impl Acceptor {
         if self.is_full.load(Ordering::Relaxed) { Err(Refusal::Unavailable) } else { Ok(()) }
     }
 
-    /// Commits what is handed in, until `ended`.
-    pub async fn run(&self, mut waiting: Waiting, ended: &CancellationToken) {
-        let mut batch = Vec::with_capacity(BATCH);
+    /// Commit submitted messages until `ended`.
+    pub async fn run(&self, mut waiting: AdmissionQueue, ended: &CancellationToken) {
+        let mut batch = Vec::with_capacity(MAX_COMMIT_ROWS);
         let mut last = 0;
         loop {
             let first = tokio::select! {
@@ -107,12 +111,12 @@ impl Acceptor {
             };
             let Some(first) = first else { return };
             batch.push(first);
-            fill(&mut batch, &mut waiting.messages, BATCH);
-            if last >= BUSY && batch.len() < last && waiting.patient.is_empty() {
+            fill(&mut batch, &mut waiting.messages, MAX_COMMIT_ROWS);
+            if last >= BUSY_COMMIT_ROWS && batch.len() < last && waiting.patient.is_empty() {
                 tokio::time::sleep(LINGER).await;
-                fill(&mut batch, &mut waiting.messages, BATCH);
+                fill(&mut batch, &mut waiting.messages, MAX_COMMIT_ROWS);
             }
-            let places = BATCH.max(batch.len() + PATIENT_SHARE);
+            let places = MAX_COMMIT_ROWS.max(batch.len() + MIN_PATIENT_PLACES);
             fill(&mut batch, &mut waiting.patient, places);
             last = batch.len();
             let (messages, answers) = batch.drain(..).unzip();
@@ -120,7 +124,7 @@ impl Acceptor {
         }
     }
 
-    async fn commit(&self, messages: Vec<NewMessage>, answers: Vec<Answer>) {
+    async fn commit(&self, messages: Vec<NewMessage>, answers: Vec<AdmissionSender>) {
         let mut parts = vec![(messages, answers)];
         while let Some((mut messages, mut answers)) = parts.pop() {
             let started = Instant::now();
@@ -131,7 +135,7 @@ impl Acceptor {
                 Ok(accepted) => {
                     failpoint::hit("after_commit");
                     for (answer, inserted) in answers.into_iter().zip(&accepted.inserted) {
-                        // Its client may have gone away.
+                        // The client may have gone away.
                         let _ = answer.send(Ok(*inserted));
                     }
                     self.announce(&messages, &accepted);
@@ -146,7 +150,7 @@ impl Acceptor {
                     tracing::error!(%error, rows = messages.len(), "cannot log messages: callers receive 503");
                     METRICS.ingest.not_logged.increment(messages.len() as u64);
                     for answer in answers {
-                        // Its client may have gone away.
+                        // The client may have gone away.
                         let _ = answer.send(Err(Refusal::Unavailable));
                     }
                 }
@@ -154,23 +158,23 @@ impl Acceptor {
         }
     }
 
-    /// Logs messages in the order given, as many in one commit as there are. What became of each; where a message could
-    /// not be logged for want of a database or of room, neither it nor those behind it have a verdict, so that the order
-    /// holds when they are handed in again.
-    pub async fn accept_in_order(&self, messages: Vec<NewMessage>) -> Vec<Verdict> {
-        let mut verdicts = Vec::with_capacity(messages.len());
+    /// Log messages in the given order, as many in one commit as there are, and return the result of each.
+    /// Where a message could not be logged for want of a database or of room, neither the message nor the
+    /// ones behind it have a result: the order holds when they are handed in again.
+    pub async fn accept_in_order(&self, messages: Vec<NewMessage>) -> Vec<Admission> {
+        let mut admissions = Vec::with_capacity(messages.len());
         let mut parts = vec![messages];
         while let Some(mut part) = parts.pop() {
             if part.is_empty() {
                 continue;
             }
             if self.has_room().is_err() {
-                return verdicts;
+                return admissions;
             }
             match self.store.accept(&part).await {
                 Ok(accepted) => {
                     self.announce(&part, &accepted);
-                    verdicts.extend(accepted.inserted.into_iter().map(Ok));
+                    admissions.extend(accepted.inserted.into_iter().map(Ok));
                 }
                 Err(StoreError::Rejected(_)) if part.len() > 1 => {
                     let rest = part.split_off(part.len() / 2);
@@ -178,29 +182,29 @@ impl Acceptor {
                 }
                 Err(StoreError::Rejected(reason)) => {
                     tracing::error!(reason, "message refused by the database: producer receives a refusal");
-                    verdicts.push(Err(Refusal::Malformed));
+                    admissions.push(Err(Refusal::Malformed));
                 }
                 Err(error) => {
                     tracing::warn!(%error, rows = part.len(), "cannot log submissions: they wait in the queue");
-                    return verdicts;
+                    return admissions;
                 }
             }
         }
-        verdicts
+        admissions
     }
 
-    /// Tells dispatch of the work and of new schedules, and listeners of the rows.
+    /// Announce the work and new schedules to dispatch, and the rows to listeners.
     fn announce(&self, messages: &[NewMessage], accepted: &Accepted) {
         let logged =
             messages.iter().zip(&accepted.inserted).filter_map(|(message, inserted)| match inserted {
                 Inserted::New(id) => Some((*id, &message.submission)),
                 Inserted::Replay(_) | Inserted::KeyReused | Inserted::Duplicate => None,
             });
-        let logged: HashMap<MessageId, &Submission> = logged.collect();
+        let logged: HashMap<RowId, &Submission> = logged.collect();
         let work = accepted.work.iter().filter_map(|work| named(work, &logged));
         let scheduled =
             logged.values().filter(|message| message.send_at.is_some()).map(|message| message.line);
-        // The answer to their commit was lost: its work is not known.
+        // The answer to the commit was lost: its work is not known.
         let is_found_again = accepted.work.is_empty();
         let waiting = logged.values().filter(|message| is_found_again && message.send_at.is_none());
         for (partition, job) in Job::announcing(work, scheduled, waiting.map(|message| message.line)) {
@@ -218,10 +222,10 @@ impl Acceptor {
         }
     }
 
-    /// Watches the backlog bound, until `ended`. While it cannot be counted the last answer holds.
+    /// Watch the backlog bound until `ended`. The last count holds while the backlog cannot be counted.
     pub async fn watch_backlog(&self, ended: &CancellationToken) {
         METRICS.ingest.backlog_bound.set(self.max_backlog as f64);
-        loop {
+        every(ended.clone(), || async {
             let started = Instant::now();
             match self.store.backlog(self.max_backlog).await {
                 Ok(rows) => {
@@ -234,35 +238,29 @@ impl Acceptor {
                 }
                 Err(error) => tracing::debug!(%error, "the backlog cannot be counted"),
             }
-            let pause = (started.elapsed() * COUNT_SHARE).max(COUNT_EVERY);
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = ended.cancelled() => return,
-            }
-        }
+            (started.elapsed() * COUNT_SHARE).max(COUNT_EVERY)
+        })
+        .await;
     }
 
-    /// Forgets keys, batches and windows that have expired, until `ended`.
+    /// Delete expired keys, batches and windows, until `ended`.
     pub async fn forget_expired(&self, ended: &CancellationToken) {
-        loop {
-            let pause = match self.store.forget_expired(FORGET_AT_ONCE).await {
+        every(ended.clone(), || async {
+            match self.store.forget_expired(FORGET_AT_ONCE).await {
                 Ok(rows) if rows >= u64::from(FORGET_AT_ONCE) => FORGET_NEXT,
                 Ok(_) => FORGET_EVERY,
                 Err(error) => {
                     tracing::debug!(%error, "expired keys cannot be forgotten");
                     FORGET_EVERY
                 }
-            };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = ended.cancelled() => return,
             }
-        }
+        })
+        .await;
     }
 }
 
-/// Work as a job names it, with its messages if they are to be sent soon.
-fn named(work: &Work, logged: &HashMap<MessageId, &Submission>) -> Option<JobWork> {
+/// Return work in the form of a job, with its messages if they are due soon.
+fn named(work: &Work, logged: &HashMap<RowId, &Submission>) -> Option<JobWork> {
     let Flow { line, lane, medium, campaign } = work.flow.clone();
     let rows = u32::try_from(work.ids.len()).unwrap_or(u32::MAX);
     let messages = match lane {
@@ -276,7 +274,7 @@ fn named(work: &Work, logged: &HashMap<MessageId, &Submission>) -> Option<JobWor
     Some(JobWork { work: work.id, line, lane, medium, campaign, first: *work.ids.first()?, rows, messages })
 }
 
-fn carried(id: MessageId, submission: &Submission) -> JobMessage {
+fn carried(id: RowId, submission: &Submission) -> JobMessage {
     JobMessage {
         id,
         account: submission.account,
@@ -288,10 +286,10 @@ fn carried(id: MessageId, submission: &Submission) -> JobMessage {
     }
 }
 
-/// Takes what waits until the batch has so many messages.
+/// Move waiting messages into the batch until it has `places` messages.
 fn fill(
-    batch: &mut Vec<(NewMessage, Answer)>,
-    waiting: &mut mpsc::Receiver<(NewMessage, Answer)>,
+    batch: &mut Vec<(NewMessage, AdmissionSender)>,
+    waiting: &mut mpsc::Receiver<(NewMessage, AdmissionSender)>,
     places: usize,
 ) {
     while batch.len() < places

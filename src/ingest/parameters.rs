@@ -1,18 +1,25 @@
-//! The parameters of a request, merged from query and body: a name in the query wins, and of a name given twice in
-//! one place the last counts. Names that are not listed are ignored.
+//! The parameters of a request, merged from query and body: a name in the query wins, and of a name given
+//! twice in one place the last counts. Unlisted names are ignored; a name that resembles a listed one is
+//! noted.
+//!
+//! Every way in makes its values here: all are trimmed and cleaned alike.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
-use percent_encoding::percent_decode;
+use ring::digest;
 use serde_json::value::RawValue;
 
-use super::refusal::Refusal;
-use crate::message::Class;
+use super::body::{self, BodyType};
+use crate::channel::Class;
+use crate::edge::{Refused, misspelled};
+use crate::text::{Charset, Decoded, form_pairs, is_blank, meant, trimmed, utf8_body, without_c1};
 
-/// The names of contract 2, and `class`, which lines of a batch have.
+/// Longest body of a submission (413 in the contract).
+pub const LONGEST_BODY: usize = 64 * 1024;
+
+/// The names of the contract ("HTTP: the two send endpoints"), and `class`, which lines of a batch have.
 pub const LISTED: &[&str] = &[
     "tsid",
     "sid",
@@ -32,101 +39,236 @@ pub const LISTED: &[&str] = &[
     "class",
 ];
 
-/// What was given for a name.
+/// Texts for people, kept as they are given; all other values are trimmed.
+const UNTRIMMED: [&str; 2] = ["mdata", "mcaption"];
+/// Misspelled names that are noted, at most.
+const MAX_NOTED: usize = 3;
+
+/// The given value of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Given {
-    /// Shared, as the defaults of a batch are given to each of its lines.
+pub enum ParameterValue {
+    /// Shared, because the defaults of a batch are given to each of its lines.
     Text(Arc<str>),
-    /// JSON of a type that is no text and no integer: a fraction, a boolean, an array, an object.
-    WrongType,
+    /// JSON that is no text and no integer; with its type.
+    WrongType(&'static str),
+}
+
+impl ParameterValue {
+    /// The one door: no C1 control character gets in, and no invisible character around an id, a label or a
+    /// token.
+    fn of_text(name: &str, text: &str) -> ParameterValue {
+        let text = without_c1(text);
+        let text = if UNTRIMMED.contains(&name) { &*text } else { trimmed(&text) };
+        ParameterValue::Text(text.into())
+    }
+
+    fn is_blank(&self) -> bool {
+        matches!(self, ParameterValue::Text(text) if is_blank(text))
+    }
 }
 
 /// The listed parameters of a request.
 #[derive(Debug, Default, Clone)]
-pub struct Parameters(HashMap<&'static str, Given>);
+pub struct Parameters {
+    given: HashMap<&'static str, ParameterValue>,
+    notes: Notes,
+}
 
-/// How a body is to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyType {
-    Form,
-    Json,
-    /// Any other Content-Type, or a Content-Encoding: readable only when empty.
-    Other,
+/// Oddities of a request that may still be accepted.
+#[derive(Debug, Default, Clone)]
+struct Notes {
+    /// Unlisted names, and the listed ones that they resemble.
+    misspelled: Vec<(String, &'static str)>,
+    /// Parameters whose bytes were not UTF-8.
+    guessed: Vec<&'static str>,
+    /// A form that begins like JSON: its client forgot the Content-Type.
+    looks_like_json: bool,
 }
 
 impl Parameters {
-    /// Reads query and body. An empty body is none, whatever its type.
-    pub fn read(query: &str, body_type: BodyType, body: &[u8]) -> Result<Parameters, Refusal> {
-        let mut given = match body_type {
-            _ if body.is_empty() => HashMap::new(),
-            BodyType::Form => form(body),
-            BodyType::Json => json(body)?,
-            BodyType::Other => return Err(Refusal::Malformed),
+    /// Read query and body. An empty body counts as none, whatever its type.
+    pub fn read(query: &str, body_type: &BodyType, body: &[u8]) -> Result<Parameters, Refused> {
+        let mut parameters = match body_type {
+            _ if body.is_empty() => Parameters::default(),
+            BodyType::Form(charset) => {
+                let (body, charset) = utf8_body(body, *charset);
+                let mut parameters = Parameters::of_pairs(form_pairs(&body, charset));
+                parameters.notes.looks_like_json = body.trim_ascii_start().starts_with(b"{");
+                parameters
+            }
+            BodyType::Json(charset) => Parameters::of_json(body, *charset)?,
+            BodyType::Multipart { boundary, charset } => {
+                Parameters::of_pairs(body::multipart_pairs(boundary, *charset, body)?)
+            }
+            BodyType::Unread(refused) => return Err(refused.clone()),
         };
-        given.extend(form(query.as_bytes()));
-        Ok(Parameters(given))
-    }
-
-    /// A line of a batch: a JSON object, over the batch's defaults.
-    pub fn line_of_json(line: &[u8], defaults: &Parameters) -> Result<Parameters, Refusal> {
-        let given = json(line)?;
-        // A token is given once for the batch: another in its lines would seem to count.
-        if let Some(name) = ["tsid", "sid"].into_iter().find(|name| given.contains_key(name)) {
-            return Err(Refusal::InvalidParameter(name));
-        }
-        let mut parameters = defaults.clone();
-        parameters.0.extend(given);
+        parameters.extend(Parameters::of_query(query));
         Ok(parameters)
     }
 
-    /// A line of a batch: a text for each column, over the batch's defaults; an empty one is not given.
-    pub fn line_of_fields(
-        columns: &[&'static str],
-        fields: Vec<String>,
-        defaults: &Parameters,
-    ) -> Parameters {
-        let mut parameters = defaults.clone();
-        let given = columns.iter().zip(fields).filter(|(_, field)| !field.is_empty());
-        let given = given.map(|(column, field)| (*column, Given::Text(field.into()))).collect();
-        parameters.0.extend(without_alias(given));
-        parameters
+    pub fn of_query(query: &str) -> Parameters {
+        Parameters::of_pairs(form_pairs(query.as_bytes(), Charset::Utf8))
     }
 
-    /// The parameter that a column of a batch may give.
+    fn of_pairs(pairs: impl IntoIterator<Item = (String, Decoded)>) -> Parameters {
+        let mut parameters = Parameters::default();
+        for (name, value) in pairs {
+            let Some(name) = parameters.note(&name) else { continue };
+            if value.is_guessed {
+                parameters.notes.guessed.push(name);
+            }
+            parameters.given.insert(name, ParameterValue::of_text(name, &value.text));
+        }
+        parameters.without_alias()
+    }
+
+    /// Read a JSON object. Values are read as they are written: an integer of any length keeps its digits.
+    pub fn of_json(body: &[u8], charset: Charset) -> Result<Parameters, Refused> {
+        let text = body::json_text(body, charset)?;
+        let fields: HashMap<Cow<'_, str>, &RawValue> =
+            serde_json::from_str(&text).map_err(|error| body::no_object(&error))?;
+        let mut parameters = Parameters::default();
+        for (name, value) in fields {
+            if let Some(name) = parameters.note(&name)
+                && let Some(value) = json_value(name, value.get())?
+            {
+                parameters.given.insert(name, value);
+            }
+        }
+        Ok(parameters.without_alias())
+    }
+
+    /// Read a line of a batch: a JSON object, over the batch's defaults.
+    pub fn line_of_json(line: &[u8], charset: Charset, defaults: &Parameters) -> Result<Parameters, Refused> {
+        let given = Parameters::of_json(line, charset)?;
+        // A token is given once for the batch: another one in its lines would seem to count.
+        if let Some(name) = ["tsid", "sid"].into_iter().find(|name| given.given.contains_key(name)) {
+            return Err(Refused::parameter(
+                name,
+                "A token stands once for the batch, in its header or query: leave it out of the lines",
+            ));
+        }
+        Ok(given.over(defaults))
+    }
+
+    /// Read a line of a batch: a text for each column, over the batch's defaults; an empty text counts as not
+    /// given.
+    pub fn line_of_fields(
+        fields: impl IntoIterator<Item = (&'static str, Decoded)>,
+        defaults: &Parameters,
+    ) -> Parameters {
+        let mut line = Parameters::default();
+        for (name, field) in fields {
+            if field.text.is_empty() {
+                continue;
+            }
+            if field.is_guessed {
+                line.notes.guessed.push(name);
+            }
+            line.given.insert(name, ParameterValue::of_text(name, &field.text));
+        }
+        line.without_alias().over(defaults)
+    }
+
+    /// Return the parameter that a column of a batch may give.
     pub fn column(name: &str) -> Option<&'static str> {
         listed(name).filter(|name| !matches!(*name, "tsid" | "sid"))
     }
 
     pub fn set_default(&mut self, name: &'static str, text: &str) {
-        self.0.entry(name).or_insert_with(|| Given::Text(text.into()));
+        self.given.entry(name).or_insert_with(|| ParameterValue::Text(text.into()));
     }
 
-    /// Where nobody waits, what is said of it is ignored.
+    /// Ignore `wait`, on a way in where no caller waits.
     pub fn forget_wait(&mut self) {
-        self.0.remove("wait");
+        self.given.remove("wait");
     }
 
     pub fn forget_token(&mut self) {
-        self.0.retain(|name, _| !matches!(*name, "tsid" | "sid"));
+        self.given.retain(|name, _| !matches!(*name, "tsid" | "sid"));
     }
 
-    pub fn get(&self, name: &str) -> Option<&Given> {
-        self.0.get(name)
+    pub fn get(&self, name: &str) -> Option<&ParameterValue> {
+        self.given.get(name)
     }
 
-    /// The text of a parameter; blank and wrongly typed ones count as missing.
+    /// Return the text of a parameter; blank and wrongly typed ones count as missing.
     pub fn text(&self, name: &str) -> Option<&str> {
-        match self.0.get(name) {
-            Some(Given::Text(text)) if !text.trim().is_empty() => Some(text),
+        match self.given.get(name) {
+            Some(ParameterValue::Text(text)) if !is_blank(text) => Some(text),
             _ => None,
         }
     }
+
+    /// Return how many values were not UTF-8, and were guessed.
+    pub fn guessed(&self) -> usize {
+        self.notes.guessed.len()
+    }
+
+    pub fn looks_like_json(&self) -> bool {
+        self.notes.looks_like_json
+    }
+
+    /// Return the note to the sender of an accepted message.
+    pub fn detail(&self) -> Option<String> {
+        let guessed = self.notes.guessed.first().map(|name| {
+            format!(
+                "`{name}` is not UTF-8 and was read as windows-1252, or without a last character that was cut: send \
+                 UTF-8, or name the encoding in the Content-Type."
+            )
+        });
+        let sentences: Vec<String> = self.misspelled().into_iter().chain(guessed).collect();
+        (!sentences.is_empty()).then(|| sentences.join(" "))
+    }
+
+    /// Return the names that resemble listed ones, and therefore had no effect.
+    pub fn misspelled(&self) -> Option<String> {
+        let near = self.notes.misspelled.iter().map(|(given, known)| misspelled(given, known));
+        let sentences: Vec<String> = near.collect();
+        (!sentences.is_empty()).then(|| sentences.join(" "))
+    }
+
+    /// Return the listed name; note a name that resembles one.
+    fn note(&mut self, name: &str) -> Option<&'static str> {
+        let found = listed(trimmed(name));
+        if found.is_none()
+            && self.notes.misspelled.len() < MAX_NOTED
+            && let Some(near) = meant(trimmed(name), LISTED)
+        {
+            self.notes.misspelled.push((name.to_owned(), near));
+        }
+        found
+    }
+
+    /// Return these parameters, completed by the defaults.
+    fn over(self, defaults: &Parameters) -> Parameters {
+        let mut given = defaults.given.clone();
+        given.extend(self.given);
+        Parameters { given, notes: self.notes }
+    }
+
+    /// Add parameters that take precedence.
+    fn extend(&mut self, other: Parameters) {
+        self.given.extend(other.given);
+        self.notes.misspelled.extend(other.notes.misspelled);
+        self.notes.guessed.extend(other.notes.guessed);
+    }
+
+    /// Replace an alias by the name that it stands for; the name counts where both are given.
+    fn without_alias(mut self) -> Parameters {
+        if let Some(line) = self.given.remove("v8l_id")
+            && self.given.get("app_id").is_none_or(ParameterValue::is_blank)
+        {
+            self.given.insert("app_id", line);
+        }
+        self
+    }
 }
 
-/// What an idempotency key stands for: a hash of all parameters but those that say who asks and how long they wait.
+/// Return the meaning of an idempotency key: a hash of all parameters except the token and the time to wait.
 pub fn request_hash(class: Class, parameters: &Parameters) -> Vec<u8> {
-    let mut given: Vec<(&str, &Given)> = parameters
-        .0
+    let mut given: Vec<(&str, &ParameterValue)> = parameters
+        .given
         .iter()
         .filter(|(name, _)| !matches!(**name, "tsid" | "sid" | "wait" | "class"))
         .map(|(name, given)| (*name, given))
@@ -142,191 +284,34 @@ pub fn request_hash(class: Class, parameters: &Parameters) -> Vec<u8> {
     for (name, given) in given {
         part(name.as_bytes());
         match given {
-            Given::Text(text) => part(text.as_bytes()),
-            Given::WrongType => part(&[0]),
+            ParameterValue::Text(text) => part(text.as_bytes()),
+            ParameterValue::WrongType(_) => part(&[0]),
         }
     }
     context.finish().as_ref().to_vec()
 }
 
-/// What was given in one place, its alias under the name it stands for; the name counts where both are given.
-fn without_alias(mut given: HashMap<&'static str, Given>) -> HashMap<&'static str, Given> {
-    if let Some(line) = given.remove("v8l_id") {
-        let is_blank = match given.get("app_id") {
-            Some(Given::Text(text)) => text.trim().is_empty(),
-            Some(Given::WrongType) => false,
-            None => true,
-        };
-        if is_blank {
-            given.insert("app_id", line);
-        }
-    }
-    given
-}
-
-/// The name as it is listed, if it is.
+/// Return the name in its listed form, if it is listed.
 pub fn listed(name: &str) -> Option<&'static str> {
     LISTED.iter().copied().find(|listed| *listed == name)
 }
 
-/// `application/x-www-form-urlencoded`: UTF-8, or as a whole ISO-8859-1 where it is not.
-fn form(bytes: &[u8]) -> HashMap<&'static str, Given> {
-    let pairs: Vec<(Vec<u8>, Vec<u8>)> = bytes
-        .split(|byte| *byte == b'&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let split = pair.iter().position(|byte| *byte == b'=');
-            let (name, value) = split.map_or((pair, &[][..]), |at| (&pair[..at], &pair[at + 1..]));
-            (decode(name), decode(value))
-        })
-        .collect();
-    let is_utf8 =
-        pairs.iter().all(|(name, value)| str::from_utf8(name).is_ok() && str::from_utf8(value).is_ok());
-    let text = |bytes: Vec<u8>| match String::from_utf8(bytes) {
-        Ok(text) if is_utf8 => text,
-        Ok(text) => text.into_bytes().into_iter().map(char::from).collect(),
-        Err(error) => error.into_bytes().into_iter().map(char::from).collect(),
-    };
-    let given = pairs
-        .into_iter()
-        .filter_map(|(name, value)| Some((listed(&text(name))?, Given::Text(text(value).into()))))
-        .collect();
-    without_alias(given)
-}
-
-/// `+` is a blank, `%XX` a byte; a broken escape stands for itself.
-fn decode(bytes: &[u8]) -> Vec<u8> {
-    let blanks: Vec<u8> = bytes.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-    percent_decode(&blanks).collect()
-}
-
-/// A JSON object. Values are looked at as they stand, so that an integer of any length keeps its digits.
-fn json(body: &[u8]) -> Result<HashMap<&'static str, Given>, Refusal> {
-    let text = str::from_utf8(body).map_err(|_| Refusal::Malformed)?;
-    let fields: HashMap<Cow<'_, str>, &RawValue> =
-        serde_json::from_str(text).map_err(|_| Refusal::Malformed)?;
-    let mut given = HashMap::new();
-    for (name, value) in fields {
-        if let Some(name) = listed(&name)
-            && let Some(value) = json_value(value.get())?
-        {
-            given.insert(name, value);
-        }
-    }
-    Ok(without_alias(given))
-}
-
-fn json_value(raw: &str) -> Result<Option<Given>, Refusal> {
-    if raw == "null" {
-        return Ok(None);
-    }
-    if raw.starts_with('"') {
-        return serde_json::from_str(raw)
-            .map(|text: String| Some(Given::Text(text.into())))
-            .map_err(|_| Refusal::Malformed);
-    }
+fn json_value(name: &str, raw: &str) -> Result<Option<ParameterValue>, Refused> {
     let digits = raw.strip_prefix('-').unwrap_or(raw);
     let is_integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    Ok(Some(if is_integer { Given::Text(raw.into()) } else { Given::WrongType }))
+    Ok(Some(match raw.bytes().next() {
+        Some(b'n') => return Ok(None),
+        Some(b'"') => {
+            let text: String = serde_json::from_str(raw).map_err(|error| body::no_object(&error))?;
+            ParameterValue::of_text(name, &text)
+        }
+        _ if is_integer => ParameterValue::Text(raw.into()),
+        Some(b't' | b'f') => ParameterValue::WrongType("a boolean"),
+        Some(b'[') => ParameterValue::WrongType("an array"),
+        Some(b'{') => ParameterValue::WrongType("an object"),
+        _ => ParameterValue::WrongType("a number with a point or an exponent"),
+    }))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(query: &str, body_type: BodyType, body: &[u8]) -> Parameters {
-        Parameters::read(query, body_type, body).expect("readable")
-    }
-
-    fn text(parameters: &Parameters, name: &str) -> String {
-        match parameters.get(name) {
-            Some(Given::Text(text)) => text.to_string(),
-            other => format!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_name_in_the_query_wins_over_the_body_and_the_last_of_two_counts() {
-        let parameters = read("dest=q&mtype=a&mtype=b", BodyType::Form, b"dest=b&mdata=hi&nonsense=1");
-        assert_eq!(text(&parameters, "dest"), "q");
-        assert_eq!(text(&parameters, "mdata"), "hi");
-        assert_eq!(text(&parameters, "mtype"), "b");
-        assert_eq!(parameters.get("nonsense"), None);
-        let parameters = read("dest=q", BodyType::Json, br#"{"dest":"j","app_id":7,"app_id":8}"#);
-        assert_eq!(text(&parameters, "dest"), "q");
-        assert_eq!(text(&parameters, "app_id"), "8");
-    }
-
-    #[test]
-    fn the_alias_of_a_name_means_that_name_wherever_it_is_given() {
-        let app_id = |parameters: &Parameters| text(parameters, "app_id");
-        assert_eq!(app_id(&read("v8l_id=4", BodyType::Json, br#"{"app_id":1}"#)), "4");
-        assert_eq!(app_id(&read("app_id=1", BodyType::Form, b"v8l_id=4")), "1");
-        assert_eq!(app_id(&read("v8l_id=4&app_id=1", BodyType::Form, b"")), "1", "of both the name counts");
-        assert_eq!(app_id(&read("v8l_id=4&app_id=", BodyType::Form, b"")), "4");
-        let defaults = read("app_id=1", BodyType::Form, b"");
-        let line = Parameters::line_of_json(br#"{"v8l_id":4}"#, &defaults).expect("an object");
-        assert_eq!(app_id(&line), "4", "a line of a batch wins over the batch's default");
-        assert_eq!(app_id(&Parameters::line_of_fields(&["v8l_id"], vec!["4".into()], &defaults)), "4");
-    }
-
-    #[test]
-    fn forms_are_decoded_and_read_as_latin_1_where_they_are_not_utf_8() {
-        let form = |body: &[u8]| text(&read("", BodyType::Form, body), "mdata");
-        assert_eq!(form(b"mdata=a+b%20c%26d"), "a b c&d");
-        assert_eq!(form(b"mdata=ol%C3%A1"), "olá");
-        assert_eq!(form(b"mdata=ol%E1"), "olá");
-        assert_eq!(form(b"mdata=ol\xe1"), "olá");
-        assert_eq!(form(b"mdata=%80"), "\u{80}", "ISO-8859-1, not windows-1252");
-        assert_eq!(form(b"mdata=100%&x=%zz"), "100%");
-        assert_eq!(form(b"mdata=%C3%A1&mcaption=%E1"), "Ã¡", "the whole body is read one way");
-        assert_eq!(form(b"mdata"), "");
-        assert_eq!(form(b"&&mdata=a=b&"), "a=b");
-    }
-
-    #[test]
-    fn json_values_are_texts_integers_or_of_a_wrong_type() {
-        let json = |value: &str| {
-            read("", BodyType::Json, format!(r#"{{"dest":{value}}}"#).as_bytes()).get("dest").cloned()
-        };
-        let given = |text: &str| Some(Given::Text(text.into()));
-        assert_eq!(json(r#""253""#), given("253"));
-        assert_eq!(json("25319273918273981273987129837"), given("25319273918273981273987129837"));
-        assert_eq!(json("-7"), given("-7"));
-        assert_eq!(json(r#""\u00e1\ud83d\ude00""#), given("á😀"));
-        assert_eq!(json("null"), None);
-        for wrong in ["1.0", "1e3", "true", "[1]", "{}"] {
-            assert_eq!(json(wrong), Some(Given::WrongType), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_json_object_is_malformed() {
-        let deep = format!(r#"{{"x":{}}}"#, "[".repeat(100_000));
-        for body in [
-            "null",
-            "[]",
-            "7",
-            r#""x""#,
-            "{",
-            "{} x",
-            r#"{"dest":"a}"#,
-            r#"{"dest":"\ud800"}"#,
-            "{'dest':1}",
-            &deep,
-            "\u{feff}{}",
-        ] {
-            let read = Parameters::read("", BodyType::Json, body.as_bytes());
-            assert_eq!(read.err(), Some(Refusal::Malformed), "{}", &body[..body.len().min(40)]);
-        }
-        assert!(Parameters::read("", BodyType::Json, b"{\"dest\":\"\xff\"}").is_err());
-        assert!(Parameters::read("", BodyType::Other, b"x").is_err());
-    }
-
-    #[test]
-    fn an_empty_body_is_none() {
-        for body_type in [BodyType::Form, BodyType::Json, BodyType::Other] {
-            assert_eq!(text(&read("dest=a", body_type, b""), "dest"), "a");
-        }
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! What is kept of a refused submission in `cdls.rejected` (contract 4): the parameters it gave, but no token.
+//! The form of a refused submission in `cdls.rejected` (contract: "RabbitMQ: for producers and listeners"):
+//! its parameters, but no token.
 //!
 //! Never here: whether a submission is refused.
 
@@ -7,39 +8,48 @@ use std::collections::BTreeMap;
 
 use secrecy::ExposeSecret;
 use serde_json::value::{RawValue, to_raw_value};
+use time::OffsetDateTime;
 
+use super::body::json_text;
 use super::parameters::listed;
-use super::refusal::Refusal;
 use crate::broker::{Rejected, Submitted, TokenHeader};
+use crate::edge::Refused;
+use crate::text::{Charset, trimmed};
 
-/// Stands where a text held the token.
+/// The replacement of a token in a text.
 const REDACTED: &str = "[redacted]";
 
-/// A submission as operators find it, with the reason why it was refused.
-pub fn rejected(submitted: Submitted, refusal: Refusal) -> Rejected {
+/// Return a submission in the form for operators, with the reason of its refusal.
+pub fn rejected(submitted: Submitted, reason: &Refused) -> Rejected {
     let header = match &submitted.tsid {
         TokenHeader::Text(token) => Some(token.expose_secret()),
         TokenHeader::WrongType | TokenHeader::Absent => None,
     };
     let (body, tokens) = without_token(&submitted.body, header);
+    // The refused value may be a token in the wrong place.
+    let repeats_token = holds(reason.detail(), &tokens);
+    let detail = if repeats_token { reason.refusal.detail().into() } else { reason.detail().to_owned() };
     let routing_key = if holds(&submitted.routing_key, &tokens) { REDACTED } else { &submitted.routing_key };
     Rejected {
-        status_code: refusal.code(),
-        status: refusal.text(),
+        status_code: reason.code(),
+        status: reason.status(),
+        detail,
         body,
         body_bytes: submitted.body_bytes,
         routing_key: routing_key.to_owned(),
         message_id: submitted.message_id,
         correlation_id: submitted.correlation_id,
         user_id: submitted.user_id,
+        at: OffsetDateTime::now_utc().unix_timestamp().try_into().unwrap_or_default(),
     }
 }
 
-/// The listed parameters of the body but `tsid` and `sid`, without these tokens and the `header`'s in their texts; and the
-/// tokens. Anything else that a body may hold could be a token under another name: it is left out, as a body is that is no
-/// JSON object.
+/// Return the listed parameters of the body except `tsid` and `sid`, without these tokens and the `header`'s
+/// in their texts; and the tokens. Other content of a body could be a token under another name: it is left
+/// out, and so is a body that is no JSON object.
 fn without_token(body: &[u8], header: Option<&str>) -> (Vec<u8>, Vec<String>) {
-    let fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body).unwrap_or_default();
+    let body = json_text(body, Charset::Utf8).unwrap_or_default();
+    let fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(&body).unwrap_or_default();
     let texts = ["tsid", "sid"].into_iter().filter_map(|name| text(fields.get(name)?));
     let tokens: Vec<String> = header.map(str::to_owned).into_iter().chain(texts).collect();
     if fields.is_empty() {
@@ -55,7 +65,8 @@ fn without_token(body: &[u8], header: Option<&str>) -> (Vec<u8>, Vec<String>) {
     (serde_json::to_vec(&kept).unwrap_or_default(), tokens)
 }
 
-/// A value as it stands, so that an integer of any length keeps its digits; arrays and objects are no parameters.
+/// Return a value as it is written: an integer of any length keeps its digits. Arrays and objects are no
+/// parameters.
 fn kept(value: &RawValue, tokens: &[String]) -> Option<Box<RawValue>> {
     match value.get().bytes().next()? {
         b'{' | b'[' => None,
@@ -69,7 +80,7 @@ fn text(value: &RawValue) -> Option<String> {
 }
 
 fn holds(text: &str, tokens: &[String]) -> bool {
-    tokens.iter().map(|token| token.trim()).any(|token| !token.is_empty() && text.contains(token))
+    tokens.iter().map(|token| trimmed(token)).any(|token| !token.is_empty() && text.contains(token))
 }
 
 #[cfg(test)]
@@ -81,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_body_is_kept_without_its_token() {
+    fn refused_body_is_kept_without_its_token() {
         assert_eq!(
             kept(br#"{"tsid":"secret1234","sid":"secret1234","dest":25319273918273981273987129837}"#),
             r#"{"dest":25319273918273981273987129837}"#
@@ -95,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn only_parameters_are_kept_and_no_text_of_theirs_that_repeats_a_token() {
+    fn only_parameters_without_tokens_are_kept() {
         assert_eq!(kept(br#"{"token":"secret1234","TSID":"secret1234","dest":{"sid":"secret1234"}}"#), "{}");
         assert_eq!(
             kept(br#"{"tsid":"secret1234","mdata":"Bearer secret1234","dest":"1"}"#),
@@ -106,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_no_json_object_is_left_out() {
+    fn other_body_than_an_object_is_left_out() {
         let utf_16: Vec<u8> = "{\"x\":\"secret1234\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
         for unreadable in [
             &b"hello secret1234"[..],

@@ -1,15 +1,16 @@
 //! Requests that wait for their outcome.
 //!
-//! Each has a ticket, stored with its row after this process's reply address; the worker that records the outcome
-//! answers there. A ticket is registered before its row is committed, so that no answer can come too early.
+//! Each has a ticket, stored with its row after this process's reply address; the worker that records the
+//! outcome answers there. A ticket is registered before its row is committed: no answer can come too early.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-use crate::message::{Outcome, Reply};
+use crate::domain::{Outcome, Reply};
 
 /// The tickets of this process.
 #[derive(Clone, Default)]
@@ -23,7 +24,7 @@ struct Tickets {
 
 impl Tickets {
     fn open(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Outcome>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }
 
@@ -42,10 +43,10 @@ impl Waiters {
         Ticket { name, outcome, waiters: self.clone() }
     }
 
-    /// Hands an outcome to whoever still waits for it.
+    /// Hand an outcome to the request that waits for it, if one still does.
     pub fn answer(&self, reply: Reply) {
         if let Some(waiting) = self.0.open().remove(&reply.ticket) {
-            // Whoever waited may have gone away meanwhile.
+            // The request may have gone away meanwhile.
             let _ = waiting.send(reply.outcome);
         }
     }
@@ -56,7 +57,7 @@ impl Ticket {
         &self.name
     }
 
-    /// Waits for the outcome; for ever if none comes.
+    /// Wait for the outcome; for ever if none comes.
     pub async fn outcome(&mut self) -> Outcome {
         match (&mut self.outcome).await {
             Ok(outcome) => outcome,

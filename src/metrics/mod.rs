@@ -1,7 +1,8 @@
-//! What this process counts about itself: every name, and the handle that counts it. `ops` serves the text.
+//! The counters of this process: every name, and the handle that counts it. `ops` serves the text.
 //!
-//! A handle is made once and counting with it is an atomic addition, so any layer may count where it works. No label
-//! has a value for each line, account or campaign: there are thousands. Never here: decisions, and reads of the log.
+//! A handle is made once and counting with it is an atomic addition, so any layer may count where it works.
+//! No label has a value for each line, account or campaign: there are thousands. Never here: decisions, and
+//! reads of the log.
 
 mod names;
 
@@ -11,16 +12,14 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use crate::message::{Class, Status};
+use crate::channel::Class;
+use crate::domain::Status;
 
-/// The codes of a refusal (contract 2).
-const REFUSALS: [i32; 23] = [
+/// The codes of a refusal (contract: Parameters).
+const REFUSALS: [i32; 20] = [
     100,
     102,
     110,
-    131,
-    142,
-    199,
     210,
     220,
     225,
@@ -39,13 +38,13 @@ const REFUSALS: [i32; 23] = [
     503,
     OTHER_REFUSAL,
 ];
-/// Counts what has none of these codes.
+/// The code of a refusal that has none of these codes.
 const OTHER_REFUSAL: i32 = 0;
 
 /// The states of rows that are not final.
 const OPEN: [Status; 4] = [Status::Pending, Status::Sending, Status::Retry, Status::Unknown];
 
-/// How a call ended, for its message.
+/// The end of a call, for its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallOutcome {
     /// Graph took the message.
@@ -75,10 +74,11 @@ pub struct Metrics {
     pub broker: BrokerMetrics,
     pub dispatch: DispatchMetrics,
     pub rows: RowMetrics,
+    pub log: LogMetrics,
     exporter: PrometheusHandle,
 }
 
-/// The way in.
+/// The metrics of ingest.
 pub struct IngestMetrics {
     accepted: [(Class, Counter); Class::ALL.len()],
     refused: [(i32, Counter); REFUSALS.len()],
@@ -97,16 +97,17 @@ pub struct IngestMetrics {
 pub struct BrokerMetrics {
     /// Announcements of new rows, one per commit and partition.
     pub announced: Counter,
-    /// Of these, merged into a job that was waiting.
+    /// Announcements that were merged into a waiting job.
     pub merged: Counter,
     /// Jobs handed to the broker.
     pub published: Counter,
     /// Jobs that came back: unroutable, or unconfirmed when a connection ended.
     pub returned: Counter,
-    /// Answers that were dropped on this side.
+    /// Answers that this process dropped.
     pub answers_dropped: Counter,
     up: Gauge,
     blocked: Gauge,
+    arriving: Gauge,
 }
 
 /// Calls, claims and the recorder.
@@ -115,7 +116,7 @@ pub struct DispatchMetrics {
     ended: [(CallOutcome, Counter); CALL_OUTCOMES.len()],
     seconds: [(Class, Histogram); Class::ALL.len()],
     pub in_flight: Gauge,
-    /// Calls recorded as possibly taken by Graph without an answer that says so.
+    /// Calls recorded as possibly taken by Graph without a confirming answer.
     pub ambiguous: Counter,
     /// Successes recorded for rows that had been settled otherwise, or waited for another call.
     pub late: Counter,
@@ -127,14 +128,14 @@ pub struct DispatchMetrics {
     pub results_refused: Counter,
     pub claims_made: Counter,
     pub claims_refused: Counter,
-    /// Partitions this process holds.
+    /// Partitions that this process holds.
     pub leases: Gauge,
     pub unserved: Gauge,
     pub scans_failed: Counter,
     pub snapshot_age: Gauge,
 }
 
-/// Rows of the log, as this process counted them last: the same in every process.
+/// Rows of the log by this process's last count: the same in every process.
 pub struct RowMetrics {
     open: [(Status, Gauge); OPEN.len()],
     pub unknown: Gauge,
@@ -142,6 +143,12 @@ pub struct RowMetrics {
     /// 1 if the last count succeeded, else 0.
     pub database_up: Gauge,
     pub database_writable: Gauge,
+}
+
+/// The process log.
+pub struct LogMetrics {
+    /// Lines that were not written, because standard error was not read.
+    pub dropped: Counter,
 }
 
 impl Metrics {
@@ -158,18 +165,19 @@ impl Metrics {
                 broker: BrokerMetrics::new(),
                 dispatch: DispatchMetrics::new(),
                 rows: RowMetrics::new(),
+                log: LogMetrics { dropped: metrics::counter!(names::LOG_DROPPED) },
                 exporter,
             }
         })
     }
 
-    /// Everything, in Prometheus' text format.
+    /// Return all metrics, in Prometheus' text format.
     pub fn render(&self) -> String {
         self.exporter.render()
     }
 
-    /// Folds what histograms were told into their buckets. To be called now and then, as it may be long until somebody
-    /// asks for the text.
+    /// Fold the values of histograms into their buckets. Called regularly, as a long time may pass until a
+    /// scraper asks for the text.
     pub fn fold(&self) {
         self.exporter.run_upkeep();
     }
@@ -192,14 +200,14 @@ impl IngestMetrics {
         }
     }
 
-    /// A message of this class was committed.
+    /// Count a message of this class as committed.
     pub fn accepted(&self, class: Class) {
         if let Some(counter) = of(&self.accepted, class) {
             counter.increment(1);
         }
     }
 
-    /// A submission was refused with this code.
+    /// Count a submission as refused with this code.
     pub fn refused(&self, code: i32) {
         if let Some(counter) = of(&self.refused, code).or_else(|| of(&self.refused, OTHER_REFUSAL)) {
             counter.increment(1);
@@ -217,10 +225,16 @@ impl BrokerMetrics {
             answers_dropped: metrics::counter!(names::ANSWERS_DROPPED),
             up: metrics::gauge!(names::BROKER_UP),
             blocked: metrics::gauge!(names::BROKER_BLOCKED),
+            arriving: metrics::gauge!(names::SUBMISSIONS_ARRIVING),
         }
     }
 
-    /// Whether the broker is connected, and whether it then takes no messages.
+    /// Note whether producers' submissions reach this process.
+    pub fn submissions(&self, arrive: bool) {
+        self.arriving.set(f64::from(u8::from(arrive)));
+    }
+
+    /// Note whether the broker is connected, and whether it then takes no messages.
     pub fn state(&self, up: bool, blocked: bool) {
         self.up.set(f64::from(u8::from(up)));
         self.blocked.set(f64::from(u8::from(blocked)));
@@ -256,7 +270,7 @@ impl DispatchMetrics {
         }
     }
 
-    /// A call to Graph took this long, whatever came of it.
+    /// Note the length of a call to Graph, whatever its result.
     pub fn call_took(&self, class: Class, length: Duration) {
         if let Some(histogram) = of(&self.seconds, class) {
             histogram.record(length);
@@ -275,7 +289,7 @@ impl RowMetrics {
         }
     }
 
-    /// How many rows are in a state that is not final.
+    /// Note how many rows are in a state that is not final.
     pub fn open(&self, status: Status, rows: i64) {
         if let Some(gauge) = of(&self.open, status) {
             gauge.set(rows as f64);
@@ -287,7 +301,7 @@ fn by_class<T>(make: impl Fn(Class) -> T) -> [(Class, T); Class::ALL.len()] {
     std::array::from_fn(|n| (Class::ALL[n], make(Class::ALL[n])))
 }
 
-/// A handful of entries: walking over them is cheaper than hashing.
+/// Return the handle of a key. The entries are few: walking over them is cheaper than hashing.
 fn of<K: PartialEq + Copy, V>(handles: &[(K, V)], key: K) -> Option<&V> {
     handles.iter().find(|(name, _)| *name == key).map(|(_, handle)| handle)
 }
@@ -297,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_series_stands_in_the_text_before_anything_was_counted() {
+    fn shows_every_series_before_any_count() {
         let text = Metrics::new().render();
         for name in names::ALL {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}: {text}");
@@ -306,14 +320,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_shown() {
+    fn shows_counted_values() {
         let metrics = Metrics::new();
-        metrics.ingest.accepted(Class::Instagram);
+        metrics.ingest.accepted(Class::INSTAGRAM);
         metrics.ingest.refused(238);
         metrics.ingest.refused(238);
         metrics.ingest.refused(9_999);
         metrics.dispatch.ended(CallOutcome::Unknown);
-        metrics.dispatch.call_took(Class::Messenger, Duration::from_millis(80));
+        metrics.dispatch.call_took(Class::MESSENGER, Duration::from_millis(80));
         metrics.rows.open(Status::Unknown, 3);
         metrics.fold();
         let text = metrics.render();

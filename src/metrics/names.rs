@@ -1,8 +1,9 @@
-//! The names of the metrics, what they mean, and the buckets of the histograms. `docs/operations.md` explains them.
+//! The names of the metrics, their meaning, and the buckets of the histograms. `docs/operations.md` explains
+//! them.
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
-/// Gives each metric its constant, and one place that describes it.
+/// Give each metric its constant, and one place that describes it.
 macro_rules! metrics {
     ($($describe:ident $constant:ident = $name:literal, $meaning:literal;)+) => {
         $(pub const $constant: &str = concat!("meta_dispatch_", $name);)+
@@ -11,7 +12,7 @@ macro_rules! metrics {
         #[cfg(test)]
         pub const ALL: &[&str] = &[$($constant),+];
 
-        /// Tells the recorder in scope what each metric means.
+        /// Describe each metric to the recorder in scope.
         pub fn describe() {
             $(metrics::$describe!($constant, $meaning);)+
         }
@@ -35,6 +36,7 @@ metrics! {
     describe_counter ANSWERS_DROPPED = "answers_dropped_total", "Dropped answers to producers; the log has the outcomes";
     describe_gauge BROKER_UP = "broker_up", "1 while the broker is connected, else 0";
     describe_gauge BROKER_BLOCKED = "broker_blocked", "1 while the connected broker takes no messages (memory or disk alarm), else 0";
+    describe_gauge SUBMISSIONS_ARRIVING = "submissions_arriving", "0 while producers' submissions cannot arrive at this process, else 1";
     describe_counter CALLS_BEGUN = "calls_begun_total", "Calls to Graph begun";
     describe_counter CALLS_ENDED = "calls_ended_total", "Calls to Graph ended, by outcome of the message";
     describe_histogram CALL_SECONDS = "call_duration_seconds", "Duration of one call to Graph, by class";
@@ -56,13 +58,14 @@ metrics! {
     describe_gauge OLDEST_UNKNOWN = "unknown_oldest_seconds", "Time since the last call of the oldest UNKNOWN row; 0 without such a row";
     describe_gauge DATABASE_UP = "database_up", "1 if the last count of the rows succeeded, else 0";
     describe_gauge DATABASE_WRITABLE = "database_writable", "1 if the database reports that messages can be logged, else 0";
+    describe_counter LOG_DROPPED = "log_lines_dropped_total", "Lines of the process log that were not written because standard error was not read";
 }
 
 const SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 const ROWS_OF_A_BATCH: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
-/// Sets the buckets; without them the exporter would show quantiles, which cannot be added up over processes.
+/// Set the buckets; without them the exporter would show quantiles, which cannot be added up over processes.
 pub fn buckets(builder: PrometheusBuilder) -> Result<PrometheusBuilder, BuildError> {
     builder
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)?

@@ -1,5 +1,5 @@
-//! The admin listener: health for supervisors and load balancers, metrics for Prometheus, and the documents that
-//! describe the interfaces. No authentication, and nothing secret.
+//! The admin listener: health for supervisors and load balancers, metrics for Prometheus, and the documents
+//! that describe the interfaces. Never here: authentication, and secrets.
 
 mod rows;
 
@@ -16,27 +16,27 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 
-use crate::broker::{BrokerState, SharedBroker};
-use crate::message::{BreakerState, Serving};
+use crate::broker::{BrokerState, IntakeState, SharedBroker};
+use crate::domain::{BreakerState, Serving};
 use crate::metrics::METRICS;
 use crate::store::{SchemaState, SharedStore, StoreError};
 
 /// Probes ask the database this often at most.
-const REMEMBERED: Duration = Duration::from_secs(1);
+const CACHE_TTL: Duration = Duration::from_secs(1);
 /// Prometheus' text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// A database that takes longer does not count as reachable.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct Ops {
     store: SharedStore,
     broker: SharedBroker,
-    /// Partitions of this process.
+    /// The partitions of this process.
     serving: watch::Receiver<Serving>,
     /// Whether this process sends to Graph.
     graph: watch::Receiver<BreakerState>,
     last: Mutex<Option<(Instant, Database)>>,
-    /// What senders may call, as an OpenAPI document.
+    /// The OpenAPI document of the interface for senders.
     openapi: String,
 }
 
@@ -47,7 +47,7 @@ struct Database {
     schema: Option<&'static str>,
     /// Whether messages can be logged; null when it is not known.
     writable: Option<bool>,
-    /// Why they cannot.
+    /// The reason why they cannot.
     reason: Option<String>,
 }
 
@@ -56,19 +56,25 @@ struct Readiness {
     ready: bool,
     database: Database,
     broker: BrokerState,
+    /// Whether producers' submissions can reach this process; null where it takes none in.
+    submissions: Option<bool>,
+    /// The reason why they cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    submissions_reason: Option<String>,
     /// Partitions this process holds, of 64.
     leases: usize,
-    /// Partitions it holds and whose work it cannot look for.
+    /// Partitions that this process holds and cannot scan for work.
     unserved: usize,
     /// The breaker of Graph's host: `closed`, `stalled`, `open` or `half-open`.
     graph: BreakerState,
 }
 
-/// What producers and listeners may rely on, as an AsyncAPI 3 document.
+/// The AsyncAPI 3 document of the interface for producers and listeners.
 const ASYNCAPI: &str = include_str!("../../docs/asyncapi.json");
 
-/// `/healthz`: the process lives. `/readyz`: its database is reachable and has a schema it knows; broker, leases
-/// and Graph, and whether the database can be written, are reported and do not make it red. `/metrics`: what this process counts. `/openapi.json` and
+/// Return the routes. `/healthz`: the process lives. `/readyz`: its database is reachable and has a schema it
+/// knows; broker, leases and Graph, whether submissions arrive and whether the database can be written, are
+/// reported and do not make it red. `/metrics`: the counters of this process. `/openapi.json` and
 /// `/asyncapi.json`: the documents of the interfaces.
 pub fn router(
     store: SharedStore,
@@ -97,12 +103,21 @@ async fn readyz(State(ops): State<Arc<Ops>>) -> (StatusCode, Json<Readiness>) {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let Serving { leases, unserved } = *ops.serving.borrow();
     let graph = *ops.graph.borrow();
-    (status, Json(Readiness { ready, database, broker: ops.broker.state(), leases, unserved, graph }))
+    let (submissions, submissions_reason) = match ops.broker.intake() {
+        IntakeState::Off => (None, None),
+        IntakeState::Open => (Some(true), None),
+        IntakeState::Shut(reason) => (Some(false), Some(reason)),
+    };
+    let broker = ops.broker.state();
+    let readiness =
+        Readiness { ready, database, broker, submissions, submissions_reason, leases, unserved, graph };
+    (status, Json(readiness))
 }
 
 async fn metrics(State(ops): State<Arc<Ops>>) -> impl IntoResponse {
     let state = ops.broker.state();
     METRICS.broker.state(state != BrokerState::Down, state == BrokerState::Blocked);
+    METRICS.broker.submissions(!matches!(ops.broker.intake(), IntakeState::Shut(_)));
     ([(header::CONTENT_TYPE, TEXT_FORMAT)], METRICS.render())
 }
 
@@ -110,11 +125,11 @@ impl Ops {
     async fn database(&self) -> Database {
         let mut last = self.last.lock().await;
         if let Some((at, database)) = &*last
-            && at.elapsed() < REMEMBERED
+            && at.elapsed() < CACHE_TTL
         {
             return database.clone();
         }
-        let answer = tokio::time::timeout(PATIENCE, async {
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, async {
             Ok::<_, StoreError>((self.store.schema().await?, self.store.not_writable().await?))
         });
         let database = match answer.await {

@@ -1,12 +1,10 @@
-//! Counts the rows that are not final, for metrics, and says in the log when messages become UNKNOWN.
+//! Counts of the rows that are not final, for metrics, with a log line when messages become UNKNOWN.
 //!
 //! Every process counts the same rows; counting may take a fiftieth of its time. Never here: settling a row.
 
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::CancellationToken;
-
-use crate::message::Status;
+use crate::domain::Status;
 use crate::metrics::METRICS;
 use crate::store::{OpenRows, SharedStore};
 
@@ -15,8 +13,8 @@ const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// Counting may take this share of the time: many rows are counted less often.
 const COUNT_SHARE: u32 = 50;
 
-/// Counts until `ended`. `warns`: whether this process says in its log that UNKNOWN rows have become more.
-pub async fn watch_rows(store: SharedStore, warns: bool, ended: CancellationToken) {
+/// Count for ever. `warns`: whether this process logs an increase of UNKNOWN rows.
+pub async fn watch_rows(store: SharedStore, warns: bool) {
     let mut known = 0;
     let mut warns_of = None;
     loop {
@@ -28,7 +26,7 @@ pub async fn watch_rows(store: SharedStore, warns: bool, ended: CancellationToke
                     tracing::warn!(
                         rows = open.unknown,
                         more = open.unknown - known,
-                        oldest = ?open.oldest_unknown.unwrap_or_default(),
+                        oldest_seconds = open.oldest_unknown.unwrap_or_default().as_secs(),
                         "messages are UNKNOWN: Graph may have taken them; settle them with `log resolve`"
                     );
                 }
@@ -50,11 +48,7 @@ pub async fn watch_rows(store: SharedStore, warns: bool, ended: CancellationToke
             None => warns_of = None,
         }
         METRICS.fold();
-        let pause = (started.elapsed() * COUNT_SHARE).max(COUNT_EVERY);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = ended.cancelled() => return,
-        }
+        tokio::time::sleep((started.elapsed() * COUNT_SHARE).max(COUNT_EVERY)).await;
     }
 }
 

@@ -1,7 +1,9 @@
 use time::macros::datetime;
 
 use super::*;
-use crate::message::{AccountId, Class, Medium};
+use crate::channel::{Class, Medium};
+use crate::domain::AccountId;
+use crate::settings::ClassLimits;
 
 const NOW: OffsetDateTime = datetime!(2026-11-25 12:00:00 UTC);
 
@@ -14,7 +16,7 @@ fn line(id: i64) -> LineRecord {
         id: LineId(id),
         account: AccountId(1),
         name: None,
-        class: Class::Messenger,
+        class: Class::MESSENGER,
         active: true,
         account_active: true,
         page_token: Some("EAA".into()),
@@ -30,7 +32,7 @@ fn line(id: i64) -> LineRecord {
 
 fn limits() -> LimitSettings {
     let class = ClassLimits { text: 40, media: 10 };
-    LimitSettings { enforce_ceilings: true, messenger: class, instagram: class }
+    LimitSettings { enforce_ceilings: true, classes: Class::ALL.iter().map(|own| (*own, class)).collect() }
 }
 
 fn seconds(counted: &[CampaignCount], lines: &[LineRecord]) -> Option<i64> {
@@ -38,7 +40,7 @@ fn seconds(counted: &[CampaignCount], lines: &[LineRecord]) -> Option<i64> {
 }
 
 #[test]
-fn an_estimate_goes_by_the_slowest_line_and_medium() {
+fn estimate_follows_slowest_line_and_medium() {
     let text = count(1, Medium::Text, Status::Pending, 4_000);
     assert_eq!(seconds(&[text], &[line(1)]), Some(100));
     assert_eq!(seconds(&[text, count(1, Medium::Text, Status::Retry, 400)], &[line(1)]), Some(110));
@@ -52,7 +54,7 @@ fn an_estimate_goes_by_the_slowest_line_and_medium() {
 }
 
 #[test]
-fn an_estimate_waits_for_the_end_of_a_pause() {
+fn estimate_waits_for_the_end_of_a_pause() {
     let waiting = [count(1, Medium::Text, Status::Pending, 400)];
     let paused = |until| LineRecord { paused_until: Some(until), ..line(1) };
     assert_eq!(seconds(&waiting, &[paused(datetime!(2026-11-25 12:01:00 UTC))]), Some(70));
@@ -61,7 +63,7 @@ fn an_estimate_waits_for_the_end_of_a_pause() {
 }
 
 #[test]
-fn an_estimate_waits_for_the_time_the_rows_are_scheduled_for() {
+fn estimate_waits_for_the_scheduled_time() {
     let scheduled =
         |at| CampaignCount { not_before: Some(at), ..count(1, Medium::Text, Status::Pending, 400) };
     let in_a_minute = scheduled(datetime!(2026-11-25 12:01:00 UTC));
@@ -73,7 +75,7 @@ fn an_estimate_waits_for_the_time_the_rows_are_scheduled_for() {
 }
 
 #[test]
-fn there_is_no_estimate_where_a_line_cannot_send_or_nothing_waits() {
+fn no_estimate_for_a_stopped_line_or_no_rows() {
     let waiting = [count(1, Medium::Text, Status::Pending, 400)];
     assert_eq!(seconds(&waiting, &[LineRecord { active: false, ..line(1) }]), None);
     assert_eq!(seconds(&waiting, &[LineRecord { page_token: None, ..line(1) }]), None);
@@ -82,7 +84,7 @@ fn there_is_no_estimate_where_a_line_cannot_send_or_nothing_waits() {
 }
 
 #[test]
-fn a_campaign_is_finished_when_it_runs_and_nothing_waits_or_is_on_its_way() {
+fn finished_without_waiting_or_sending_rows() {
     let state =
         |state, status| Progress::of("c", state, &[count(1, Medium::Text, status, 1)], 0.0, Some(NOW));
     assert_eq!(state(CampaignState::Running, Status::Pending).state, "running");

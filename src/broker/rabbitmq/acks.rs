@@ -1,9 +1,10 @@
-//! Which deliveries of a channel may be acknowledged together. Knows no network.
+//! The deliveries of a channel that may be acknowledged together. Never here: the network.
 //!
-//! The tags of a channel's deliveries count up from 1 without a gap, over all its consumers. An acknowledgement of
-//! several covers every tag up to its own, so it goes only up to the lowest tag that is unfinished, and one that
-//! was not even looked at yet counts as that: consumers are read in turn, not in the order of tags. What is
-//! finished above is acknowledged one by one, so that a slow job never keeps others in the broker.
+//! The tags of a channel's deliveries count up from 1 without a gap, over all its consumers. An
+//! acknowledgement of several covers every tag up to its own, so it goes only up to the lowest unfinished
+//! tag; a tag that was not looked at yet is unfinished too, as consumers are read in turn, not in the order
+//! of tags. Finished tags above it are acknowledged one by one, so that a slow job never keeps others in the
+//! broker.
 
 use std::collections::BTreeSet;
 
@@ -11,15 +12,15 @@ use std::collections::BTreeSet;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ack {
     pub(super) tag: u64,
-    /// It covers every tag below, too.
+    /// Whether the acknowledgement covers every tag below, too.
     pub(super) multiple: bool,
 }
 
 #[derive(Default)]
 pub(super) struct AckWindow {
-    /// The broker knows what became of every tag up to this one.
+    /// The broker knows the fate of every tag up to this one.
     settled_to: u64,
-    /// And of these above it.
+    /// The tags above it whose fate the broker knows.
     settled: BTreeSet<u64>,
     finished: BTreeSet<u64>,
 }
@@ -29,12 +30,12 @@ impl AckWindow {
         self.finished.insert(tag);
     }
 
-    /// Given back to the broker, which then knows about it.
+    /// Note a tag that was given back to the broker, which then knows its fate.
     pub(super) fn given_back(&mut self, tag: u64) {
         self.settled.insert(tag);
     }
 
-    /// What can be acknowledged now; each finished tag once.
+    /// Return the acknowledgements that are possible now; each finished tag once.
     pub(super) fn take(&mut self) -> Vec<Ack> {
         let mut together: Option<Ack> = None;
         loop {
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_below_the_lowest_unfinished_goes_together_and_the_rest_one_by_one() {
+    fn acknowledges_together_below_the_unfinished() {
         let mut window = AckWindow::default();
         assert_eq!(finish(&mut window, &[2, 1, 3, 6]), [up_to(3), one(6)]);
         assert_eq!(finish(&mut window, &[5]), [one(5)]);
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_that_was_not_seen_yet_is_never_covered() {
+    fn never_covers_an_unseen_tag() {
         let mut window = AckWindow::default();
         assert_eq!(finish(&mut window, &[2, 3]), [one(2), one(3)]);
         assert_eq!(finish(&mut window, &[1]), [one(1)]);
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_was_given_back_is_never_acknowledged() {
+    fn never_acknowledges_a_returned_job() {
         let mut window = AckWindow::default();
         window.given_back(1);
         window.given_back(3);

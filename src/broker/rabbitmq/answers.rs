@@ -1,16 +1,18 @@
 //! The answering connection: outcomes and refusals to the addresses that producers named.
 //!
-//! A connection of its own, because a producer names any address it likes, and RabbitMQ itself ends the connection that
-//! publishes to some: of direct reply-to, but nothing it can read, or of a node that has left its cluster. That costs
-//! the answers on their way and nothing else. They are not written again: an answer comes at most once.
+//! A connection of its own, because a producer names any address it likes, and RabbitMQ itself ends the
+//! connection that publishes to some: malformed addresses of direct reply-to, or those of a node that has
+//! left its cluster. The loss is the answers on their way and nothing else. An answer is not written again:
+//! it comes at most once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use lapin::{Channel, Event};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,51 +23,51 @@ use crate::metrics::METRICS;
 
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// Answers written at a time; the others wait in their channel.
-const AT_ONCE: usize = 256;
-/// How long the last ones may take when the process stops.
+const MAX_IN_FLIGHT: usize = 256;
+/// How long the last answers may take when the process stops.
 const LAST_TIMEOUT: Duration = Duration::from_secs(5);
-/// A session that could write is begun again soon, whatever ended it: other producers wait for their answers.
-const SOON: Duration = Duration::from_secs(1);
-const SAY_EVERY: Duration = Duration::from_secs(60);
+/// A session that could write is soon begun again, whatever ended it: other producers wait for their answers.
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// Writes answers to producers.
-pub(super) struct Answers {
+/// The writer of answers to producers.
+pub(super) struct AnswerPublisher {
     waiting: mpsc::Receiver<Outgoing>,
-    dropped: Arc<Dropped>,
+    dropped: Arc<DroppedAnswers>,
     could_write: bool,
 }
 
-impl Answers {
-    pub(super) fn new(waiting: mpsc::Receiver<Outgoing>, dropped: Arc<Dropped>) -> Answers {
-        Answers { waiting, dropped, could_write: false }
+impl AnswerPublisher {
+    pub(super) fn new(waiting: mpsc::Receiver<Outgoing>, dropped: Arc<DroppedAnswers>) -> AnswerPublisher {
+        AnswerPublisher { waiting, dropped, could_write: false }
     }
 }
 
 #[async_trait]
-impl Session for Answers {
+impl Session for AnswerPublisher {
     const PURPOSE: &'static str = "answering";
 
     async fn run(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), SessionError> {
-        let mut writing = Writing::on(link.channel().await?);
+        let mut in_flight = AnswersInFlight::on(link.channel().await?);
         self.could_write = true;
-        let ended = self.write_until(link, &mut writing, stop).await;
-        self.dropped.add(writing.failed + writing.futures.len());
+        let ended = self.write_until(link, &mut in_flight, stop).await;
+        self.dropped.add(in_flight.failed + in_flight.futures.len());
         ended
     }
 
-    /// Answers wait while it is away: nothing else does.
+    /// Answers wait while the connection is away: nothing else does.
     fn connected(&self, _connected: bool) {}
 
     fn longest_delay(&mut self) -> Option<Duration> {
-        std::mem::take(&mut self.could_write).then_some(SOON)
+        std::mem::take(&mut self.could_write).then_some(RECONNECT_DELAY)
     }
 }
 
-impl Answers {
+impl AnswerPublisher {
     async fn write_until(
         &mut self,
         link: &Link,
-        writing: &mut Writing,
+        in_flight: &mut AnswersInFlight,
         stop: &CancellationToken,
     ) -> Result<(), SessionError> {
         let mut events = link.events();
@@ -73,32 +75,32 @@ impl Answers {
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = stop.cancelled() => return self.write_last(writing).await,
+                () = stop.cancelled() => return self.write_last(in_flight).await,
                 Some(event) = events.next() => match event {
-                    Event::ConnectionBlocked(_) => writing.is_blocked = true,
-                    Event::ConnectionUnblocked => writing.is_blocked = false,
+                    Event::ConnectionBlocked(_) => in_flight.is_blocked = true,
+                    Event::ConnectionUnblocked => in_flight.is_blocked = false,
                     Event::Error(error) => return Err(error.into()),
                     _ => {}
                 },
-                Some(written) = writing.futures.next() => writing.is_done(written)?,
-                Some(answer) = self.waiting.recv(), if writing.may_write() => writing.write(answer),
-                _ = check.tick() => writing.check(link)?,
+                Some(written) = in_flight.futures.next() => in_flight.is_done(written)?,
+                Some(answer) = self.waiting.recv(), if in_flight.may_write() => in_flight.write(answer),
+                _ = check.tick() => in_flight.check(link)?,
             }
         }
     }
 
-    /// Answers that were handed over before the end was asked for.
-    async fn write_last(&mut self, writing: &mut Writing) -> Result<(), SessionError> {
-        if writing.is_blocked {
-            writing.failed += self.waiting.len();
+    /// Write the answers that were handed over before the stop.
+    async fn write_last(&mut self, in_flight: &mut AnswersInFlight) -> Result<(), SessionError> {
+        if in_flight.is_blocked {
+            in_flight.failed += self.waiting.len();
             return Ok(());
         }
         while let Ok(answer) = self.waiting.try_recv() {
-            writing.write(answer);
+            in_flight.write(answer);
         }
         let written = async {
-            while let Some(written) = writing.futures.next().await {
-                writing.is_done(written)?;
+            while let Some(written) = in_flight.futures.next().await {
+                in_flight.is_done(written)?;
             }
             Ok(())
         };
@@ -106,21 +108,21 @@ impl Answers {
     }
 }
 
-/// What one session has on its way.
-struct Writing {
+/// The answers that one session has on their way.
+struct AnswersInFlight {
     channel: Channel,
     futures: FuturesUnordered<BoxFuture<'static, lapin::Result<()>>>,
     failed: usize,
     is_blocked: bool,
 }
 
-impl Writing {
-    fn on(channel: Channel) -> Writing {
-        Writing { channel, futures: FuturesUnordered::new(), failed: 0, is_blocked: false }
+impl AnswersInFlight {
+    fn on(channel: Channel) -> AnswersInFlight {
+        AnswersInFlight { channel, futures: FuturesUnordered::new(), failed: 0, is_blocked: false }
     }
 
     fn may_write(&self) -> bool {
-        !self.is_blocked && self.futures.len() < AT_ONCE
+        !self.is_blocked && self.futures.len() < MAX_IN_FLIGHT
     }
 
     fn write(&mut self, answer: Outgoing) {
@@ -140,20 +142,20 @@ impl Writing {
     }
 }
 
-/// Counts answers that will not come, and says so in the log, once a minute at most.
+/// The count of lost answers, logged once a minute at most.
 #[derive(Default)]
-pub(super) struct Dropped(Mutex<Unsaid>);
+pub(super) struct DroppedAnswers(Mutex<UnreportedDrops>);
 
 #[derive(Default)]
-struct Unsaid {
+struct UnreportedDrops {
     answers: usize,
-    said: Option<Instant>,
+    reported_at: Option<Instant>,
 }
 
-impl Dropped {
+impl DroppedAnswers {
     pub(super) fn add(&self, answers: usize) {
         METRICS.broker.answers_dropped.increment(answers as u64);
-        let to_be_said = self.0.lock().unwrap_or_else(PoisonError::into_inner).add(answers);
+        let to_be_said = self.0.lock().add(answers);
         if let Some(answers) = to_be_said {
             tracing::warn!(
                 answers,
@@ -163,14 +165,15 @@ impl Dropped {
     }
 }
 
-impl Unsaid {
-    /// How many are to be said now.
+impl UnreportedDrops {
+    /// Return how many are to be logged now.
     fn add(&mut self, answers: usize) -> Option<usize> {
         self.answers += answers;
-        if self.answers == 0 || self.said.is_some_and(|said| said.elapsed() < SAY_EVERY) {
+        if self.answers == 0 || self.reported_at.is_some_and(|reported_at| reported_at.elapsed() < WARN_EVERY)
+        {
             return None;
         }
-        self.said = Some(Instant::now());
+        self.reported_at = Some(Instant::now());
         Some(std::mem::take(&mut self.answers))
     }
 }
@@ -180,13 +183,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn dropped_answers_are_said_once_a_minute_and_none_is_left_out() {
-        let mut unsaid = Unsaid::default();
-        assert_eq!(unsaid.add(0), None, "nothing to be said");
-        assert_eq!(unsaid.add(1), Some(1));
-        assert_eq!([unsaid.add(2), unsaid.add(0), unsaid.add(3)], [None; 3]);
-        tokio::time::advance(SAY_EVERY).await;
-        assert_eq!(unsaid.add(1), Some(6));
-        assert_eq!(unsaid.add(1), None);
+    async fn logs_dropped_answers_once_a_minute() {
+        let mut unreported = UnreportedDrops::default();
+        assert_eq!(unreported.add(0), None, "nothing to be said");
+        assert_eq!(unreported.add(1), Some(1));
+        assert_eq!([unreported.add(2), unreported.add(0), unreported.add(3)], [None; 3]);
+        tokio::time::advance(WARN_EVERY).await;
+        assert_eq!(unreported.add(1), Some(6));
+        assert_eq!(unreported.add(1), None);
     }
 }

@@ -1,13 +1,13 @@
-//! One connection to RabbitMQ, and the loop that always makes a new one.
+//! One connection to RabbitMQ, and the loop that always opens a new one.
 //!
 //! lapin's own recovery is off: it covers lost connections only, not a channel that the broker closed nor a
-//! consumer that it cancelled. Here a session runs until its first failure of any kind, and then everything is
-//! made anew, after 200 ms at first and 5 s at most, for ever.
+//! consumer that it cancelled. Here a session runs until its first failure of any kind, and then everything
+//! is opened anew, after 200 ms at first and 5 s at most, for ever.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,18 +15,20 @@ use futures::Stream;
 use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Channel, Connection, ConnectionProperties, Event};
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::super::BrokerError;
+use crate::policy::{Backoff, spread};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Seconds, unless the URL says otherwise. The connection is given up after two of them in silence.
+/// Seconds, unless the URL names another value. The connection is given up after two silent intervals.
 const HEARTBEAT: u16 = 15;
-const FIRST_DELAY: Duration = Duration::from_millis(200);
-const LONGEST_DELAY: Duration = Duration::from_secs(5);
+/// Delays between connections.
+const DELAYS: Backoff = Backoff { base: Duration::from_millis(200), cap: Duration::from_secs(5) };
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -45,15 +47,15 @@ pub(super) enum SessionError {
     Closed,
 }
 
-/// Where the broker is. Holds the password; its `Display` does not show it.
+/// The address of the broker, with the password; `Display` does not show the password.
 #[derive(Clone)]
 pub(super) struct Endpoint(Arc<AMQPUri>);
 
 impl Endpoint {
     pub(super) fn parse(url: &SecretString) -> Result<Endpoint, BrokerError> {
         let wrong = |reason: String| BrokerError::Url(reason);
-        // Parsed twice: lapin's parser reads the options, but shows the URL in one of its errors and takes an IPv6
-        // address for localhost. The url crate's errors never show what was parsed.
+        // The URL is parsed twice: lapin's parser reads the options, but shows the URL in one of its errors
+        // and takes an IPv6 address for localhost. The url crate's errors never show the parsed text.
         let parsed = url::Url::parse(url.expose_secret()).map_err(|error| wrong(error.to_string()))?;
         if !matches!(parsed.scheme(), "amqp" | "amqps") {
             return Err(wrong("the scheme must be amqp or amqps".into()));
@@ -69,7 +71,7 @@ impl Endpoint {
         Ok(Endpoint(Arc::new(uri)))
     }
 
-    /// Connects, signs in and opens the connection, or fails within seconds.
+    /// Connect, sign in and open the connection, or fail within seconds.
     async fn connect(&self, purpose: &str) -> Result<Link, SessionError> {
         let runtime = lapin::runtime::default_runtime()?;
         let (host, port) = (self.0.authority.host.clone(), self.0.authority.port);
@@ -93,7 +95,7 @@ impl Endpoint {
             ConnectionProperties::default().with_connection_name(format!("meta-dispatch {purpose}").into());
         let stream = Mutex::new(Some(stream));
         let only_once = move |_, _| {
-            let stream = stream.lock().ok().and_then(|mut stream| stream.take());
+            let stream = stream.lock().take();
             async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected).into()) }
         };
         let uri = AMQPUri::clone(&self.0);
@@ -110,13 +112,14 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// A second handle on a connection's socket that cuts it when dropped. lapin's thread otherwise outlives a
-/// handshake that was given up, and a connection that the broker has blocked, for as long as the peer stays silent.
+/// A second handle on a connection's socket that cuts the connection when dropped. lapin's thread otherwise
+/// outlives a handshake that was given up, and a connection that the broker has blocked, for as long as the
+/// peer stays silent.
 struct Socket(TcpStream);
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Fails only when the peer has closed it already.
+        // Fails only when the peer has already closed the socket.
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }
@@ -124,8 +127,8 @@ impl Drop for Socket {
 /// An open connection; cut when dropped.
 pub(super) struct Link {
     connection: Connection,
-    /// Open ones are held to the end: lapin closes a dropped channel in the background, and takes it for an error
-    /// of the connection when that one is closed first.
+    /// Open channels are held to the end: lapin closes a dropped channel in the background, and reports an
+    /// error of the connection when the connection is closed first.
     channels: Mutex<Vec<Channel>>,
     _socket: Socket,
 }
@@ -135,7 +138,7 @@ impl Link {
         let channel = timeout(CONNECT_TIMEOUT, self.connection.create_channel())
             .await
             .map_err(|_| SessionError::Timeout("opening a channel"))??;
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channels = self.channels.lock();
         channels.retain(|channel| channel.status().connected());
         channels.push(channel.clone());
         Ok(channel)
@@ -150,41 +153,43 @@ impl Link {
     }
 
     async fn close(self) {
-        // An error means that it is closed already; a timeout, that the peer is silent. Both end in the drop.
+        // An error means that the connection is already closed; a timeout, that the peer is silent. Both end
+        // in the drop.
         let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "OK".into())).await;
     }
 }
 
-/// What is done with a connection while there is one.
+/// The work on a connection while there is one.
 #[async_trait]
 pub(super) trait Session: Send {
     /// Such as `publishing`: for logs and for RabbitMQ's list of connections.
     const PURPOSE: &'static str;
 
-    /// Runs until the first failure, or until `stop` and what has to be done then.
+    /// Run until the first failure, or until `stop` and the work that `stop` leaves.
     async fn run(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), SessionError>;
 
-    /// Whether there is a connection.
+    /// Record whether there is a connection.
     fn connected(&self, connected: bool);
 
-    /// How long to wait at most before the next connection, where the session before gives a reason to. Asked after
-    /// each attempt, so that one that found no broker waits its full time.
+    /// Return the longest wait before the next connection, where the previous session gives a reason for one.
+    /// Called after each attempt: an attempt that found no broker waits its full time.
     fn longest_delay(&mut self) -> Option<Duration> {
         None
     }
 }
 
-/// Keeps a session running until `stop`.
+/// Keep a session running until `stop`.
 pub(super) async fn supervise<S: Session>(endpoint: Endpoint, mut session: S, stop: CancellationToken) {
-    let mut delays = Delays::default();
+    let mut failures = 0;
     while !stop.is_cancelled() {
         let began = Instant::now();
         let Err(error) = run_once(&endpoint, &mut session, &stop).await else { return };
-        if began.elapsed() > 2 * LONGEST_DELAY {
-            delays = Delays::default();
+        if began.elapsed() > 2 * DELAYS.cap {
+            failures = 0;
         }
-        let delay = delays.next().min(session.longest_delay().unwrap_or(LONGEST_DELAY));
-        tracing::warn!(broker = %endpoint, %error, retry_in = ?delay, "RabbitMQ: {} interrupted; retrying", S::PURPOSE);
+        let delay = delay(failures, rand::random()).min(session.longest_delay().unwrap_or(DELAYS.cap));
+        failures += 1;
+        tracing::warn!(broker = %endpoint, %error, retry_in_seconds = delay.as_secs_f64(), "RabbitMQ: {} interrupted; retrying", S::PURPOSE);
         stop.run_until_cancelled(tokio::time::sleep(delay)).await;
     }
 }
@@ -205,19 +210,10 @@ async fn run_once<S: Session>(
     ended
 }
 
-/// Delays between connections: doubling, capped, the upper half of each left to chance so that processes that
-/// lost the same broker do not come back all at once.
-#[derive(Default)]
-struct Delays {
-    failures: u32,
-}
-
-impl Delays {
-    fn next(&mut self) -> Duration {
-        let longest = (FIRST_DELAY * (1 << self.failures.min(8))).min(LONGEST_DELAY);
-        self.failures += 1;
-        longest.mul_f64(rand::random_range(0.5..=1.0)).max(FIRST_DELAY)
-    }
+/// Return the delay before the next connection. The upper half of each delay is random: processes that lost
+/// the same broker do not return all at once.
+fn delay(failures: u32, random: f64) -> Duration {
+    spread(DELAYS.delay(failures), 0.5..=1.0, random).max(DELAYS.base)
 }
 
 #[cfg(test)]
@@ -229,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_s_parts_are_read_and_the_heartbeat_is_ours_unless_it_is_named() {
+    fn url_is_read_with_a_default_heartbeat() {
         let endpoint = parse("amqps://u:p@broker.example:5999/t1").unwrap();
         assert_eq!(endpoint.to_string(), "broker.example:5999 vhost t1");
         assert_eq!(endpoint.0.query.heartbeat, Some(15));
@@ -238,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_url_is_refused_by_name_without_its_password() {
+    fn malformed_url_is_refused_without_its_password() {
         for url in [
             "amqp:guest:s3cret@h",
             "amqp://u:s3cret@h:port/",
@@ -255,10 +251,8 @@ mod tests {
 
     #[test]
     fn delays_grow_from_200_ms_to_5_s() {
-        let mut delays = Delays::default();
-        let first: Vec<Duration> = (0..40).map(|_| delays.next()).collect();
-        assert_eq!(first[0], FIRST_DELAY);
-        assert!(first.iter().all(|delay| (FIRST_DELAY..=LONGEST_DELAY).contains(delay)), "{first:?}");
-        assert!(first[10..].iter().all(|delay| *delay >= LONGEST_DELAY / 2), "{first:?}");
+        let millis = |random| [0, 1, 2, 4, 5, 40].map(|failures| delay(failures, random).as_millis());
+        assert_eq!(millis(0.0), [200, 200, 400, 1_600, 2_500, 2_500]);
+        assert_eq!(millis(1.0), [200, 400, 800, 3_200, 5_000, 5_000]);
     }
 }

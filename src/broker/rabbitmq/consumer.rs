@@ -1,8 +1,8 @@
 //! The consuming connection: jobs of the partitions this process owns, and replies for its waiters.
 //!
-//! What is to be consumed is a set that may change at any time; the session brings its consumers in line with it,
-//! and every new session begins from that set. Never here: a job requeued because of its content, or a wait for
-//! whoever reads the jobs that would keep acknowledgements back.
+//! The set of wanted partitions may change at any time; the session adapts its consumers to the set, and
+//! every new session begins from it. Never here: a job requeued because of its content, or a wait for the
+//! reader of jobs that would delay acknowledgements.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,25 +25,25 @@ use uuid::Uuid;
 use super::acks::AckWindow;
 use super::connection::{Link, Session, SessionError};
 use super::replies::ReplyListener;
-use super::{Health, read_job, topology};
+use super::{ConnectionHealth, read_job, topology};
 use crate::broker::JobDelivery;
-use crate::message::Partition;
+use crate::domain::Partition;
 
-/// Jobs of a partition that this process holds unacknowledged, those it has not read yet included.
+/// Unacknowledged jobs of a partition that this process holds, unread ones included.
 const PREFETCH: u16 = 8;
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// For declaring and consuming all partitions at once; a loaded server takes 20 ms for each.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a job that was dropped unacknowledged rests before it is given back: whoever drops it while consuming
-/// its partition would otherwise have it back at once, again and again.
+/// How long a job that was dropped unacknowledged rests before it is given back. Without the rest, a process
+/// that drops the job while it consumes the partition would receive the job again at once, again and again.
 const GIVE_BACK_EVERY: Duration = Duration::from_millis(500);
 
-/// Consumes what is wanted.
+/// The session that consumes the wanted partitions.
 pub(super) struct JobConsumer {
     pub(super) wanted: watch::Receiver<BTreeSet<Partition>>,
     pub(super) jobs: mpsc::Sender<JobDelivery>,
     pub(super) replies: ReplyListener,
-    pub(super) health: Arc<Health>,
+    pub(super) health: Arc<ConnectionHealth>,
 }
 
 #[async_trait]
@@ -68,17 +68,17 @@ impl Session for JobConsumer {
     }
 }
 
-/// What one session consumes, and what it owes the broker.
+/// The consumers of one session, and the acknowledgements it owes the broker.
 struct JobSession {
     channel: Channel,
     consumers: BTreeMap<Partition, ShortString>,
     incoming: SelectAll<BoxStream<'static, Incoming>>,
-    /// The next job for whoever reads them; no further one is taken from lapin meanwhile.
+    /// The next job for the reader of jobs; no further one is taken from lapin meanwhile.
     held: Option<JobDelivery>,
     acks: AckWindow,
     dropped: Vec<u64>,
-    settled: mpsc::UnboundedReceiver<Settled>,
-    settle: mpsc::UnboundedSender<Settled>,
+    settled: mpsc::UnboundedReceiver<DeliveryEnd>,
+    settle: mpsc::UnboundedSender<DeliveryEnd>,
 }
 
 enum Incoming {
@@ -87,8 +87,8 @@ enum Incoming {
     End(Partition, ShortString),
 }
 
-/// What became of a delivery. Unbounded channel: the prefetch bounds it.
-enum Settled {
+/// The end of a delivery. The channel is unbounded: the prefetch bounds it.
+enum DeliveryEnd {
     Acknowledged(u64),
     Dropped(u64),
 }
@@ -125,7 +125,7 @@ impl JobSession {
                 }
                 place = jobs.reserve(), if self.held.is_some() => match (place, self.held.take()) {
                     (Ok(place), Some(job)) => place.send(job),
-                    // Nobody reads any more, so nothing is to be consumed either.
+                    // The reader of jobs is gone: nothing is consumed any more.
                     _ => self.reconcile(&BTreeSet::new()).await?,
                 },
                 Some(settled) = self.settled.recv() => {
@@ -141,7 +141,7 @@ impl JobSession {
         }
     }
 
-    /// Consumes these partitions and no others.
+    /// Consume these partitions and no others.
     async fn reconcile(&mut self, wanted: &BTreeSet<Partition>) -> Result<(), SessionError> {
         let gone: Vec<_> = self.consumers.keys().copied().filter(|known| !wanted.contains(known)).collect();
         let gone = gone.into_iter().filter_map(|partition| self.consumers.remove(&partition));
@@ -176,13 +176,13 @@ impl JobSession {
         };
         let tag = delivery.delivery_tag;
         if !self.consumers.contains_key(&partition) {
-            // Cancelled meanwhile: the job is its new owner's.
+            // Cancelled meanwhile: the job belongs to the partition's new owner.
             self.dropped.push(tag);
             return Ok(());
         }
         match read_job(&delivery.data) {
             Ok(job) => {
-                let receipt = Receipt { tag, settle: self.settle.clone(), acknowledged: false };
+                let receipt = DeliveryReceipt { tag, settle: self.settle.clone(), acknowledged: false };
                 self.held = Some(JobDelivery::new(partition, job, move || receipt.acknowledge()));
             }
             Err(reason) => {
@@ -193,12 +193,12 @@ impl JobSession {
         Ok(())
     }
 
-    fn settle(&mut self, settled: Settled) {
+    fn settle(&mut self, settled: DeliveryEnd) {
         let mut settled = Some(settled);
         while let Some(now) = settled {
             match now {
-                Settled::Acknowledged(tag) => self.acks.finished(tag),
-                Settled::Dropped(tag) => self.dropped.push(tag),
+                DeliveryEnd::Acknowledged(tag) => self.acks.finished(tag),
+                DeliveryEnd::Dropped(tag) => self.dropped.push(tag),
             }
             settled = self.settled.try_recv().ok();
         }
@@ -226,7 +226,8 @@ impl JobSession {
         Ok(())
     }
 
-    /// Stops taking jobs and writes what is owed; closing the connection gives the others back.
+    /// Stop taking jobs and write the acknowledgements that are due; closing the connection gives the other
+    /// jobs back.
     async fn finish(mut self) -> Result<(), SessionError> {
         self.reconcile(&BTreeSet::new()).await?;
         if let Ok(settled) = self.settled.try_recv() {
@@ -245,24 +246,27 @@ async fn consume(channel: &Channel, partition: Partition) -> lapin::Result<(Part
     Ok((partition, consumer))
 }
 
-/// What a delivery holds: dropped without being acknowledged, it gives the job back.
-struct Receipt {
+/// The receipt of a delivery: dropped unacknowledged, it gives the job back.
+struct DeliveryReceipt {
     tag: u64,
-    settle: mpsc::UnboundedSender<Settled>,
+    settle: mpsc::UnboundedSender<DeliveryEnd>,
     acknowledged: bool,
 }
 
-impl Receipt {
+impl DeliveryReceipt {
     fn acknowledge(mut self) {
         self.acknowledged = true;
     }
 }
 
-impl Drop for Receipt {
+impl Drop for DeliveryReceipt {
     fn drop(&mut self) {
-        let settled =
-            if self.acknowledged { Settled::Acknowledged(self.tag) } else { Settled::Dropped(self.tag) };
-        // Without effect when the session is over: the broker delivers the job again.
+        let settled = if self.acknowledged {
+            DeliveryEnd::Acknowledged(self.tag)
+        } else {
+            DeliveryEnd::Dropped(self.tag)
+        };
+        // Without effect after the session's end: the broker delivers the job again.
         let _ = self.settle.send(settled);
     }
 }

@@ -1,10 +1,10 @@
 //! The queue over RabbitMQ.
 //!
-//! Three connections, each with a supervisor of its own: `publisher` (a connection that the broker has blocked
-//! carries nothing, not even acknowledgements), `consumer`, and `answers` to producers; where submissions are taken in,
-//! a fourth, `intake`. `outbox` and `outgoing` hold what is to be published, `topology` knows what stands on the server,
-//! `connection` connects and reconnects, `acks` and `replies` serve the consumer, `submissions` the intake. The only
-//! module that knows lapin.
+//! Three connections, each with a supervisor of its own: `publisher` (a connection that the broker has
+//! blocked carries nothing, not even acknowledgements), `consumer`, and `answers` to producers; a process
+//! that takes submissions has a fourth, `intake`. `outbox` and `outgoing` hold messages to publish,
+//! `topology` declares exchanges and queues, `connection` connects and reconnects, `acks` and `replies` serve
+//! the consumer, `submissions` the intake. No other module uses lapin.
 
 mod acks;
 mod answers;
@@ -15,6 +15,7 @@ mod outbox;
 mod outgoing;
 mod publisher;
 pub mod reach;
+pub mod rejected;
 mod replies;
 mod submissions;
 mod topology;
@@ -31,31 +32,35 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Arrivals, Broker, BrokerError, BrokerState, IntakeBatch, JobDelivery, REPLIES_HELD, Rejected};
-use crate::message::{JOB_VERSION, Job, Partition, Reply, ReplyTo};
-use answers::{Answers, Dropped};
+use super::{
+    Arrivals, Broker, BrokerError, BrokerState, IntakeBatch, IntakeState, JobDelivery, MAX_QUEUED_REPLIES,
+    Rejected,
+};
+use crate::domain::{JOB_VERSION, Job, Partition, Reply, ReplyTo};
+use answers::{AnswerPublisher, DroppedAnswers};
 use connection::{Endpoint, Session, supervise};
 use consumer::JobConsumer;
-use intake::Intake;
+use intake::{Intake, IntakeHealth};
 use outbox::Outbox;
 use outgoing::Outgoing;
 use publisher::Publisher;
 use replies::ReplyListener;
 
 /// Jobs read from the broker that wait for the dispatcher.
-const JOBS_HELD: usize = 64;
+const MAX_QUEUED_JOBS: usize = 64;
 /// Answers to producers that wait to be published; more are dropped.
-const ANSWERS_HELD: usize = 4096;
+const MAX_QUEUED_ANSWERS: usize = 4096;
 /// Events that wait to be published; more are dropped.
-const EVENTS_HELD: usize = 10_000;
-/// Refused submissions that wait to be published; more wait for a place.
-const REJECTED_HELD: usize = 256;
-/// How long the broker may take to confirm one.
+const MAX_QUEUED_EVENTS: usize = 10_000;
+/// Refused submissions that wait to be published; further ones wait for a place.
+const MAX_QUEUED_REJECTED: usize = 256;
+/// How long the broker may take to confirm a refused submission.
 const REJECTED_TIMEOUT: Duration = Duration::from_secs(10);
-/// The part of the time for closing that is kept for the connections, where jobs stay unpublished.
-const GOODBYE: Duration = Duration::from_millis(500);
+/// The part of the time for closing that is reserved for the connections, where jobs stay unpublished.
+const CLOSE_RESERVE: Duration = Duration::from_millis(500);
 
-/// RabbitMQ. Dropping it stops its connections without publishing what is pending; see [`Broker::close`].
+/// The RabbitMQ broker. Dropping it stops its connections without publishing what is pending; see
+/// [`Broker::close`].
 pub struct RabbitBroker {
     address: String,
     outbox: Arc<Outbox>,
@@ -63,29 +68,30 @@ pub struct RabbitBroker {
     own_replies: mpsc::Sender<Reply>,
     other_replies: mpsc::Sender<Outgoing>,
     answers: mpsc::Sender<Outgoing>,
-    dropped_answers: Arc<Dropped>,
+    dropped_answers: Arc<DroppedAnswers>,
     events: mpsc::Sender<Outgoing>,
     rejected: mpsc::Sender<Outgoing>,
     endpoint: Endpoint,
-    health: Arc<Health>,
+    health: Arc<ConnectionHealth>,
+    intake: Arc<IntakeHealth>,
     stop_consuming: CancellationToken,
     stop_publishing: CancellationToken,
-    /// Ends the connections at once, whatever they wait for: a server that is silent would hold each of their steps up for
-    /// seconds.
+    /// Ends the connections at once, whatever they wait for: a silent server would delay each of their steps
+    /// for seconds.
     cut: CancellationToken,
     connections: TaskTracker,
 }
 
 impl RabbitBroker {
-    /// Starts to connect in the background, and goes on for ever. Fails only if the URL is malformed.
+    /// Start to connect in the background, and retry for ever. Fails only if the URL is malformed.
     pub fn open(url: &SecretString) -> Result<(Arc<RabbitBroker>, Arrivals), BrokerError> {
         let endpoint = Endpoint::parse(url)?;
-        let (jobs_out, jobs) = mpsc::channel::<JobDelivery>(JOBS_HELD);
-        let (own_replies, replies) = mpsc::channel(REPLIES_HELD);
-        let (other_replies, outgoing_replies) = mpsc::channel(REPLIES_HELD);
-        let (answers, outgoing_answers) = mpsc::channel(ANSWERS_HELD);
-        let (events, outgoing_events) = mpsc::channel(EVENTS_HELD);
-        let (rejected, outgoing_rejected) = mpsc::channel(REJECTED_HELD);
+        let (jobs_out, jobs) = mpsc::channel::<JobDelivery>(MAX_QUEUED_JOBS);
+        let (own_replies, replies) = mpsc::channel(MAX_QUEUED_REPLIES);
+        let (other_replies, outgoing_replies) = mpsc::channel(MAX_QUEUED_REPLIES);
+        let (answers, outgoing_answers) = mpsc::channel(MAX_QUEUED_ANSWERS);
+        let (events, outgoing_events) = mpsc::channel(MAX_QUEUED_EVENTS);
+        let (rejected, outgoing_rejected) = mpsc::channel(MAX_QUEUED_REJECTED);
         let (wanted, wanted_now) = watch::channel(BTreeSet::new());
         let broker = Arc::new(RabbitBroker {
             address: topology::new_reply_queue(),
@@ -99,6 +105,7 @@ impl RabbitBroker {
             rejected,
             endpoint,
             health: Arc::default(),
+            intake: Arc::default(),
             stop_consuming: CancellationToken::new(),
             stop_publishing: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -111,7 +118,7 @@ impl RabbitBroker {
             rejected: outgoing_rejected,
             health: broker.health.clone(),
         };
-        let answers = Answers::new(outgoing_answers, broker.dropped_answers.clone());
+        let answers = AnswerPublisher::new(outgoing_answers, broker.dropped_answers.clone());
         let consumer = JobConsumer {
             wanted: wanted_now,
             jobs: jobs_out,
@@ -125,7 +132,7 @@ impl RabbitBroker {
         Ok((broker, Arrivals { jobs, replies }))
     }
 
-    /// Keeps a session running until `stop`, and at the longest until all are cut.
+    /// Keep a session running until `stop`, and at the longest until all are cut.
     fn connect(&self, session: impl Session + 'static, stop: &CancellationToken) {
         let supervised = supervise(self.endpoint.clone(), session, stop.clone());
         self.connections.spawn(self.cut.clone().run_until_cancelled_owned(supervised));
@@ -161,7 +168,8 @@ impl Broker for RabbitBroker {
     fn take_in(&self, longest_body: usize) -> Option<mpsc::Receiver<IntakeBatch>> {
         // One batch waits while one is committed; further submissions stay with the broker.
         let (batches_out, batches) = mpsc::channel(1);
-        self.connect(Intake::new(batches_out, longest_body), &self.stop_consuming);
+        self.intake.shut("not connected to RabbitMQ yet");
+        self.connect(Intake::new(batches_out, longest_body, self.intake.clone()), &self.stop_consuming);
         Some(batches)
     }
 
@@ -195,10 +203,14 @@ impl Broker for RabbitBroker {
         self.health.state()
     }
 
+    fn intake(&self) -> IntakeState {
+        self.intake.state()
+    }
+
     async fn close(&self, grace: Duration) {
         let until = Instant::now() + grace;
         self.stop_consuming.cancel();
-        if timeout(grace.saturating_sub(GOODBYE), self.outbox.emptied()).await.is_err() {
+        if timeout(grace.saturating_sub(CLOSE_RESERVE), self.outbox.emptied()).await.is_err() {
             tracing::warn!("jobs not published before the stop: scans find their work");
         }
         self.stop_publishing.cancel();
@@ -216,15 +228,16 @@ impl Drop for RabbitBroker {
     }
 }
 
-/// How the connections of jobs are, for [`Broker::state`]: without the others answers and submissions wait.
+/// The health of the connections that carry jobs, for [`Broker::state`]: without the other connections
+/// answers and submissions wait.
 #[derive(Default)]
-struct Health {
+struct ConnectionHealth {
     publishing: AtomicBool,
     consuming: AtomicBool,
     blocked: AtomicBool,
 }
 
-impl Health {
+impl ConnectionHealth {
     fn set_publishing(&self, up: bool) {
         self.publishing.store(up, Ordering::Relaxed);
     }
@@ -280,12 +293,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_that_find_no_place_while_the_broker_is_away_are_counted() {
+    async fn dropped_answers_are_counted() {
         let nobody = SecretString::from("amqp://127.0.0.1:1/%2f");
         let (broker, _arrivals) = RabbitBroker::open(&nobody).unwrap();
         let to = |queue: &str| ReplyTo { queue: queue.into(), correlation_id: None };
         let before = dropped_answers();
-        for _ in 0..ANSWERS_HELD {
+        for _ in 0..MAX_QUEUED_ANSWERS {
             broker.answer(&to("answers"), b"{}".to_vec());
         }
         assert_eq!(dropped_answers(), before, "they wait");
@@ -295,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_of_another_version_is_told_from_one_that_cannot_be_read() {
+    fn job_of_another_version_is_not_unreadable() {
         assert!(read_job(br#"{"v":2,"work":[[41,7,"high",false,"",1,2,[]]]}"#).is_ok());
         for (v, body) in
             [(1, &br#"{"v":1,"lines":[[7,"high",1,2,2]]}"#[..]), (3, br#"{"v":3,"rows":"otherwise"}"#)]

@@ -1,44 +1,44 @@
-//! What is still to be published, and what was published and not confirmed yet. Knows no network.
+//! The jobs to be published, and those published and not confirmed yet. Never here: the network.
 //!
-//! At most one job of a partition is out; later ones are merged and follow once it is confirmed. Whatever comes
-//! back (unroutable, or unconfirmed when a session ends) is merged with what waits. The outbox so holds at most two jobs of a
-//! partition, each of a bounded length, however long the broker is away.
+//! At most one job of a partition is out; later ones are merged and follow once it is confirmed. A job that
+//! comes back (unroutable, or unconfirmed when a session ends) is merged with the waiting one. The outbox so
+//! holds at most two jobs of a partition, each of a bounded length, however long the broker is away.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::message::{Job, Partition};
+use crate::domain::{Job, Partition};
 use crate::metrics::METRICS;
 
 #[derive(Default)]
 pub(super) struct Outbox {
-    state: Mutex<State>,
+    state: Mutex<OutboxState>,
     /// Wakes the one publisher.
     filled: Notify,
-    /// Wakes the one that waits for the end.
+    /// Wakes the task that waits for the end.
     emptied: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct OutboxState {
     pending: BTreeMap<Partition, Job>,
-    out: BTreeMap<Partition, Out>,
+    out: BTreeMap<Partition, UnconfirmedJob>,
     /// The partition that was served last: the next one is the one after it, so that all have their turn.
     last: Option<Partition>,
 }
 
-struct Out {
+struct UnconfirmedJob {
     id: Uuid,
     job: Job,
 }
 
 /// A job on its way to the broker. The id goes into `message_id`.
-pub(super) struct Parcel {
+pub(super) struct OutgoingJob {
     pub(super) id: Uuid,
     pub(super) partition: Partition,
     pub(super) job: Job,
@@ -50,16 +50,16 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// The next job that may be published: of a partition that has none out.
-    pub(super) fn take_next(&self) -> Option<Parcel> {
+    /// Return the next job that may be published: of a partition that has none out.
+    pub(super) fn take_next(&self) -> Option<OutgoingJob> {
         let mut state = self.state();
         let partition = state.next()?;
         state.last = Some(partition);
         let job = state.pending.remove(&partition)?;
         let id = Uuid::now_v7();
-        state.out.insert(partition, Out { id, job: job.clone() });
+        state.out.insert(partition, UnconfirmedJob { id, job: job.clone() });
         METRICS.broker.published.increment(1);
-        Some(Parcel { id, partition, job })
+        Some(OutgoingJob { id, partition, job })
     }
 
     /// Whether a job may be published.
@@ -67,13 +67,14 @@ impl Outbox {
         self.state().next().is_some()
     }
 
-    /// The broker has this job. Without effect if it has come back meanwhile.
+    /// Note that the broker has this job. Without effect if it has come back meanwhile.
     pub(super) fn confirmed(&self, partition: Partition, id: Uuid) {
         self.state().take_out(partition, id);
         self.notify();
     }
 
-    /// The broker could not route this job. `body` is what it returned, for a job that is no longer out.
+    /// Take a job back that the broker could not route. `body` is the returned body, for a job that is no
+    /// longer out.
     pub(super) fn came_back(
         &self,
         partition: Partition,
@@ -89,7 +90,7 @@ impl Outbox {
         self.notify();
     }
 
-    /// The session has ended: what is out may be lost.
+    /// Take all jobs back at the end of a session: jobs that are out may be lost.
     pub(super) fn take_all_back(&self) {
         let mut state = self.state();
         for (partition, out) in std::mem::take(&mut state.out) {
@@ -100,12 +101,12 @@ impl Outbox {
         self.notify();
     }
 
-    /// Returns when there may be something to take.
+    /// Wait until there may be a job to take.
     pub(super) async fn filled(&self) {
         self.filled.notified().await;
     }
 
-    /// Returns when everything was confirmed. For one waiter.
+    /// Wait until everything was confirmed. For one waiter.
     pub(super) async fn emptied(&self) {
         while !self.is_empty() {
             self.emptied.notified().await;
@@ -122,13 +123,13 @@ impl Outbox {
         self.emptied.notify_one();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, OutboxState> {
+        self.state.lock()
     }
 }
 
-impl State {
-    /// Takes an announcement in.
+impl OutboxState {
+    /// Take an announcement in.
     fn wait(&mut self, partition: Partition, job: Job) {
         METRICS.broker.announced.increment(1);
         match self.pending.entry(partition) {
@@ -142,7 +143,7 @@ impl State {
         }
     }
 
-    /// Puts a job that was out before what has come since: it announces the older work.
+    /// Put a returned job before later ones: it announces the older work.
     fn put_back(&mut self, partition: Partition, mut job: Job) {
         if let Some(later) = self.pending.remove(&partition) {
             job.merge(later);
@@ -169,7 +170,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{JobWork, Lane, LineId, MAX_JOB_WORK, Medium, MessageId, WorkId};
+    use crate::channel::Medium;
+    use crate::domain::{JobWork, Lane, LineId, MAX_JOB_WORK, RowId, WorkId};
 
     const SEVEN: Partition = Partition(7);
 
@@ -180,7 +182,7 @@ mod tests {
             lane: Lane::High,
             medium: Medium::Text,
             campaign: String::new(),
-            first: MessageId(work),
+            first: RowId(work),
             rows: 1,
             messages: Vec::new(),
         };
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn one_job_of_a_partition_is_out_and_the_others_wait_merged() {
+    fn keeps_one_job_of_a_partition_out() {
         let outbox = Outbox::default();
         outbox.add(SEVEN, job(&[1]));
         let out = outbox.take_next().unwrap();
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_came_back_is_published_again_and_its_own_confirm_changes_nothing() {
+    fn publishes_a_returned_job_again() {
         let outbox = Outbox::default();
         outbox.add(SEVEN, job(&[5]));
         let first = outbox.take_next().unwrap();
@@ -218,18 +220,18 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_comes_back_after_its_confirm_is_read_from_what_was_returned() {
+    fn reads_a_late_return_from_its_body() {
         let outbox = Outbox::default();
         outbox.add(SEVEN, job(&[5]));
-        let parcel = outbox.take_next().unwrap();
-        outbox.confirmed(SEVEN, parcel.id);
-        outbox.came_back(SEVEN, Some(parcel.id), || Some(parcel.job));
+        let taken = outbox.take_next().unwrap();
+        outbox.confirmed(SEVEN, taken.id);
+        outbox.came_back(SEVEN, Some(taken.id), || Some(taken.job));
 
         assert_eq!(outbox.take_next().unwrap().job, job(&[5]));
     }
 
     #[test]
-    fn what_was_out_when_a_session_ended_is_merged_with_what_waits() {
+    fn merges_lost_jobs_with_waiting_ones() {
         let outbox = Outbox::default();
         outbox.add(SEVEN, job(&[5]));
         outbox.take_next().unwrap();
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_leaves_one_job_of_the_longest_length_that_asks_for_a_scan() {
+    fn asks_for_a_scan_after_a_long_outage() {
         let outbox = Outbox::default();
         for work in 0..10_000 {
             outbox.add(SEVEN, job(&[work]));

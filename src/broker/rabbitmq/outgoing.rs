@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::super::intake::Rejected;
 use super::super::public;
 use super::topology;
-use crate::message::{Reply, ReplyTo};
+use crate::domain::{Reply, ReplyTo};
 
 const PERSISTENT: u8 = 2;
 const TRANSIENT: u8 = 1;
@@ -19,12 +19,12 @@ pub(super) struct Outgoing {
     routing_key: ShortString,
     properties: BasicProperties,
     body: Vec<u8>,
-    /// Told whether the broker has it; without one nobody asks.
+    /// Receives whether the broker has the message; `None` where no caller asks.
     confirmed: Option<oneshot::Sender<bool>>,
 }
 
 impl Outgoing {
-    /// An outcome for another process's waiter. `None` if the address is no reply queue.
+    /// Return an outcome for another process's waiter; `None` if the address is no reply queue.
     pub(super) fn reply(address: &str, reply: &Reply) -> Option<Outgoing> {
         let body = serde_json::to_vec(reply).expect("a reply is numbers and words");
         Some(Outgoing {
@@ -36,7 +36,7 @@ impl Outgoing {
         })
     }
 
-    /// An answer to a producer. `None` if it named no queue that can be replied to.
+    /// Return an answer to a producer; `None` if it named no queue that can be replied to.
     pub(super) fn answer(to: &ReplyTo, body: Vec<u8>) -> Option<Outgoing> {
         if !public::takes_answers(&to.queue) {
             return None;
@@ -65,13 +65,14 @@ impl Outgoing {
         let text = |text: String| AMQPValue::LongString(text.into());
         headers.insert("status_code".into(), AMQPValue::LongInt(rejected.status_code));
         headers.insert("status".into(), text(rejected.status));
+        headers.insert("detail".into(), text(rejected.detail));
         headers.insert("routing_key".into(), text(rejected.routing_key));
         headers.insert("body_bytes".into(), AMQPValue::LongLongInt(rejected.body_bytes as i64));
         if let Some(user) = rejected.user_id {
-            // Not as the property: the broker would hold it against our own name.
+            // Not as the property: the broker would compare it with the program's own name.
             headers.insert("user_id".into(), text(user));
         }
-        let mut properties = json(PERSISTENT).with_headers(headers);
+        let mut properties = json(PERSISTENT).with_headers(headers).with_timestamp(rejected.at);
         let short = |text: Option<String>| text.and_then(|text| ShortString::try_new(text).ok());
         if let Some(id) = short(rejected.message_id) {
             properties = properties.with_message_id(id);
@@ -88,7 +89,7 @@ impl Outgoing {
         }
     }
 
-    /// Resolves when it is written to the socket, or confirmed where somebody asks for that.
+    /// Resolve when the message is written to the socket, or confirmed where a caller asks for that.
     pub(super) async fn publish(self, channel: Channel) -> lapin::Result<()> {
         let written = channel
             .basic_publish(
@@ -101,7 +102,7 @@ impl Outgoing {
             .await?;
         if let Some(confirmed) = self.confirmed {
             let has_it = matches!(written.await?, Confirmation::Ack(_));
-            // Whoever asked may be gone: the process stops.
+            // The caller may be gone: the process stops.
             let _ = confirmed.send(has_it);
         }
         Ok(())
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_never_sent_to_a_name_of_ours_or_to_an_address_that_no_broker_made() {
+    fn answers_no_reserved_or_made_up_address() {
         let to = |queue: &str| ReplyTo { queue: queue.into(), correlation_id: Some("7".into()) };
         assert!(Outgoing::answer(&to("cdls.submit"), Vec::new()).is_none());
         assert!(Outgoing::answer(&to("cdls.work.07"), Vec::new()).is_none());

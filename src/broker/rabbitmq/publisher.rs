@@ -1,9 +1,9 @@
 //! The publishing connection: jobs and refused submissions with confirms, replies and events without.
 //!
-//! Nothing is awaited in turn: each job is a future of its own, so all partitions are on their way at once. A
-//! session gives up after 5 s without a confirm, except while the broker has blocked the connection (memory or
-//! disk alarm), when jobs wait and merge. So they do while many rows are announced: a job costs the broker, and the worker
-//! that reads its rows, much more than a row in it.
+//! No publish waits for another: each job is a future of its own, so all partitions are on their way at once.
+//! A session gives up after 5 s without a confirm, except while the broker has blocked the connection (memory
+//! or disk alarm), when jobs wait and merge. Jobs also wait and merge while many rows are announced: a job
+//! costs the broker, and the worker that reads its rows, much more than a row in it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -21,34 +21,34 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::connection::{Link, Session, SessionError};
-use super::outbox::{Outbox, Parcel};
+use super::outbox::{Outbox, OutgoingJob};
 use super::outgoing::Outgoing;
-use super::{Health, read_job, topology};
+use super::{ConnectionHealth, read_job, topology};
+use crate::domain::Partition;
 use crate::failpoint;
-use crate::message::Partition;
 
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// Messages that are no jobs, written at a time; the others wait in their channels, which are bounded too.
-const OUTGOING_AT_ONCE: usize = 256;
-/// How long the next job waits after one, and how much longer for each row the one announced, up to a number: 800 jobs a
-/// second while each announces a row, 300 when they announce ten and more.
+const MAX_OUTGOING: usize = 256;
+/// How long the next job waits after one, and how much longer for each row the one announced, up to a number:
+/// 800 jobs a second while each announces a row, 300 when they announce ten and more.
 const AFTER_A_JOB: Duration = Duration::from_micros(1_000);
 const AFTER_A_ROW: Duration = Duration::from_micros(200);
 const ROWS_WAITED_FOR: u32 = 10;
 /// Jobs after a pause do not wait for this long.
-const SAVED_UP: Duration = Duration::from_millis(16);
+const MAX_SAVED_PAUSE: Duration = Duration::from_millis(16);
 const PERSISTENT: u8 = 2;
 
-/// Publishes what is in the outbox, and what goes to other processes and listeners.
+/// The publisher of the outbox, and of messages to other processes and listeners.
 pub(super) struct Publisher {
     pub(super) outbox: Arc<Outbox>,
-    /// To other processes.
+    /// Messages to other processes.
     pub(super) replies: mpsc::Receiver<Outgoing>,
     pub(super) events: mpsc::Receiver<Outgoing>,
     /// Refused submissions, each confirmed.
     pub(super) rejected: mpsc::Receiver<Outgoing>,
-    pub(super) health: Arc<Health>,
+    pub(super) health: Arc<ConnectionHealth>,
 }
 
 #[async_trait]
@@ -73,113 +73,114 @@ impl Publisher {
         timeout(CONFIRM_TIMEOUT, jobs.confirm_select(ConfirmSelectOptions::default()))
             .await
             .map_err(|_| SessionError::Timeout("confirm.select"))??;
-        let outlets = Outlets::open(link).await?;
+        let outlets = OtherChannels::open(link).await?;
         let mut events = link.events();
         let mut check = interval(CHECK_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut under_way = UnderWay::new(jobs);
+        let mut in_flight = PublishesInFlight::new(jobs);
 
         loop {
-            let next_job = self.publish_jobs(&mut under_way);
+            let next_job = self.publish_jobs(&mut in_flight);
             tokio::select! {
-                () = stop.cancelled() => return self.write_last_replies(under_way, &outlets).await,
+                () = stop.cancelled() => return self.write_last_replies(in_flight, &outlets).await,
                 Some(event) = events.next() => match event {
                     Event::ConnectionBlocked(reason) => {
                         tracing::warn!(reason, "RabbitMQ blocked the connection: jobs wait and merge");
-                        self.block(&mut under_way, true);
+                        self.block(&mut in_flight, true);
                     }
-                    Event::ConnectionUnblocked => self.block(&mut under_way, false),
+                    Event::ConnectionUnblocked => self.block(&mut in_flight, false),
                     Event::Error(error) => return Err(error.into()),
                     _ => {}
                 },
-                Some(done) = under_way.futures.next() => match done {
-                    Done::Job { partition, id, returned } => {
-                        self.settle(&mut under_way, partition, id, returned?);
+                Some(done) = in_flight.futures.next() => match done {
+                    PublishEnd::Job { partition, id, returned } => {
+                        self.settle(&mut in_flight, partition, id, returned?);
                     }
-                    Done::Outgoing(written) => {
-                        under_way.outgoing -= 1;
+                    PublishEnd::Outgoing(written) => {
+                        in_flight.outgoing -= 1;
                         written?;
                     }
                 },
-                () = self.outbox.filled(), if !under_way.blocked => {}
+                () = self.outbox.filled(), if !in_flight.blocked => {}
                 () = sleep_until(next_job.unwrap_or_else(Instant::now)), if next_job.is_some() => {}
-                Some(reply) = self.replies.recv(), if under_way.may_write() => under_way.write(&outlets.plain, reply),
-                Some(refused) = self.rejected.recv(), if under_way.may_write() => {
-                    under_way.write(&outlets.confirming, refused);
+                Some(reply) = self.replies.recv(), if in_flight.may_write() => in_flight.write(&outlets.plain, reply),
+                Some(refused) = self.rejected.recv(), if in_flight.may_write() => {
+                    in_flight.write(&outlets.confirming, refused);
                 }
-                Some(event) = self.events.recv(), if under_way.may_write() => {
+                Some(event) = self.events.recv(), if in_flight.may_write() => {
                     if outlets.declared {
-                        under_way.write(&outlets.plain, event);
+                        in_flight.write(&outlets.plain, event);
                     }
                 }
-                _ = check.tick() => under_way.check(link)?,
+                _ = check.tick() => in_flight.check(link)?,
             }
         }
     }
 
-    /// Publishes the jobs that may go now. If others have to wait for their turn, says until when.
-    fn publish_jobs(&self, under_way: &mut UnderWay) -> Option<Instant> {
-        while !under_way.blocked && self.outbox.has_next() {
-            if Instant::now() < under_way.next_job {
-                return Some(under_way.next_job);
+    /// Publish the jobs that may go now. If others have to wait for their turn, return the end of the wait.
+    fn publish_jobs(&self, in_flight: &mut PublishesInFlight) -> Option<Instant> {
+        while !in_flight.blocked && self.outbox.has_next() {
+            if Instant::now() < in_flight.next_job {
+                return Some(in_flight.next_job);
             }
-            if let Some(parcel) = self.outbox.take_next() {
-                under_way.publish(parcel);
+            if let Some(outgoing_job) = self.outbox.take_next() {
+                in_flight.publish(outgoing_job);
             }
         }
         None
     }
 
-    fn block(&self, under_way: &mut UnderWay, blocked: bool) {
-        under_way.set_blocked(blocked);
+    fn block(&self, in_flight: &mut PublishesInFlight, blocked: bool) {
+        in_flight.set_blocked(blocked);
         self.health.set_blocked(blocked);
     }
 
-    /// A message that came back may hang on the confirm of another one: lapin hands out waiting returns with
-    /// whichever confirm is processed next. So a return is told by its own `message_id` and body.
+    /// Settle a publish. A message that came back may hang on the confirm of another one: lapin hands out
+    /// waiting returns with whichever confirm is processed next. A return is therefore recognised by its own
+    /// `message_id` and body.
     fn settle(
         &self,
-        under_way: &mut UnderWay,
+        in_flight: &mut PublishesInFlight,
         partition: Partition,
         id: Uuid,
         returned: Option<Box<BasicReturnMessage>>,
     ) {
-        under_way.since.remove(&id);
+        in_flight.since.remove(&id);
         if let Some(message) = returned {
-            self.take_back(under_way, &message);
+            self.take_back(in_flight, &message);
         }
         self.outbox.confirmed(partition, id);
     }
 
-    fn take_back(&self, under_way: &mut UnderWay, message: &BasicReturnMessage) {
+    fn take_back(&self, in_flight: &mut PublishesInFlight, message: &BasicReturnMessage) {
         let Some(partition) = topology::work_partition(message.routing_key.as_str()) else { return };
         tracing::warn!(queue = %message.routing_key, "work queue missing: declared again");
-        under_way.declared.remove(&partition);
+        in_flight.declared.remove(&partition);
         let id = message.properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok());
         self.outbox.came_back(partition, id, || read_job(&message.data).ok());
     }
 
-    /// Outcomes that were handed over before the end was asked for.
+    /// Write the outcomes that were handed over before the stop.
     async fn write_last_replies(
         &mut self,
-        mut under_way: UnderWay,
-        outlets: &Outlets,
+        mut in_flight: PublishesInFlight,
+        outlets: &OtherChannels,
     ) -> Result<(), SessionError> {
-        if under_way.blocked {
+        if in_flight.blocked {
             return Ok(());
         }
         while let Ok(reply) = self.replies.try_recv() {
-            under_way.write(&outlets.plain, reply);
+            in_flight.write(&outlets.plain, reply);
         }
         while outlets.declared
             && let Ok(event) = self.events.try_recv()
         {
-            under_way.write(&outlets.plain, event);
+            in_flight.write(&outlets.plain, event);
         }
         let written = async {
-            while under_way.outgoing > 0 {
-                if let Some(Done::Outgoing(written)) = under_way.futures.next().await {
-                    under_way.outgoing -= 1;
+            while in_flight.outgoing > 0 {
+                if let Some(PublishEnd::Outgoing(written)) = in_flight.futures.next().await {
+                    in_flight.outgoing -= 1;
                     written?;
                 }
             }
@@ -189,16 +190,16 @@ impl Publisher {
     }
 }
 
-/// The channels for what is no job.
-struct Outlets {
+/// The channels for messages that are no jobs.
+struct OtherChannels {
     plain: Channel,
     confirming: Channel,
-    /// An exchange that is not there would end the channel with each event.
+    /// Whether the exchange is declared: without it each event would end the channel.
     declared: bool,
 }
 
-impl Outlets {
-    async fn open(link: &Link) -> Result<Outlets, SessionError> {
+impl OtherChannels {
+    async fn open(link: &Link) -> Result<OtherChannels, SessionError> {
         // On a channel of its own, which a refusal closes: jobs need none of it.
         let declaring = link.channel().await?;
         let declared = timeout(CONFIRM_TIMEOUT, topology::declare_outlets(&declaring))
@@ -211,16 +212,16 @@ impl Outlets {
         timeout(CONFIRM_TIMEOUT, confirming.confirm_select(ConfirmSelectOptions::default()))
             .await
             .map_err(|_| SessionError::Timeout("confirm.select"))??;
-        Ok(Outlets { plain, confirming, declared: declared.is_ok() })
+        Ok(OtherChannels { plain, confirming, declared: declared.is_ok() })
     }
 }
 
-/// What one session has on its way.
-struct UnderWay {
+/// The messages that one session has on their way.
+struct PublishesInFlight {
     channel: Channel,
     next_job: Instant,
-    futures: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// When each job was published, or the broker last unblocked.
+    futures: FuturesUnordered<BoxFuture<'static, PublishEnd>>,
+    /// The time at which each job was published, or the broker last unblocked.
     since: BTreeMap<Uuid, Instant>,
     /// Messages that are no jobs.
     outgoing: usize,
@@ -229,14 +230,14 @@ struct UnderWay {
     blocked: bool,
 }
 
-enum Done {
+enum PublishEnd {
     Job { partition: Partition, id: Uuid, returned: Result<Option<Box<BasicReturnMessage>>, SessionError> },
     Outgoing(lapin::Result<()>),
 }
 
-impl UnderWay {
-    fn new(channel: Channel) -> UnderWay {
-        UnderWay {
+impl PublishesInFlight {
+    fn new(channel: Channel) -> PublishesInFlight {
+        PublishesInFlight {
             channel,
             next_job: Instant::now(),
             futures: FuturesUnordered::new(),
@@ -247,29 +248,29 @@ impl UnderWay {
         }
     }
 
-    fn publish(&mut self, parcel: Parcel) {
-        let Parcel { id, partition, .. } = parcel;
+    fn publish(&mut self, outgoing_job: OutgoingJob) {
+        let OutgoingJob { id, partition, .. } = outgoing_job;
         let now = Instant::now();
-        let rows = parcel.job.rows().min(ROWS_WAITED_FOR);
-        let saved_up = now.checked_sub(SAVED_UP).unwrap_or(now);
+        let rows = outgoing_job.job.rows().min(ROWS_WAITED_FOR);
+        let saved_up = now.checked_sub(MAX_SAVED_PAUSE).unwrap_or(now);
         self.next_job = self.next_job.max(saved_up) + AFTER_A_JOB + AFTER_A_ROW * rows;
         let declare = self.declared.insert(partition);
         let channel = self.channel.clone();
         self.since.insert(id, now);
         self.futures.push(Box::pin(async move {
-            let returned = publish(channel, declare, parcel).await;
-            Done::Job { partition, id, returned }
+            let returned = publish(channel, declare, outgoing_job).await;
+            PublishEnd::Job { partition, id, returned }
         }));
     }
 
     fn may_write(&self) -> bool {
-        !self.blocked && self.outgoing < OUTGOING_AT_ONCE
+        !self.blocked && self.outgoing < MAX_OUTGOING
     }
 
     fn write(&mut self, channel: &Channel, outgoing: Outgoing) {
         self.outgoing += 1;
         let written = outgoing.publish(channel.clone());
-        self.futures.push(Box::pin(async move { Done::Outgoing(written.await) }));
+        self.futures.push(Box::pin(async move { PublishEnd::Outgoing(written.await) }));
     }
 
     fn set_blocked(&mut self, blocked: bool) {
@@ -290,22 +291,23 @@ impl UnderWay {
     }
 }
 
-/// Resolves when the broker has confirmed the job, with a message that came back, if one did: see `settle`.
+/// Publish a job; resolve when the broker has confirmed it, with a message that came back, if one did: see
+/// `settle`.
 async fn publish(
     channel: Channel,
     declare: bool,
-    parcel: Parcel,
+    outgoing_job: OutgoingJob,
 ) -> Result<Option<Box<BasicReturnMessage>>, SessionError> {
     if declare {
-        topology::declare_work_queue(&channel, parcel.partition).await?;
+        topology::declare_work_queue(&channel, outgoing_job.partition).await?;
     }
-    let body = serde_json::to_vec(&parcel.job).expect("a job is numbers and words");
+    let body = serde_json::to_vec(&outgoing_job.job).expect("a job is numbers and words");
     let properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_content_type("application/json".into())
-        .with_message_id(parcel.id.to_string().into());
+        .with_message_id(outgoing_job.id.to_string().into());
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-    let queue = topology::work_queue(parcel.partition);
+    let queue = topology::work_queue(outgoing_job.partition);
     let confirm = channel.basic_publish("".into(), queue.clone(), options, &body, properties).await?;
     failpoint::hit("after_publish");
     let confirmation = confirm.await?;

@@ -1,11 +1,12 @@
-//! Whether RabbitMQ answers: one connection, opened and closed again.
+//! The check that RabbitMQ answers: one connection, opened and closed again.
 
 use std::time::Duration;
 
 use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 
-/// Connects, logs in, and disconnects. An error says why that failed within `limit`, never with the password.
+/// Connect, log in, and disconnect. The error gives the reason of a failure within `limit`, never the
+/// password.
 pub async fn reach(url: &SecretString, limit: Duration) -> Result<(), String> {
     let properties = ConnectionProperties::default().with_connection_name("meta-dispatch check".into());
     let connect = Connection::connect(url.expose_secret(), properties);
@@ -13,7 +14,7 @@ pub async fn reach(url: &SecretString, limit: Duration) -> Result<(), String> {
         Err(_) => Err(format!("no answer within {}", humantime::format_duration(limit))),
         Ok(Err(error)) => Err(error.to_string()),
         Ok(Ok(connection)) => {
-            // It answered; whether it says goodbye in time changes nothing.
+            // The broker answered; a late goodbye changes nothing.
             let _ = tokio::time::timeout(limit, connection.close(200, "checked".into())).await;
             Ok(())
         }

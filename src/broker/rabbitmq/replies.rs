@@ -1,8 +1,8 @@
 //! This process's reply queue: outcomes for its own waiters.
 //!
-//! It lives as long as the consuming connection, under a name chosen once, so that replies find it again after a
-//! reconnect. It has a channel of its own: after a cut that the server has not noticed yet, the name is still
-//! taken for up to two heartbeats, and jobs must not wait for that.
+//! The queue lives as long as the consuming connection, under a name chosen once, so that replies find it
+//! again after a reconnect. The queue has a channel of its own: after a cut that the server has not noticed
+//! yet, the name is still taken for up to two heartbeats, and jobs must not wait for that.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ use tokio::time::{sleep, timeout};
 
 use super::connection::{Link, SessionError};
 use super::topology;
-use crate::message::Reply;
+use crate::domain::Reply;
 
 const SETUP_TIMEOUT: Duration = Duration::from_secs(5);
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Consumes the reply queue.
+/// The consumer of the reply queue.
 pub(super) struct ReplyListener {
     pub(super) queue: String,
     pub(super) replies: mpsc::Sender<Reply>,
 }
 
 impl ReplyListener {
-    /// Listens as long as the connection lasts, and returns why it ended.
+    /// Listen as long as the connection lasts; return the reason of its end.
     pub(super) async fn listen(&self, link: &Link) -> SessionError {
         loop {
             let Err(error) = self.listen_once(link).await;
@@ -49,7 +49,7 @@ impl ReplyListener {
             timeout(SETUP_TIMEOUT, setup).await.map_err(|_| SessionError::Timeout("the reply queue"))??;
         while let Some(message) = incoming.next().await {
             match serde_json::from_slice::<Reply>(&message?.data) {
-                // Full or given up: the waiter finds the outcome in the log.
+                // The channel is full or given up: the waiter finds the outcome in the log.
                 Ok(reply) => drop(self.replies.try_send(reply)),
                 Err(error) => tracing::warn!(%error, "unreadable reply dropped: the waiter reads the log"),
             }

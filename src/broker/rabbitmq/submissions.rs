@@ -1,8 +1,8 @@
-//! Reads deliveries into submissions, as soon as they come.
+//! Deliveries read into submissions, as soon as they come.
 //!
-//! lapin holds what the broker has delivered whole, in a channel without a bound. So it is not left there while a batch
-//! waits for the database: of a body that is too long only its length is kept, however long the broker lets one be.
-//! Never here: whether a submission is accepted.
+//! lapin holds whole deliveries in a channel without a bound. Deliveries are therefore read while a batch
+//! waits for the database: of a body that is too long only the length is kept, however long the broker lets a
+//! body be. Never here: whether a submission is accepted.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -14,15 +14,16 @@ use tokio::sync::mpsc;
 
 use super::super::intake::{Submitted, TokenHeader};
 
-/// A submission and its delivery tag, or why there are no more.
-pub(super) type Read = lapin::Result<(u64, Submitted)>;
+/// A submission and its delivery tag, or the reason why there are no more.
+pub(super) type ReadSubmission = lapin::Result<(u64, Submitted)>;
 
-/// Reads on for ever. `submissions` has a place for each delivery that the broker makes before it waits for
-/// acknowledgements, so this never waits for whoever takes them; it is closed when there are no more.
+/// Read deliveries for ever. `submissions` has a place for each delivery that the broker makes before it
+/// waits for acknowledgements: this function never waits for the receiver. The channel closes when there are
+/// no more deliveries.
 pub(super) async fn read_on(
     mut deliveries: impl Stream<Item = lapin::Result<Delivery>> + Unpin,
     longest_body: usize,
-    submissions: mpsc::Sender<Read>,
+    submissions: mpsc::Sender<ReadSubmission>,
 ) -> Infallible {
     while let Some(delivery) = deliveries.next().await {
         let submission = delivery.map(|delivery| (delivery.delivery_tag, read(delivery, longest_body)));
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_bodies_are_let_go_of_while_nobody_takes_submissions() {
+    fn long_bodies_are_dropped_before_the_intake() {
         let deliver = |tag: u64| {
             let body = vec![b'x'; if tag.is_multiple_of(2) { 1_000_000 } else { 10 }];
             Ok(Delivery::mock(tag, "cdls.submit".into(), "messenger".into(), false, body))

@@ -1,5 +1,5 @@
-//! What stands on the server: exchanges and queues, declared by whoever uses them. Those of producers and listeners
-//! stand in [`super::super::public`]; the others are ours and may change.
+//! The exchanges and queues on the server, declared by their users. The names for producers and listeners
+//! stand in [`super::super::public`]; the others are internal and may change.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::super::public::{self, Argument};
 
-use crate::message::{Class, PARTITIONS, Partition};
+use crate::channel::Class;
+use crate::domain::{PARTITIONS, Partition};
 
 const WORK_PREFIX: &str = "cdls.work.";
 const REPLY_PREFIX: &str = "cdls.reply.";
@@ -22,24 +23,24 @@ pub(super) fn work_queue(partition: Partition) -> ShortString {
     format!("{WORK_PREFIX}{partition}").into()
 }
 
-/// The partition whose work queue this is.
+/// Return the partition of a work queue.
 pub(super) fn work_partition(queue: &str) -> Option<Partition> {
     let partition = queue.strip_prefix(WORK_PREFIX)?.parse().ok()?;
     (0..PARTITIONS).contains(&partition).then_some(Partition(partition))
 }
 
-/// A fresh name for a process's reply queue.
+/// Return a fresh name for a process's reply queue.
 pub(super) fn new_reply_queue() -> String {
     format!("{REPLY_PREFIX}{}", Uuid::now_v7())
 }
 
-/// The reply queue that an address names, if it is one.
+/// Return the reply queue that an address names, if it is one.
 pub(super) fn reply_queue(address: &str) -> Option<ShortString> {
     address.strip_prefix(REPLY_PREFIX).and_then(|_| ShortString::try_new(address).ok())
 }
 
-/// Durable and classic: losing a job is harmless, so a job need not be replicated. The type is named because a
-/// virtual host may have another default.
+/// Declare a work queue, durable and classic: losing a job is harmless, and a job need not be replicated. The
+/// type is named because a virtual host may have another default.
 pub(super) async fn declare_work_queue(channel: &Channel, partition: Partition) -> Result<()> {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
@@ -48,23 +49,31 @@ pub(super) async fn declare_work_queue(channel: &Channel, partition: Partition) 
     channel.queue_declare(work_queue(partition), options, arguments).await.map(drop)
 }
 
-/// What producers and listeners use, and what catches what they do wrong.
+/// Declare the exchanges and queues of producers and listeners, with the outlets for their mistakes.
+///
+/// The broker confirms messages that it cannot route. The exchange that producers publish to is therefore
+/// declared last, when a queue stands behind its alternate exchange: until then a producer's publish fails,
+/// because the exchange does not exist (404).
 pub(super) async fn declare_public(channel: &Channel) -> Result<()> {
-    declare_exchange(channel, public::UNROUTED, ExchangeKind::Fanout, &[]).await?;
-    declare_exchange(channel, public::SUBMIT, ExchangeKind::Direct, public::SUBMIT_EXCHANGE_ARGUMENTS)
-        .await?;
     declare_queue(channel, public::UNREADABLE, public::REJECTED_QUEUE_ARGUMENTS).await?;
     declare_queue(channel, public::SUBMIT, public::SUBMIT_QUEUE_ARGUMENTS).await?;
-    let keys = Class::ALL.iter().map(|class| (public::SUBMIT, class.as_str()));
-    for (exchange, key) in keys.chain([(public::UNROUTED, "")]) {
-        let options = QueueBindOptions::default();
-        let none = FieldTable::default();
-        channel.queue_bind(public::SUBMIT.into(), exchange.into(), key.into(), options, none).await?;
+    declare_outlets(channel).await?;
+    declare_exchange(channel, public::UNROUTED, ExchangeKind::Fanout, &[]).await?;
+    bind_submissions(channel, public::UNROUTED, "").await?;
+    declare_exchange(channel, public::SUBMIT, ExchangeKind::Direct, public::SUBMIT_EXCHANGE_ARGUMENTS)
+        .await?;
+    for class in Class::ALL {
+        bind_submissions(channel, public::SUBMIT, class.as_str()).await?;
     }
-    declare_outlets(channel).await
+    Ok(())
 }
 
-/// What goes out to producers' operators and to listeners.
+async fn bind_submissions(channel: &Channel, exchange: &'static str, key: &'static str) -> Result<()> {
+    let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+    channel.queue_bind(public::SUBMIT.into(), exchange.into(), key.into(), options, none).await
+}
+
+/// Declare the outlets to producers' operators and to listeners.
 pub(super) async fn declare_outlets(channel: &Channel) -> Result<()> {
     declare_queue(channel, public::REJECTED, public::REJECTED_QUEUE_ARGUMENTS).await?;
     declare_exchange(channel, public::EVENTS, ExchangeKind::Topic, &[]).await
@@ -98,7 +107,7 @@ fn table(arguments: public::Arguments) -> FieldTable {
     table
 }
 
-/// Lives as long as the connection that declares it.
+/// Declare a reply queue that lives as long as its connection.
 pub(super) async fn declare_reply_queue(channel: &Channel, queue: ShortString) -> Result<()> {
     let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
     channel.queue_declare(queue, options, FieldTable::default()).await.map(drop)
@@ -109,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_work_queue_s_name_leads_back_to_its_partition() {
+    fn work_queue_name_yields_its_partition() {
         assert_eq!(work_queue(Partition(7)).as_str(), "cdls.work.07");
         for partition in Partition::all() {
             assert_eq!(work_partition(work_queue(partition).as_str()), Some(partition));
@@ -120,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_never_sent_to_a_queue_of_another_kind() {
+    fn replies_go_only_to_reply_queues() {
         assert!(reply_queue(&new_reply_queue()).is_some());
         assert_eq!(reply_queue("cdls.work.07"), None);
         assert_eq!(reply_queue(&format!("cdls.reply.{}", "x".repeat(255))), None);

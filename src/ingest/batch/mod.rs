@@ -1,12 +1,18 @@
-//! Many messages in one request (contract 3): lines are read, checked and handed to the acceptor in chunks, and answered
-//! in order. What is held in memory does not grow with the batch.
+//! Many messages in one request (contract: "HTTP: everything else"): items are read, checked and handed to
+//! the acceptor in chunks, and answered in order. The memory in use does not grow with the batch.
 //!
-//! Each line is logged once however often its batch is sent: the row is committed together with the line's number.
+//! Each item is logged once however often its batch is sent: the row is committed together with the item's
+//! number.
 
-mod known;
+mod answers;
+mod columns;
+mod csv;
+mod frame;
+mod lookups;
 mod read;
 mod spool;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,149 +20,170 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use futures::{Stream, StreamExt};
 use secrecy::SecretString;
-use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::accept::Verdict;
-use super::parameters::{Given, Parameters};
-use super::refusal::Refusal;
-use super::{Ingest, unavailable, validate};
-use crate::message::{AccountId, Class, MessageId};
+use super::accept::Admission;
+use super::parameters::{ParameterValue, Parameters};
+use super::{Ingest, validate};
+use crate::batch::{Format, Recipient, Recipients};
+use crate::channel::Class;
+use crate::domain::{AccountId, RowId};
+use crate::edge::{Refusal, Refused, unavailable};
 use crate::metrics::METRICS;
-use crate::store::{BatchLine, Inserted, NewMessage, Once};
-use known::Known;
-pub use read::Format;
-use read::{Input, Reader, WrongColumn};
+use crate::store::{BatchItem, Idempotency, Inserted, NewMessage};
+use crate::text::{Charset, Utf8Body};
+use answers::wrong_class;
+pub use answers::{body_cut, logged_line, no_message, refused_line};
+pub use columns::IgnoredColumns;
+pub use csv::CsvOptions;
+use frame::BodyFrame;
+use lookups::LookupCache;
+use read::{BatchInput, Reader};
 pub use spool::Spool;
 
-/// Chunks handed in whose answers are awaited; beyond, nothing more is read.
-const MOST_CHUNKS: usize = 4;
+/// Chunks handed in whose answers are awaited; at this number, reading pauses.
+const MAX_CHUNKS: usize = 4;
 /// A client that sends nothing for this long is given up.
-const IDLE: Duration = Duration::from_secs(60);
-/// After a line could not be logged, those that follow are refused for a moment without a try.
-const AWAY: Duration = Duration::from_secs(1);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// After an item could not be logged, the items behind it are refused for a moment without a try.
+const STORE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why a batch is refused as a whole, before any line of it is logged.
-#[derive(Debug, PartialEq, Eq)]
-pub enum BatchRefusal {
-    Refused(Refusal),
-    /// The header row of a CSV names something that is no parameter, or one twice.
-    WrongColumn(String),
-}
-
-impl From<Refusal> for BatchRefusal {
-    fn from(refusal: Refusal) -> BatchRefusal {
-        BatchRefusal::Refused(refusal)
-    }
-}
-
-impl From<WrongColumn> for BatchRefusal {
-    fn from(wrong: WrongColumn) -> BatchRefusal {
-        BatchRefusal::WrongColumn(wrong.0)
-    }
-}
-
-/// The body broke off, or nothing came any more.
+/// The body broke off, or no more data arrived.
 #[derive(Debug, thiserror::Error)]
 #[error("the batch was cut")]
-pub struct Cut;
+pub struct BodyCut;
 
-/// What is asked of a batch as a whole.
-pub struct Wanted {
-    /// Looked at again while the batch is read: it may be revoked meanwhile.
+/// The options of a batch as a whole.
+pub struct BatchRequest {
+    /// Checked again while the batch is read: the token may be revoked meanwhile.
     pub token: SecretString,
     pub account: AccountId,
     pub format: Format,
-    /// Values for what a line does not give.
+    pub csv: CsvOptions,
+    /// The encoding that the request's Content-Type names.
+    pub charset: Charset,
+    /// Refuse lines whose recipient stands in an earlier one.
+    pub is_once_per_dest: bool,
+    /// Values for parameters that an item leaves out.
     pub defaults: Parameters,
     pub batch_id: String,
-    /// Whether it may have been sent before.
+    /// Whether the batch may have been sent before.
     pub is_named: bool,
 }
 
 /// A batch under way.
 pub struct Batch<S> {
     ingest: Arc<Ingest>,
-    wanted: Account,
+    sender: BatchSender,
     number: i64,
     body: S,
     has_ended: bool,
     is_finished: bool,
-    /// Lines answered that an earlier sending had logged.
-    logged_before: u64,
+    counts: BatchCounts,
+    recipients: Recipients,
+    is_once_per_dest: bool,
+    utf8: Utf8Body,
     rest: Bytes,
     reader: Reader,
-    known: Known,
-    waiting: VecDeque<Chunk>,
+    lookups: LookupCache,
+    waiting: VecDeque<ItemChunk>,
     away_until: Option<Instant>,
 }
 
-/// Whose batch it is.
-struct Account {
+/// Counts of a batch so far.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct BatchCounts {
+    pub answered: u64,
+    /// Items answered that an earlier sending had logged.
+    pub logged_before: u64,
+    /// Logged items whose recipient stands in an earlier one.
+    pub duplicates: u64,
+    /// Values that were not UTF-8, and whose encoding was guessed.
+    pub not_utf8: u64,
+}
+
+/// The sender of a batch.
+struct BatchSender {
     id: AccountId,
     token: SecretString,
     may_be_repeated: bool,
 }
 
-/// Lines handed in together.
-struct Chunk(Vec<(i64, Answer)>);
+/// Items handed in together.
+struct ItemChunk(Vec<Item>);
 
-enum Answer {
-    Known(Verdict),
-    Awaited(oneshot::Receiver<Verdict>),
+struct Item {
+    line: i64,
+    answer: ItemAnswer,
+    /// A note to the sender if the item is logged.
+    note: Option<String>,
+}
+
+enum ItemAnswer {
+    Known(Result<Inserted, Refused>),
+    Awaited(oneshot::Receiver<Admission>),
 }
 
 impl<S, E> Batch<S>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
 {
-    /// Opens a batch, and reads the header row of a CSV.
-    pub async fn open(ingest: Arc<Ingest>, mut wanted: Wanted, body: S) -> Result<Batch<S>, BatchRefusal> {
-        wanted.defaults.set_default("priority", "bulk");
-        let opened = ingest.store.open_batch(wanted.account, &wanted.batch_id, ingest.idempotency_ttl).await;
+    /// Open a batch, and read the header row of a CSV.
+    pub async fn open(ingest: Arc<Ingest>, mut request: BatchRequest, body: S) -> Result<Batch<S>, Refused> {
+        request.defaults.set_default("priority", "bulk");
+        let opened =
+            ingest.store.open_batch(request.account, &request.batch_id, ingest.idempotency_ttl).await;
         let mut batch = Batch {
             number: opened.map_err(unavailable)?,
             ingest,
-            wanted: Account { id: wanted.account, token: wanted.token, may_be_repeated: wanted.is_named },
+            sender: BatchSender {
+                id: request.account,
+                token: request.token,
+                may_be_repeated: request.is_named,
+            },
             body,
             has_ended: false,
             is_finished: false,
-            logged_before: 0,
+            counts: BatchCounts::default(),
+            recipients: Recipients::default(),
+            is_once_per_dest: request.is_once_per_dest,
+            utf8: Utf8Body::new(request.charset),
             rest: Bytes::new(),
-            reader: Reader::new(wanted.format, wanted.defaults),
-            known: Known::new(),
+            reader: Reader::new(request.format, request.csv, request.defaults),
+            lookups: LookupCache::new(),
             waiting: VecDeque::new(),
             away_until: None,
         };
         while !batch.reader.is_ready() && !batch.is_finished {
             if batch.rest.is_empty() && !batch.has_ended {
-                let frame = tokio::time::timeout(IDLE, batch.body.next()).await;
-                batch.arrived(frame.ok()).map_err(|Cut| Refusal::Malformed)?;
+                let frame = tokio::time::timeout(IDLE_TIMEOUT, batch.body.next()).await;
+                batch.arrived(BodyFrame::of(frame)).map_err(|BodyCut| body_cut())?;
             } else {
-                // A header row yields no line yet.
+                // A header row yields no item yet.
                 let inputs = batch.read()?;
                 batch.hand_in(inputs).await;
             }
         }
-        Ok(batch)
+        // A CSV without a header row.
+        if batch.reader.is_ready() { Ok(batch) } else { Err(no_message()) }
     }
 
-    /// The next answers, a line each; `None` when all are given.
-    pub async fn next(&mut self) -> Option<Result<Bytes, Cut>> {
+    /// Return the next answers, one an item; `None` when all are given.
+    pub async fn next(&mut self) -> Option<Result<Bytes, BodyCut>> {
         loop {
             let is_read = self.has_ended && self.is_finished;
             if is_read && self.waiting.is_empty() {
                 return None;
             }
-            if is_read || self.waiting.len() >= MOST_CHUNKS {
+            if is_read || self.waiting.len() >= MAX_CHUNKS {
                 settle(self.waiting.front_mut()).await;
                 return Some(Ok(self.answer_first()));
             }
             if self.rest.is_empty() && !self.has_ended {
                 let is_waiting = !self.waiting.is_empty();
                 let frame = tokio::select! {
-                    frame = tokio::time::timeout(IDLE, self.body.next()) => frame.ok(),
+                    frame = tokio::time::timeout(IDLE_TIMEOUT, self.body.next()) => BodyFrame::of(frame),
                     () = settle(self.waiting.front_mut()), if is_waiting => {
                         return Some(Ok(self.answer_first()));
                     }
@@ -167,32 +194,41 @@ where
                 continue;
             }
             // The header row was read when the batch was opened.
-            let Ok(inputs) = self.read() else { return Some(Err(Cut)) };
+            let Ok(inputs) = self.read() else { return Some(Err(BodyCut)) };
             self.hand_in(inputs).await;
         }
     }
 
-    /// How many of the lines answered so far an earlier sending of this batch had logged.
-    pub fn logged_before(&self) -> u64 {
-        self.logged_before
+    pub fn counts(&self) -> BatchCounts {
+        self.counts
     }
 
-    /// Takes a frame of the body; none came in time where there is no `frame`.
-    fn arrived(&mut self, frame: Option<Option<Result<Bytes, E>>>) -> Result<(), Cut> {
+    /// Take a frame of the body.
+    fn arrived(&mut self, frame: BodyFrame) -> Result<(), BodyCut> {
         match frame {
-            Some(Some(Ok(bytes))) => self.rest = bytes,
-            Some(None) => self.has_ended = true,
-            Some(Some(Err(_))) | None => {
+            BodyFrame::Data(bytes) => {
+                let transcoded = match self.utf8.feed(&bytes) {
+                    Cow::Borrowed(_) => None,
+                    Cow::Owned(text) => Some(Bytes::from(text)),
+                };
+                self.rest = transcoded.unwrap_or(bytes);
+            }
+            BodyFrame::End => {
+                self.has_ended = true;
+                self.rest = self.utf8.finish().into();
+            }
+            BodyFrame::Broken | BodyFrame::TimedOut => {
                 self.has_ended = true;
                 self.is_finished = true;
-                return Err(Cut);
+                return Err(BodyCut);
             }
         }
+        self.reader.set_charset(self.utf8.charset());
         Ok(())
     }
 
-    /// Reads at most a chunk of what has arrived.
-    fn read(&mut self) -> Result<Vec<Input>, WrongColumn> {
+    /// Read at most a chunk of the bytes that have arrived.
+    fn read(&mut self) -> Result<Vec<BatchInput>, Refused> {
         let mut inputs = Vec::new();
         if self.rest.is_empty() {
             self.is_finished = true;
@@ -204,117 +240,155 @@ where
         Ok(inputs)
     }
 
-    async fn hand_in(&mut self, inputs: Vec<Input>) {
+    async fn hand_in(&mut self, inputs: Vec<BatchInput>) {
         let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return };
-        let logged = self.lines_logged_before(first.line, last.line).await;
+        let logged = self.items_logged_before(first.line, last.line).await;
         let mut chunk = Vec::with_capacity(inputs.len());
-        for Input { line, given } in inputs {
+        for BatchInput { line, given } in inputs {
             let given = given.map(|mut parameters| {
                 parameters.forget_wait();
                 parameters
             });
+            let note = given.as_ref().ok().and_then(Parameters::misspelled);
+            self.counts.not_utf8 += given.as_ref().map_or(0, |parameters| parameters.guessed() as u64);
             let answer = match &logged {
-                Err(refusal) => Answer::Known(Err(*refusal)),
+                Err(refusal) => ItemAnswer::Known(Err((*refusal).into())),
                 Ok(logged) => match logged.binary_search_by_key(&line, |(line, _)| *line) {
-                    Ok(place) => Answer::Known(Ok(Inserted::Replay(logged[place].1))),
-                    Err(_) => self.hand_in_line(line, given).await,
+                    Ok(place) => {
+                        self.remember(given.as_ref().ok().and_then(|parameters| self.recipient(parameters)));
+                        ItemAnswer::Known(Ok(Inserted::Replay(logged[place].1)))
+                    }
+                    Err(_) => self.hand_in_item(line, given).await,
                 },
             };
-            chunk.push((line, answer));
+            chunk.push(Item { line, answer, note });
         }
-        self.waiting.push_back(Chunk(chunk));
+        self.waiting.push_back(ItemChunk(chunk));
     }
 
-    /// Lines that an earlier sending of this batch logged: they are answered so even where they would be refused now.
-    async fn lines_logged_before(&mut self, first: i64, last: i64) -> Result<Vec<(i64, MessageId)>, Refusal> {
-        if !self.wanted.may_be_repeated {
+    /// Return the items that an earlier sending of this batch logged: their answers stay the same even where
+    /// the items would be refused now.
+    async fn items_logged_before(&mut self, first: i64, last: i64) -> Result<Vec<(i64, RowId)>, Refusal> {
+        if !self.sender.may_be_repeated {
             return Ok(Vec::new());
         }
         if self.is_away() {
             return Err(Refusal::Unavailable);
         }
-        self.ingest.store.batch_lines(self.number, first, last).await.map_err(unavailable)
+        self.ingest.store.batch_items(self.number, first, last).await.map_err(unavailable)
     }
 
     fn is_away(&self) -> bool {
         self.away_until.is_some_and(|until| Instant::now() < until)
     }
 
-    async fn hand_in_line(&mut self, line: i64, given: Result<Parameters, Refusal>) -> Answer {
-        let handed_in = match given {
-            Err(refusal) => Err(refusal),
-            Ok(_) if self.is_away() => Err(Refusal::Unavailable),
-            Ok(parameters) => match self.check(&parameters).await {
-                Ok(mut message) => {
-                    message.once = Some(Once::Line(BatchLine { batch: self.number, line }));
-                    self.ingest.acceptor.hand_in(message).await
-                }
-                Err(refusal) => Err(refusal),
-            },
-        };
-        if handed_in.as_ref().err() == Some(&Refusal::Unavailable) && !self.is_away() {
-            self.away_until = Some(Instant::now() + AWAY);
-        }
-        handed_in.map_or_else(|refusal| Answer::Known(Err(refusal)), Answer::Awaited)
+    /// Return the recipient of a line, within its campaign and line.
+    fn recipient(&self, parameters: &Parameters) -> Option<Recipient> {
+        let text = |name| parameters.text(name).unwrap_or_default();
+        let dest = parameters.text("dest")?;
+        Some(self.recipients.recipient(text("cp_id"), text("app_id"), dest))
     }
 
-    /// The checks of a single request, in their order; what has to be looked up is remembered.
-    async fn check(&mut self, parameters: &Parameters) -> Result<NewMessage, Refusal> {
-        let account = self.wanted.id;
-        self.known.account(&self.ingest, account, &self.wanted.token).await?;
+    /// Count a line that is logged.
+    fn remember(&mut self, recipient: Option<Recipient>) {
+        let is_known = recipient.is_some_and(|recipient| self.recipients.remember(recipient));
+        self.counts.duplicates += u64::from(is_known);
+    }
+
+    async fn hand_in_item(&mut self, line: i64, given: Result<Parameters, Refused>) -> ItemAnswer {
+        let handed_in = match given {
+            Err(refused) => Err(refused),
+            Ok(_) if self.is_away() => Err(Refusal::Unavailable.into()),
+            Ok(parameters) => self.hand_in_message(line, &parameters).await,
+        };
+        if handed_in.as_ref().is_err_and(|refused| refused.refusal == Refusal::Unavailable) && !self.is_away()
+        {
+            self.away_until = Some(Instant::now() + STORE_RETRY_PAUSE);
+        }
+        handed_in.map_or_else(|refused| ItemAnswer::Known(Err(refused)), ItemAnswer::Awaited)
+    }
+
+    async fn hand_in_message(
+        &mut self,
+        line: i64,
+        parameters: &Parameters,
+    ) -> Result<oneshot::Receiver<Admission>, Refused> {
+        let recipient = self.recipient(parameters);
+        if self.is_once_per_dest && recipient.is_some_and(|recipient| self.recipients.is_known(recipient)) {
+            return Err(Refused::parameter(
+                "dest",
+                "The recipient of this line stands in an earlier one: with `once_per_dest` it is logged once",
+            ));
+        }
+        let mut message = self.check(parameters).await?;
+        message.idempotency = Some(Idempotency::Item(BatchItem { batch: self.number, number: line }));
+        let handed_in = self.ingest.acceptor.hand_in(message).await?;
+        self.remember(recipient);
+        Ok(handed_in)
+    }
+
+    /// Run the checks of a single request, in their order; look-ups are remembered.
+    async fn check(&mut self, parameters: &Parameters) -> Result<NewMessage, Refused> {
+        let account = self.sender.id;
+        self.lookups.account(&self.ingest, account, &self.sender.token).await?;
         let class = match parameters.get("class") {
-            Some(Given::WrongType) => Err(Refusal::InvalidParameter("class")),
+            Some(ParameterValue::WrongType(_)) => Err(wrong_class()),
             _ => match parameters.text("class") {
-                Some(class) => class.parse().map_err(|_| Refusal::InvalidParameter("class")),
-                None => self.known.class(&self.ingest, account, validate::app_id(parameters)?).await,
+                Some(class) => class.parse().map_err(|_| wrong_class()),
+                None => {
+                    let line = validate::app_id(parameters)?;
+                    self.lookups.class(&self.ingest, account, line).await.map_err(Refused::from)
+                }
             },
         };
-        let checked = validate::check(parameters, class.unwrap_or(Class::Messenger))?;
+        let checked = validate::check(parameters, class.as_ref().map_or(Class::MESSENGER, |class| *class))?;
         let class = class?;
-        self.known.usable(&self.ingest, account, checked.line, class).await?;
+        self.lookups.usable(&self.ingest, account, checked.line, class).await?;
         if let Some(cp_id) = &checked.cp_id {
-            self.known.campaign(&self.ingest, account, cp_id).await?;
+            self.lookups.campaign(&self.ingest, account, cp_id).await?;
         }
         let httpdup = checked.httpdup;
-        Ok(NewMessage { submission: self.ingest.submission(account, class, checked), once: None, httpdup })
+        Ok(NewMessage {
+            submission: self.ingest.submission(account, class, checked),
+            idempotency: None,
+            httpdup,
+        })
     }
 
-    /// Writes the answers of the first chunk, which are all known.
+    /// Write the answers of the first chunk, which are all known.
     fn answer_first(&mut self) -> Bytes {
         let mut text = String::new();
-        for (line, answer) in self.waiting.pop_front().map(|chunk| chunk.0).unwrap_or_default() {
-            let refusal = match answer {
-                Answer::Known(Ok(inserted @ (Inserted::New(id) | Inserted::Replay(id)))) => {
-                    self.logged_before += u64::from(matches!(inserted, Inserted::Replay(_)));
-                    text.push_str(&format!("{{\"line\":{line},\"cdls_id\":{}}}\n", id.0));
+        for Item { line, answer, note } in self.waiting.pop_front().map(|chunk| chunk.0).unwrap_or_default() {
+            self.counts.answered += 1;
+            let refused: Refused = match answer {
+                ItemAnswer::Known(Ok(inserted @ (Inserted::New(id) | Inserted::Replay(id)))) => {
+                    self.counts.logged_before += u64::from(matches!(inserted, Inserted::Replay(_)));
+                    text.push_str(&logged_line(line, id, note.as_deref()));
                     continue;
                 }
-                Answer::Known(Ok(Inserted::Duplicate)) => Refusal::Duplicate,
-                Answer::Known(Ok(Inserted::KeyReused)) => Refusal::KeyReused,
-                Answer::Known(Err(refusal)) => refusal,
-                Answer::Awaited(_) => Refusal::Unavailable,
+                ItemAnswer::Known(Ok(Inserted::Duplicate)) => Refusal::Duplicate.into(),
+                ItemAnswer::Known(Ok(Inserted::KeyReused)) => Refusal::KeyReused.into(),
+                ItemAnswer::Known(Err(refused)) => refused,
+                ItemAnswer::Awaited(_) => Refusal::Unavailable.into(),
             };
-            if refusal == Refusal::Unavailable && !self.is_away() {
-                self.away_until = Some(Instant::now() + AWAY);
+            if refused.refusal == Refusal::Unavailable && !self.is_away() {
+                self.away_until = Some(Instant::now() + STORE_RETRY_PAUSE);
             }
-            METRICS.ingest.refused(refusal.code());
-            let status = json!(refusal.text());
-            text.push_str(&format!(
-                "{{\"line\":{line},\"status\":{status},\"status_code\":{}}}\n",
-                refusal.code()
-            ));
+            METRICS.ingest.refused(refused.code());
+            text.push_str(&refused_line(line, &refused));
         }
         text.into()
     }
 }
 
-/// Waits until every answer of a chunk is known. What was awaited stays known if this is cancelled.
-async fn settle(chunk: Option<&mut Chunk>) {
+/// Wait until every answer of a chunk is known. Answers that have arrived stay known if the wait is
+/// cancelled.
+async fn settle(chunk: Option<&mut ItemChunk>) {
     let Some(chunk) = chunk else { return };
-    for (_, answer) in &mut chunk.0 {
-        if let Answer::Awaited(verdict) = answer {
-            let verdict = verdict.await.unwrap_or(Err(Refusal::Unavailable));
-            *answer = Answer::Known(verdict);
+    for Item { answer, .. } in &mut chunk.0 {
+        if let ItemAnswer::Awaited(admission) = answer {
+            let admission = admission.await.unwrap_or(Err(Refusal::Unavailable));
+            *answer = ItemAnswer::Known(admission.map_err(Refused::from));
         }
     }
 }

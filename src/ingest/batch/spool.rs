@@ -1,5 +1,5 @@
-//! Answers that cannot be sent yet, because their batch is still being read: in memory while they are few, then in a
-//! file without a name that vanishes with its last user.
+//! Answers that cannot be sent yet, because their batch is still being read: in memory while they are few,
+//! then in a file without a name that vanishes with its last user.
 
 use std::io;
 
@@ -9,11 +9,12 @@ use futures::stream::unfold;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
-/// Bytes held in memory.
-const IN_MEMORY: usize = 256 * 1024;
+/// Most bytes in memory.
+const MAX_MEMORY_BYTES: usize = 256 * 1024;
 const PIECE: usize = 64 * 1024;
-/// Bytes of answers that a batch may have: some twenty million lines. Refused lines can be much shorter than their answers.
-const MOST: u64 = 1 << 30;
+/// Most bytes of answers for one batch: some twenty million lines. Refused lines can be much shorter than
+/// their answers.
+const MAX_BYTES: u64 = 1 << 30;
 
 #[derive(Default)]
 pub struct Spool {
@@ -25,13 +26,13 @@ pub struct Spool {
 impl Spool {
     pub async fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.pushed += bytes.len() as u64;
-        if self.pushed > MOST {
+        if self.pushed > MAX_BYTES {
             return Err(io::Error::other(
                 "more than 1 GiB of answers; send it in smaller batches, or with ?stream=1",
             ));
         }
         self.tail.extend_from_slice(bytes);
-        if self.tail.len() < IN_MEMORY {
+        if self.tail.len() < MAX_MEMORY_BYTES {
             return Ok(());
         }
         let file = match &mut self.file {
@@ -47,7 +48,7 @@ impl Spool {
         Ok(())
     }
 
-    /// All that was pushed, in order.
+    /// Return all pushed bytes, in order.
     pub async fn read_back(mut self) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + 'static> {
         if let Some(file) = &mut self.file {
             file.flush().await?;
@@ -83,14 +84,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_spool_has_an_end() {
-        let mut spool = Spool { pushed: MOST - 5, ..Spool::default() };
+    async fn spool_is_bounded_in_bytes() {
+        let mut spool = Spool { pushed: MAX_BYTES - 5, ..Spool::default() };
         spool.push(b"12345").await.expect("it fits");
         assert!(spool.push(b"6").await.is_err());
     }
 
     #[tokio::test]
-    async fn what_was_pushed_is_read_back_in_order_from_memory_and_from_the_file() {
+    async fn memory_and_file_are_read_back_in_order() {
         for lines in [0, 3, 60_000] {
             let mut spool = Spool::default();
             let mut expected = Vec::new();

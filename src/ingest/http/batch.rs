@@ -1,27 +1,40 @@
-//! `POST /api/v2/messages/batch` (contract 3) over HTTP: the request as a whole, and how its answers are sent.
+//! `POST /api/v2/messages/batch` (contract: "HTTP: everything else") over HTTP: the request as a whole, and
+//! how its answers are sent.
 
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 use futures::stream::unfold;
 use secrecy::ExposeSecret;
 
-use super::super::batch::{Batch, BatchRefusal, Format, Spool, Wanted};
-use super::super::parameters::{BodyType, Parameters};
-use super::super::refusal::Refusal;
-use super::super::{Ingest, token};
-use super::documented::{self, CSV, NDJSON, OfBatch, RefusedBatch};
-use super::{bearer, drain, envelope, refused};
-use crate::message::MAX_BATCH_ID_CHARS;
+use super::super::Ingest;
+use super::super::batch::{
+    Batch, BatchCounts, BatchRequest, CsvOptions, IgnoredColumns, Spool, body_cut, no_message,
+};
+use super::super::body::uncoded;
+use super::super::parameters::{LISTED, Parameters};
+use super::super::pipeline::token;
+use super::documented::{self, BatchParameters, CSV, NDJSON, RefusedBatch};
+use crate::batch::{Format, SEPARATORS_IN_WORDS, separator_named};
+use crate::domain::MAX_BATCH_ID_CHARS;
+use crate::edge::http::{bearer, charset, drain, essence, refused};
+use crate::edge::{Refusal, Refused, known_only, shown};
+use crate::text::{Charset, form_pairs, trimmed};
 
-/// What the query says of the batch itself.
-struct Asked {
+/// Parameters of the batch itself; parameters of a message are defaults for its lines.
+const OWN: [&str; 5] = ["stream", "batch_id", "separator", "ignore_columns", "once_per_dest"];
+
+/// The query's options for the batch itself.
+#[derive(Default)]
+struct BatchOptions {
     is_streamed: bool,
     batch_id: Option<String>,
+    csv: CsvOptions,
+    is_once_per_dest: bool,
 }
 
 /// Send a batch of messages
@@ -32,7 +45,7 @@ struct Asked {
     post,
     path = "/api/v2/messages/batch",
     operation_id = "sendBatch",
-    params(OfBatch),
+    params(BatchParameters),
     request_body(content(
         (String = NDJSON, examples(
             ("ndjson" = (summary = "One object a line", value = json!(documented::NDJSON_LINES))),
@@ -53,10 +66,18 @@ struct Asked {
                     "Batch-Logged-Before" = i64,
                     description = "Number of lines that an earlier request had logged; missing with `stream=1`"
                 ),
+                (
+                    "Batch-Duplicates" = i64,
+                    description = "Number of logged lines whose recipient stands in an earlier line; missing with `stream=1`"
+                ),
+                (
+                    "Batch-Not-Utf8" = i64,
+                    description = "Number of values that are not UTF-8 and were read as windows-1252; missing with `stream=1`"
+                ),
             ),
             examples(
-                ("ndjson" = (summary = "Answers to the NDJSON example", value = json!(documented::NDJSON_ANSWERS))),
-                ("csv" = (summary = "Answers to the CSV example", value = json!(documented::CSV_ANSWERS))),
+                ("ndjson" = (summary = "Answers to the NDJSON example", value = json!(documented::ndjson_answers()))),
+                ("csv" = (summary = "Answers to the CSV example", value = json!(documented::csv_answers()))),
             ),
         ),
         RefusedBatch,
@@ -64,8 +85,8 @@ struct Asked {
 )]
 pub async fn batch(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    match wanted(&ingest, &head).await {
-        Ok((wanted, is_streamed)) => answer(ingest, wanted, is_streamed, body).await,
+    match batch_request(&ingest, &head).await {
+        Ok((request, is_streamed)) => answer(ingest, request, is_streamed, body).await,
         Err(refusal) => {
             drain(body).await;
             refused(refusal)
@@ -73,99 +94,165 @@ pub async fn batch(State(ingest): State<Arc<Ingest>>, request: Request) -> Respo
     }
 }
 
-async fn wanted(ingest: &Ingest, head: &Parts) -> Result<(Wanted, bool), Refusal> {
+async fn batch_request(ingest: &Ingest, head: &Parts) -> Result<(BatchRequest, bool), Refused> {
     let query = head.uri.query().unwrap_or_default();
     let format = format(&head.headers);
-    let mut defaults = Parameters::read(query, BodyType::Form, b"")?;
+    let mut defaults = Parameters::of_query(query);
     let token = token(&defaults, bearer(&head.headers).as_deref())?;
     let account = ingest.directory.account(token.expose_secret()).await?;
-    let format = format.ok_or(Refusal::Malformed)?;
+    let (format, charset) = format?;
     if head.headers.contains_key("idempotency-key") {
-        // It would seem to count: a batch is sent again under its `batch_id`.
-        return Err(Refusal::InvalidParameter("Idempotency-Key"));
+        // The key would seem to count: a batch is repeated under its `batch_id`.
+        return Err(Refused::parameter(
+            "Idempotency-Key",
+            "A batch has no Idempotency-Key: name it with `batch_id`, and send it again under that name",
+        ));
     }
-    let asked = asked(query)?;
+    let known: Vec<&str> = LISTED.iter().copied().chain(OWN).collect();
+    known_only(query, &known)?;
+    let options = batch_options(query)?;
     defaults.forget_token();
-    let is_named = asked.batch_id.is_some();
-    let batch_id = asked.batch_id.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
-    Ok((Wanted { token, account, format, defaults, batch_id, is_named }, asked.is_streamed))
+    let is_named = options.batch_id.is_some();
+    let request = BatchRequest {
+        token,
+        account,
+        format,
+        csv: options.csv,
+        charset,
+        is_once_per_dest: options.is_once_per_dest,
+        defaults,
+        batch_id: options.batch_id.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string()),
+        is_named,
+    };
+    Ok((request, options.is_streamed))
 }
 
-fn format(headers: &HeaderMap) -> Option<Format> {
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return None;
-    }
-    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    match content_type.split(';').next()?.trim().to_ascii_lowercase().as_str() {
-        NDJSON => Some(Format::Ndjson),
-        CSV => Some(Format::Csv),
-        _ => None,
-    }
+fn format(headers: &HeaderMap) -> Result<(Format, Charset), Refused> {
+    let text = |name: HeaderName| {
+        headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let content_type = text(header::CONTENT_TYPE).unwrap_or_default();
+    uncoded(&text(header::CONTENT_ENCODING).unwrap_or_default())?;
+    let format = match essence(&content_type).as_str() {
+        NDJSON | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => Format::Ndjson,
+        CSV | "application/csv" | "text/tab-separated-values" => Format::Csv,
+        other => return Err(unread_type(other)),
+    };
+    Ok((format, charset(&content_type)?))
 }
 
-fn asked(query: &str) -> Result<Asked, Refusal> {
-    let mut asked = Asked { is_streamed: false, batch_id: None };
-    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        match (&*name, &*value) {
-            ("stream", "1") => asked.is_streamed = true,
-            ("stream", "0" | "") => asked.is_streamed = false,
-            ("stream", _) => return Err(Refusal::InvalidParameter("stream")),
-            ("batch_id", id) => {
-                let fits = (1..=MAX_BATCH_ID_CHARS).contains(&id.len());
-                if !fits || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
-                    return Err(Refusal::InvalidParameter("batch_id"));
-                }
-                asked.batch_id = Some(id.to_owned());
+/// Return the 400 for a Content-Type that is not a batch's.
+pub fn unread_type(essence: &str) -> Refused {
+    if essence.is_empty() {
+        return Refused::malformed(format!("The batch has no Content-Type: send {NDJSON} or {CSV}"));
+    }
+    Refused::malformed(format!("The Content-Type {} is no batch's: send {NDJSON} or {CSV}", shown(essence)))
+}
+
+fn batch_options(query: &str) -> Result<BatchOptions, Refused> {
+    let mut options = BatchOptions::default();
+    for (name, value) in form_pairs(query.as_bytes(), Charset::Utf8) {
+        let value = value.text.as_str();
+        match trimmed(&name) {
+            "stream" => options.is_streamed = flag("stream", value)?,
+            "once_per_dest" => options.is_once_per_dest = flag("once_per_dest", value)?,
+            "ignore_columns" => options.csv.ignored = IgnoredColumns::read(value),
+            "separator" => {
+                let separator = separator_named(value).ok_or_else(|| wrong_separator(value))?;
+                options.csv.separator = Some(separator);
             }
+            "batch_id" => options.batch_id = Some(batch_id(trimmed(value))?),
             _ => {}
         }
     }
-    Ok(asked)
+    Ok(options)
 }
 
-async fn answer(ingest: Arc<Ingest>, wanted: Wanted, is_streamed: bool, body: Body) -> Response {
-    let batch_id = wanted.batch_id.clone();
-    let mut body = body.into_data_stream();
+fn wrong_separator(given: &str) -> Refused {
+    Refused::parameter(
+        "separator",
+        format!("The separator `{}` is not read: give {SEPARATORS_IN_WORDS}", shown(given)),
+    )
+}
+
+fn batch_id(id: &str) -> Result<String, Refused> {
+    let fits = (1..=MAX_BATCH_ID_CHARS).contains(&id.len());
+    if fits && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(id.to_owned());
+    }
+    let detail = format!("`batch_id` is 1 to {MAX_BATCH_ID_CHARS} printable ASCII characters without blanks");
+    Err(Refused::parameter("batch_id", detail))
+}
+
+fn flag(name: &'static str, value: &str) -> Result<bool, Refused> {
+    match trimmed(value) {
+        "1" => Ok(true),
+        "0" | "" => Ok(false),
+        _ => Err(wrong_flag(name)),
+    }
+}
+
+/// Return the 229 for a parameter that is on or off.
+pub fn wrong_flag(name: &'static str) -> Refused {
+    Refused::parameter(name, format!("`{name}` is 1 or 0: give one of them, or leave it out"))
+}
+
+async fn answer(ingest: Arc<Ingest>, request: BatchRequest, is_streamed: bool, body: Body) -> Response {
+    let batch_id = request.batch_id.clone();
     if is_streamed {
-        return match Batch::open(ingest, wanted, body).await {
+        if body.is_end_stream() {
+            return refused(no_message());
+        }
+        return match Batch::open(ingest, request, body.into_data_stream()).await {
             Ok(batch) => {
                 let answers = unfold(batch, |mut batch| async move { Some((batch.next().await?, batch)) });
                 answered(&batch_id, Body::from_stream(answers))
             }
-            Err(refusal) => refused_whole(refusal),
+            Err(reason) => refused(reason),
         };
     }
-    let opened = Batch::open(ingest, wanted, &mut body).await;
+    let mut body = body.into_data_stream();
+    let opened = Batch::open(ingest, request, &mut body).await;
     let spooled = match opened {
         Ok(batch) => spool(batch).await,
-        Err(refusal) => Err(refusal),
+        Err(refused) => Err(refused),
     };
     match spooled {
-        Ok((spooled, logged_before)) => {
+        Ok((spooled, counts)) => {
             let mut response = answered(&batch_id, spooled);
-            response.headers_mut().insert("batch-logged-before", HeaderValue::from(logged_before));
+            let counts = [
+                ("batch-logged-before", counts.logged_before),
+                ("batch-duplicates", counts.duplicates),
+                ("batch-not-utf8", counts.not_utf8),
+            ];
+            for (name, count) in counts {
+                response.headers_mut().insert(name, HeaderValue::from(count));
+            }
             response
         }
-        Err(refusal) => {
+        Err(reason) => {
             drain(Body::from_stream(body)).await;
-            refused_whole(refusal)
+            refused(reason)
         }
     }
 }
 
-/// Reads a batch to its end and then answers: its client may write everything before it reads. Says how many lines an
-/// earlier sending had logged.
-async fn spool<S, E>(mut batch: Batch<S>) -> Result<(Body, u64), BatchRefusal>
+/// Read a batch to its end before the answer begins: its client may write everything before it reads. Return
+/// the answers and the batch's counts.
+async fn spool<S, E>(mut batch: Batch<S>) -> Result<(Body, BatchCounts), Refused>
 where
     S: futures::Stream<Item = Result<bytes::Bytes, E>> + Unpin,
 {
     let mut spool = Spool::default();
     while let Some(answers) = batch.next().await {
-        let answers = answers.map_err(|_| Refusal::Malformed)?;
+        let answers = answers.map_err(|_| body_cut())?;
         spool.push(&answers).await.map_err(unspooled)?;
     }
-    let answers = Body::from_stream(spool.read_back().await.map_err(unspooled)?);
-    Ok((answers, batch.logged_before()))
+    let counts = batch.counts();
+    if counts.answered == 0 {
+        return Err(no_message());
+    }
+    Ok((Body::from_stream(spool.read_back().await.map_err(unspooled)?), counts))
 }
 
 fn unspooled(error: std::io::Error) -> Refusal {
@@ -183,9 +270,61 @@ fn answered(batch_id: &str, body: Body) -> Response {
     response
 }
 
-fn refused_whole(refusal: BatchRefusal) -> Response {
-    match refusal {
-        BatchRefusal::Refused(refusal) => refused(refusal),
-        BatchRefusal::WrongColumn(name) => envelope(400, &format!("Invalid parameter: {name}"), 229, "", 0),
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn read(query: &str) -> Result<BatchOptions, Refused> {
+        batch_options(query)
+    }
+
+    #[test]
+    fn batch_options_are_read() {
+        let options =
+            read("stream=0&once_per_dest=1&separator=%3B&ignore_columns=a,B&batch_id=x+").expect("in order");
+        assert!(options.is_once_per_dest && !options.is_streamed);
+        assert_eq!((options.csv.separator, options.batch_id.as_deref()), (Some(b';'), Some("x")));
+        let ignored = IgnoredColumns::Named(vec!["a".to_owned(), "b".to_owned()]);
+        assert_eq!(options.csv.ignored, ignored);
+    }
+
+    #[rstest]
+    #[case("separator=%7C", "separator", "`|`")]
+    #[case("stream=maybe", "stream", "1 or 0")]
+    #[case("once_per_dest=yes", "once_per_dest", "1 or 0")]
+    #[case("batch_id=a+b", "batch_id", "64")]
+    fn wrong_option_is_named(#[case] query: &str, #[case] name: &'static str, #[case] word: &str) {
+        let Err(refused) = read(query) else { panic!("{query} is read") };
+        assert_eq!(refused.refusal, Refusal::InvalidParameter(name));
+        assert!(refused.detail().contains(word), "{}", refused.detail());
+    }
+
+    #[rstest]
+    #[case("application/x-ndjson", Ok((Format::Ndjson, Charset::Utf8)))]
+    #[case("Application/NDJSON; charset=UTF-8", Ok((Format::Ndjson, Charset::Utf8)))]
+    #[case("text/csv; header=present; charset=iso-8859-1", Ok((Format::Csv, Charset::Windows1252)))]
+    #[case("text/tab-separated-values", Ok((Format::Csv, Charset::Utf8)))]
+    #[case("application/json", Err("application/json"))]
+    #[case("text/csv; charset=klingon", Err("klingon"))]
+    fn content_type_is_read_or_named(
+        #[case] content_type: &str,
+        #[case] expected: Result<(Format, Charset), &str>,
+    ) {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, content_type.parse().expect("a header value"));
+        match (format(&headers), expected) {
+            (Err(refused), Err(named)) => assert!(refused.detail().contains(named), "{}", refused.detail()),
+            (read, expected) => assert_eq!(read.ok(), expected.ok()),
+        }
+    }
+
+    #[test]
+    fn coded_batch_is_named() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CSV));
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert!(format(&headers).is_err_and(|refused| refused.detail().contains("gzip")));
     }
 }

@@ -1,4 +1,4 @@
-//! What a batch found out a moment ago about its account, lines and campaigns, so that its lines need no look-up each.
+//! The recent look-ups of a batch for its account, lines and campaigns: its lines need no look-up each.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,13 +7,14 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use super::super::Ingest;
-use super::super::refusal::Refusal;
-use crate::message::{AccountId, Class, LineId};
+use crate::channel::Class;
+use crate::domain::{AccountId, LineId};
+use crate::edge::Refusal;
 
-const REMEMBERED: Duration = Duration::from_secs(1);
-const MOST: usize = 10_000;
+const CACHE_TTL: Duration = Duration::from_secs(1);
+const MAX_CACHED: usize = 10_000;
 
-pub struct Known {
+pub struct LookupCache {
     account: Option<Result<(), Refusal>>,
     classes: HashMap<LineId, Result<Class, Refusal>>,
     lines: HashMap<(LineId, Class), Result<(), Refusal>>,
@@ -21,9 +22,9 @@ pub struct Known {
     since: Instant,
 }
 
-impl Known {
-    pub fn new() -> Known {
-        Known {
+impl LookupCache {
+    pub fn new() -> LookupCache {
+        LookupCache {
             account: None,
             classes: HashMap::new(),
             lines: HashMap::new(),
@@ -32,7 +33,7 @@ impl Known {
         }
     }
 
-    /// Whether the token still is the account's, and the account active.
+    /// Check that the token still belongs to the account, and that the account is active.
     pub async fn account(
         &mut self,
         ingest: &Ingest,
@@ -52,7 +53,7 @@ impl Known {
         found
     }
 
-    /// The class of a line.
+    /// Return the class of a line.
     pub async fn class(
         &mut self,
         ingest: &Ingest,
@@ -68,7 +69,7 @@ impl Known {
         found
     }
 
-    /// Whether the account may send from this line.
+    /// Check that the account may send from this line.
     pub async fn usable(
         &mut self,
         ingest: &Ingest,
@@ -85,7 +86,7 @@ impl Known {
         found
     }
 
-    /// Whether a campaign takes messages.
+    /// Check that a campaign takes messages.
     pub async fn campaign(
         &mut self,
         ingest: &Ingest,
@@ -103,8 +104,8 @@ impl Known {
 
     fn refresh(&mut self) {
         let most = self.classes.len().max(self.lines.len()).max(self.campaigns.len());
-        if most >= MOST || self.since.elapsed() >= REMEMBERED {
-            *self = Known::new();
+        if most >= MAX_CACHED || self.since.elapsed() >= CACHE_TTL {
+            *self = LookupCache::new();
         }
     }
 }

@@ -1,0 +1,303 @@
+//! `GET /api/v2/lines` and `GET /api/v2/lines/{app_id}`: the account's lines, the state of each, and the end
+//! of its obstacle.
+//!
+//! Never here: a page access token.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+
+use super::documented::{self, LinePath, RefusedLines, RefusedOne};
+use super::{Api, in_time, permit};
+use crate::channel::{Class, Medium, Rates};
+use crate::domain::LineId;
+use crate::edge::http::answer;
+use crate::edge::openapi::Token;
+use crate::edge::{Refusal, Refused};
+use crate::policy::pace::Limits;
+use crate::settings::{ClassLimits, LimitSettings};
+use crate::store::{LineBacklog, LineRecord, REFUSED_PAUSE};
+use crate::text::{is_blank, trimmed};
+
+/// A longer pause has no end in the answer.
+const LONGEST_PAUSE: time::Duration = time::Duration::days(3_650);
+
+pub const SENDING: &str = "sending";
+pub const PAUSED: &str = "paused";
+pub const INACTIVE: &str = "inactive";
+pub const NO_TOKEN: &str = "no_token";
+
+/// A line of the account
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Line)]
+pub struct LineStatus {
+    #[schema(value_type = i64)]
+    pub app_id: LineId,
+    #[schema(required)]
+    name: Option<String>,
+    #[schema(inline)]
+    class: Class,
+    #[schema(schema_with = states)]
+    state: &'static str,
+    /// Why the line does not send
+    #[schema(required)]
+    reason: Option<String>,
+    /// End of a pause; null without an end
+    #[serde(serialize_with = "crate::text::time_or_null")]
+    #[schema(required)]
+    until: Option<OffsetDateTime>,
+    /// What ends it, if somebody has to act
+    #[schema(required)]
+    action: Option<String>,
+    /// Limit of texts a second
+    rate_text: u32,
+    /// Limit of media a second
+    rate_media: u32,
+    /// Number of messages that wait
+    waiting: i64,
+    #[serde(serialize_with = "crate::text::time_or_null")]
+    #[schema(required)]
+    oldest_waiting_at: Option<OffsetDateTime>,
+}
+
+fn states() -> RefOr<Schema> {
+    let states = [SENDING, PAUSED, INACTIVE, NO_TOKEN];
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(states)).into()
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Lines)]
+struct LineList {
+    lines: Vec<LineStatus>,
+}
+
+/// List the lines of the account
+#[utoipa::path(
+    get,
+    path = "/api/v2/lines",
+    operation_id = "listLines",
+    params(Token),
+    responses(
+        (status = 200, description = "The lines, by id", body = LineList, examples(
+            ("lines" = (summary = "One line", value = json!(documented::lines()))),
+        )),
+        RefusedLines,
+    ),
+)]
+pub async fn list(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Response {
+    answer(listed(&api, &uri, &headers).await)
+}
+
+async fn listed(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<LineList, Refused> {
+    let account = api.account(uri, headers, &[]).await?;
+    let records = in_time(api.store.account_lines(account)).await?;
+    Ok(LineList { lines: api.line_statuses(&records).await? })
+}
+
+/// Get a line
+#[utoipa::path(
+    get,
+    path = "/api/v2/lines/{app_id}",
+    operation_id = "showLine",
+    params(Token, LinePath),
+    responses(
+        (status = 200, description = "The line", body = LineStatus, examples(
+            ("sending" = (summary = "It sends", value = json!(documented::line()))),
+            ("paused" = (summary = "Paused by the operator", value = json!(documented::paused_line()))),
+        )),
+        RefusedOne,
+    ),
+)]
+pub async fn show(
+    State(api): State<Arc<Api>>,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    answer(shown(&api, id, &uri, &headers).await)
+}
+
+async fn shown(
+    api: &Api,
+    id: Result<Path<String>, PathRejection>,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<LineStatus, Refused> {
+    let account = api.account(uri, headers, &[]).await?;
+    let id: LineId = id.ok().and_then(|Path(id)| trimmed(&id).parse().ok()).ok_or(Refusal::NotFound)?;
+    let mut records = in_time(api.store.lines(&[id])).await?;
+    records.retain(|record| record.account == account);
+    Ok(api.line_statuses(&records).await?.pop().ok_or(Refusal::NotFound)?)
+}
+
+impl Api {
+    /// Return the lines as callers see them, in the same order.
+    pub(super) async fn line_statuses(&self, records: &[LineRecord]) -> Result<Vec<LineStatus>, Refusal> {
+        let ids: Vec<LineId> = records.iter().map(|record| record.id).collect();
+        let _permit = permit(&self.query_permits).await?;
+        let backlog = in_time(self.store.line_backlog(&ids)).await?;
+        let of_line = |record: &LineRecord| {
+            let waiting = backlog.iter().find(|backlog| backlog.line == record.id);
+            status(record, waiting, &self.limits, OffsetDateTime::now_utc())
+        };
+        Ok(records.iter().map(of_line).collect())
+    }
+}
+
+fn status(
+    record: &LineRecord,
+    waiting: Option<&LineBacklog>,
+    limits: &LimitSettings,
+    now: OffsetDateTime,
+) -> LineStatus {
+    let Obstacle { state, reason, until, action } = obstacle(record, now).unwrap_or_default();
+    LineStatus {
+        app_id: record.id,
+        name: record.name.clone(),
+        class: record.class,
+        state,
+        reason,
+        until,
+        action: action.map(str::to_owned),
+        rate_text: per_second(record, Medium::Text, limits),
+        rate_media: per_second(record, Medium::Media, limits),
+        waiting: waiting.map_or(0, |backlog| backlog.waiting),
+        oldest_waiting_at: waiting.and_then(|backlog| backlog.oldest),
+    }
+}
+
+/// Return the limit in force.
+pub fn per_second(line: &LineRecord, medium: Medium, limits: &LimitSettings) -> u32 {
+    let ClassLimits { text, media } = limits.of(line.class);
+    let defaults = Rates { text, media };
+    let in_force = Limits::of(line.class, defaults, limits.enforce_ceilings, line.rate_text, line.rate_media);
+    in_force.of_medium(medium).per_second.get()
+}
+
+/// The reason for which a line does not send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Obstacle {
+    state: &'static str,
+    reason: Option<String>,
+    until: Option<OffsetDateTime>,
+    /// The remedy; `None`: the obstacle ends by itself.
+    action: Option<&'static str>,
+}
+
+impl Default for Obstacle {
+    /// Return no obstacle.
+    fn default() -> Obstacle {
+        Obstacle { state: SENDING, reason: None, until: None, action: None }
+    }
+}
+
+/// Whether a line sends only after a person has acted.
+pub fn needs_somebody(record: &LineRecord, now: OffsetDateTime) -> bool {
+    obstacle(record, now).is_some_and(|obstacle| obstacle.action.is_some())
+}
+
+/// Return the obstacle that has to be removed first, if the line cannot send.
+fn obstacle(record: &LineRecord, now: OffsetDateTime) -> Option<Obstacle> {
+    let of = |state, reason: &str, action| {
+        Some(Obstacle { state, reason: Some(reason.to_owned()), until: None, action: Some(action) })
+    };
+    if !record.account_active {
+        return of(INACTIVE, "The account is disabled", "The operator enables it: `account enable`");
+    }
+    if !record.active {
+        return of(
+            INACTIVE,
+            "The line is switched off",
+            "The operator switches it on: `line set --active true`",
+        );
+    }
+    if record.page_token.as_ref().is_none_or(|token| is_blank(token.expose_secret())) {
+        return of(NO_TOKEN, "The line has no page access token", "The operator sets one: `line set-pat`");
+    }
+    if record.class.needs_page_id && record.page_id.as_deref().is_none_or(is_blank) {
+        return of(INACTIVE, "The line has no Facebook Page id", "The operator adds it to the line");
+    }
+    let until = record.paused_until.filter(|until| *until > now)?;
+    let reason = record.pause_reason.clone();
+    let is_refused = reason.as_deref().is_some_and(|reason| reason.starts_with(REFUSED_PAUSE));
+    let is_endless = until - now > LONGEST_PAUSE;
+    let action = match (is_refused, is_endless) {
+        (true, _) => {
+            Some("The operator mends the cause at Meta (`line resume`), or sets a new token (`line set-pat`)")
+        }
+        (false, true) => Some("The operator ends the pause: `line resume`"),
+        (false, false) => None,
+    };
+    Some(Obstacle { state: PAUSED, reason, until: Some(until).filter(|_| !is_endless), action })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::domain::AccountId;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-25 12:00 UTC);
+    const SOON: OffsetDateTime = datetime!(2026-11-25 12:30 UTC);
+    const NEVER: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
+
+    fn line() -> LineRecord {
+        LineRecord {
+            id: LineId(7),
+            account: AccountId(1),
+            name: Some("Acme".into()),
+            class: Class::MESSENGER,
+            active: true,
+            account_active: true,
+            page_token: Some("EAAsecret".into()),
+            page_id: Some("1".into()),
+            instagram_account_id: None,
+            rate_text: Some(5_000),
+            rate_media: None,
+            paused_until: None,
+            pause_left: None,
+            pause_reason: None,
+        }
+    }
+
+    fn paused(until: OffsetDateTime, reason: &str) -> LineRecord {
+        LineRecord { paused_until: Some(until), pause_reason: Some(reason.into()), ..line() }
+    }
+
+    #[rstest]
+    #[case::it_sends(line(), SENDING, None, false)]
+    #[case::switched_off(LineRecord { active: false, page_token: None, ..line() }, INACTIVE, None, true)]
+    #[case::without_a_token(LineRecord { page_token: Some(" ".into()), ..line() }, NO_TOKEN, None, true)]
+    #[case::without_a_page(LineRecord { page_id: None, ..line() }, INACTIVE, None, true)]
+    #[case::slowed_down(paused(SOON, "Graph: slowed down: 613"), PAUSED, Some(SOON), false)]
+    #[case::refused(paused(SOON, "Graph: cannot send: 190/460"), PAUSED, Some(SOON), true)]
+    #[case::by_the_operator(paused(NEVER, "new page"), PAUSED, None, true)]
+    #[case::pause_has_ended(paused(NOW, "new page"), SENDING, None, false)]
+    fn state_names_the_remedy(
+        #[case] record: LineRecord,
+        #[case] state: &str,
+        #[case] until: Option<OffsetDateTime>,
+        #[case] somebody: bool,
+    ) {
+        let limits = LimitSettings {
+            enforce_ceilings: true,
+            classes: Class::ALL.iter().map(|own| (*own, ClassLimits { text: 40, media: 10 })).collect(),
+        };
+        let shown = status(&record, None, &limits, NOW);
+        assert_eq!((shown.state, shown.until, shown.action.is_some()), (state, until, somebody));
+        assert_eq!(needs_somebody(&record, NOW), somebody);
+        assert_eq!(shown.reason.is_none(), state == SENDING);
+        assert_eq!((shown.rate_text, shown.rate_media, shown.waiting), (300, 10, 0));
+        assert!(!serde_json::to_string(&shown).expect("JSON").contains("EAAsecret"));
+    }
+}
