@@ -5,9 +5,10 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::output::Output;
-use super::table::{add, align_right, date_and_time, table, yes_no};
+use super::screen::Screen;
+use super::table::{Column, Table, date_and_time, yes_no};
 use super::{parse, token};
-use crate::message::AccountId;
+use crate::domain::AccountId;
 use crate::store::{AccountRow, BrokerUserRow, Store};
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +21,18 @@ pub enum AccountCommand {
     },
     /// List the accounts
     List,
+    /// Disable an account: its tokens are refused, and its messages wait; takes effect within 10 seconds
+    Disable {
+        /// Id of the account
+        #[arg(value_name = "CDCS_ID", value_parser = parse::id(AccountId))]
+        account: AccountId,
+    },
+    /// Enable a disabled account; its messages go out
+    Enable {
+        /// Id of the account
+        #[arg(value_name = "CDCS_ID", value_parser = parse::id(AccountId))]
+        account: AccountId,
+    },
     /// Let a RabbitMQ user send for an account; submissions with the checked user_id need no token
     MapUser {
         /// Id of the account
@@ -37,6 +50,12 @@ pub enum AccountCommand {
     },
     /// List the RabbitMQ users that send for an account
     ListUsers,
+}
+
+#[derive(Serialize)]
+struct Switched {
+    cdcs_id: AccountId,
+    cdcs_active: bool,
 }
 
 #[derive(Serialize)]
@@ -73,8 +92,10 @@ pub async fn run(command: AccountCommand, store: &dyn Store, out: &Output) -> an
         }
         AccountCommand::List => {
             let accounts = Accounts { accounts: store.accounts().await? };
-            out.answer(&accounts, |accounts| list(&accounts.accounts, out.width))
+            out.answer(&accounts, |accounts| list(&accounts.accounts, out.screen))
         }
+        AccountCommand::Disable { account } => switch(account, false, store, out).await,
+        AccountCommand::Enable { account } => switch(account, true, store, out).await,
         AccountCommand::MapUser { account, user } => {
             store.map_broker_user(account, &user).await?;
             out.answer(&MappedUser { broker_user: user, cdcs_id: account }, |mapped| {
@@ -95,34 +116,67 @@ pub async fn run(command: AccountCommand, store: &dyn Store, out: &Output) -> an
         }
         AccountCommand::ListUsers => {
             let users = BrokerUsers { broker_users: store.broker_users().await? };
-            out.answer(&users, |users| list_users(&users.broker_users, out.width))
+            out.answer(&users, |users| list_users(&users.broker_users, out.screen))
         }
     }
 }
 
-fn list(accounts: &[AccountRow], width: u16) -> String {
-    let mut table = table(width, &["CDCS_ID", "NAME", "ACTIVE", "CREATED (UTC)"]);
-    align_right(&mut table, [0]);
-    for account in accounts {
-        add(
-            &mut table,
-            [
-                &account.cdcs_id.to_string(),
-                &account.cdcs_name,
-                yes_no(account.cdcs_active),
-                &date_and_time(account.created_at),
-            ],
-        );
-    }
-    table.trim_fmt()
+async fn switch(account: AccountId, active: bool, store: &dyn Store, out: &Output) -> anyhow::Result<()> {
+    ensure!(store.set_account_active(account, active).await?, "no account {account}");
+    out.answer(&Switched { cdcs_id: account, cdcs_active: active }, |switched| {
+        let word = if switched.cdcs_active { "enabled" } else { "disabled" };
+        format!("account {} is {word}; every process knows within 10 seconds", switched.cdcs_id)
+    })
 }
 
-fn list_users(users: &[BrokerUserRow], width: u16) -> String {
-    let mut table = table(width, &["USER", "CDCS_ID", "CREATED (UTC)"]);
-    align_right(&mut table, [1]);
-    for user in users {
-        let created = date_and_time(user.created_at);
-        add(&mut table, [user.broker_user.clone(), user.cdcs_id.to_string(), created]);
+fn list(accounts: &[AccountRow], screen: Screen) -> String {
+    const COLUMNS: [Column; 4] = [
+        Column::number("CDCS_ID"),
+        Column::text("NAME", 12),
+        Column::new("ACTIVE"),
+        Column::new("CREATED (UTC)"),
+    ];
+    let mut table = Table::new(&COLUMNS, screen);
+    for account in accounts {
+        table.add([
+            &account.cdcs_id.to_string(),
+            &account.cdcs_name,
+            yes_no(account.cdcs_active),
+            &date_and_time(account.created_at),
+        ]);
     }
-    table.trim_fmt()
+    table.render()
+}
+
+fn list_users(users: &[BrokerUserRow], screen: Screen) -> String {
+    const COLUMNS: [Column; 3] =
+        [Column::text("USER", 12), Column::number("CDCS_ID"), Column::new("CREATED (UTC)")];
+    let mut table = Table::new(&COLUMNS, screen);
+    for user in users {
+        table.add([&user.broker_user, &user.cdcs_id.to_string(), &date_and_time(user.created_at)]);
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use time::macros::datetime;
+
+    use super::super::table::widest;
+    use super::*;
+
+    #[rstest]
+    fn lists_fit_a_terminal(#[values(80, 160)] width: u16) {
+        let screen = Screen { width: Some(width), colours: false };
+        let name = "a name that is longer than any line 日本語 👍 ".repeat(9);
+        let created_at = datetime!(2026-11-23 14:15:20 UTC);
+        let account =
+            AccountRow { cdcs_id: AccountId(7), cdcs_name: name.clone(), cdcs_active: true, created_at };
+        let user = BrokerUserRow { broker_user: name, cdcs_id: AccountId(7), created_at };
+        for text in [list(&[account], screen), list_users(&[user], screen)] {
+            assert_eq!((text.lines().count(), widest(&text)), (2, width), "{text}");
+            assert!(text.contains("2026-11-23 14:15") && text.contains('…'), "{text}");
+        }
+    }
 }

@@ -1,51 +1,49 @@
-//! `campaign`: sends a file of messages, and looks at and steers a campaign; over HTTP.
+//! `campaign`: sends a file of messages over HTTP; the other commands are in `progress.rs`.
 //!
 //! A file goes in parts, each named after the file's content and the options (or as the user says) and its place. Sent
 //! again under the same name, what was logged already is not logged twice: the same command again goes on after a cut.
 
 use std::fs::File;
-use std::io::{BufReader, IsTerminal, Read};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use aws_lc_rs::digest;
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use ring::digest;
+use serde::Deserialize;
+use time::OffsetDateTime;
 use url::form_urlencoded;
 
 use super::check::explain;
-use super::output::{Answered, Output, printable, tell_note};
-use super::parse;
-use super::parts::{Format, Part, Parts};
+use super::output::{Answered, Output, printable};
+use super::progress::{ListArgs, OneArgs, ask, list};
 use super::remote::{Remote, RemoteArgs, accepted};
-use crate::message::{Class, LineId, MAX_BATCH_ID_CHARS};
+use super::upload::{Sent, Shown};
+use super::{help, parse};
+use crate::batch::{Format, Part, Parts};
+use crate::channel::Class;
+use crate::domain::{LineId, MAX_BATCH_ID_CHARS, MAX_CP_ID_CHARS};
+use crate::policy::Backoff;
+use crate::text::trimmed;
 
 /// Refused lines that are told one by one.
 const TOLD: u64 = 20;
 /// Tries of a part before the command gives up, with pauses that double from the first to the longest.
 const TRIES: u32 = 8;
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const PAUSES: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(10) };
 const PART_TIMEOUT: Duration = Duration::from_secs(120);
 /// Characters that `-` and the number of a part take of a batch's name.
 const PART_DIGITS: usize = 10;
 
 #[derive(Debug, Subcommand)]
 pub enum CampaignCommand {
-    /// Send a file of messages; safe to repeat for a day after an interruption
-    #[command(
-        after_help = "A CSV file begins with a header row of parameter names (dest, mdata, …). An NDJSON file has one \
-                            JSON object a line, with the same names. The options are defaults for every line. The \
-                            server remembers logged lines for ingest.idempotency_ttl (24 hours by default). A changed file, \
-                            or the same file with other options, is a new batch, and all its lines are sent. To send \
-                            repaired lines, put them into a file of their own, or name the batch with --batch-id \
-                            from the beginning."
-    )]
-    Send(SendFileArgs),
+    /// Send a file of messages; a repeat sends only what is missing
+    #[command(after_help = help::CAMPAIGN_SEND)]
+    Send(Box<SendFileArgs>),
+    /// List campaigns, newest first
+    List(ListArgs),
     /// Show a campaign's progress
     Status(OneArgs),
     /// Pause a campaign
@@ -56,16 +54,6 @@ pub enum CampaignCommand {
     Cancel(OneArgs),
 }
 
-/// One campaign, and the process to call.
-#[derive(Debug, Args)]
-pub struct OneArgs {
-    #[command(flatten)]
-    remote: RemoteArgs,
-    /// Label of the campaign
-    #[arg(value_name = "CP_ID", value_parser = parse::name)]
-    cp_id: String,
-}
-
 /// Arguments of `campaign send`.
 #[derive(Debug, Args)]
 pub struct SendFileArgs {
@@ -74,9 +62,12 @@ pub struct SendFileArgs {
     /// File to send: .csv, .ndjson or .jsonl
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Label of the campaign
-    #[arg(long)]
+    /// Label of the campaign (default: the name of the file and today's date)
+    #[arg(long, value_parser = parse::campaign)]
     cp_id: Option<String>,
+    /// Send without a label of its own: lines may have theirs
+    #[arg(long, conflicts_with = "cp_id")]
+    no_cp_id: bool,
     /// Id of the line that sends
     #[arg(long, value_name = "V8L_ID", value_parser = parse::id(LineId))]
     app_id: Option<LineId>,
@@ -98,6 +89,12 @@ pub struct SendFileArgs {
     /// Seconds after that time in which a message may be sent
     #[arg(long, value_name = "SECONDS")]
     valid_for: Option<u64>,
+    /// Columns of a CSV that are no parameters and are passed over; without names, all of them
+    #[arg(long, value_name = "NAMES", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+    ignore_columns: Option<String>,
+    /// Refuse lines whose recipient stands in an earlier line
+    #[arg(long)]
+    once_per_dest: bool,
     /// Name of the batch (default: a hash of file and options); the same name again sends only lines not logged yet
     #[arg(long, value_name = "NAME", value_parser = batch_id)]
     batch_id: Option<String>,
@@ -118,6 +115,7 @@ fn batch_id(text: &str) -> Result<String, String> {
 pub async fn run(command: CampaignCommand, out: &Output) -> anyhow::Result<()> {
     match command {
         CampaignCommand::Send(arguments) => send(&arguments, out).await,
+        CampaignCommand::List(args) => list(&args, out).await,
         CampaignCommand::Status(one) => ask(Method::GET, &one, "", out).await,
         CampaignCommand::Pause(one) => ask(Method::POST, &one, "/pause", out).await,
         CampaignCommand::Resume(one) => ask(Method::POST, &one, "/resume", out).await,
@@ -125,49 +123,11 @@ pub async fn run(command: CampaignCommand, out: &Output) -> anyhow::Result<()> {
     }
 }
 
-async fn ask(method: Method, one: &OneArgs, command: &str, out: &Output) -> anyhow::Result<()> {
-    let remote = one.remote.connect()?;
-    let label = percent_encoding::utf8_percent_encode(&one.cp_id, percent_encoding::NON_ALPHANUMERIC);
-    let request = remote.request(method, &format!("campaigns/{label}{command}"));
-    let progress = remote.ask(request).await.with_context(|| format!("campaign {}", one.cp_id))?;
-    out.answer(&progress, human)
-}
-
-fn human(progress: &Value) -> String {
-    let counts = progress["counts"].as_object().into_iter().flatten();
-    let counts: Vec<String> = counts
-        .filter(|(_, rows)| rows.as_i64() != Some(0))
-        .map(|(status, rows)| format!("{status} {rows}"))
-        .collect();
-    let mut text = format!(
-        "campaign {}: {}\n{} messages: {}\nrate {}/s, eta {}",
-        printable(progress["cp_id"].as_str().unwrap_or_default()),
-        progress["state"].as_str().unwrap_or_default(),
-        progress["total"],
-        counts.join(", "),
-        progress["rate"],
-        progress["eta"].as_str().unwrap_or("none"),
-    );
-    if let Some(touched) = progress["touched"].as_i64() {
-        text.push_str(&format!("\n{touched} messages touched"));
-    }
-    text
-}
-
-/// What became of a file.
-#[derive(Debug, Default, Serialize)]
-struct Sent {
-    lines: u64,
-    logged: u64,
-    /// Of these, what an earlier sending had logged.
-    logged_before: u64,
-    refused: u64,
-}
-
 /// What was answered to a part.
 struct PartAnswer {
     lines: Vec<LineAnswer>,
     logged_before: u64,
+    not_utf8: u64,
 }
 
 /// The answer to one line of a part.
@@ -179,6 +139,8 @@ struct LineAnswer {
     status: String,
     #[serde(default)]
     status_code: i64,
+    #[serde(default)]
+    detail: String,
 }
 
 async fn send(arguments: &SendFileArgs, out: &Output) -> anyhow::Result<()> {
@@ -187,37 +149,32 @@ async fn send(arguments: &SendFileArgs, out: &Output) -> anyhow::Result<()> {
     let format = format_of(path)?;
     let options = options(arguments);
     let open = || File::open(path).with_context(|| format!("{}: cannot be read", path.display()));
+    // The batch's name does not hang on the day: the command that goes on after a cut may be tomorrow's.
     let (content, length) = name(open()?, &options)?;
+    let label = default_label(arguments, OffsetDateTime::now_utc());
+    let options = labelled(options, label.as_deref());
     let name = arguments.batch_id.as_ref().unwrap_or(&content);
-    let mut parts = Parts::new(BufReader::new(open()?), format);
+    let file = BufReader::new(open()?);
+    let mut parts = Parts::new(file, format).once_per_dest(arguments.once_per_dest);
     let shown = Shown::new(length);
-    let mut sent = Sent::default();
+    let mut sent = Sent { cp_id: label, ..Sent::default() };
     let mut number = 0;
-    while let Some(part) = parts.next().with_context(|| path.display().to_string())? {
+    while let Some(part) = parts.next_part().with_context(|| path.display().to_string())? {
         number += 1;
-        let part_name = form_urlencoded::Serializer::new(String::new())
-            .append_pair("batch_id", &format!("{name}-{number}"))
-            .finish();
-        let query = format!("{options}&{part_name}");
-        let answered = send_part(&remote, format, query.trim_start_matches('&'), &part).await?;
-        sent.logged_before += answered.logged_before;
-        for answer in answered.lines {
-            sent.lines += 1;
-            if answer.cdls_id.is_some() {
-                sent.logged += 1;
-                continue;
-            }
-            sent.refused += 1;
-            if sent.refused <= TOLD {
-                let line = part.lines_before + answer.line;
-                let status = printable(&answer.status);
-                shown.tell(&format!("line {line}: {status} (status_code {})", answer.status_code));
-            }
+        leave_out(&part, &mut sent, &shown);
+        // Rows without a cell are no batch.
+        if part.messages > 0 {
+            let query = query(&options, &format!("{name}-{number}"), parts.separator());
+            let answered = send_part(&remote, format, &query, &part).await?;
+            count(answered, &part, &mut sent, &shown);
         }
         shown.advance(part.bytes, &sent);
     }
+    if sent.lines == 0 {
+        bail!("{}: no message in it", path.display());
+    }
     shown.finish(&sent);
-    out.answer(&sent, told)?;
+    out.answer(&sent, Sent::told)?;
     if sent.refused > 0 {
         let refused = format!(
             "{} of {} lines were refused; send them, repaired, in a file of their own: the changed file is another \
@@ -229,13 +186,78 @@ async fn send(arguments: &SendFileArgs, out: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn told(sent: &Sent) -> String {
-    let new = sent.logged.saturating_sub(sent.logged_before);
-    let before = match sent.logged_before {
-        0 => String::new(),
-        before => format!(", {before} were logged before"),
-    };
-    format!("{new} messages logged{before}, {} lines refused", sent.refused)
+/// The label of a file that is sent without one: its name, and the date.
+fn default_label(arguments: &SendFileArgs, now: OffsetDateTime) -> Option<String> {
+    if arguments.cp_id.is_some() || arguments.no_cp_id {
+        return None;
+    }
+    let stem = arguments.file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let date = now.date().to_string();
+    let kept: String = trimmed(&stem)
+        .chars()
+        .filter(|character| !character.is_control())
+        .take(MAX_CP_ID_CHARS - date.len() - 1)
+        .collect();
+    Some(format!("{kept}-{date}"))
+}
+
+fn labelled(options: String, label: Option<&str>) -> String {
+    let mut query = form_urlencoded::Serializer::new(options);
+    if let Some(label) = label {
+        query.append_pair("cp_id", label);
+    }
+    query.finish()
+}
+
+/// Counts what a part leaves out.
+fn leave_out(part: &Part, sent: &mut Sent, shown: &Shown) {
+    sent.duplicates += part.repeated;
+    for line in &part.left_out {
+        let refused = LineAnswer {
+            line: *line,
+            cdls_id: None,
+            status: "Invalid parameter: dest".to_owned(),
+            status_code: 229,
+            detail: "The recipient stands in an earlier line, and --once-per-dest was given.".to_owned(),
+        };
+        refuse(&refused, 0, sent, shown);
+    }
+}
+
+/// Counts what was answered to a part.
+fn count(answered: PartAnswer, part: &Part, sent: &mut Sent, shown: &Shown) {
+    sent.logged_before += answered.logged_before;
+    sent.not_utf8 += answered.not_utf8;
+    for answer in answered.lines {
+        if answer.cdls_id.is_none() {
+            refuse(&answer, part.lines_before, sent, shown);
+        } else {
+            sent.lines += 1;
+            sent.logged += 1;
+        }
+    }
+}
+
+fn refuse(answer: &LineAnswer, lines_before: i64, sent: &mut Sent, shown: &Shown) {
+    sent.lines += 1;
+    sent.refused += 1;
+    if sent.refused <= TOLD {
+        let line = lines_before + answer.line;
+        let (status, detail) = (printable(&answer.status), printable(&answer.detail));
+        let told = format!("line {line}: {status} (status_code {}): {detail}", answer.status_code);
+        shown.tell(told.trim_end_matches([' ', ':']));
+    }
+}
+
+/// The query of a part: the defaults for every line, its name, and the separator that the file's header or its first
+/// line has shown.
+fn query(options: &str, name: &str, separator: Option<u8>) -> String {
+    let mut query = form_urlencoded::Serializer::new(options.to_owned());
+    query.append_pair("batch_id", name);
+    if let Some(separator) = separator {
+        query.append_pair("separator", &char::from(separator).to_string());
+    }
+    query.finish()
 }
 
 fn format_of(path: &Path) -> anyhow::Result<Format> {
@@ -259,6 +281,8 @@ fn options(arguments: &SendFileArgs) -> String {
         ("priority", arguments.priority.clone()),
         ("send_at", arguments.send_at.clone()),
         ("valid_for", arguments.valid_for.map(|seconds| seconds.to_string())),
+        ("ignore_columns", arguments.ignore_columns.clone()),
+        ("once_per_dest", arguments.once_per_dest.then(|| "1".to_owned())),
     ];
     let mut query = form_urlencoded::Serializer::new(String::new());
     for (name, value) in given {
@@ -289,19 +313,18 @@ fn name(mut file: File, options: &str) -> anyhow::Result<(String, u64)> {
 
 /// Sends a part until it is answered whole; its name makes that safe.
 async fn send_part(remote: &Remote, format: Format, query: &str, part: &Part) -> anyhow::Result<PartAnswer> {
-    let mut pause = FIRST_PAUSE;
-    for tries_left in (0..TRIES).rev() {
+    let mut failures = 0;
+    loop {
         match try_part(remote, format, query, part).await {
             Ok(answered) => return Ok(answered),
             Err(Failed::ForGood(error)) => return Err(error),
-            Err(Failed::ForNow(error)) if tries_left == 0 => {
+            Err(Failed::ForNow(error)) if failures + 1 == TRIES => {
                 return Err(error.context("gave up; run the same command again within 24 hours to continue"));
             }
-            Err(Failed::ForNow(_)) => tokio::time::sleep(pause).await,
+            Err(Failed::ForNow(_)) => tokio::time::sleep(PAUSES.delay(failures)).await,
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        failures += 1;
     }
-    bail!("gave up; run the same command again within 24 hours to continue")
 }
 
 enum Failed {
@@ -327,8 +350,11 @@ async fn try_part(remote: &Remote, format: Format, query: &str, part: &Part) -> 
         true => Failed::ForNow(error),
         false => Failed::ForGood(error),
     })?;
-    let logged_before = answer.headers().get("batch-logged-before");
-    let logged_before = logged_before.and_then(|rows| rows.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let counted = |name: &str| {
+        let count = answer.headers().get(name).and_then(|count| count.to_str().ok()?.parse().ok());
+        count.unwrap_or(0)
+    };
+    let (logged_before, not_utf8) = (counted("batch-logged-before"), counted("batch-not-utf8"));
     let text = answer.text().await.map_err(|error| Failed::ForNow(explain(error)))?;
     let lines: Result<Vec<LineAnswer>, _> =
         text.lines().filter(|line| !line.is_empty()).map(serde_json::from_str).collect();
@@ -337,56 +363,5 @@ async fn try_part(remote: &Remote, format: Format, query: &str, part: &Part) -> 
     if lines.iter().any(|answer| answer.cdls_id.is_none() && answer.status_code == 503) {
         return Err(Failed::ForNow(anyhow::anyhow!("temporarily unavailable (status_code 503)")));
     }
-    Ok(PartAnswer { lines, logged_before })
-}
-
-/// A bar on a terminal; elsewhere a line a second.
-struct Shown {
-    bar: ProgressBar,
-    is_terminal: bool,
-    length: u64,
-    started: Instant,
-    told: std::cell::Cell<Instant>,
-}
-
-impl Shown {
-    fn new(length: u64) -> Shown {
-        let is_terminal = std::io::stderr().is_terminal();
-        let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(length), target);
-        let style = ProgressStyle::with_template("{wide_bar} {percent:>3}% {msg}, ETA {eta}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let now = Instant::now();
-        Shown { bar, is_terminal, length, started: now, told: std::cell::Cell::new(now) }
-    }
-
-    fn tell(&self, note: &str) {
-        self.bar.suspend(|| tell_note(note));
-    }
-
-    fn advance(&self, bytes: u64, sent: &Sent) {
-        self.bar.inc(bytes);
-        self.bar.set_message(self.line(sent));
-        if !self.is_terminal && self.told.get().elapsed() >= Duration::from_secs(1) {
-            self.told.set(Instant::now());
-            tell_note(&format!("{}, ETA {}s", self.line(sent), self.left().as_secs()));
-        }
-    }
-
-    fn line(&self, sent: &Sent) -> String {
-        let rate = sent.lines as f64 / self.started.elapsed().as_secs_f64().max(0.001);
-        format!("{} lines, {} refused, {rate:.0}/s", sent.lines, sent.refused)
-    }
-
-    fn left(&self) -> Duration {
-        let done = self.bar.position().max(1);
-        self.started.elapsed().mul_f64(self.length.saturating_sub(done) as f64 / done as f64)
-    }
-
-    fn finish(&self, sent: &Sent) {
-        self.bar.finish_and_clear();
-        if !self.is_terminal {
-            tell_note(&self.line(sent));
-        }
-    }
+    Ok(PartAnswer { lines, logged_before, not_utf8 })
 }

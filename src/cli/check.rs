@@ -10,13 +10,14 @@ use serde::Serialize;
 use super::fields::fields;
 use super::migrate::schema_word;
 use super::output::{Answered, Output, printable};
-use super::table::{add, table};
+use super::screen::Screen;
+use super::table::{Column, Table};
 use crate::broker::rabbitmq::reach::reach;
 use crate::graph::egress;
 use crate::settings::{BrokerSettings, DatabaseSettings, GraphSettings, Settings};
 use crate::store::{self, OpenRows, SchemaState, Store, StoreError};
 
-/// How long each of the three may take to answer.
+/// The time within which each of the three has to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
@@ -68,7 +69,7 @@ pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
     if out.json {
         out.json(&report)?;
     } else {
-        out.text(&human(&report, out.width)?)?;
+        out.text(&human(&report, out.screen)?)?;
     }
     let failed = match (report.database.ok, report.broker.ok) {
         (true, true) => return Ok(()),
@@ -79,11 +80,11 @@ pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
     Err(Answered(failed.to_owned()).into())
 }
 
-/// The database's state, and its rows that are not final.
+/// Return the database's state, and its rows that are not final.
 async fn database(settings: &DatabaseSettings) -> (DatabaseReport, Option<OpenRows>) {
     let mut report = DatabaseReport::default();
     let asked = tokio::time::timeout(TIMEOUT, async {
-        let store = store::open(settings).await?;
+        let store = store::open_existing(settings).await?;
         let answer = ask_database(&*store, &mut report).await;
         store.close().await;
         answer
@@ -133,7 +134,7 @@ async fn graph(settings: &GraphSettings) -> GraphReport {
     }
 }
 
-/// Why an HTTP request failed: the causes, without the URL.
+/// Return the causes of a failed HTTP request, without the URL.
 pub fn explain(error: reqwest::Error) -> anyhow::Error {
     if error.is_timeout() { anyhow::anyhow!("no answer in time") } else { error.without_url().into() }
 }
@@ -142,10 +143,11 @@ fn no_answer() -> String {
     format!("no answer within {}", humantime::format_duration(TIMEOUT))
 }
 
-fn human(report: &Report, width: u16) -> anyhow::Result<String> {
-    let mut settings = table(width, &["SETTING", "VALUE"]);
+fn human(report: &Report, screen: Screen) -> anyhow::Result<String> {
+    const COLUMNS: [Column; 2] = [Column::new("SETTING"), Column::text("VALUE", 20)];
+    let mut settings = Table::new(&COLUMNS, screen);
     for (key, value) in fields(report.settings)? {
-        add(&mut settings, [key, value]);
+        settings.add([key, value]);
     }
     let database = &report.database;
     let schema = database.schema.map(|schema| format!("schema {schema}"));
@@ -161,14 +163,15 @@ fn human(report: &Report, width: u16) -> anyhow::Result<String> {
         None => "How many messages are UNKNOWN could not be asked.".to_owned(),
         Some(0) => "No message is UNKNOWN.".to_owned(),
         Some(rows) => format!(
-            "UNKNOWN messages: {rows}, the oldest for {} (log tail --status UNKNOWN shows them, log resolve settles them)",
+            "UNKNOWN messages: {rows}, the oldest for {}.\n\
+             `log tail --status UNKNOWN` shows them, `log resolve` settles them.",
             humantime::format_duration(Duration::from_secs(report.oldest_unknown_seconds.unwrap_or(0)))
         ),
     };
-    Ok(format!("{}\n\n{}\n\n{unknown}", settings.trim_fmt(), answers.join("\n")))
+    Ok(format!("{}\n\n{}\n\n{unknown}", settings.render(), answers.join("\n")))
 }
 
-/// Whole, whatever its length: an error is worth its lines.
+/// Return the answer in full length: an error is worth its lines.
 fn answer(name: &str, ok: bool, remark: Option<&str>) -> String {
     format!("{name:8}  {}  {}", if ok { "ok    " } else { "failed" }, printable(remark.unwrap_or_default()))
 }

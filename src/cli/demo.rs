@@ -11,55 +11,57 @@ use serde_json::{Value, json};
 use super::output::Output;
 use super::tail;
 use crate::app::{App, Role};
-use crate::message::{AccountId, Class, LineId};
+use crate::channel::Class;
+use crate::domain::{AccountId, LineId};
+use crate::edge::tokens;
 use crate::settings::Settings;
 use crate::shutdown;
 use crate::simulator::{Simulator, SimulatorOptions};
 use crate::store::{LogFilter, LogRow, NewLine, SharedStore};
-use crate::tokens;
+use crate::telemetry;
 
-/// Where the demo listens, if the port is free.
+/// The address on which the demo listens, if the port is free.
 const USUAL_ADDRESS: &str = "127.0.0.1:8080";
-/// How long `--once` waits for its messages.
+/// The time for which `--once` waits for its messages.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(200);
 
-/// What `--once` sends: class, parameters, and what it shows. A recipient beginning with an outcome's name gets that
-/// outcome from the simulator (`meta-dispatch simulate --help`).
+/// The messages of `--once`: class, parameters, and purpose. A recipient beginning with an outcome's name
+/// gets that outcome from the simulator (`meta-dispatch simulate --help`).
 const SHOWCASE: &[(Class, &str, &str, &str)] = &[
-    (Class::Messenger, "ann", "text", "Your order 7 has shipped."),
-    (Class::Messenger, "bob", "image", "https://example.com/receipt.png"),
-    (Class::Messenger, "cleo", "audio", "https://example.com/hello.mp3"),
-    (Class::Messenger, "dan", "video", "https://example.com/tour.mp4"),
-    (Class::Messenger, "eve", "file", "https://example.com/terms.pdf"),
-    (Class::Instagram, "fay", "text", "Olá! Seu pedido saiu para entrega."),
-    (Class::Instagram, "gus", "image", "https://example.com/look.png"),
-    (Class::Instagram, "hal", "audio", "https://example.com/song.m4a"),
-    (Class::Instagram, "ivy", "video", "https://example.com/reel.mp4"),
-    (Class::Messenger, "code10-jo", "text", "outside the 24-hour window"),
-    (Class::Instagram, "igcode10-kim", "text", "the same on Instagram"),
-    (Class::Messenger, "code551-lee", "text", "this person is not available"),
-    (Class::Messenger, "code100-max", "text", "no such recipient"),
-    (Class::Messenger, "code1200x2-nia", "text", "fails twice, then is sent"),
-    (Class::Messenger, "code613x1-oli", "text", "the line is limited for a second"),
-    (Class::Messenger, "code1x1-pam", "text", "unknown error, then sent"),
-    (Class::Messenger, "http500x1-quy", "text", "server error, then sent"),
-    (Class::Messenger, "taken500x1-ray", "text", "taken, yet answered with 500"),
-    (Class::Messenger, "code1200-sue", "text", "fails until its tries are used up"),
-    (Class::Messenger, "timeout-tom", "text", "no answer in time"),
-    (Class::Messenger, "cut-una", "text", "cut after the request was read"),
+    (Class::MESSENGER, "ann", "text", "Your order 7 has shipped."),
+    (Class::MESSENGER, "bob", "image", "https://example.com/receipt.png"),
+    (Class::MESSENGER, "cleo", "audio", "https://example.com/hello.mp3"),
+    (Class::MESSENGER, "dan", "video", "https://example.com/tour.mp4"),
+    (Class::MESSENGER, "eve", "file", "https://example.com/terms.pdf"),
+    (Class::INSTAGRAM, "fay", "text", "Olá! Seu pedido saiu para entrega."),
+    (Class::INSTAGRAM, "gus", "image", "https://example.com/look.png"),
+    (Class::INSTAGRAM, "hal", "audio", "https://example.com/song.m4a"),
+    (Class::INSTAGRAM, "ivy", "video", "https://example.com/reel.mp4"),
+    (Class::MESSENGER, "code10-jo", "text", "outside the 24-hour window"),
+    (Class::INSTAGRAM, "igcode10-kim", "text", "the same on Instagram"),
+    (Class::MESSENGER, "code551-lee", "text", "this person is not available"),
+    (Class::MESSENGER, "code100-max", "text", "no such recipient"),
+    (Class::MESSENGER, "code1200x2-nia", "text", "fails twice, then is sent"),
+    (Class::MESSENGER, "code613x1-oli", "text", "the line is limited for a second"),
+    (Class::MESSENGER, "code1x1-pam", "text", "unknown error, then sent"),
+    (Class::MESSENGER, "http500x1-quy", "text", "server error, then sent"),
+    (Class::MESSENGER, "taken500x1-ray", "text", "taken, yet answered with 500"),
+    (Class::MESSENGER, "code1200-sue", "text", "fails until its tries are used up"),
+    (Class::MESSENGER, "timeout-tom", "text", "no answer in time"),
+    (Class::MESSENGER, "cut-una", "text", "cut after the request was read"),
 ];
 
-/// The last of the show: these pause the line they are sent on, or every line.
+/// The last messages of the show: these pause their line, or every line.
 const PAUSING: &[(&str, &str)] = &[
     ("html-vic", "answered with a page of HTML"),
     ("code190-wes", "the page token has expired"),
     ("code4-xia", "the app's call limit is reached"),
 ];
 
-/// Runs the demo until it is stopped, or sends the showcase and exits.
+/// Run the demo until it is stopped, or send the showcase and exit.
 pub async fn run(once: bool, config: Option<&Path>, out: &Output) -> Result<()> {
-    let stop = shutdown::on_signal()?;
+    let stop = shutdown::on_signal(telemetry::finish)?;
     let folder = tempfile::tempdir().context("no temporary folder for the demo's database")?;
     let simulator = Simulator::start(SimulatorOptions::default())?;
     let settings = settings(config, folder.path(), &simulator.base_url(), once).await?;
@@ -125,8 +127,8 @@ impl Stage {
         let tsid = tokens::mint();
         let identifier = tokens::identifier(tsid.expose_secret()).context("a minted token is long enough")?;
         store.add_token(account, identifier, &tokens::hash(tsid.expose_secret())).await?;
-        let messenger = add_line(&store, account, Class::Messenger, "Demo page").await?;
-        let instagram = add_line(&store, account, Class::Instagram, "Demo Instagram").await?;
+        let messenger = add_line(&store, account, Class::MESSENGER, "Demo page").await?;
+        let instagram = add_line(&store, account, Class::INSTAGRAM, "Demo Instagram").await?;
         Ok(Stage { store, http, account, tsid, messenger, instagram })
     }
 
@@ -135,57 +137,64 @@ impl Stage {
         let tsid = self.tsid.expose_secret();
         format!(
             "\
-meta-dispatch demo: HTTP in, SQLite log, embedded queue, and a simulated Graph API. Nothing leaves this machine.
+meta-dispatch demo: HTTP in, SQLite log, embedded queue, and a simulated Graph
+API. Nothing leaves this machine.
 
-  send endpoints  http://{http}      health  http://{admin}/readyz      Graph simulator  {graph}
-  lines           {messenger} (messenger)   {instagram} (instagram)
+  send endpoints   http://{http}
+  health           http://{admin}/readyz
+  Graph simulator  {graph}
+  lines            {messenger} (messenger)  {instagram} (instagram)
 
 Send a Messenger message:
 
-  curl -s http://{http}/api/v2/MakeMessenger.php -d tsid={tsid} -d app_id={messenger} -d dest=ann -d mdata='Hello, Ann'
+  curl -s http://{http}/api/v2/MakeMessenger.php \\
+    -d tsid={tsid} -d app_id={messenger} \\
+    -d dest=ann -d mdata='Hello, Ann'
 
 Send an Instagram message (JSON, token as Bearer):
 
-  curl -s http://{http}/api/v2/MakeInstagram.php -H 'Authorization: Bearer {tsid}' \\
-    -H 'Content-Type: application/json' -d '{{\"app_id\":{instagram},\"dest\":\"bob\",\"mdata\":\"Hello, Bob\"}}'
+  curl -s http://{http}/api/v2/MakeInstagram.php \\
+    -H 'Authorization: Bearer {tsid}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{{\"app_id\":{instagram},\"dest\":\"bob\",\"mdata\":\"Hello, Bob\"}}'
 
-The recipient chooses the outcome: dest=code10-ann is outside the 24-hour window, code1200x2-ann fails twice and is then
-sent, cut-ann is cut. All of them: meta-dispatch simulate --help. Stop with Ctrl-C.
+The recipient chooses the outcome: dest=code10-ann is outside the 24-hour
+window, code1200x2-ann fails twice and is then sent, cut-ann is cut.
+`meta-dispatch simulate --help` lists all of them. Stop with Ctrl-C.
 
 The log, as it changes:
 "
         )
     }
 
-    /// Sends the showcase, waits until every row has settled or waits with its line, and prints the log.
+    /// Send the showcase, wait until every row has settled or waits with its line, and print the log.
     async fn show(&self, out: &Output) -> Result<()> {
         for (class, dest, mtype, mdata) in SHOWCASE {
-            let line = if *class == Class::Messenger { self.messenger } else { self.instagram };
+            let line = if *class == Class::MESSENGER { self.messenger } else { self.instagram };
             self.submit(*class, line, dest, mtype, mdata).await?;
         }
         self.wait_until(|row| row.status.is_outcome()).await?;
         for (dest, mdata) in PAUSING {
-            let line = add_line(&self.store, self.account, Class::Messenger, dest).await?;
-            self.submit(Class::Messenger, line, dest, "text", mdata).await?;
+            let line = add_line(&self.store, self.account, Class::MESSENGER, dest).await?;
+            self.submit(Class::MESSENGER, line, dest, "text", mdata).await?;
             self.wait_until(|row| row.status.is_outcome() || row.error_code.is_some()).await?;
         }
         tail::newest(&LogFilter::default(), 200, &*self.store, out).await?;
         if !out.json {
             out.text(
-                "\nThe last two wait: Graph's answers paused their lines. UNKNOWN rows are held, as Graph may have \
-                 taken them.",
+                "\nThe last two wait: Graph's answers paused their lines.\n\
+                 UNKNOWN rows are held, as Graph may have taken them.",
             )?;
         }
         Ok(())
     }
 
     async fn submit(&self, class: Class, line: LineId, dest: &str, mtype: &str, mdata: &str) -> Result<()> {
-        let endpoint = match class {
-            Class::Messenger => "MakeMessenger.php",
-            Class::Instagram => "MakeInstagram.php",
-        };
-        let answer: Value = reqwest::Client::new()
-            .post(format!("http://{}/api/v2/{endpoint}", self.http))
+        // The process is on this machine, where no proxy of the environment leads.
+        let answer: Value = reqwest::Client::builder()
+            .no_proxy()
+            .build()?
+            .post(format!("http://{}/api/v2/{}", self.http, class.endpoint))
             .bearer_auth(self.tsid.expose_secret())
             .json(&json!({"app_id": line, "dest": dest, "mtype": mtype, "mdata": mdata, "wait": 0}))
             .send()
@@ -222,7 +231,7 @@ async fn add_line(store: &SharedStore, account: AccountId, class: Class, name: &
         class,
         page_token: format!("EAAdemo{}", uuid::Uuid::now_v7().simple()).into(),
         page_id: Some("1001".into()),
-        instagram_account_id: (class == Class::Instagram).then(|| "1784".into()),
+        instagram_account_id: (class == Class::INSTAGRAM).then(|| "1784".into()),
         rate_text: None,
         rate_media: None,
     };

@@ -1,55 +1,28 @@
-//! A serialised object's fields in their own order, for showing one per line.
+//! The fields of a serialised object in their own order, to show one per line.
 
-use std::fmt;
+use serde_json::Value;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
-
-/// The fields of `value`, which serialises as an object, as (name, text). Objects inside it are opened, and their
-/// fields named `outer.inner`; texts stand without quotes, `null` as an empty text.
+/// Return the fields of `value`, which serialises as an object, as (name, text). Objects inside it are
+/// opened, and their fields named `outer.inner`; texts have no quotes, and `null` is an empty text.
 pub fn fields(value: &impl serde::Serialize) -> anyhow::Result<Vec<(String, String)>> {
     let mut fields = Vec::new();
-    open("", &serde_json::to_string(value)?, &mut fields)?;
+    open("", serde_json::to_value(value)?, &mut fields);
     Ok(fields)
 }
 
-fn open(prefix: &str, json: &str, into: &mut Vec<(String, String)>) -> anyhow::Result<()> {
-    for (name, raw) in serde_json::from_str::<Ordered>(json)?.0 {
-        let name = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
-        match raw.get() {
-            object if object.starts_with('{') => open(&name, object, into)?,
-            text if text.starts_with('"') => into.push((name, serde_json::from_str(text)?)),
-            "null" => into.push((name, String::new())),
-            other => into.push((name, other.to_owned())),
-        }
-    }
-    Ok(())
-}
-
-struct Ordered(Vec<(String, Box<RawValue>)>);
-
-impl<'de> Deserialize<'de> for Ordered {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Ordered;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+fn open(name: &str, value: Value, into: &mut Vec<(String, String)>) {
+    let text = match value {
+        Value::Object(object) => {
+            for (inner, value) in object {
+                open(&if name.is_empty() { inner } else { format!("{name}.{inner}") }, value, into);
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ordered, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
-                }
-                Ok(Ordered(fields))
-            }
+            return;
         }
-
-        deserializer.deserialize_map(InOrder)
-    }
+        Value::String(text) => text,
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    into.push((name.to_owned(), text));
 }
 
 #[cfg(test)]

@@ -29,7 +29,8 @@ pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
     }
 }
 
-/// The address under which this machine reaches a listener; one that listens everywhere is on loopback too.
+/// Return the address under which this machine reaches a listener; a listener on every address is on loopback
+/// too.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let loopback = match listen.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),

@@ -1,5 +1,6 @@
 //! `migrate`: creates or upgrades the database's schema.
 
+use anyhow::Context;
 use serde::Serialize;
 
 use super::output::Output;
@@ -14,6 +15,7 @@ struct Migrated {
 }
 
 pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
+    let database = settings.database.name();
     let store = store::open(&settings.database).await?;
     let migrated = async {
         let applied = store.migrate().await?;
@@ -21,13 +23,15 @@ pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
     }
     .await;
     store.close().await;
-    out.answer(&migrated?, |migrated| {
+    let migrated = migrated.with_context(|| format!("database {database}"))?;
+    out.answer(&migrated, |migrated| {
         let plural = if migrated.applied == 1 { "" } else { "s" };
-        format!("{} migration{plural} applied; the schema is {}", migrated.applied, migrated.schema)
+        let Migrated { applied, schema } = migrated;
+        format!("{applied} migration{plural} applied; the schema is {schema}: {database}")
     })
 }
 
-/// How a schema's state is written.
+/// Return the word for a schema's state.
 pub fn schema_word(state: SchemaState) -> &'static str {
     match state {
         SchemaState::Current => "current",

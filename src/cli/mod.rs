@@ -1,23 +1,32 @@
 //! The command line: what can be typed, and which module answers it.
 //!
-//! One file per group of commands; those of operators work over `&dyn Store`, those of senders over HTTP; each answers through [`output::Output`]. Never here:
-//! SQL, and page access tokens or API tokens as arguments.
+//! One file per group of commands; those of operators work over `&dyn Store`, those of senders over HTTP; each answers
+//! through [`output::Output`]. A new command also needs a place in the groups of [`help`]. Never here: SQL, and page
+//! access tokens or API tokens as arguments.
 
 mod account;
 mod campaign;
+mod cancel;
 mod check;
 mod demo;
+mod export;
 mod fields;
 mod health;
+mod help;
 mod line;
+mod line_change;
+mod line_view;
+mod listing;
 mod log;
 mod manual;
 mod migrate;
 mod output;
 mod page_token;
 mod parse;
-mod parts;
+mod progress;
+mod rejected;
 mod remote;
+mod screen;
 mod send;
 mod serve;
 mod settle;
@@ -25,36 +34,32 @@ mod simulate;
 mod table;
 mod tail;
 mod token;
+mod upload;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 
 use crate::api;
 use crate::app::Role;
 use crate::settings::Settings;
-use crate::store::{self, SchemaState, Store};
+use crate::store::{self, SchemaState, SharedStore, Store, StoreError};
 use crate::telemetry;
 use output::Output;
 
-const SETTINGS_HELP: &str = "\
-Settings come from the built-in defaults, then --config FILE (TOML), then the environment; later sources win:
-  [database] url = \"…\" in the file is META_DISPATCH__DATABASE__URL in the environment.
-`meta-dispatch check` shows the values in force.
-
-Examples:
-  meta-dispatch account add --name 'Example Ltd'
-  meta-dispatch line add --account 1 --class messenger --page-id 1234567890 --pat-stdin < page-token.txt
-  meta-dispatch log tail --follow
-  meta-dispatch --config /etc/meta-dispatch.toml check";
-
 /// Accept Messenger and Instagram messages, log them, and send them through Meta's Graph API
 #[derive(Debug, Parser)]
-#[command(name = "meta-dispatch", version, after_help = SETTINGS_HELP, max_term_width = 120)]
+#[command(
+    name = "meta-dispatch",
+    version,
+    help_template = help::template(),
+    after_help = help::PROGRAM,
+    max_term_width = 120
+)]
 pub struct Cli {
     /// Read settings from this TOML file
     #[arg(long, global = true, value_name = "FILE")]
@@ -75,26 +80,31 @@ impl Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Accept and send messages in one process (needs no other program)
+    /// Accept and send messages in one process (needs nothing else)
+    #[command(after_help = help::SERVE)]
     Serve,
     /// Accept messages over HTTP (needs PostgreSQL and RabbitMQ)
+    #[command(after_help = help::INGEST)]
     Ingest,
     /// Send messages (needs PostgreSQL and RabbitMQ)
+    #[command(after_help = help::WORKER)]
     Worker,
-    /// Try the program on a temporary database and the built-in Graph simulator
+    /// Try the program against the built-in simulator of Graph
+    #[command(after_help = help::DEMO)]
     Demo(DemoArgs),
     /// Run only the built-in simulator of Meta's Graph API
     #[command(after_help = crate::simulator::outcomes_help())]
     Simulate(SimulateArgs),
-    /// Create or upgrade the database's schema (SQLite needs no such step)
+    /// Create or upgrade the database's schema (not needed on SQLite)
     Migrate,
-    /// Show the settings in force, and check that the database, the broker and Graph answer
+    /// Show the settings; check the database, the broker and Graph
     Check,
-    /// Check the process on this machine; exit with 0 if the process is ready, else with 1
+    /// Exit with 0 if the process on this machine is ready, else 1
     Health,
     /// Send one message through a running meta-dispatch
+    #[command(after_help = help::SEND)]
     Send(Box<send::SendArgs>),
-    /// Send a file of messages; show, pause, resume or cancel a campaign
+    /// Show, pause, resume or cancel a campaign
     #[command(subcommand)]
     Campaign(Box<campaign::CampaignCommand>),
     /// Print the HTTP interface as an OpenAPI 3.1 document
@@ -110,16 +120,19 @@ enum Command {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
-    /// Manage accounts: the customers who own lines and tokens, and their RabbitMQ users
+    /// Manage accounts, which own lines, and their RabbitMQ users
     #[command(subcommand)]
     Account(account::AccountCommand),
+    /// Show submissions over RabbitMQ that were refused
+    #[command(subcommand)]
+    Rejected(rejected::RejectedCommand),
     /// Add, list or revoke API tokens (tsid)
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// Manage lines: the Facebook Pages and Instagram accounts that send
+    /// Manage lines: the Pages and Instagram accounts that send
     #[command(subcommand)]
     Line(line::LineCommand),
-    /// Read the message log; settle or resend messages
+    /// Read the message log; settle, resend or cancel messages
     #[command(subcommand)]
     Log(log::LogCommand),
 }
@@ -152,7 +165,9 @@ pub struct SimulateArgs {
 /// Runs one command. Exit code 0, or 1 after one line on standard error; wrong usage never gets here (clap, 2).
 pub async fn run(cli: Cli) -> ExitCode {
     let json = cli.json;
-    match dispatch(cli).await {
+    let done = dispatch(cli).await;
+    telemetry::finish();
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::reader_is_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -177,21 +192,32 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Health => health::run(&settings, &out).await,
         Command::Send(arguments) => send::run(*arguments, &out).await,
         Command::Campaign(command) => campaign::run(*command, &out).await,
+        Command::Rejected(command) => rejected::run(command, &settings.broker, &out).await,
         Command::Openapi => out.text(&api::document()),
         Command::Completions { shell } => manual::completions(shell, &out),
         Command::Man { folder } => manual::man(&folder, &out),
         Command::Account(command) => {
-            with_store(&settings, async |store| account::run(command, store, &out).await).await
+            let store = match command {
+                // The first command on a new database.
+                account::AccountCommand::Add { .. } => store::open(&settings.database).await,
+                _ => store::open_existing(&settings.database).await,
+            };
+            with_store(&settings, store, &out, async |store| account::run(command, store, &out).await).await
         }
         Command::Token(command) => {
-            with_store(&settings, async |store| token::run(command, store, &out).await).await
+            let store = store::open_existing(&settings.database).await;
+            with_store(&settings, store, &out, async |store| token::run(command, store, &out).await).await
         }
         Command::Line(command) => {
-            with_store(&settings, async |store| line::run(command, store, &settings.limits, &out).await).await
+            let (store, limits) = (store::open_existing(&settings.database).await, &settings.limits);
+            with_store(&settings, store, &out, async |store| line::run(command, store, limits, &out).await)
+                .await
         }
         Command::Log(command) => {
             let valid_for = settings.dispatch.valid_for;
-            with_store(&settings, async |store| log::run(command, valid_for, store, &out).await).await
+            let store = store::open_existing(&settings.database).await;
+            with_store(&settings, store, &out, async |store| log::run(command, valid_for, store, &out).await)
+                .await
         }
     }
 }
@@ -200,20 +226,24 @@ impl Command {
     /// What is logged where `log.filter` is empty.
     fn log_filter(&self) -> &'static str {
         match self {
-            Command::Serve | Command::Ingest | Command::Worker | Command::Demo(_) | Command::Simulate(_) => {
+            Command::Serve | Command::Ingest | Command::Worker | Command::Simulate(_) => {
                 "info,lapin=off,rustls_platform_verifier=off"
             }
+            // Its warnings would stand between the rows of the table on the same terminal.
+            Command::Demo(_) => "error,rustls_platform_verifier=off",
             _ => "warn",
         }
     }
 }
 
-/// Opens the store, makes sure that its schema is known, runs the command, and closes the store.
+/// Makes sure that the schema of an opened store is known, runs the command, closes the store, and names its database.
 async fn with_store(
     settings: &Settings,
+    store: Result<SharedStore, StoreError>,
+    out: &Output,
     command: impl AsyncFnOnce(&dyn Store) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let store = store::open(&settings.database).await?;
+    let store = store?;
     let result = async {
         let schema = store.schema().await?;
         ensure!(
@@ -224,7 +254,11 @@ async fn with_store(
     }
     .await;
     store.close().await;
-    result
+    let database = settings.database.name();
+    if result.is_ok() && !out.json {
+        output::tell_note(&format!("Database: {database}"));
+    }
+    result.with_context(|| format!("database {database}"))
 }
 
 #[cfg(test)]

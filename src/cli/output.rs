@@ -4,25 +4,31 @@
 //! characters, so that no message can move the cursor of an operator's terminal.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
+
+use super::screen::Screen;
+
+/// How long a last line may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How this invocation answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
     /// One JSON object instead of text.
     pub json: bool,
-    /// Columns a table may fill.
-    pub width: u16,
+    /// What a table has to fit.
+    pub screen: Screen,
 }
 
 impl Output {
     pub fn new(json: bool) -> Output {
-        // Unknown where standard output is no terminal: wide enough to read, and to keep in a file.
-        let width = comfy_table::Table::new().width().map_or(160, |columns| columns.clamp(100, 200));
-        Output { json, width }
+        Output { json, screen: Screen::stdout() }
     }
 
     /// Answers with `value` as JSON, or with the text that `human` makes of it.
@@ -65,7 +71,8 @@ fn refusal(answer: &Value) -> String {
         None | Some(0) => String::new(),
         Some(id) => format!("; it is message {id}"),
     };
-    format!("refused: {status} (status_code {}){row}", answer["status_code"])
+    let detail = answer["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default();
+    format!("refused: {status} (status_code {}){row}{detail}", answer["status_code"])
 }
 
 /// Whether the command ended because nobody reads its output any more.
@@ -83,8 +90,31 @@ pub fn tell_error(error: &anyhow::Error, json: bool) {
         // Nobody reads it: the exit code remains.
         let _ = write(format!("{answer}\n").as_bytes());
     }
-    // With standard error closed there is nobody to tell; the exit code remains.
-    let _ = writeln!(io::stderr(), "error: {}", printable(&format!("{error:#}").replace('\n', " ")));
+    say_at_last(format!("error: {}\n", printable(&format!("{error:#}").replace('\n', " "))));
+}
+
+/// Writes on standard error before the program ends. One that is not read, or closed, holds the end up for a moment at
+/// most; the exit code remains.
+fn say_at_last(line: String) {
+    let (done, is_done) = mpsc::channel();
+    let saying = thread::Builder::new().spawn(move || {
+        let _ = io::stderr().write_all(line.as_bytes());
+        let _ = done.send(());
+    });
+    if saying.is_ok() {
+        let _ = is_done.recv_timeout(LAST_WORDS);
+    }
+}
+
+/// Asks on the terminal, and says whether the answer is yes. Where nobody can answer, it is.
+pub fn confirmed(question: &str) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Ok(true);
+    }
+    tell_note(&format!("{question} [y/N]"));
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Tells something beside the answer, on standard error.

@@ -1,6 +1,6 @@
 //! Reads a page access token (PAT) from standard input or from a file.
 //!
-//! It is never an argument, which every user of the machine could read; and no error repeats it.
+//! The token is never an argument, which every user of the machine could read; and no error repeats it.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -10,11 +10,13 @@ use anyhow::{Context, bail, ensure};
 use secrecy::SecretString;
 
 use super::output::tell_note;
+use super::parse::wrapping;
+use crate::text::trimmed;
 
 /// Far above the length of any of Meta's tokens.
 const LONGEST: u64 = 16 * 1024;
 
-/// Where the page access token comes from.
+/// The source of the page access token.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub struct PageTokenSource {
@@ -27,7 +29,7 @@ pub struct PageTokenSource {
 }
 
 impl PageTokenSource {
-    /// Reads the token, without white space around it.
+    /// Read the token, without white space around it.
     pub fn read(&self) -> anyhow::Result<SecretString> {
         match &self.pat_file {
             Some(path) => {
@@ -50,8 +52,11 @@ fn page_token(source: impl Read) -> anyhow::Result<SecretString> {
     source.take(LONGEST + 1).read_to_end(&mut bytes)?;
     ensure!(bytes.len() as u64 <= LONGEST, "the page access token is longer than {LONGEST} bytes");
     let Ok(text) = String::from_utf8(bytes) else { bail!("the page access token is not text") };
-    let token = text.trim();
+    let token = trimmed(&text);
     ensure!(!token.is_empty(), "the page access token is empty");
+    if let Some(wrapping) = wrapping(token) {
+        bail!("the page access token has {wrapping}: give the token alone");
+    }
     ensure!(
         token.bytes().all(|byte| byte.is_ascii_graphic()),
         "the page access token holds spaces, control characters or letters outside ASCII"
@@ -68,8 +73,10 @@ mod tests {
 
     #[test]
     fn white_space_around_a_page_token_is_cut_off() {
-        let token = page_token(" EAAtoken\r\n".as_bytes()).expect("a good token");
-        assert_eq!(token.expose_secret(), "EAAtoken");
+        for text in [" EAAtoken\r\n", "\u{feff}EAAtoken\u{a0}", "\u{200b}EAAtoken\u{200b}\n"] {
+            let token = page_token(text.as_bytes()).expect("a good token");
+            assert_eq!(token.expose_secret(), "EAAtoken");
+        }
     }
 
     #[rstest]
@@ -81,8 +88,12 @@ mod tests {
     #[case::an_escape(b"EAA\x1bone")]
     #[case::a_letter_outside_ascii("EAAé".as_bytes())]
     #[case::no_text(b"EAA\xff")]
+    #[case::quotes(b"\"EAAone\"")]
+    #[case::brackets(b"<EAAone>")]
+    #[case::a_name(b"access_token=EAAone")]
+    #[case::json(br#"{"access_token":"EAAone","token_type":"bearer"}"#)]
     #[case::endless(&[b'E'; LONGEST as usize + 1])]
-    fn a_text_that_can_be_no_page_token_is_refused_without_being_shown(#[case] bytes: &[u8]) {
+    fn malformed_token_is_refused_and_not_shown(#[case] bytes: &[u8]) {
         let error = page_token(bytes).expect_err("no token");
         assert!(!format!("{error:#} {error:?}").contains("EAA"));
     }

@@ -1,35 +1,35 @@
-//! How arguments are read: ids, words of the domain, durations, and texts that must say something.
+//! Parsers of arguments: ids, words of the domain, durations, and texts that must not be empty.
 
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::message::{Class, Status};
+use crate::channel::Class;
+use crate::domain::{MAX_CP_ID_CHARS, Status};
+use crate::text::trimmed;
 
-/// Longest campaign label.
-const MAX_CP_ID_CHARS: usize = 128;
-
-/// The largest id that JavaScript and most JSON readers keep exactly; far above any that is ever reached by counting.
+/// The largest id that JavaScript and most JSON readers keep exactly; far above any that is ever reached by
+/// counting.
 const LARGEST_ID: i64 = (1 << 53) - 1;
 
-/// An id: a positive integer, made into its type.
+/// Parse an id: a positive integer, made into its type.
 pub fn id<T: Clone + Send + Sync + 'static>(make: fn(i64) -> T) -> impl TypedValueParser<Value = T> {
     clap::value_parser!(i64).range(1..=LARGEST_ID).map(make)
 }
 
-/// `messenger` or `instagram`.
+/// Parse `messenger` or `instagram`.
 pub fn class() -> impl TypedValueParser<Value = Class> {
     PossibleValuesParser::new(Class::ALL.iter().map(|class| class.as_str()))
         .map(|word| word.parse().expect("it is one of the possible values"))
 }
 
-/// A status, in capitals or not.
+/// Parse a status, in capitals or not.
 pub fn status() -> impl TypedValueParser<Value = Status> {
     PossibleValuesParser::new(Status::ALL.iter().map(|status| status.as_str()))
         .map(|word| word.to_uppercase().parse().expect("it is one of the possible values"))
 }
 
-/// A duration above zero, and short enough to be added to a time.
+/// Parse a duration above zero, and short enough to be added to a time.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let length = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; durations are written 30s, 5m, 24h, 7d"))?;
@@ -42,17 +42,61 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(length)
 }
 
-/// A campaign's label, as ingest takes it.
+/// Parse a campaign's label, as ingest takes it.
 pub fn campaign(text: &str) -> Result<String, String> {
-    if text.chars().count() > MAX_CP_ID_CHARS {
+    let label = name(text)?;
+    if label.chars().count() > MAX_CP_ID_CHARS {
         return Err(format!("must be at most {MAX_CP_ID_CHARS} characters"));
     }
-    name(text)
+    Ok(label)
 }
 
-/// A text without white space around it, that is not empty and holds no control characters.
+/// Parse a campaign's label for the path of a URL, where `.` and `..` mean folders.
+pub fn campaign_in_path(text: &str) -> Result<String, String> {
+    let label = campaign(text)?;
+    if [".", ".."].contains(&label.as_str()) {
+        return Err("no URL can name this label; steer its messages by their ids".into());
+    }
+    Ok(label)
+}
+
+/// Parse Meta's id of a Page or of an Instagram account: digits.
+pub fn meta_id(text: &str) -> Result<String, String> {
+    let id = trimmed(text);
+    if !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(id.to_owned());
+    }
+    Err("must be digits only: not a name, a URL, or a number as a spreadsheet writes it".into())
+}
+
+/// Return the name of the wrapping of a token that was copied with more than itself, if any; the text is not
+/// repeated.
+pub fn wrapping(token: &str) -> Option<&'static str> {
+    let lower = token.to_ascii_lowercase();
+    let begins = |words: &[&str]| words.iter().any(|word| lower.starts_with(word));
+    if begins(&["{", "["]) {
+        return Some("JSON around it");
+    }
+    if token.contains(['"', '\'', '`', '\u{2018}', '\u{2019}', '\u{201c}', '\u{201d}', '\u{ab}', '\u{bb}']) {
+        return Some("quotes around it");
+    }
+    if token.contains(['<', '>']) {
+        return Some("angle brackets (<…>) around it");
+    }
+    if begins(&["bearer ", "authorization:"]) {
+        return Some("the word Bearer before it");
+    }
+    let is_named = begins(&["access_token", "token=", "token:", "page_token", "tsid=", "sid="]);
+    if is_named || token.contains("://") || token.contains("access_token=") {
+        return Some("a name or a URL around it (access_token=…)");
+    }
+    None
+}
+
+/// Parse a text that is not empty and holds no control characters; white space and invisible characters
+/// around it are cut.
 pub fn name(text: &str) -> Result<String, String> {
-    let name = text.trim();
+    let name = trimmed(text);
     if name.is_empty() {
         return Err("must not be empty".into());
     }
@@ -60,4 +104,69 @@ pub fn name(text: &str) -> Result<String, String> {
         return Err("must not hold control characters".into());
     }
     Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("xmas ")]
+    #[case("\u{a0}xmas\u{200b}\n")]
+    #[case("\u{feff}xmas")]
+    fn label_is_trimmed_as_ingest_trims_it(#[case] text: &str) {
+        assert_eq!((campaign(text), name(text)), (Ok("xmas".to_owned()), Ok("xmas".to_owned())));
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case(" \u{200b}")]
+    #[case("a\nb")]
+    fn label_that_ingest_refuses_is_refused(#[case] text: &str) {
+        assert!(campaign(text).is_err());
+    }
+
+    #[test]
+    fn label_is_measured_after_trimming() {
+        let longest = "x".repeat(MAX_CP_ID_CHARS);
+        assert_eq!(campaign(&format!(" {longest} ")), Ok(longest.clone()));
+        assert!(campaign(&format!("{longest}x")).is_err());
+    }
+
+    #[test]
+    fn label_in_path_is_no_folder() {
+        assert!(campaign_in_path(".").is_err() && campaign_in_path(" .. ").is_err());
+        assert_eq!(campaign_in_path("50% off/a?b"), Ok("50% off/a?b".to_owned()));
+    }
+
+    #[rstest]
+    #[case("1001", true)]
+    #[case(" 1001\u{a0}", true)]
+    #[case("1.00184E+14", false)]
+    #[case("https://facebook.com/1001", false)]
+    #[case("My Page", false)]
+    #[case("", false)]
+    fn meta_id_has_only_digits(#[case] text: &str, #[case] is_good: bool) {
+        assert_eq!(meta_id(text).is_ok(), is_good);
+    }
+
+    #[rstest]
+    #[case("EAAone", None)]
+    #[case("123|a-b_c", None)]
+    #[case("\"EAAone\"", Some("quotes"))]
+    #[case("\u{201c}EAAone\u{201d}", Some("quotes"))]
+    #[case("<EAAone>", Some("angle brackets"))]
+    #[case("access_token=EAAone", Some("name"))]
+    #[case("https://graph.facebook.com/me?access_token=EAAone", Some("name"))]
+    #[case("{\"access_token\":\"EAAone\"}", Some("JSON"))]
+    #[case("Bearer EAAone", Some("Bearer"))]
+    fn wrapping_of_a_token_is_named(#[case] token: &str, #[case] word: Option<&str>) {
+        let told = wrapping(token);
+        assert_eq!(told.is_some(), word.is_some(), "{told:?}");
+        assert!(
+            told.is_none_or(|told| word.is_some_and(|word| told.contains(word)) && !told.contains("EAA"))
+        );
+    }
 }

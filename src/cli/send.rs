@@ -4,10 +4,11 @@ use clap::Args;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::output::Output;
+use super::output::{Output, printable, tell_note};
 use super::parse;
 use super::remote::RemoteArgs;
-use crate::message::{Class, LineId};
+use crate::channel::Class;
+use crate::domain::LineId;
 
 /// Arguments of `send`: the parameters of the send endpoints.
 #[derive(Debug, Args)]
@@ -36,7 +37,7 @@ pub struct SendArgs {
     #[arg(long)]
     msg_id: Option<String>,
     /// Label of the message's campaign
-    #[arg(long)]
+    #[arg(long, value_parser = parse::campaign)]
     cp_id: Option<String>,
     /// Lane: high or bulk
     #[arg(long)]
@@ -60,15 +61,14 @@ pub struct SendArgs {
 
 pub async fn run(arguments: SendArgs, out: &Output) -> anyhow::Result<()> {
     let remote = arguments.remote.connect()?;
-    let endpoint = match arguments.class {
-        Class::Messenger => "MakeMessenger.php",
-        Class::Instagram => "MakeInstagram.php",
-    };
-    let mut request = remote.request(Method::POST, endpoint).json(&parameters(&arguments));
+    let mut request = remote.request(Method::POST, arguments.class.endpoint).json(&parameters(&arguments));
     if let Some(key) = &arguments.idempotency_key {
         request = request.header("Idempotency-Key", key);
     }
     let answer = remote.ask(request).await?;
+    if let Some(detail) = answer["return"]["detail"].as_str() {
+        tell_note(&printable(detail));
+    }
     out.answer(&answer["return"], |answer| match answer["messageId"].as_str() {
         Some(id) if !id.is_empty() => format!("sent: message {}, Meta's id {id}", answer["cdls_id"]),
         _ => format!("accepted: message {}", answer["cdls_id"]),

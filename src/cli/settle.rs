@@ -3,36 +3,34 @@
 //! Both take one message or a filter. A filter works through batches, a transaction each: a run that is cut has done
 //! what it has done, and when it is repeated the rest follows. Never here: a change of a message that has ended.
 
-use std::io::{self, BufRead, IsTerminal};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::output::{Output, tell_note};
+use super::output::{Output, confirmed};
 use super::parse;
-use crate::message::{LineId, MessageId, Status};
-use crate::store::{IdRange, LogRow, Matching, Operation, Resend, Resolution, Scope, Selection, Store};
+use crate::domain::{LineId, RowId, Status};
+use crate::store::{
+    IdRange, LogFilter, LogRow, Matching, MessageFilter, Operation, Resend, Resolution, Scope, Selection,
+    Store,
+};
 
 /// The filters, as clap knows them: what goes with one message only goes with none of them.
-const FILTERS: [&str; 5] = ["line", "cp_id", "status", "error_code", "since"];
+const FILTERS: [&str; 7] = ["line", "cp_id", "status", "error_code", "dest", "msg_id", "since"];
 
 /// Rows of one transaction.
 const BATCH: u32 = 1_000;
 
-/// The selected messages: one message, or all messages that match every given filter.
+/// The filters: messages that match all that are given.
 #[derive(Debug, Args)]
-pub struct Which {
-    /// Id of one message
-    #[arg(value_name = "CDLS_ID", value_parser = parse::id(MessageId),
-          conflicts_with_all = FILTERS)]
-    message: Option<MessageId>,
+pub struct Selected {
     /// Id of a line; select only its messages
     #[arg(long, value_name = "V8L_ID", value_parser = parse::id(LineId))]
     line: Option<LineId>,
     /// Label of a campaign; select only its messages
-    #[arg(long, value_name = "C")]
+    #[arg(long, value_name = "C", value_parser = parse::campaign)]
     cp_id: Option<String>,
     /// Status; select only messages in it
     #[arg(long, ignore_case = true, value_parser = parse::status())]
@@ -40,12 +38,43 @@ pub struct Which {
     /// Error code of Graph; select only messages with it
     #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(i32))]
     error_code: Option<i32>,
+    /// Recipient; select only messages to it
+    #[arg(long, value_name = "DEST", value_parser = parse::name)]
+    dest: Option<String>,
+    /// Caller's reference; select only messages with it
+    #[arg(long, value_name = "REF", value_parser = parse::name)]
+    msg_id: Option<String>,
     /// Age of the oldest message to select, such as 1h
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     since: Option<Duration>,
+}
+
+impl Selected {
+    pub fn filter(&self) -> LogFilter {
+        LogFilter {
+            line: self.line,
+            status: self.status,
+            cp_id: self.cp_id.clone(),
+            msg_id: self.msg_id.clone(),
+            dest: self.dest.clone(),
+            error_code: self.error_code,
+            since: self.since,
+        }
+    }
+}
+
+/// The selected messages: one message, or all messages that match every given filter.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// Id of one message
+    #[arg(value_name = "CDLS_ID", value_parser = parse::id(RowId),
+          conflicts_with_all = FILTERS)]
+    pub message: Option<RowId>,
+    #[command(flatten)]
+    selected: Selected,
     /// Show the number of selected messages, and change nothing
     #[arg(long)]
-    dry_run: bool,
+    pub dry_run: bool,
     /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
@@ -91,7 +120,7 @@ pub struct ResendArgs {
 #[derive(Debug, Serialize)]
 struct Resolved {
     #[serde(skip_serializing_if = "Option::is_none")]
-    cdls_id: Option<MessageId>,
+    cdls_id: Option<RowId>,
     status: Status,
     /// Messages found.
     matching: i64,
@@ -106,10 +135,10 @@ struct Resolved {
 #[derive(Debug, Serialize)]
 struct Copied {
     #[serde(skip_serializing_if = "Option::is_none")]
-    cdls_id: Option<MessageId>,
+    cdls_id: Option<RowId>,
     /// The copy of the one message.
     #[serde(skip_serializing_if = "Option::is_none")]
-    resent_as: Option<MessageId>,
+    resent_as: Option<RowId>,
     /// Messages found.
     matching: i64,
     /// Messages sent again; none with `--dry-run`.
@@ -130,7 +159,7 @@ pub async fn resolve(args: ResolveArgs, store: &dyn Store, out: &Output) -> anyh
         Outcome::Retry => Resolution::Retry,
     };
     let which = args.which;
-    if let Some(status) = which.status {
+    if let Some(status) = which.status() {
         ensure!(status == Status::Unknown, "only UNKNOWN messages can be resolved, not {status} ones");
     }
     let (range, selection) = which.rows()?;
@@ -140,7 +169,7 @@ pub async fn resolve(args: ResolveArgs, store: &dyn Store, out: &Output) -> anyh
     }
     let status = resolution.status();
     let mut resolved = 0;
-    if which.goes_on(found, &format!("Resolve {} as {status}?", messages(found.rows)))? {
+    if which.goes_on(found.rows, &format!("Resolve {} as {status}?", messages(found.rows)))? {
         let mut range = IdRange { last: found.last, ..range };
         loop {
             let ids = store.resolve(range, &selection, &resolution, BATCH).await?;
@@ -181,7 +210,7 @@ fn may_be_resolved(row: &LogRow, found: Matching) -> anyhow::Result<()> {
     ensure!(
         found.left_out == 0,
         "message {id} was valid until {}, or its campaign is cancelled: it can be resolved as ok or error, and then be sent again with `log resend {id}`",
-        crate::message::timestamp(*expires_at)
+        crate::text::timestamp(*expires_at)
     );
     Ok(())
 }
@@ -210,7 +239,7 @@ pub async fn resend(
     let question = format!("Send {} again that {} {status}?", messages(found.rows), are(found.rows));
     let mut resent = 0;
     let mut resent_as = None;
-    if which.goes_on(found, &question)? {
+    if which.goes_on(found.rows, &question)? {
         let mut range = IdRange { last: found.last, ..range };
         loop {
             let copies = store.resend(range, &selection, &resend, BATCH).await?;
@@ -275,36 +304,37 @@ async fn may_be_resent(row: &LogRow, found: Matching, store: &dyn Store) -> anyh
     )
 }
 
-async fn row(store: &dyn Store, id: MessageId) -> anyhow::Result<LogRow> {
+pub async fn row(store: &dyn Store, id: RowId) -> anyhow::Result<LogRow> {
     store.log_row(Scope::Operator, id).await?.with_context(|| format!("the log has no message {id}"))
 }
 
 impl Which {
+    pub fn filter(&self) -> LogFilter {
+        self.selected.filter()
+    }
+
+    pub fn status(&self) -> Option<Status> {
+        self.selected.status
+    }
+
     /// The rows meant. An error if nothing is given: all messages are never meant.
     fn rows(&self) -> anyhow::Result<(IdRange, Selection)> {
-        let selection = Selection {
-            line: self.line,
-            cp_id: self.cp_id.clone(),
-            error_code: self.error_code,
-            since: self.since,
-        };
+        let LogFilter { line, cp_id, msg_id, dest, error_code, since, .. } = self.filter();
+        let is_any = self.filter().messages() != MessageFilter::default();
+        let selection = Selection { line, cp_id, dest, msg_id, error_code, since };
         if let Some(id) = self.message {
             return Ok((IdRange::one(id), selection));
         }
         ensure!(
-            self.line.is_some()
-                || self.cp_id.is_some()
-                || self.status.is_some()
-                || self.error_code.is_some()
-                || self.since.is_some(),
-            "name a message, or select some with --line, --cp-id, --status, --error-code or --since"
+            is_any,
+            "name a message, or select some with --line, --cp-id, --status, --error-code, --dest, --msg-id or --since"
         );
         Ok((IdRange::ALL, selection))
     }
 
     /// The state of the messages to be sent again: those in ERROR unless another is named.
     fn ended_status(&self) -> anyhow::Result<Status> {
-        let status = self.status.unwrap_or(Status::Error);
+        let status = self.status().unwrap_or(Status::Error);
         ensure!(
             status != Status::Unknown,
             "Graph may have taken UNKNOWN messages: `log resolve --status UNKNOWN --as retry` tries them again"
@@ -314,22 +344,16 @@ impl Which {
     }
 
     /// Whether rows are to be touched. Asks where somebody can answer, and many rows may be meant.
-    fn goes_on(&self, found: Matching, question: &str) -> anyhow::Result<bool> {
-        if self.dry_run || found.rows == 0 {
+    pub fn goes_on(&self, rows: i64, question: &str) -> anyhow::Result<bool> {
+        if self.dry_run || rows == 0 {
             return Ok(false);
         }
-        if self.message.is_some() || self.yes || !io::stdin().is_terminal() {
-            return Ok(true);
-        }
-        tell_note(&format!("{question} [y/N]"));
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        ensure!(matches!(answer.trim(), "y" | "Y" | "yes"), "nothing was done");
+        ensure!(self.message.is_some() || self.yes || confirmed(question)?, "nothing was done");
         Ok(true)
     }
 }
 
-fn messages(count: i64) -> String {
+pub fn messages(count: i64) -> String {
     if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
 }
 

@@ -6,6 +6,7 @@ use super::SimulateArgs;
 use super::output::Output;
 use crate::shutdown;
 use crate::simulator::{Simulator, SimulatorOptions};
+use crate::telemetry;
 
 #[derive(Serialize)]
 struct Listening {
@@ -13,7 +14,7 @@ struct Listening {
 }
 
 pub async fn run(arguments: SimulateArgs, out: &Output) -> anyhow::Result<()> {
-    let stop = shutdown::on_signal()?;
+    let stop = shutdown::on_signal(telemetry::finish)?;
     let options = SimulatorOptions {
         listen: arguments.listen,
         latency: arguments.latency,

@@ -7,10 +7,11 @@ use serde::Serialize;
 
 use super::output::Output;
 use super::parse;
-use super::table::{add, align_right, date_and_time, or_dash, table};
-use crate::message::AccountId;
+use super::screen::Screen;
+use super::table::{Column, Table, date_and_time, or_dash};
+use crate::domain::AccountId;
+use crate::edge::tokens;
 use crate::store::{Store, TokenRow};
-use crate::tokens;
 
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
@@ -25,11 +26,12 @@ pub enum TokenCommand {
     /// Revoke a token; takes effect within 10 seconds
     Revoke {
         /// Identifier of the token: its first 10 characters
+        #[arg(value_parser = parse::name)]
         token_id: String,
     },
 }
 
-/// A token in clear, on its way to the one who asked for it.
+/// A token in clear, for the person who asked for it.
 #[derive(Serialize)]
 pub struct NewToken {
     cdcs_id: AccountId,
@@ -57,10 +59,10 @@ pub async fn run(command: TokenCommand, store: &dyn Store, out: &Output) -> anyh
         TokenCommand::Add { account } => out.answer(&issue(store, account).await?, NewToken::human),
         TokenCommand::List => {
             let tokens = Tokens { tokens: store.tokens().await? };
-            out.answer(&tokens, |tokens| list(&tokens.tokens, out.width))
+            out.answer(&tokens, |tokens| list(&tokens.tokens, out.screen))
         }
         TokenCommand::Revoke { token_id } => {
-            // A whole token is not repeated: it still works.
+            // A whole token is not repeated, as it still works.
             ensure!(
                 token_id.chars().count() == tokens::IDENTIFIER_CHARS,
                 "a token is named by its first {} characters, as in token list",
@@ -74,7 +76,7 @@ pub async fn run(command: TokenCommand, store: &dyn Store, out: &Output) -> anyh
     }
 }
 
-/// Makes a token for an account.
+/// Make a token for an account.
 pub async fn issue(store: &dyn Store, account: AccountId) -> anyhow::Result<NewToken> {
     let token = tokens::mint();
     let tsid = token.expose_secret();
@@ -83,19 +85,21 @@ pub async fn issue(store: &dyn Store, account: AccountId) -> anyhow::Result<NewT
     Ok(NewToken { cdcs_id: account, tsid: tsid.to_owned() })
 }
 
-fn list(tokens: &[TokenRow], width: u16) -> String {
-    let mut table = table(width, &["TOKEN_ID", "CDCS_ID", "CREATED (UTC)", "REVOKED (UTC)"]);
-    align_right(&mut table, [1]);
+fn list(tokens: &[TokenRow], screen: Screen) -> String {
+    const COLUMNS: [Column; 4] = [
+        Column::new("TOKEN_ID"),
+        Column::number("CDCS_ID"),
+        Column::new("CREATED (UTC)"),
+        Column::new("REVOKED (UTC)"),
+    ];
+    let mut table = Table::new(&COLUMNS, screen);
     for token in tokens {
-        add(
-            &mut table,
-            [
-                token.token_id.clone(),
-                token.cdcs_id.to_string(),
-                date_and_time(token.created_at),
-                or_dash(token.revoked_at.map(date_and_time)),
-            ],
-        );
+        table.add([
+            token.token_id.clone(),
+            token.cdcs_id.to_string(),
+            date_and_time(token.created_at),
+            or_dash(token.revoked_at.map(date_and_time)),
+        ]);
     }
-    table.trim_fmt()
+    table.render()
 }
