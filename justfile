@@ -5,21 +5,9 @@
 default:
     @{{ just_executable() }} --list --unsorted
 
-# Tests of `tests/it` without servers: whole modules, and the SQLite or embedded case of tests that run on both.
-
-modules := "architecture:: openapi:: simulator:: cli:: examples::over_http examples::are_all"
-cases := "sqlite embedded Embedded EMBEDDED"
-
-# Tests of those modules that need a server.
-
-but := "--skip cli::postgres --skip cli::settle_answers --skip a_broker_that_answers_passes_the_check"
-
 # Run the tests that need no server
-test:
-    cargo build --workspace --examples
-    cargo test --workspace --lib --bins
-    cargo test --workspace --test it -- {{ modules }} {{ cases }} {{ but }}
-    @echo 'Left out: all tests that need PostgreSQL or RabbitMQ, and some others. `just test-all` runs them.'
+test *ARGUMENTS:
+    cargo test {{ ARGUMENTS }}
 
 # Run all tests on throwaway servers, or those that arguments of `cargo test` select
 test-all *ARGUMENTS:
@@ -37,7 +25,7 @@ bench *ARGUMENTS:
 docs:
     cargo build
     target/debug/meta-dispatch openapi > docs/openapi.json
-    cargo test --workspace --test it -- the_printed_document the_asyncapi_document
+    cargo test --workspace --test it -- printed_document asyncapi_document
     if command -v npm > /dev/null; then .ci/asyncapi; fi
     cargo doc --no-deps --document-private-items
 

@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 use futures::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
 use serde_json::{Value, json};
 
 #[expect(clippy::disallowed_methods, reason = "an example has no settings of its own")]
@@ -46,16 +46,16 @@ async fn main() -> anyhow::Result<ExitCode> {
         .with_reply_to(replies.name().clone())
         .with_headers(headers);
     let body = json!({"app_id": line, "dest": dest, "mdata": text}).to_string();
+    // Without `mandatory` the broker also confirms what it can bring to no queue.
+    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let confirm = channel
-        .basic_publish(
-            "cdls.submit".into(),
-            "messenger".into(),
-            BasicPublishOptions::default(),
-            body.as_bytes(),
-            properties,
-        )
+        .basic_publish("cdls.submit".into(), "messenger".into(), options, body.as_bytes(), properties)
         .await?
         .await?;
+    ensure!(
+        !matches!(confirm, Confirmation::Ack(Some(_))),
+        "meta-dispatch takes no submissions: publish again later"
+    );
     ensure!(confirm.is_ack(), "the queue is full: publish again later, with the same key");
 
     let answer = tokio::time::timeout(Duration::from_secs(60), answers.next()).await;

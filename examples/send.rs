@@ -19,6 +19,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     let url = std::env::var("META_DISPATCH_URL").unwrap_or_else(|_| "http://127.0.0.1:8080".into());
     let tsid = std::env::var("META_DISPATCH_TSID").context("META_DISPATCH_TSID holds no token")?;
 
+    // As in the program: reqwest is built without a TLS library of its own choice.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut request = reqwest::Client::new()
         .post(format!("{url}/api/v2/MakeMessenger.php"))
         .timeout(Duration::from_secs(40))

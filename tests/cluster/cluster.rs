@@ -1,12 +1,13 @@
 //! Worker processes on PostgreSQL and RabbitMQ, in front of a simulator that notes when each call arrived.
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use meta_dispatch::simulator::{Call, Simulator, SimulatorOptions};
+use meta_dispatch::simulator::{PlayedCall, Simulator, SimulatorOptions};
 use secrecy::ExposeSecret;
 use sqlx::PgPool;
+use testkit::process::{Output, Running};
+use testkit::program::Program;
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::support::database::Database;
@@ -24,9 +25,9 @@ pub struct Cluster {
     pub workers: Vec<Worker>,
     /// How long the receiver was kept from running at most.
     stalled: watch::Receiver<Duration>,
-    settings: Vec<(&'static str, String)>,
-    database: Database,
-    vhost: Vhost,
+    program: Program,
+    _database: Database,
+    _vhost: Vhost,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -34,34 +35,43 @@ pub struct Cluster {
 pub struct Worker {
     /// As it calls itself in the database.
     pub name: String,
-    child: Child,
+    process: Running,
 }
 
 /// A line: its id, and the texts a second it may send.
 pub type LineLimit = (i64, u32);
 
 impl Cluster {
-    /// A log with these lines and no workers.
-    pub async fn start(lines: &[LineLimit], settings: &[(&'static str, &str)]) -> Cluster {
+    /// A log with these lines and no workers; the settings are those of the workers to come.
+    pub async fn start(lines: &[LineLimit], settings: &[(&str, &str)]) -> Cluster {
         let turn = ONE_AT_A_TIME.lock().await;
         crate::support::install_crypto();
         let options = SimulatorOptions { keep: 1_000_000, ..SimulatorOptions::default() };
         let simulator = Simulator::start(options).expect("the simulator finds a port");
         let (database, vhost) = (Database::create().await, Vhost::lease().await);
         let log = PgPool::connect(database.url()).await.expect("PostgreSQL answers");
-        let settings = settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        let program = Program::new(env!("CARGO_BIN_EXE_meta-dispatch"))
+            .database(database.url())
+            .broker(vhost.url().expose_secret())
+            .graph(&simulator.base_url())
+            .with("graph.timeout", "30s")
+            .admin("127.0.0.1:0")
+            .with("dispatch.lease", &format!("{}s", LEASE.as_secs()))
+            .with("retry.base", "500ms")
+            .with("retry.cap", "1s")
+            .with("log.filter", "warn");
+        let program = settings.iter().fold(program, |program, (key, value)| program.with(key, value));
+        program.run(&["migrate"], None).await.expect("a fresh database can be migrated");
         let cluster = Cluster {
             simulator,
             log,
             workers: Vec::new(),
             stalled: watch_stalls(),
-            settings,
-            database,
-            vhost,
+            program,
+            _database: database,
+            _vhost: vhost,
             _turn: turn,
         };
-        let migrated = cluster.program("migrate").status().expect("the program runs");
-        assert!(migrated.success());
         cluster.execute("insert into account (cdcs_name) values ('Acme')").await;
         for (id, limit) in lines {
             sqlx::query(
@@ -118,13 +128,13 @@ impl Cluster {
     /// Starts a worker, and waits until it has made itself known.
     pub async fn start_worker(&mut self) {
         let known = self.names().await;
-        let child = self.program("worker").spawn().expect("the program runs");
+        let process = self.program.start("worker", Output::Inherited).expect("the program runs");
         let name = eventually("the worker to register", || async {
             let names = self.names().await;
             names.difference(&known).next().cloned().ok_or_else(|| format!("{names:?}"))
         })
         .await;
-        self.workers.push(Worker { name, child });
+        self.workers.push(Worker { name, process });
     }
 
     /// Starts this many workers, and waits until they share the partitions evenly.
@@ -170,7 +180,7 @@ impl Cluster {
     }
 
     /// Calls of a line so far, in order of arrival.
-    pub fn calls(&self, line: i64) -> Vec<Call> {
+    pub fn calls(&self, line: i64) -> Vec<PlayedCall> {
         let tag = tag(line);
         self.simulator.calls().into_iter().filter(|call| call.token == tag).collect()
     }
@@ -217,45 +227,23 @@ impl Cluster {
             .expect("the workers can be read");
         names.into_iter().collect()
     }
-
-    fn program(&self, role: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_meta-dispatch"));
-        command
-            .arg(role)
-            .env("META_DISPATCH__DATABASE__URL", self.database.url())
-            .env("META_DISPATCH__BROKER__URL", self.vhost.url().expose_secret())
-            .env("META_DISPATCH__GRAPH__BASE_URL", self.simulator.base_url())
-            .env("META_DISPATCH__GRAPH__TIMEOUT", "30s")
-            .env("META_DISPATCH__ADMIN__LISTEN", "127.0.0.1:0")
-            .env("META_DISPATCH__DISPATCH__LEASE", format!("{}s", LEASE.as_secs()))
-            .env("META_DISPATCH__RETRY__BASE", "500ms")
-            .env("META_DISPATCH__RETRY__CAP", "1s")
-            .env("META_DISPATCH__LOG__FILTER", "warn")
-            .stdout(Stdio::null());
-        for (key, value) in &self.settings {
-            command.env(key, value);
-        }
-        command
-    }
 }
 
 impl Worker {
     /// Ends the process without any warning.
-    pub fn kill(mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it can be waited for");
+    pub async fn kill(mut self) {
+        self.process.kill().await.expect("it can be killed");
     }
 
     /// Asks the process to end.
     pub fn stop(&self) {
-        let sent = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status();
-        assert!(sent.expect("kill runs").success());
+        assert!(self.process.signal("TERM").expect("kill runs"));
     }
 
     /// Waits for the end that was asked for.
     pub async fn ended(&mut self) {
         eventually("the worker to end", || {
-            let status = self.child.try_wait().expect("it can be waited for");
+            let status = self.process.ended().expect("it can be waited for");
             async move {
                 match status {
                     Some(status) if status.success() => Ok(()),
@@ -264,14 +252,6 @@ impl Worker {
             }
         })
         .await;
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use meta_dispatch::broker::{BrokerState, open};
-use meta_dispatch::message::{MAX_JOB_WORK, Partition};
+use meta_dispatch::domain::{MAX_JOB_WORK, Partition};
 use meta_dispatch::settings::BrokerSettings;
 use rstest::rstest;
 use tokio::time::timeout;
@@ -12,9 +12,10 @@ use crate::support::broker::{Backend, DEADLINE, Process, job, named, outcome};
 
 #[rstest]
 #[case::embedded(Backend::Embedded)]
+#[ignore = "needs RabbitMQ: run tests/run"]
 #[case::rabbitmq(Backend::RabbitMq)]
 #[tokio::test]
-async fn a_job_reaches_the_consumer_of_its_partition_and_no_other(#[case] backend: Backend) {
+async fn job_reaches_only_the_consumer_of_its_partition(#[case] backend: Backend) {
     let mut process = Process::start(backend).await;
     process.consume([3]);
     process.publish(4, 40);
@@ -30,9 +31,10 @@ async fn a_job_reaches_the_consumer_of_its_partition_and_no_other(#[case] backen
 
 #[rstest]
 #[case::embedded(Backend::Embedded)]
+#[ignore = "needs RabbitMQ: run tests/run"]
 #[case::rabbitmq(Backend::RabbitMq)]
 #[tokio::test]
-async fn jobs_published_before_anyone_consumes_are_delivered_later(#[case] backend: Backend) {
+async fn early_jobs_wait_for_a_consumer(#[case] backend: Backend) {
     let mut process = Process::start(backend).await;
     for id in 1..=20 {
         process.publish(5, id);
@@ -44,9 +46,10 @@ async fn jobs_published_before_anyone_consumes_are_delivered_later(#[case] backe
 
 #[rstest]
 #[case::embedded(Backend::Embedded)]
+#[ignore = "needs RabbitMQ: run tests/run"]
 #[case::rabbitmq(Backend::RabbitMq)]
 #[tokio::test]
-async fn a_job_dropped_without_acknowledgement_is_delivered_again(#[case] backend: Backend) {
+async fn unacknowledged_job_is_delivered_again(#[case] backend: Backend) {
     let mut process = Process::start(backend).await;
     process.consume([6]);
     process.publish(6, 60);
@@ -59,9 +62,10 @@ async fn a_job_dropped_without_acknowledgement_is_delivered_again(#[case] backen
 
 #[rstest]
 #[case::embedded(Backend::Embedded)]
+#[ignore = "needs RabbitMQ: run tests/run"]
 #[case::rabbitmq(Backend::RabbitMq)]
 #[tokio::test]
-async fn an_acknowledged_job_is_never_delivered_again(#[case] backend: Backend) {
+async fn acknowledged_job_is_never_delivered_again(#[case] backend: Backend) {
     let mut process = Process::start(backend).await;
     process.consume([6]);
     process.publish(6, 60);
@@ -75,6 +79,7 @@ async fn an_acknowledged_job_is_never_delivered_again(#[case] backend: Backend) 
 
 #[rstest]
 #[case::embedded(Backend::Embedded)]
+#[ignore = "needs RabbitMQ: run tests/run"]
 #[case::rabbitmq(Backend::RabbitMq)]
 #[tokio::test]
 async fn jobs_of_a_partition_merge_while_one_is_unconfirmed(#[case] backend: Backend) {
@@ -100,9 +105,10 @@ async fn jobs_of_a_partition_merge_while_one_is_unconfirmed(#[case] backend: Bac
 
 #[rstest]
 #[case::embedded(Backend::Embedded)]
+#[ignore = "needs RabbitMQ: run tests/run"]
 #[case::rabbitmq(Backend::RabbitMq)]
 #[tokio::test]
-async fn a_job_is_of_a_bounded_length_and_says_that_there_is_more(#[case] backend: Backend) {
+async fn job_is_bounded_and_says_that_more_follows(#[case] backend: Backend) {
     let mut process = Process::start(backend).await;
     process.is(BrokerState::Up).await;
     for id in 1..=10_000 {
@@ -121,9 +127,10 @@ async fn a_job_is_of_a_bounded_length_and_says_that_there_is_more(#[case] backen
 
 #[rstest]
 #[case::embedded(Backend::Embedded)]
+#[ignore = "needs RabbitMQ: run tests/run"]
 #[case::rabbitmq(Backend::RabbitMq)]
 #[tokio::test]
-async fn two_thousand_jobs_over_all_partitions_arrive_with_every_row_counted_once(#[case] backend: Backend) {
+async fn two_thousand_jobs_count_each_row_once(#[case] backend: Backend) {
     let mut process = Process::start(backend).await;
     process.consume(0..64);
     process.is(BrokerState::Up).await;
@@ -143,6 +150,7 @@ async fn two_thousand_jobs_over_all_partitions_arrive_with_every_row_counted_onc
 
 #[rstest]
 #[case::embedded(Backend::Embedded)]
+#[ignore = "needs RabbitMQ: run tests/run"]
 #[case::rabbitmq(Backend::RabbitMq)]
 #[tokio::test]
 async fn consuming_changes_with_the_set_of_partitions(#[case] backend: Backend) {
@@ -166,9 +174,10 @@ async fn consuming_changes_with_the_set_of_partitions(#[case] backend: Backend) 
 
 #[rstest]
 #[case::embedded(Backend::Embedded)]
+#[ignore = "needs RabbitMQ: run tests/run"]
 #[case::rabbitmq(Backend::RabbitMq)]
 #[tokio::test]
-async fn a_reply_reaches_its_address_and_no_other(#[case] backend: Backend) {
+async fn reply_reaches_only_its_address(#[case] backend: Backend) {
     let mut process = Process::start(backend).await;
     process.is(BrokerState::Up).await;
     let own = process.broker.reply_address().to_owned();
@@ -183,9 +192,10 @@ async fn a_reply_reaches_its_address_and_no_other(#[case] backend: Backend) {
 
 #[rstest]
 #[case::embedded(Backend::Embedded)]
+#[ignore = "needs RabbitMQ: run tests/run"]
 #[case::rabbitmq(Backend::RabbitMq)]
 #[tokio::test]
-async fn a_closed_broker_is_down_and_its_arrivals_end(#[case] backend: Backend) {
+async fn closed_broker_is_down_and_ends_its_arrivals(#[case] backend: Backend) {
     let mut process = Process::start(backend).await;
     process.consume([1]);
     process.is(BrokerState::Up).await;
@@ -197,14 +207,14 @@ async fn a_closed_broker_is_down_and_its_arrivals_end(#[case] backend: Backend) 
 }
 
 #[tokio::test]
-async fn a_malformed_url_is_an_error_that_names_the_setting_and_hides_the_password() {
+async fn malformed_url_error_hides_the_password() {
     let settings = BrokerSettings { url: "amqp://guest:s3cret@host:port/".into() };
     let error = open(&settings).await.map(drop).unwrap_err().to_string();
     assert!(error.contains("broker.url") && !error.contains("s3cret"), "{error}");
 }
 
 #[tokio::test]
-async fn the_embedded_broker_is_opened_by_its_name() {
+async fn embedded_broker_is_opened_by_name() {
     let (broker, _arrivals) = open(&BrokerSettings { url: "embedded".into() }).await.unwrap();
     assert_eq!(broker.state(), BrokerState::Up);
 }

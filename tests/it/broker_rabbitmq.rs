@@ -9,7 +9,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
 use meta_dispatch::broker::rabbitmq::RabbitBroker;
 use meta_dispatch::broker::{Broker, BrokerState, open};
-use meta_dispatch::message::Partition;
+use meta_dispatch::domain::Partition;
 use meta_dispatch::settings::BrokerSettings;
 use rstest::rstest;
 use tokio::time::timeout;
@@ -21,7 +21,8 @@ use crate::support::rabbitmq::Vhost;
 // ---- several processes -----------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn each_process_gets_the_jobs_of_its_own_partitions() {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn processes_get_jobs_of_their_own_partitions() {
     let vhost = Vhost::lease().await;
     let ingest = Process::on(&vhost);
     let (mut one, mut other) = (Process::on(&vhost), Process::on(&vhost));
@@ -36,7 +37,8 @@ async fn each_process_gets_the_jobs_of_its_own_partitions() {
 }
 
 #[tokio::test]
-async fn a_reply_travels_to_the_process_that_waits_for_it() {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn reply_reaches_the_process_that_waits() {
     let vhost = Vhost::lease().await;
     let (mut ingest, mut bystander, worker) = (Process::on(&vhost), Process::on(&vhost), Process::on(&vhost));
     wait_for_queue(&vhost, ingest.broker.reply_address()).await;
@@ -54,7 +56,8 @@ async fn a_reply_travels_to_the_process_that_waits_for_it() {
 }
 
 #[tokio::test]
-async fn an_unacknowledged_job_goes_to_the_next_consumer_when_its_holder_is_gone() {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn unacknowledged_job_moves_when_its_holder_is_gone() {
     let vhost = Vhost::lease().await;
     let mut holder = Process::on(&vhost);
     holder.consume([9]);
@@ -70,7 +73,8 @@ async fn an_unacknowledged_job_goes_to_the_next_consumer_when_its_holder_is_gone
 }
 
 #[tokio::test]
-async fn acknowledging_a_backlog_in_any_order_acknowledges_no_other_job() {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn acknowledging_out_of_order_spares_other_jobs() {
     let vhost = Vhost::lease().await;
     let (_connection, channel) = vhost.connect().await;
     let mut holder = Process::on(&vhost);
@@ -112,7 +116,8 @@ async fn acknowledging_a_backlog_in_any_order_acknowledges_no_other_job() {
 }
 
 #[tokio::test]
-async fn jobs_that_a_process_no_longer_wants_go_to_the_new_owner_of_their_partition() {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn jobs_follow_their_partition_to_its_new_owner() {
     let vhost = Vhost::lease().await;
     let ingest = Process::on(&vhost);
     let mut old = Process::on(&vhost);
@@ -146,7 +151,8 @@ async fn jobs_that_a_process_no_longer_wants_go_to_the_new_owner_of_their_partit
 }
 
 #[tokio::test]
-async fn closing_publishes_what_is_pending() {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn closing_publishes_pending_jobs() {
     let vhost = Vhost::lease().await;
     let ingest = Process::on(&vhost);
     for line in 0..64 {
@@ -167,6 +173,7 @@ async fn closing_publishes_what_is_pending() {
 #[case::the_server_closes_the_channel(Fault::channel_closed(1))]
 #[case::the_server_goes_silent(Fault::Silence)]
 #[tokio::test]
+#[ignore = "needs RabbitMQ: run tests/run"]
 async fn publishing_and_consuming_go_on_after(#[case] fault: Fault) {
     let vhost = Vhost::lease().await;
     let forwarder = Forwarder::open(vhost.server());
@@ -189,7 +196,8 @@ async fn publishing_and_consuming_go_on_after(#[case] fault: Fault) {
 }
 
 #[tokio::test]
-async fn the_reply_address_stays_good_after_a_reconnect() {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn reply_address_survives_a_reconnect() {
     let vhost = Vhost::lease().await;
     let forwarder = Forwarder::open(vhost.server());
     let mut ingest = Process::behind(&forwarder, &vhost);
@@ -212,7 +220,8 @@ async fn the_reply_address_stays_good_after_a_reconnect() {
 }
 
 #[tokio::test]
-async fn jobs_flow_while_the_server_still_holds_the_reply_queue_of_a_lost_connection() {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn jobs_flow_while_the_old_reply_queue_is_held() {
     let vhost = Vhost::lease().await;
     let door = ClosedDoor::new();
     let (broker, mut arrivals) = RabbitBroker::open(&vhost.url_at(door.address())).unwrap();
@@ -249,7 +258,8 @@ async fn jobs_flow_while_the_server_still_holds_the_reply_queue_of_a_lost_connec
 }
 
 #[tokio::test]
-async fn a_broker_that_is_away_at_the_start_is_connected_to_later() {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn connects_to_a_broker_that_starts_later() {
     let vhost = Vhost::lease().await;
     let door = ClosedDoor::new();
     let settings = BrokerSettings { url: vhost.url_at(door.address()) };
@@ -265,7 +275,8 @@ async fn a_broker_that_is_away_at_the_start_is_connected_to_later() {
 }
 
 #[tokio::test]
-async fn a_blocked_connection_makes_jobs_wait_and_merge_while_consuming_goes_on() {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn blocked_connection_merges_jobs_and_still_consumes() {
     let vhost = Vhost::lease().await;
     let forwarder = Forwarder::open(vhost.server());
     let mut process = Process::behind(&forwarder, &vhost);
@@ -294,7 +305,8 @@ async fn a_blocked_connection_makes_jobs_wait_and_merge_while_consuming_goes_on(
 // ---- what can happen to a queue --------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_deleted_queue_is_declared_again_and_consumed() {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn deleted_queue_is_declared_and_consumed_again() {
     let vhost = Vhost::lease().await;
     let (_connection, channel) = vhost.connect().await;
     let mut process = Process::on(&vhost);
@@ -308,7 +320,8 @@ async fn a_deleted_queue_is_declared_again_and_consumed() {
 }
 
 #[tokio::test]
-async fn jobs_for_a_queue_that_was_deleted_come_back_and_are_published_again() {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn jobs_of_a_deleted_queue_are_published_again() {
     let vhost = Vhost::lease().await;
     let (_connection, channel) = vhost.connect().await;
     let ingest = Process::on(&vhost);
@@ -340,7 +353,8 @@ async fn jobs_for_a_queue_that_was_deleted_come_back_and_are_published_again() {
 #[case::nonsense(b"nonsense")]
 #[case::another_version(br#"{"v":99,"work":[]}"#)]
 #[tokio::test]
-async fn a_poisoned_job_is_dropped_and_the_next_one_is_delivered(#[case] body: &[u8]) {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn drops_a_poisoned_job_and_delivers_the_next(#[case] body: &[u8]) {
     let vhost = Vhost::lease().await;
     let (_connection, channel) = vhost.connect().await;
     let mut process = Process::on(&vhost);

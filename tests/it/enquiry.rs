@@ -1,12 +1,14 @@
 //! What senders ask afterwards over HTTP (docs/contract.md, section 3): messages and campaigns.
 
-use meta_dispatch::message::{Class, MessageId, Status};
-use meta_dispatch::tokens;
+use meta_dispatch::channel::Class;
+use meta_dispatch::domain::{RowId, Status};
+use meta_dispatch::edge::tokens;
 use rstest::rstest;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::support::pipeline::{Backend, Pipeline, eventually};
+use crate::support::without_detail;
 
 const EMBEDDED: Backend = Backend::Embedded;
 const SERVERS: Backend = Backend::Servers;
@@ -24,7 +26,8 @@ impl Pipeline {
             .await
             .expect("ingest answers");
         assert_eq!(answer.headers()[reqwest::header::CONTENT_TYPE], "application/json");
-        (answer.status().as_u16(), answer.json().await.expect("answers are JSON"))
+        let status = answer.status().as_u16();
+        (status, without_detail(answer.json().await.expect("answers are JSON")))
     }
 
     async fn get(&self, path: &str) -> (u16, Value) {
@@ -37,12 +40,12 @@ impl Pipeline {
         answer
     }
 
-    async fn submit_of(&self, cp_id: &str, dest: &str) -> MessageId {
+    async fn submit_of(&self, cp_id: &str, dest: &str) -> RowId {
         let parameters =
             json!({ "app_id": self.messenger.0, "dest": dest, "mdata": "hello", "cp_id": cp_id });
-        let (status, answer) = self.post(Class::Messenger, parameters).await;
+        let (status, answer) = self.post(Class::MESSENGER, parameters).await;
         assert_eq!(status, 200, "{answer}");
-        MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"))
+        RowId(answer["return"]["cdls_id"].as_i64().expect("an id"))
     }
 
     async fn token_of_another_account(&self) -> String {
@@ -63,9 +66,10 @@ fn refusal(status: &str, code: i64) -> Value {
 
 #[rstest]
 #[case::sqlite(EMBEDDED)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
 #[case::postgres(SERVERS)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_is_shown_to_its_account_with_every_column_and_to_no_other(#[case] backend: Backend) {
+async fn message_is_shown_whole_to_its_account_only(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     let id = pipeline.submit("ann", "hello").await;
     pipeline.expect_ok(id).await;
@@ -87,12 +91,13 @@ async fn a_message_is_shown_to_its_account_with_every_column_and_to_no_other(#[c
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_tokens_are_asked_for_as_by_the_send_endpoints() {
+async fn tokens_are_those_of_the_send_endpoints() {
     let pipeline = Pipeline::start(EMBEDDED).await;
     let get = async |path: &str| {
         let answer =
             reqwest::get(format!("http://{}/api/v2/{path}", pipeline.http)).await.expect("an answer");
-        (answer.status().as_u16(), answer.json::<Value>().await.expect("JSON"))
+        let status = answer.status().as_u16();
+        (status, without_detail(answer.json().await.expect("JSON")))
     };
     for path in ["messages", "messages/1", "campaigns/c"] {
         assert_eq!(get(path).await, (401, refusal("fail authentication", 100)), "{path}");
@@ -114,9 +119,10 @@ async fn the_same_tokens_are_asked_for_as_by_the_send_endpoints() {
 
 #[rstest]
 #[case::sqlite(EMBEDDED)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
 #[case::postgres(SERVERS)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_is_walked_by_its_cursor_while_rows_are_added(#[case] backend: Backend) {
+async fn cursor_walks_a_list_while_rows_are_added(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     let mut ids = Vec::new();
     for n in 0..7 {
@@ -147,9 +153,10 @@ async fn a_list_is_walked_by_its_cursor_while_rows_are_added(#[case] backend: Ba
 
 #[rstest]
 #[case::sqlite(EMBEDDED)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
 #[case::postgres(SERVERS)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_campaign_waits_and_a_resumed_one_goes_on(#[case] backend: Backend) {
+async fn paused_campaign_waits_until_resumed(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     assert_eq!(pipeline.get("campaigns/spring").await, (404, refusal("Not found", 404)));
     assert_eq!(pipeline.ask(reqwest::Method::POST, "campaigns/spring/pause").await.0, 404);
@@ -194,9 +201,10 @@ async fn a_paused_campaign_waits_and_a_resumed_one_goes_on(#[case] backend: Back
 
 #[rstest]
 #[case::sqlite(EMBEDDED)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
 #[case::postgres(SERVERS)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_campaign_ends_and_takes_no_further_messages(#[case] backend: Backend) {
+async fn cancelled_campaign_ends_and_takes_no_messages(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     pipeline.execute("update cd_v8_line set v8l_rate_text = 5").await;
     for n in 0..40 {
@@ -206,7 +214,7 @@ async fn a_cancelled_campaign_ends_and_takes_no_further_messages(#[case] backend
         let parameters = json!({
             "app_id": pipeline.messenger.0, "dest": "last", "mdata": "hello", "cp_id": "spring", "wait": 30,
         });
-        pipeline.post(Class::Messenger, parameters)
+        pipeline.post(Class::MESSENGER, parameters)
     };
     let cancel = async {
         eventually("the waiting request's row", || async {
@@ -223,7 +231,8 @@ async fn a_cancelled_campaign_ends_and_takes_no_further_messages(#[case] backend
     assert_eq!(waited.1["return"]["status"], "CANCELLED");
 
     let refused = json!({ "app_id": pipeline.messenger.0, "dest": "x", "mdata": "hello", "cp_id": "spring" });
-    assert_eq!(pipeline.post(Class::Messenger, refused).await.1, refusal("Campaign cancelled", 247));
+    let refused = pipeline.post(Class::MESSENGER, refused).await.1;
+    assert_eq!(without_detail(refused), refusal("Campaign cancelled", 247));
     let ended = eventually("every row to end", || async {
         let (_, progress) = pipeline.get("campaigns/spring").await;
         let counts = &progress["counts"];
@@ -234,10 +243,10 @@ async fn a_cancelled_campaign_ends_and_takes_no_further_messages(#[case] backend
     .await;
     assert_eq!(ended["total"], 41);
     assert_eq!(ended["counts"]["OK"].as_i64(), Some(pipeline.simulator.calls().len() as i64));
-    for command in ["resume", "cancel"] {
-        let again = pipeline.command(&format!("campaigns/spring/{command}")).await;
-        assert_eq!((&again["state"], &again["touched"]), (&json!("cancelled"), &json!(0)), "{command}");
-    }
+    let (status, refused) = pipeline.ask(reqwest::Method::POST, "campaigns/spring/resume").await;
+    assert_eq!((status, &refused["return"]["status_code"]), (400, &json!(247)), "{refused}");
+    let again = pipeline.command("campaigns/spring/cancel").await;
+    assert_eq!((&again["state"], &again["touched"]), (&json!("cancelled"), &json!(0)));
     let (_, rows) = pipeline.get("messages?cp_id=spring&status=CANCELLED&limit=1").await;
     assert_eq!(rows["messages"][0]["status"], Status::Cancelled.as_str());
     pipeline.stop().await;

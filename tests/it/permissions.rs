@@ -6,7 +6,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, ExchangeKind};
-use meta_dispatch::message::MessageId;
+use meta_dispatch::domain::RowId;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
@@ -26,7 +26,7 @@ const LISTENER: Permissions = Permissions {
 };
 
 #[test]
-fn the_permissions_of_these_tests_are_those_of_the_page() {
+fn tests_use_the_permissions_of_the_page() {
     let page = include_str!("../../docs/amqp.md");
     for (user, Permissions { configure, write, read }) in [("shop", PRODUCER), ("listener", LISTENER)] {
         let command = format!("rabbitmqctl set_permissions -p VHOST {user} '{configure}' '{write}' '{read}'");
@@ -35,7 +35,8 @@ fn the_permissions_of_these_tests_are_those_of_the_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_producer_with_the_advised_permissions_submits_and_hears_its_outcome() {
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+async fn producer_submits_and_hears_its_outcome() {
     let pipeline = Pipeline::start(Backend::Servers).await;
     let user = pipeline.vhost().user(&PRODUCER);
     let tsid = pipeline.tsid.expose_secret();
@@ -117,7 +118,8 @@ async fn attempt(channel: &Channel, what: &str, name: &str) -> lapin::Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_producer_with_the_advised_permissions_can_do_nothing_else_with_what_is_ours() {
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+async fn producer_is_refused_everything_else() {
     let pipeline = Pipeline::start(Backend::Servers).await;
     let user = pipeline.vhost().user(&PRODUCER);
     let tsid = pipeline.tsid.expose_secret();
@@ -147,13 +149,14 @@ async fn a_producer_with_the_advised_permissions_can_do_nothing_else_with_what_i
     let properties = producer.properties().with_reply_to(inbox.queue.as_str().into());
     producer.submit_text(pipeline.messenger, "ann", "hi", properties).await;
     let (_, answer) = inbox.next_json().await;
-    let id = MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"));
+    let id = RowId(answer["return"]["cdls_id"].as_i64().expect("an id"));
     pipeline.expect_ok(id).await;
     pipeline.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listener_with_the_advised_permissions_hears_events_and_cannot_submit() {
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+async fn listener_hears_events_and_cannot_submit() {
     let pipeline = Pipeline::start_with(Backend::Servers, &[("events.publish", "outcomes")]).await;
     let user = pipeline.vhost().user(&LISTENER);
     Producer::connect(&pipeline).await;

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{Class, LineId, MessageId, Status, timestamp};
+use meta_dispatch::channel::Class;
+use meta_dispatch::domain::{LineId, RowId, Status};
 use meta_dispatch::simulator::Simulator;
+use meta_dispatch::text::timestamp;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -17,8 +19,8 @@ fn scheduled(line: LineId, dest: &str, text: &str, at: OffsetDateTime) -> Value 
     json!({"app_id": line.0, "dest": dest, "mdata": text, "send_at": timestamp(at)})
 }
 
-fn id(answer: &Value) -> MessageId {
-    MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"))
+fn id(answer: &Value) -> RowId {
+    RowId(answer["return"]["cdls_id"].as_i64().expect("an id"))
 }
 
 /// Asserts that this one message was sent when its time had come, and once. `ready`: when somebody could send it.
@@ -31,10 +33,11 @@ fn sent_at_its_time(simulator: &Simulator, dest: &str, at: OffsetDateTime, ready
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scheduled_message_survives_a_restart_of_everything_and_a_wiped_broker() {
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+async fn survive_a_restart_and_a_wiped_broker() {
     let mut pipeline = Pipeline::start(Backend::Servers).await;
     let at = OffsetDateTime::now_utc() + Duration::from_secs(6);
-    let (_, answer) = pipeline.post(Class::Messenger, scheduled(pipeline.messenger, "ann", "hi", at)).await;
+    let (_, answer) = pipeline.post(Class::MESSENGER, scheduled(pipeline.messenger, "ann", "hi", at)).await;
     pipeline.stop_processes().await;
     pipeline.vhost().wipe().await;
     pipeline.start_processes().await;
@@ -56,11 +59,12 @@ async fn a_scheduled_message_survives_a_restart_of_everything_and_a_wiped_broker
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scheduled_message_is_sent_at_its_time_though_the_broker_is_wiped_meanwhile() {
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+async fn are_sent_in_time_despite_a_wiped_broker() {
     let pipeline = Pipeline::start(Backend::Servers).await;
     let ready = OffsetDateTime::now_utc();
     let at = ready + Duration::from_secs(4);
-    let (_, answer) = pipeline.post(Class::Messenger, scheduled(pipeline.messenger, "ann", "hi", at)).await;
+    let (_, answer) = pipeline.post(Class::MESSENGER, scheduled(pipeline.messenger, "ann", "hi", at)).await;
     pipeline.vhost().wipe().await;
     pipeline.expect_ok(id(&answer)).await;
     sent_at_its_time(&pipeline.simulator, "ann", at, ready);
@@ -68,7 +72,7 @@ async fn a_scheduled_message_is_sent_at_its_time_though_the_broker_is_wiped_mean
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scheduled_message_survives_a_kill_of_serve_with_its_embedded_queue() {
+async fn survive_a_kill_with_the_embedded_queue() {
     let mut serve = Serve::start(Duration::ZERO).await;
     // The dead process's lease, ten seconds, has run out by then.
     let at = OffsetDateTime::now_utc() + Duration::from_secs(14);
@@ -89,16 +93,17 @@ async fn a_scheduled_message_survives_a_kill_of_serve_with_its_embedded_queue() 
 /// What is scheduled holds nobody up; what becomes due together goes in the order in which it was accepted.
 #[rstest::rstest]
 #[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
 #[case::postgres_with_rabbitmq(Backend::Servers)]
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_to_one_recipient_keep_their_order_within_a_schedule(#[case] backend: Backend) {
+async fn keep_the_order_of_one_recipient(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     let at = OffsetDateTime::now_utc() + Duration::from_secs(3);
     let line = pipeline.messenger;
-    let mut last = MessageId(0);
+    let mut last = RowId(0);
     for n in 0..6 {
         let text = format!("scheduled {n}");
-        let (_, answer) = pipeline.post(Class::Messenger, scheduled(line, "ann", &text, at)).await;
+        let (_, answer) = pipeline.post(Class::MESSENGER, scheduled(line, "ann", &text, at)).await;
         last = id(&answer);
     }
     pipeline.expect_ok(pipeline.submit("ann", "at once").await).await;

@@ -78,7 +78,7 @@ async fn until(simulator: &Simulator, what: &str, holds: impl Fn(&Simulator) -> 
 }
 
 #[tokio::test]
-async fn a_message_is_sent_and_listed_without_its_token() {
+async fn lists_a_message_without_its_token() {
     let simulator = start(SimulatorOptions::default());
     let first = answer(call(&simulator, "2531")).await;
     let second = answer(call(&simulator, "2531")).await;
@@ -98,7 +98,7 @@ async fn a_message_is_sent_and_listed_without_its_token() {
 }
 
 #[tokio::test]
-async fn any_prefix_of_the_path_is_graph_and_any_other_path_is_not() {
+async fn accepts_any_prefix_and_no_other_path() {
     let simulator = start(SimulatorOptions::default());
     for prefix in ["", "/v99.0", "/a/b"] {
         let url = format!("{}{prefix}/me/messages", simulator.origin());
@@ -110,7 +110,7 @@ async fn any_prefix_of_the_path_is_graph_and_any_other_path_is_not() {
 }
 
 #[tokio::test]
-async fn every_code_is_answered_as_graph_does() {
+async fn answers_every_code_as_graph_does() {
     let simulator = start(SimulatorOptions::default());
     for (dest, expected) in [
         ("code10-bob", (400, "OAuthException", 10, Some(2018278))),
@@ -139,7 +139,7 @@ async fn every_code_is_answered_as_graph_does() {
 }
 
 #[tokio::test]
-async fn limits_name_their_usage_in_graphs_headers() {
+async fn limits_name_their_usage_in_headers() {
     let simulator = start(SimulatorOptions { regain_minutes: 3, ..SimulatorOptions::default() });
     let app = answer(call(&simulator, "code4-bob")).await;
     assert!(app.header("x-app-usage").unwrap()["call_count"].as_u64() > Some(100));
@@ -154,7 +154,7 @@ async fn limits_name_their_usage_in_graphs_headers() {
 }
 
 #[tokio::test]
-async fn a_gateways_answers_are_no_json() {
+async fn gateway_answers_are_no_json() {
     let simulator = start(SimulatorOptions::default());
     for (dest, status, body) in [
         ("http500-bob", 500, "<!DOCTYPE html>"),
@@ -171,7 +171,7 @@ async fn a_gateways_answers_are_no_json() {
 }
 
 #[tokio::test]
-async fn a_message_can_be_delivered_and_answered_with_an_error() {
+async fn delivered_message_may_answer_an_error() {
     let simulator = start(SimulatorOptions::default());
     assert_eq!(answer(call(&simulator, "taken500-bob")).await.error(), (500, "OAuthException", 1, None));
     let without_id = answer(call(&simulator, "noid-bob")).await;
@@ -182,7 +182,7 @@ async fn a_message_can_be_delivered_and_answered_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_cut_connection_has_read_the_request_and_answers_nothing() {
+async fn cut_connection_reads_but_never_answers() {
     let simulator = start(SimulatorOptions::default());
     for (dest, delivered) in [("cut-bob", 0), ("takencut-bob", 1)] {
         let error = call(&simulator, dest).send().await.unwrap_err();
@@ -193,7 +193,7 @@ async fn a_cut_connection_has_read_the_request_and_answers_nothing() {
 }
 
 #[tokio::test]
-async fn a_truncated_answer_has_its_status_and_half_its_body() {
+async fn truncated_answer_has_status_and_half_its_body() {
     let simulator = start(SimulatorOptions::default());
     let mut response = call(&simulator, "truncated-bob").send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
@@ -205,7 +205,7 @@ async fn a_truncated_answer_has_its_status_and_half_its_body() {
 }
 
 #[tokio::test]
-async fn a_timeout_is_never_answered_and_ends_with_its_caller() {
+async fn timeout_lasts_until_the_caller_leaves() {
     let simulator = start(SimulatorOptions::default());
     for (dest, delivered) in [("timeout-bob", 0), ("takentimeout-bob", 1)] {
         let pending = tokio::spawn(call(&simulator, dest).timeout(Duration::from_secs(1)).send());
@@ -218,7 +218,7 @@ async fn a_timeout_is_never_answered_and_ends_with_its_caller() {
 }
 
 #[tokio::test]
-async fn a_slow_answer_takes_two_seconds() {
+async fn slow_answer_takes_two_seconds() {
     let simulator = start(SimulatorOptions::default());
     let started = Instant::now();
     let sent = answer(call(&simulator, "slow-bob")).await;
@@ -244,7 +244,7 @@ async fn only_the_first_calls_to_a_recipient_fail() {
 }
 
 #[tokio::test]
-async fn a_call_without_a_usable_token_is_refused() {
+async fn refuses_a_call_without_a_usable_token() {
     let simulator = start(SimulatorOptions::default());
     let url = format!("{}/me/messages", simulator.base_url());
     let without = client().post(&url).json(&text_to("bob"));
@@ -259,7 +259,7 @@ async fn a_call_without_a_usable_token_is_refused() {
 }
 
 #[tokio::test]
-async fn a_call_of_another_shape_is_code_100() {
+async fn call_of_another_shape_is_code_100() {
     let simulator = start(SimulatorOptions::default());
     let url = format!("{}/me/messages", simulator.base_url());
     let refused = [
@@ -277,7 +277,7 @@ async fn a_call_of_another_shape_is_code_100() {
 }
 
 #[tokio::test]
-async fn a_demanded_proof_must_be_the_tokens() {
+async fn demanded_proof_must_be_the_tokens() {
     let secret = "app secret".into();
     let simulator = start(SimulatorOptions { app_secret: Some(secret), ..SimulatorOptions::default() });
     let without = answer(call(&simulator, "bob")).await;
@@ -292,7 +292,7 @@ async fn a_demanded_proof_must_be_the_tokens() {
 }
 
 #[tokio::test]
-async fn a_token_over_its_limit_is_refused_with_the_usage_named() {
+async fn token_over_its_limit_is_refused_with_usage() {
     let limit_per_token = Some(10);
     let simulator = start(SimulatorOptions { limit_per_token, ..SimulatorOptions::default() });
     let client = client();
@@ -327,7 +327,7 @@ async fn a_token_over_its_limit_is_refused_with_the_usage_named() {
 }
 
 #[tokio::test]
-async fn the_evidence_can_be_filtered_and_reset() {
+async fn evidence_can_be_filtered_and_reset() {
     let simulator = start(SimulatorOptions { keep: 3, ..SimulatorOptions::default() });
     for dest in ["ana", "bob", "ana", "code10-bob"] {
         call(&simulator, dest).send().await.unwrap();
@@ -367,7 +367,7 @@ async fn calls_in_flight_are_counted() {
 }
 
 #[tokio::test]
-async fn a_shutdown_closes_the_port_and_the_connections() {
+async fn shutdown_closes_port_and_connections() {
     let simulator = start(SimulatorOptions::default());
     let pending = tokio::spawn(call(&simulator, "timeout-bob").send());
     until(&simulator, "the call arrived", |simulator| simulator.counts().in_flight == 1).await;

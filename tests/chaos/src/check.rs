@@ -1,13 +1,17 @@
-//! The checker: compares what the client was told, what Graph saw, and what the log says. Pure; no code of the product.
+//! The checker: compares the client's answers, Graph's calls, and the log. Pure; never here: code of the
+//! product.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row as _};
 
 use crate::graph::{Call, Decision};
 use crate::load::Sent;
 
 /// A row of `cdls`.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub struct Row {
     pub cdls_id: i64,
     pub msg_id: String,
@@ -19,36 +23,52 @@ pub struct Row {
     pub error_code: Option<i32>,
 }
 
+impl<'r> FromRow<'r, PgRow> for Row {
+    fn from_row(row: &'r PgRow) -> sqlx::Result<Row> {
+        Ok(Row {
+            cdls_id: row.try_get("cdls_id")?,
+            msg_id: row.try_get("msg_id")?,
+            status: row.try_get("status")?,
+            message_id: row.try_get("message_id")?,
+            attempts: row.try_get("attempts")?,
+            ambiguous_attempts: row.try_get("ambiguous_attempts")?,
+            error_kind: row.try_get("error_kind")?,
+            error_code: row.try_get("error_code")?,
+        })
+    }
+}
+
 impl Row {
-    /// OK, ERROR and CANCELLED never change.
+    /// Whether the row never changes again: OK, ERROR and CANCELLED.
     pub fn is_settled(&self) -> bool {
         matches!(self.status.as_str(), "OK" | "ERROR" | "CANCELLED")
     }
 
-    /// Nobody works on the row any more.
+    /// Whether no worker will change the row.
     pub fn is_final(&self) -> bool {
         self.is_settled() || self.status == "UNKNOWN"
     }
 }
 
-/// The promises that are checked. Their order is that of the report.
+/// The promises that are checked, in the order of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
     /// An accepted message was neither taken by Graph, nor ended as ERROR with a reason, nor is it UNKNOWN.
     Lost,
-    /// A row is not final although everything has been quiet for long.
+    /// A row is not final although the system has been quiet for long.
     Stuck,
-    /// A row says OK with an id that Graph never gave that message, or refused where Graph refused nothing.
+    /// A row is OK with an id that Graph never gave that message, or refused where Graph refused nothing.
     Phantom,
     /// Graph took a message more often than `ambiguous_attempts` + 1 times.
     Unexplained,
-    /// Graph was called again after something else than a complete answer that may be retried (policy `hold`).
+    /// Graph was called again after another result than a complete answer that may be retried (policy
+    /// `hold`).
     Repeated,
     /// Two calls to one recipient at a time: two owners.
     Overlap,
     /// A row that was OK, ERROR or CANCELLED became something else.
     Changed,
-    /// One request, two rows; or a row that nobody asked for.
+    /// One request, two rows; or a row without a request.
     Stray,
 }
 
@@ -85,13 +105,13 @@ pub struct Violation {
     pub history: String,
 }
 
-/// What the three ledgers say together.
+/// The result of the three ledgers together.
 #[derive(Debug, Default)]
 pub struct Verdict {
     pub violations: Vec<Violation>,
     pub intended: usize,
     pub accepted: usize,
-    /// Logged although the client was not told so.
+    /// Logged although the client received no such answer.
     pub recovered: usize,
     pub by_status: BTreeMap<String, usize>,
     pub calls: usize,
@@ -110,16 +130,17 @@ pub struct Ledgers {
     pub messages: Vec<Sent>,
     pub calls: Vec<Call>,
     pub rows: Vec<Row>,
-    /// Rows that had been seen in a state that never changes, and what that was.
+    /// Rows that had been seen in a state that never changes, with that state.
     pub changed: HashMap<i64, String>,
 }
 
-/// When the ledgers were taken.
+/// The moment at which the ledgers were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
-    /// While the system runs: calls taken before rows, and only what no later moment can mend is looked for.
+    /// The system runs: calls were taken before rows, and only violations that no later moment can mend are
+    /// looked for.
     Running,
-    /// When nothing changes any more.
+    /// The system no longer changes.
     Quiet,
 }
 
@@ -128,7 +149,7 @@ struct Message<'a> {
     calls: Vec<&'a Call>,
 }
 
-/// Holds the ledgers against the promises. `hold`: the policy was `dispatch.on_ambiguous = "hold"`.
+/// Check the ledgers against the promises. `hold`: the policy was `dispatch.on_ambiguous = "hold"`.
 pub fn check(ledgers: &Ledgers, moment: Moment, hold: bool) -> Verdict {
     let mut by_marker: HashMap<&str, Message> = HashMap::new();
     let none = || Message { rows: Vec::new(), calls: Vec::new() };
@@ -220,7 +241,8 @@ fn judge(
     }
 }
 
-/// Whoever was told an id has that row, whatever happens; and in the end the row says what became of the message.
+/// Whether an accepted message is lost. A client that received an id has that row, always; and in the end the
+/// row shows the message's outcome.
 fn is_lost(sent: &Sent, row: Option<&Row>, deliveries: usize, moment: Moment) -> bool {
     let Some((id, _)) = sent.accepted else { return false };
     let Some(row) = row.filter(|row| row.cdls_id == id) else { return true };
@@ -232,7 +254,7 @@ fn is_lost(sent: &Sent, row: Option<&Row>, deliveries: usize, moment: Moment) ->
     moment == Moment::Quiet && !settled
 }
 
-/// What the row claims of Graph is not what Graph said.
+/// Whether the row claims an answer that Graph did not give.
 fn is_phantom(row: &Row, calls: &[&Call]) -> bool {
     match (row.status.as_str(), row.error_kind.as_deref()) {
         ("OK", _) => !calls.iter().any(|call| {
@@ -243,7 +265,7 @@ fn is_phantom(row: &Row, calls: &[&Call]) -> bool {
     }
 }
 
-/// A recipient stands for a lane: each is written to in one only.
+/// Note calls that overlap. A recipient identifies a lane: each is written to in one only.
 fn overlaps(verdict: &mut Verdict, calls: &[Call]) {
     let mut last: HashMap<(u64, &str), &Call> = HashMap::new();
     for call in calls {
@@ -331,35 +353,35 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_was_sent_once_breaks_nothing() {
+    fn accepts_a_message_sent_once() {
         assert_eq!(broken(vec![row("OK", 0)], vec![call(0, Decision::Accepted)]), []);
     }
 
     #[test]
-    fn an_accepted_message_without_a_row_is_lost() {
+    fn reports_a_missing_row_as_lost() {
         assert_eq!(broken(vec![], vec![]), [Invariant::Lost]);
     }
 
     #[test]
-    fn a_row_that_waits_for_ever_is_lost_and_stuck() {
+    fn reports_a_waiting_row_as_lost_and_stuck() {
         assert_eq!(broken(vec![row("PENDING", 0)], vec![]), [Invariant::Lost, Invariant::Stuck]);
     }
 
     #[test]
-    fn a_second_delivery_needs_an_ambiguous_attempt() {
+    fn reports_an_unexplained_second_delivery() {
         let calls = vec![call(0, Decision::AcceptedThenFailed), call(1, Decision::Accepted)];
         assert_eq!(broken(vec![row("OK", 1)], calls.clone()), []);
         assert_eq!(broken(vec![row("OK", 0)], calls), [Invariant::Unexplained]);
     }
 
     #[test]
-    fn a_call_that_was_cut_is_not_repeated_under_hold() {
+    fn reports_a_repeated_cut_call_under_hold() {
         let calls = vec![call(0, Decision::CutBefore), call(1, Decision::Accepted)];
         assert_eq!(broken(vec![row("OK", 1)], calls), [Invariant::Repeated]);
     }
 
     #[test]
-    fn an_id_that_graph_never_gave_is_a_phantom() {
+    fn reports_an_unknown_graph_id_as_phantom() {
         assert_eq!(
             broken(vec![row("OK", 0)], vec![call(0, Decision::AcceptedThenCut)]),
             [Invariant::Phantom]
@@ -367,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn two_calls_to_a_recipient_at_a_time_overlap() {
+    fn reports_overlapping_calls_to_a_recipient() {
         let (first, mut second) = (call(0, Decision::Later), call(0, Decision::Accepted));
         second.at = first.at;
         assert_eq!(broken(vec![row("OK", 0)], vec![first, second]), [Invariant::Overlap]);

@@ -1,11 +1,11 @@
-//! Eight defects that a debug build of the product can be given, and the faults that bring each to light.
+//! The eight defects that `defects.patch` gives the product, and the faults that bring each to light.
 
 use rand::Rng;
 use rand::rngs::StdRng;
 
 use crate::plan::{Fault, Link, milliseconds};
 
-/// A seeded defect, by what the product then does.
+/// A seeded defect, named by its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Defect {
@@ -28,7 +28,7 @@ pub enum Defect {
 }
 
 impl Defect {
-    /// As `META_DISPATCH_DEFECT` names it.
+    /// Return the defect's name in `META_DISPATCH_DEFECT`.
     pub fn name(self) -> &'static str {
         match self {
             Defect::AnswerBeforeCommit => "answer_before_commit",
@@ -42,7 +42,7 @@ impl Defect {
         }
     }
 
-    /// A fault under which the defect shows.
+    /// Return a fault under which the defect shows.
     pub fn provoke(self, rng: &mut StdRng) -> Fault {
         let ingest = rng.random_range(0..2);
         let worker = rng.random_range(0..3);
@@ -50,7 +50,8 @@ impl Defect {
         match self {
             Defect::AnswerBeforeCommit if coin => Fault::TerminateBackends,
             Defect::AnswerBeforeCommit => Fault::KillIngest(ingest),
-            // Jobs that are not acknowledged come to the next owner of their lines, with messages that were sent.
+            // Jobs that are not acknowledged come to the next owner of their lines, with messages that were
+            // sent.
             Defect::NoGuardOnClaim if coin => Fault::DropAcks(milliseconds(rng, 2_000, 3_000)),
             Defect::NoGuardOnClaim => Fault::KillWorker(worker),
             Defect::SweepOff if coin => Fault::DeleteQueues,

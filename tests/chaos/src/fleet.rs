@@ -1,28 +1,30 @@
-//! The product's processes: two ingests and three workers, started, killed, frozen, and started again when they die.
+//! The product's processes: two ingests and three workers, started, killed, frozen, and started again when
+//! they die.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use rand::Rng;
-use tokio::process::{Child, Command};
-use tokio::time::Instant;
+use testkit::process::{Output, Running, signal};
+use testkit::program::Program;
+use testkit::{http, wait};
 
 use crate::plan::Failpoints;
-use crate::servers::signal;
 
 pub const INGESTS: usize = 2;
 pub const WORKERS: usize = 3;
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
 const STOPS_WITHIN: Duration = Duration::from_secs(40);
 const SIGABRT: i32 = 6;
 /// The product's exit code when a second signal cut its orderly stop short.
 const TOLD_TWICE: i32 = 130;
 
-/// How the product is set up, beside what is the same in every run.
+/// The set-up of the product, beside the parts that are the same in every run.
 pub struct Setup {
     pub program: PathBuf,
     pub logs: PathBuf,
@@ -37,7 +39,7 @@ struct Slot {
     is_ingest: bool,
     listen: String,
     admin: String,
-    child: Option<Child>,
+    child: Option<Running>,
     failpoint: Option<String>,
 }
 
@@ -52,12 +54,12 @@ struct Inner {
     record: Mutex<Record>,
 }
 
-/// What the processes did by themselves.
+/// The events that the processes caused themselves.
 #[derive(Default, Clone)]
 pub struct Record {
     /// Deaths at failpoints, by name.
     pub died_at: BTreeMap<String, usize>,
-    /// Processes that ended although nobody asked them to.
+    /// Processes that ended without a request.
     pub unexpected: Vec<String>,
 }
 
@@ -87,7 +89,7 @@ impl Fleet {
         })))
     }
 
-    /// Where the ingests listen.
+    /// Return the addresses of the ingests.
     pub fn ingests(&self) -> Vec<String> {
         lock(&self.0.slots).iter().filter(|slot| slot.is_ingest).map(|slot| slot.listen.clone()).collect()
     }
@@ -96,19 +98,12 @@ impl Fleet {
         lock(&self.0.record).clone()
     }
 
-    /// Runs a command of the product to its end; its standard output.
+    /// Run a command of the product to its end; return its standard output.
     pub async fn command(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = self.product(arguments).output().await?;
-        anyhow::ensure!(
-            output.status.success(),
-            "meta-dispatch {} failed: {}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(String::from_utf8(output.stdout)?)
+        self.product().run(arguments, None).await
     }
 
-    /// Starts every process that is down, and waits until all answer health checks.
+    /// Start every process that is down, and wait until all are ready.
     pub async fn start_all(&self) -> anyhow::Result<()> {
         for slot in 0..INGESTS + WORKERS {
             if lock(&self.0.slots)[slot].child.is_none() {
@@ -116,73 +111,59 @@ impl Fleet {
             }
         }
         for slot in 0..INGESTS + WORKERS {
-            let end = Instant::now() + Duration::from_secs(60);
             let admin = lock(&self.0.slots)[slot].admin.clone();
-            while tokio::net::TcpStream::connect(&admin).await.is_err() {
-                anyhow::ensure!(Instant::now() < end, "{} does not start", name(slot));
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            let ready = wait::until(STARTS_WITHIN, || http::ready(&admin)).await;
+            ready.map_err(|seen| anyhow!("{} does not start: {seen}", name(slot)))?;
         }
         Ok(())
     }
 
-    /// Starts the process of a slot, perhaps with a failpoint.
+    /// Start the process of a slot, perhaps with a failpoint.
     pub fn start(&self, slot: usize, may_fail: bool) -> anyhow::Result<()> {
         let mut slots = lock(&self.0.slots);
         let place = &mut slots[slot];
         let failpoint = lock(&self.0.failpoints).next(place.is_ingest).filter(|_| may_fail);
-        let mut command = self.product(&[if place.is_ingest { "ingest" } else { "worker" }]);
-        command
-            .env("META_DISPATCH__HTTP__LISTEN", &place.listen)
-            .env("META_DISPATCH__ADMIN__LISTEN", &place.admin)
-            .env("META_DISPATCH_FAILPOINT", failpoint.as_deref().unwrap_or("none:1"))
-            .env("META_DISPATCH_DEFECT", self.0.setup.defect.unwrap_or_default());
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.0.setup.logs.join(format!("{}.log", name(slot))))?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("starting {}", name(slot)))?;
-        place.child = Some(child);
+        let program = self
+            .product()
+            .http(&place.listen)
+            .admin(&place.admin)
+            .variable("META_DISPATCH_FAILPOINT", failpoint.as_deref().unwrap_or("none:1"))
+            .variable("META_DISPATCH_DEFECT", self.0.setup.defect.unwrap_or_default());
+        let log = self.0.setup.logs.join(format!("{}.log", name(slot)));
+        let role = if place.is_ingest { "ingest" } else { "worker" };
+        let child = program.start(role, Output::AppendTo(&log));
+        place.child = Some(child.with_context(|| format!("starting {}", name(slot)))?);
         place.failpoint = failpoint;
         Ok(())
     }
 
-    fn product(&self, arguments: &[&str]) -> Command {
+    fn product(&self) -> Program {
         let setup = &self.0.setup;
-        let mut command = Command::new(&setup.program);
-        command
-            .args(arguments)
-            .env("META_DISPATCH__DATABASE__URL", &setup.database_url)
-            .env("META_DISPATCH__DATABASE__MAX_CONNECTIONS", "6")
-            .env("META_DISPATCH__BROKER__URL", &setup.amqp_url)
-            .env("META_DISPATCH__GRAPH__BASE_URL", &setup.graph_url)
-            .env("META_DISPATCH__GRAPH__CONNECT_TIMEOUT", "500ms")
-            .env("META_DISPATCH__GRAPH__TIMEOUT", "2s")
-            .env("META_DISPATCH__DISPATCH__LEASE", "1s")
-            .env("META_DISPATCH__DISPATCH__CONCURRENCY", "128")
-            .env("META_DISPATCH__DISPATCH__ON_AMBIGUOUS", &setup.on_ambiguous)
-            .env("META_DISPATCH__RETRY__BASE", "100ms")
-            .env("META_DISPATCH__RETRY__CAP", "1s")
-            .env("META_DISPATCH__SHUTDOWN__GRACE", "5s")
-            .env("META_DISPATCH__LOG__FILTER", "info");
-        command
+        Program::new(&setup.program)
+            .in_groups()
+            .database(&setup.database_url)
+            .with("database.max_connections", "6")
+            .broker(&setup.amqp_url)
+            .graph(&setup.graph_url)
+            .with("graph.connect_timeout", "500ms")
+            .with("graph.timeout", "2s")
+            .with("dispatch.lease", "1s")
+            .with("dispatch.concurrency", "128")
+            .with("dispatch.on_ambiguous", &setup.on_ambiguous)
+            .with("retry.base", "100ms")
+            .with("retry.cap", "1s")
+            .with("shutdown.grace", "5s")
+            .with("log.filter", "info")
     }
 
-    /// The slot asked for, or the next of its role that is up; `None` if none is.
+    /// Return the requested slot, or the next of its role that is up; `None` if none is.
     fn up(&self, is_ingest: bool, nth: usize) -> Option<usize> {
         let (first, count) = if is_ingest { (0, INGESTS) } else { (INGESTS, WORKERS) };
         let slots = lock(&self.0.slots);
         (0..count).map(|n| first + (nth + n) % count).find(|&slot| slots[slot].child.is_some())
     }
 
-    /// kill -9; the slot, to be started again. `None` if no process of this role was up.
+    /// Send kill -9; return the slot, to be started again. `None` if no process of this role was up.
     pub async fn kill(&self, is_ingest: bool, nth: usize) -> anyhow::Result<Option<usize>> {
         let Some(slot) = self.up(is_ingest, nth) else { return Ok(None) };
         let child = lock(&self.0.slots)[slot].child.take();
@@ -192,7 +173,8 @@ impl Fleet {
         Ok(Some(slot))
     }
 
-    /// SIGTERM, perhaps another a while later, and waits for the end; the slot, to be started again.
+    /// Send SIGTERM, perhaps another a while later, and wait for the end; return the slot, to be started
+    /// again.
     pub async fn stop(
         &self,
         is_ingest: bool,
@@ -206,12 +188,12 @@ impl Fleet {
         };
         if let Some(mut child) = child {
             let mut good: &[i32] = &[0];
-            signal("TERM", child.id().unwrap_or_default()).await?;
+            signal("TERM", child.pid()).await?;
             if let Some(again) = again {
                 good = &[0, TOLD_TWICE];
-                // It may have ended meanwhile.
+                // The process may have ended meanwhile.
                 if tokio::time::timeout(again, child.wait()).await.is_err() {
-                    signal("TERM", child.id().unwrap_or_default()).await?;
+                    signal("TERM", child.pid()).await?;
                 }
             }
             match tokio::time::timeout(STOPS_WITHIN, child.wait()).await {
@@ -225,17 +207,17 @@ impl Fleet {
         Ok(Some(slot))
     }
 
-    /// SIGSTOP; the process's id, for [`signal`] to continue it.
-    pub async fn freeze(&self, nth: usize) -> anyhow::Result<Option<u32>> {
+    /// Send SIGSTOP; return the process's id, for [`signal`] to continue it.
+    pub async fn freeze(&self, nth: usize) -> anyhow::Result<Option<i32>> {
         let Some(slot) = self.up(false, nth) else { return Ok(None) };
-        let pid = lock(&self.0.slots)[slot].child.as_ref().and_then(Child::id);
+        let pid = lock(&self.0.slots)[slot].child.as_ref().map(Running::pid);
         if let Some(pid) = pid {
             signal("STOP", pid).await?;
         }
         Ok(pid)
     }
 
-    /// Notes processes that died, and starts them again, until dropped.
+    /// Note processes that died, and start them again, until dropped.
     pub async fn watch(self, may_fail: bool) -> anyhow::Result<()> {
         loop {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -243,7 +225,7 @@ impl Fleet {
                 let ended = {
                     let mut slots = lock(&self.0.slots);
                     let place = &mut slots[slot];
-                    let status = place.child.as_mut().map(Child::try_wait).transpose()?.flatten();
+                    let status = place.child.as_mut().map(Running::ended).transpose()?.flatten();
                     status.map(|status| {
                         place.child = None;
                         (status, place.failpoint.take())
@@ -257,7 +239,7 @@ impl Fleet {
         }
     }
 
-    /// `good`: the exit codes of a process that was asked to end.
+    /// Note the end of a process. `good`: the exit codes of a process that was asked to end.
     fn ended(&self, slot: usize, status: ExitStatus, failpoint: Option<String>, good: &[i32]) {
         let mut record = lock(&self.0.record);
         match failpoint {
@@ -270,12 +252,12 @@ impl Fleet {
         }
     }
 
-    /// Kills all that is left.
+    /// Kill every remaining process.
     pub async fn end(&self) {
-        let children: Vec<Child> =
+        let children: Vec<Running> =
             lock(&self.0.slots).iter_mut().filter_map(|slot| slot.child.take()).collect();
         for mut child in children {
-            // One that has ended is what is wanted.
+            // A process that has ended is the wanted result.
             let _ = child.kill().await;
         }
     }
@@ -285,8 +267,8 @@ fn name(slot: usize) -> String {
     if slot < INGESTS { format!("ingest-{slot}") } else { format!("worker-{}", slot - INGESTS) }
 }
 
-/// An address at which nobody listens. Not of the kernel's choice: a process is killed and started again, and meanwhile a
-/// connection of anybody could be given its port.
+/// Return an address without a listener. Not chosen by the kernel: a process is killed and started again, and
+/// meanwhile another connection could receive its port.
 fn free_address() -> anyhow::Result<String> {
     let mut tries = (0..100).map(|_| format!("127.0.0.1:{}", rand::rng().random_range(10_000..20_000)));
     tries.find(|address| std::net::TcpListener::bind(address).is_ok()).context("no port is free")

@@ -1,24 +1,23 @@
-//! The stand-in for Graph, and the second ledger: each call is written down, with what it was decided to be, before
-//! a byte of its answer leaves. It runs on a thread of its own and is never killed.
+//! The stand-in for Graph, and the second ledger: each call is written down, with its decision, before a byte
+//! of its answer leaves. The stand-in runs on a thread of its own and is never killed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use testkit::graph::{self, Answer, Graph};
+use tokio::net::TcpListener;
 
 /// Longer than the product waits; then the stand-in gives a silent call up too.
 const SILENCE: Duration = Duration::from_secs(20);
-/// From when on a call that is never answered counts as over: before the product gives it up.
+/// The age at which a call that is never answered counts as over: before the product gives it up.
 const SILENT_CALL_ENDS: Duration = Duration::from_millis(1_500);
-/// How late the stand-in may notice, on a busy machine, that a connection was closed.
+/// The longest delay with which the stand-in notices, on a busy machine, that a connection was closed.
 const NOTICED_WITHIN: Duration = Duration::from_millis(100);
 
-/// What becomes of a call.
+/// The fate of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Decision {
     Accepted,
@@ -46,7 +45,7 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// Graph took the message.
+    /// Whether Graph took the message.
     pub fn is_accepted(self) -> bool {
         matches!(
             self,
@@ -59,7 +58,7 @@ impl Decision {
         )
     }
 
-    /// A complete answer that the contract lets be followed by another call.
+    /// Whether the decision is a complete answer after which the contract allows another call.
     pub fn may_be_repeated(self) -> bool {
         matches!(
             self,
@@ -83,10 +82,10 @@ pub struct Call {
     pub line: u64,
     pub dest: String,
     pub at: Instant,
-    /// When its answer began to be written, or the call was given up; later than `at`.
+    /// The time at which its answer began to be written, or the call was given up; later than `at`.
     pub ended: Option<Instant>,
     pub decision: Decision,
-    /// What an accepted message is called.
+    /// The id of an accepted message.
     pub message_id: String,
 }
 
@@ -104,10 +103,11 @@ impl Calls {
     }
 }
 
-/// Decisions are made from seed, marker and the number of the call, so that a seed replays them.
+/// The maker of decisions, from seed, marker and the number of the call, so that a seed replays them.
 struct Judge {
     seed: u64,
     calls_of: Mutex<HashMap<String, u64>>,
+    ledger: Calls,
 }
 
 impl Judge {
@@ -138,121 +138,67 @@ impl Judge {
     }
 }
 
-/// Starts the stand-in; its address, and its ledger.
+/// A call's place in the ledger, and its fate.
+struct Case {
+    place: usize,
+    decision: Decision,
+}
+
+impl Case {
+    fn is_silent(&self) -> bool {
+        matches!(self.decision, Decision::Silent | Decision::AcceptedThenSilent)
+    }
+}
+
+impl Graph for Judge {
+    type Case = Case;
+
+    fn take(&self, call: &graph::Call<'_>) -> (Case, Duration) {
+        let marker = call.text();
+        let (decision, latency) = self.decide(&marker);
+        let mut calls = self.ledger.lock();
+        let case = Case { place: calls.len(), decision };
+        calls.push(Call {
+            marker,
+            line: call.token().rsplit('-').next().and_then(|id| id.parse().ok()).unwrap_or_default(),
+            dest: String::from_utf8_lossy(call.recipient()).into_owned(),
+            at: call.at,
+            ended: None,
+            decision,
+            message_id: format!("mid.{}", case.place),
+        });
+        let length = if case.is_silent() { SILENCE } else { latency };
+        (case, length)
+    }
+
+    fn answer(&self, case: Case, is_open: bool) -> Answer {
+        let call = &mut self.ledger.lock()[case.place];
+        let now = Instant::now();
+        let ended = if is_open { now } else { now - NOTICED_WITHIN };
+        call.ended = Some(if case.is_silent() { ended.min(call.at + SILENT_CALL_ENDS) } else { ended });
+        answer(case.decision, &call.message_id)
+    }
+}
+
+/// Start the stand-in; return its address, and its ledger.
 pub fn start(seed: u64) -> anyhow::Result<(String, Calls)> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?.to_string();
     let calls = Calls::default();
-    let ledger = calls.clone();
-    let judge = Arc::new(Judge { seed, calls_of: Mutex::default() });
+    let judge = Judge { seed, calls_of: Mutex::default(), ledger: calls.clone() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("graph".into()).spawn(move || {
         runtime.block_on(async move {
             let listener = TcpListener::from_std(listener).expect("a listening socket");
-            while let Ok((stream, _)) = listener.accept().await {
-                let (ledger, judge) = (ledger.clone(), Arc::clone(&judge));
-                tokio::spawn(async move {
-                    // A connection that breaks is what the harness is for.
-                    let _ = serve(stream, &ledger, &judge).await;
-                });
-            }
-        });
+            graph::serve(listener, judge).await
+        })
     })?;
     Ok((address, calls))
 }
 
-async fn serve(mut stream: TcpStream, ledger: &Calls, judge: &Judge) -> anyhow::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut buffer = Vec::new();
-    while let Some(request) = read_request(&mut stream, &mut buffer).await? {
-        let (decision, latency) = judge.decide(&request.marker);
-        let place = {
-            let mut calls = ledger.lock();
-            let message_id = format!("mid.{}", calls.len());
-            calls.push(Call {
-                marker: request.marker,
-                line: request.line,
-                dest: request.dest,
-                at: Instant::now(),
-                ended: None,
-                decision,
-                message_id,
-            });
-            calls.len() - 1
-        };
-        let is_silent = matches!(decision, Decision::Silent | Decision::AcceptedThenSilent);
-        let is_open = stays_open(&mut stream, if is_silent { SILENCE } else { latency }).await;
-        let message_id = {
-            let call = &mut ledger.lock()[place];
-            let now = Instant::now();
-            let ended = if is_open { now } else { now - NOTICED_WITHIN };
-            call.ended = Some(if is_silent { ended.min(call.at + SILENT_CALL_ENDS) } else { ended });
-            call.message_id.clone()
-        };
-        if !is_open || !answer(&mut stream, decision, &message_id).await? {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-/// Waits; `false` as soon as the client gives the call up.
-async fn stays_open(stream: &mut TcpStream, length: Duration) -> bool {
-    // Nothing but the end comes from a client that waits for an answer.
-    tokio::time::timeout(length, stream.read(&mut [0; 64])).await.is_err()
-}
-
-struct Request {
-    marker: String,
-    line: u64,
-    dest: String,
-}
-
-/// The next request of a connection; `None` when the client has closed it.
-async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<Option<Request>> {
-    loop {
-        if let Some((length, line)) = parse_head(buffer)? {
-            let (head, body) = length;
-            if buffer.len() >= head + body {
-                let value: serde_json::Value = serde_json::from_slice(&buffer[head..head + body])?;
-                buffer.drain(..head + body);
-                let text = |pointer: &str| {
-                    value.pointer(pointer).and_then(|v| v.as_str()).unwrap_or_default().to_owned()
-                };
-                return Ok(Some(Request {
-                    marker: text("/message/text"),
-                    line,
-                    dest: text("/recipient/id"),
-                }));
-            }
-        }
-        if stream.read_buf(buffer).await? == 0 {
-            return Ok(None);
-        }
-    }
-}
-
-/// Lengths of head and body, and the line whose token the request carries; `None` while the head is incomplete.
-fn parse_head(buffer: &[u8]) -> anyhow::Result<Option<((usize, usize), u64)>> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut request = httparse::Request::new(&mut headers);
-    let httparse::Status::Complete(head) = request.parse(buffer)? else { return Ok(None) };
-    let value = |name: &str| {
-        request
-            .headers
-            .iter()
-            .find(|header| header.name.eq_ignore_ascii_case(name))
-            .and_then(|header| std::str::from_utf8(header.value).ok())
-            .unwrap_or_default()
-    };
-    let body = value("content-length").parse().context("a request without Content-Length")?;
-    let line = value("authorization").rsplit('-').next().and_then(|id| id.parse().ok()).unwrap_or_default();
-    Ok(Some(((head, body), line)))
-}
-
-/// Answers as decided; whether the connection lives on.
-async fn answer(stream: &mut TcpStream, decision: Decision, message_id: &str) -> std::io::Result<bool> {
+/// Return the answer of a decision.
+fn answer(decision: Decision, message_id: &str) -> Answer {
     let error = |code: i64, subcode: i64| {
         format!(
             r#"{{"error":{{"message":"chaos","type":"OAuthException","code":{code},"error_subcode":{subcode},"fbtrace_id":"A"}}}}"#
@@ -268,19 +214,13 @@ async fn answer(stream: &mut TcpStream, decision: Decision, message_id: &str) ->
         Decision::AcceptedThenDenied => (500, error(1, 1_357_046)),
         Decision::Gateway => (502, "<html><body>502 Bad Gateway</body></html>".to_owned()),
         Decision::AcceptedThenTorn => {
-            let torn =
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n{\"mess";
-            stream.write_all(torn.as_bytes()).await?;
-            return Ok(false);
+            return Answer::Cut(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n{\"mess",
+            );
         }
         Decision::AcceptedThenCut | Decision::CutBefore | Decision::AcceptedThenSilent | Decision::Silent => {
-            return Ok(false);
+            return Answer::Cut("");
         }
     };
-    let head = format!(
-        "HTTP/1.1 {status} Chaos\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await?;
-    Ok(true)
+    Answer::Whole(status, body)
 }

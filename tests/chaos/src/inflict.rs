@@ -1,4 +1,4 @@
-//! Carries out the schedule. Faults that last, and restarts, go on beside those that follow.
+//! The execution of the schedule. Lasting faults, and restarts, continue beside later ones.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use lapin::options::{QueueDeleteOptions, QueuePurgeOptions};
 use sqlx::PgPool;
+use testkit::process::signal;
 use tokio::task::JoinSet;
 
 use crate::fleet::Fleet;
 use crate::plan::{Alarm, Fault, Link, Step};
 use crate::proxy::Proxy;
-use crate::servers::{Server, signal};
+use crate::servers::Server;
 
-/// How long a process that was killed stays away.
+/// How long a killed process stays away.
 const AWAY: Duration = Duration::from_millis(200);
 const WORK_QUEUES: usize = 64;
 
@@ -26,13 +27,13 @@ pub struct Ground {
     pub amqp: Proxy,
     pub database: Proxy,
     pub graph: Proxy,
-    /// Direct: around the proxies.
+    /// The direct URL, around the proxies.
     pub amqp_url: String,
     pub pool: PgPool,
     pub database_name: String,
 }
 
-/// What was done, and when.
+/// The inflicted faults, with their times.
 #[derive(Clone, Default)]
 pub struct Journal(Arc<Mutex<Vec<(Fault, Instant)>>>);
 
@@ -45,7 +46,7 @@ impl Journal {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((fault, Instant::now()));
     }
 
-    /// Faults by name.
+    /// Return the number of faults by name.
     pub fn counts(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for (fault, _) in self.snapshot() {
@@ -55,7 +56,7 @@ impl Journal {
     }
 }
 
-/// Inflicts one step after another, and waits until the last restart is done.
+/// Inflict one step after another, and wait until the last restart is done.
 pub async fn run(ground: Arc<Ground>, steps: Vec<Step>, journal: Journal) -> anyhow::Result<()> {
     let mut under_way = JoinSet::new();
     for step in steps {
@@ -123,7 +124,8 @@ async fn inflict(ground: &Ground, fault: Fault, journal: &Journal) -> anyhow::Re
                     (["set_disk_free_limit", "1000000000000000"], ["set_disk_free_limit", "50000000"])
                 }
             };
-            // The node is not killed between: commands wait until it is up again, and it comes back without an alarm.
+            // The node is not killed between: commands wait until it is up again, and it comes back without
+            // an alarm.
             ground.rabbitmq.lock().await.control(&alarming).await?;
             journal.note(fault);
             tokio::time::sleep(length).await;
@@ -137,7 +139,7 @@ async fn inflict(ground: &Ground, fault: Fault, journal: &Journal) -> anyhow::Re
             )
             .bind(&ground.database_name)
             .execute(&ground.pool);
-            // As above.
+            // The database may be away, as above.
             let _ = tokio::time::timeout(Duration::from_secs(2), terminated).await;
         }
         Fault::Cut(link) => {
@@ -169,7 +171,7 @@ async fn inflict(ground: &Ground, fault: Fault, journal: &Journal) -> anyhow::Re
 }
 
 async fn restart(server: &tokio::sync::Mutex<Server>, fault: Fault, journal: &Journal) -> anyhow::Result<()> {
-    // One that is still starting is not killed before it is up.
+    // A starting server is not killed before it is up.
     let mut server = server.lock().await;
     server.kill().await?;
     journal.note(fault);
@@ -203,7 +205,7 @@ impl Ground {
         }
     }
 
-    /// Fair weather on all links, and every process up.
+    /// Return to fair weather on all links, with every process up.
     pub async fn heal(&self) -> anyhow::Result<()> {
         for proxy in [&self.amqp, &self.database, &self.graph] {
             proxy.clear();

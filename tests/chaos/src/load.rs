@@ -1,4 +1,5 @@
-//! The load, and the first ledger: what the client meant to send, and what it was told had been accepted.
+//! The load, and the first ledger: the messages that the client meant to send, and the answers that accepted
+//! them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,11 +12,11 @@ const RECIPIENTS: u64 = 5;
 /// One recipient in this many is written to in the lane `bulk`.
 const BULK: u64 = 5;
 
-/// What the client knows of one message.
+/// The client's knowledge of one message.
 #[derive(Debug, Clone)]
 pub struct Sent {
     pub line: u64,
-    /// Set by an answer that says "logged and queued"; without one the message may or may not be in the log.
+    /// Set by an answer "logged and queued"; without one the message may or may not be in the log.
     pub accepted: Option<(i64, Instant)>,
 }
 
@@ -41,7 +42,7 @@ impl Messages {
     }
 }
 
-/// Where and how fast to send.
+/// The targets and the rate of the load.
 pub struct Load {
     pub ingests: Vec<String>,
     pub tsid: String,
@@ -50,7 +51,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Sends at a steady rate, whatever becomes of the answers, until `stop`; then waits for those under way.
+    /// Send at a steady rate, whatever the answers, until `stop`; then wait for requests under way.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         let client = reqwest::Client::builder()
             .timeout(Duration::from_secs(8))
@@ -100,7 +101,7 @@ fn body(number: u64, tsid: &str) -> serde_json::Value {
     })
 }
 
-/// The row's id, if the answer says that the message was logged. All else leaves it open.
+/// Return the row's id, if the answer states that the message was logged. Every other answer leaves it open.
 async fn accepted_id(request: reqwest::RequestBuilder) -> Option<i64> {
     let response = request.send().await.ok()?;
     let is_ok = response.status().is_success();

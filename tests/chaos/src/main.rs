@@ -1,6 +1,6 @@
-//! The chaos harness: meta-dispatch under load on servers of its own, while processes, servers and connections are
-//! killed, frozen, cut and delayed on a schedule made from a seed. Then three ledgers that share no code with the
-//! product are compared: what the client was told, what Graph saw, what the log says.
+//! The chaos harness: meta-dispatch under load on servers of its own, while processes, servers and
+//! connections are killed, frozen, cut and delayed on a schedule made from a seed. Then three ledgers that
+//! share no code with the product are compared: the client's answers, Graph's calls, and the log.
 
 mod check;
 mod defects;
@@ -23,14 +23,14 @@ use clap::{Parser, ValueEnum};
 use defects::Defect;
 use run::{Conditions, Outcome};
 
-/// Kills, freezes and cuts everything that meta-dispatch runs on, and checks that nothing is lost or sent twice
+/// Kill, freeze and cut everything that meta-dispatch runs on, and check that nothing is lost or sent twice
 #[derive(Parser)]
 #[command(name = "tests/chaos/run")]
 struct Arguments {
     /// How much: about two minutes with three seeded defects, 500 kills, or 2,000
     #[arg(long, value_enum, default_value_t = Tier::Ci)]
     tier: Tier,
-    /// Fixes the schedule of faults and what Graph decides; random unless given
+    /// Fixes the schedule of faults and the decisions of Graph; random unless given
     #[arg(long)]
     seed: Option<u64>,
     /// Kills, instead of the tier's
@@ -48,13 +48,16 @@ struct Arguments {
     /// All eight seeded defects: succeeds if each is caught
     #[arg(long)]
     defects: bool,
-    /// The debug build of meta-dispatch
+    /// meta-dispatch with failpoints
     #[arg(long, env = "CHAOS_PROGRAM", hide = true)]
     program: PathBuf,
-    /// Where the servers' data and start scripts lie
+    /// The same with the seeded defects of defects.patch
+    #[arg(long, env = "CHAOS_DEFECTIVE_PROGRAM", hide = true)]
+    defective_program: PathBuf,
+    /// Folder of the servers' data and start scripts
     #[arg(long, env = "CHAOS_FOLDER", hide = true)]
     folder: PathBuf,
-    /// Where the product's logs go
+    /// Folder of the product's logs
     #[arg(long, env = "CHAOS_LOGS", hide = true)]
     logs: PathBuf,
     #[arg(long, env = "TEST_DATABASE_URL", hide = true)]
@@ -70,8 +73,8 @@ enum Tier {
     Release,
 }
 
-/// Runs in which a defect is looked for, each with another schedule: some show only where a freeze meets a claim, which a
-/// single short run may not bring about.
+/// Runs in which a defect is looked for, each with another schedule: some defects show only where a freeze
+/// meets a claim, which a single short run may not bring about.
 const DEFECT_RUNS: u64 = 4;
 
 /// The defects that every CI run shows to be caught; the quickest to come to light.
@@ -80,6 +83,8 @@ const CI_DEFECTS: [Defect; 3] =
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
+    // The workspace builds reqwest without a TLS library of its own choice.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = Arguments::parse();
     let seed = arguments.seed.unwrap_or_else(|| rand::random_range(1..1_000_000));
     println!("seed {seed} (repeat with --seed {seed})\n");
@@ -132,7 +137,7 @@ async fn all(arguments: &Arguments, conditions: &Conditions) -> anyhow::Result<b
     Ok(is_good)
 }
 
-/// Runs the product with each defect until it is caught; whether all were.
+/// Run the product with each defect until it is caught; return whether all were.
 async fn defects(defects: &[Defect], conditions: &Conditions) -> anyhow::Result<bool> {
     let mut caught = 0;
     for defect in defects {

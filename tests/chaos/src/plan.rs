@@ -1,4 +1,4 @@
-//! The schedule of faults: everything a run will do, made from its seed alone, so that a seed replays it.
+//! The schedule of faults: every step of a run, made from its seed alone, so that a seed replays it.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use rand::{Rng, SeedableRng};
 
 use crate::defects::Defect;
 
-/// What is done to the system. Slots are numbers of processes; a victim that is down already passes the fault on to
-/// the next one that is up.
+/// A fault of the system. Slots are numbers of processes; a victim that is down already passes the fault on
+/// to the next one that is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     KillIngest(usize),
@@ -31,13 +31,13 @@ pub enum Fault {
     TerminateBackends,
     Cut(Link),
     Delay(Link, Duration, Duration),
-    /// Nothing passes for this long; then the connections are lost, with what was on its way.
+    /// No bytes pass for this long; then the connections are lost, with the bytes on their way.
     Blackhole(Link, Duration),
     /// `basic.ack` is dropped in both directions: acknowledgements and confirms.
     DropAcks(Duration),
 }
 
-/// The connections that pass through a proxy of ours.
+/// The connections that pass through a proxy of the harness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     Amqp,
@@ -45,7 +45,7 @@ pub enum Link {
     Graph,
 }
 
-/// What the broker's node is made to run out of.
+/// The resource that the broker's node runs out of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alarm {
     Memory,
@@ -53,7 +53,7 @@ pub enum Alarm {
 }
 
 impl Fault {
-    /// What the report calls it.
+    /// Return the fault's name in the report.
     pub fn name(self) -> &'static str {
         match self {
             Fault::KillIngest(_) => "kill -9 ingest",
@@ -95,7 +95,7 @@ pub struct Step {
     pub fault: Fault,
 }
 
-/// The steps at which the product can be made to die, and the role that comes by them.
+/// The steps at which the product can be made to die, for the role that reaches them.
 const INGEST_FAILPOINTS: &[&str] = &["after_insert", "after_commit", "after_publish", "after_confirm"];
 const WORKER_FAILPOINTS: &[&str] = &[
     "after_claim_commit",
@@ -109,19 +109,19 @@ const WORKER_FAILPOINTS: &[&str] = &[
     "in_promote",
 ];
 
-/// Deals out failpoints to processes that are started, in an order that the seed fixes.
+/// The dealer of failpoints to processes that are started, in an order that the seed fixes.
 pub struct Failpoints {
     rng: StdRng,
     share: f64,
 }
 
 impl Failpoints {
-    /// `share` of the processes started get one.
+    /// Return a dealer that gives one to `share` of the started processes.
     pub fn new(seed: u64, share: f64) -> Failpoints {
         Failpoints { rng: StdRng::seed_from_u64(seed ^ 0xFA11), share }
     }
 
-    /// `name:n` for the next process of this role, or nothing.
+    /// Return `name:n` for the next process of this role, or `None`.
     pub fn next(&mut self, is_ingest: bool) -> Option<String> {
         let names = if is_ingest { INGEST_FAILPOINTS } else { WORKER_FAILPOINTS };
         let name = names.choose(&mut self.rng)?;
@@ -137,7 +137,8 @@ impl Failpoints {
 /// One kill in this many is the broker's: it takes longest to come back, and would be away most of the time.
 const KILLS_A_BROKER: usize = 20;
 
-/// The schedule of a tier: as many kills as asked for, and other faults between them, with pauses of up to `longest`.
+/// Return the schedule of a tier: as many kills as asked for, and other faults between them, with pauses of
+/// up to `longest`.
 pub fn tier(seed: u64, kills: usize, longest: Duration) -> Vec<Step> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut steps = Vec::new();
@@ -154,7 +155,7 @@ pub fn tier(seed: u64, kills: usize, longest: Duration) -> Vec<Step> {
     steps
 }
 
-/// The schedule that brings one defect to light, for about 15 seconds.
+/// Return the schedule that brings one defect to light, for about 15 seconds.
 pub fn for_defect(seed: u64, defect: Defect) -> Vec<Step> {
     let mut rng = StdRng::seed_from_u64(seed);
     let (shortest, longest) = if defect == Defect::LeaseIgnored { (1_200, 1_800) } else { (300, 900) };
@@ -176,11 +177,11 @@ fn kill(rng: &mut StdRng) -> Fault {
     }
 }
 
-/// Makes a fault of one kind.
+/// A maker of faults of one kind.
 type Kind = fn(&mut StdRng) -> Fault;
 
-/// The faults that kill nothing from outside, the more frequent ones more than once. They come in rounds, each shuffled,
-/// so that a short run too meets nearly all of them.
+/// The faults that kill no process from outside, the more frequent ones more than once. They come in rounds,
+/// each shuffled, so that a short run also meets nearly all of them.
 const OTHERS: [Kind; 21] = [
     stop_worker,
     stop_worker,

@@ -1,4 +1,4 @@
-//! A TCP proxy between the product and what it talks to: passes bytes on, delays them, holds them back, cuts
+//! A TCP proxy between the product and its servers: passes bytes on, delays them, holds them back, cuts
 //! connections. On AMQP connections it passes whole frames, and can drop `basic.ack`.
 
 use std::time::Duration;
@@ -11,30 +11,30 @@ use tokio::sync::watch;
 /// `class 60, method 80`: an acknowledgement of a consumer, or a confirm of the broker.
 const BASIC_ACK: [u8; 4] = [0, 60, 0, 80];
 const METHOD_FRAME: u8 = 1;
-/// What an AMQP client writes before its first frame.
+/// The bytes that an AMQP client writes before its first frame.
 const PROTOCOL_HEADER: usize = 8;
 /// Type, channel and size before a frame's payload, and the end mark behind it.
 const FRAME_HEAD: usize = 7;
 const FRAME_END: usize = 1;
 
-/// What happens to bytes on their way.
+/// The treatment of bytes on their way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weather {
     pub delay: Duration,
     pub hold: bool,
     pub drop_acks: bool,
-    /// Raised to cut the connections that are open.
+    /// A counter; each step cuts the connections that are open.
     cuts: u64,
 }
 
-/// Passes connections on while it lives.
+/// A proxy that passes connections on while it lives.
 pub struct Proxy {
     pub address: String,
     weather: watch::Sender<Weather>,
 }
 
 impl Proxy {
-    /// Stands before `server` (host and port).
+    /// Start a proxy before `server` (host and port).
     pub async fn before(server: String, is_amqp: bool) -> anyhow::Result<Proxy> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
@@ -57,12 +57,12 @@ impl Proxy {
         self.weather.send_modify(change);
     }
 
-    /// Ends every connection that is open; what is held back is lost with it.
+    /// End every open connection; held bytes are lost with it.
     pub fn cut(&self) {
         self.change(|weather| weather.cuts += 1);
     }
 
-    /// Fair weather again.
+    /// Return to fair weather.
     pub fn clear(&self) {
         self.change(|weather| *weather = Weather { cuts: weather.cuts, ..Weather::default() });
     }
@@ -105,7 +105,7 @@ async fn one_way(
     }
 }
 
-/// Cuts a stream of bytes into AMQP frames (AMQP 0-9-1, 4.2.3), unless it is none.
+/// A splitter of a stream of bytes into AMQP frames (AMQP 0-9-1, 4.2.3); other streams pass whole.
 struct Frames {
     is_amqp: bool,
     /// Bytes before the first frame that are still to come.
@@ -118,7 +118,7 @@ impl Frames {
         Frames { is_amqp, prologue, buffer: Vec::new() }
     }
 
-    /// What is passed on of these bytes and those kept from before: whole frames.
+    /// Return the whole frames of these bytes and of those kept from before.
     fn filter(&mut self, bytes: &[u8], drop_acks: bool) -> Vec<u8> {
         if !self.is_amqp {
             return bytes.to_vec();
@@ -136,7 +136,7 @@ impl Frames {
         passed
     }
 
-    /// The length of the first frame, if all of it is there.
+    /// Return the length of the first frame, if all of it is there.
     fn next_frame(&self) -> Option<usize> {
         let size = self.buffer.get(3..FRAME_HEAD)?.try_into().ok()?;
         let length = FRAME_HEAD + u32::from_be_bytes(size) as usize + FRAME_END;
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn acknowledgements_are_dropped_and_other_frames_pass_whole() {
+    fn drops_only_acknowledgements() {
         let mut frames = Frames::new(true, PROTOCOL_HEADER);
         let publish = frame([0, 60, 0, 40]);
         let stream = [&b"AMQP\0\0\x09\x01"[..], &publish, &frame(BASIC_ACK), &publish].concat();

@@ -1,4 +1,4 @@
-//! What a run prints: faults, ledgers, promises, and how long recovery took.
+//! The output of a run: faults, ledgers, promises, and the lengths of recovery.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,15 +21,15 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-/// How long it took from the moment a fault struck until Graph saw a message accepted after that moment: the first such
-/// message, and one of every line. Other faults strike meanwhile.
+/// The time from the moment a fault struck until Graph saw a message accepted after that moment: the first
+/// such message, and one of every line. Other faults strike meanwhile.
 #[derive(Default)]
 pub struct Recovery {
     first: Vec<Duration>,
     every_line: Vec<Duration>,
 }
 
-/// Recovery by kind of fault.
+/// Return the recovery by kind of fault.
 pub fn recovery(
     faults: &[(Fault, Instant)],
     messages: &[Sent],
@@ -39,7 +39,7 @@ pub fn recovery(
     for call in calls {
         first_call.entry(&call.marker).or_insert(call.at);
     }
-    // Per line: when a message was accepted, and when Graph saw it first.
+    // Per line: the time a message was accepted, and the time Graph saw it first.
     let mut lines = vec![Vec::new(); LINES as usize + 1];
     for (number, sent) in messages.iter().enumerate() {
         if let Some((_, accepted)) = sent.accepted
@@ -53,7 +53,7 @@ pub fn recovery(
         let resumed = lines[1..].iter().map(|line| {
             line.iter().filter(|(accepted, _)| accepted > struck).map(|(_, called)| *called).min()
         });
-        // Without a message on each line afterwards the load had ended: nothing can be said.
+        // Without a message on each line afterwards the load had ended: recovery is not known.
         if let Some(resumed) = resumed.collect::<Option<Vec<_>>>()
             && let (Some(first), Some(last)) = (resumed.iter().min(), resumed.iter().max())
         {
@@ -74,7 +74,7 @@ fn quantile(sorted: &[Duration], share: f64) -> String {
     sorted.get(place).map_or_else(|| "-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
 }
 
-/// Faults by kind, with recovery.
+/// Print faults by kind, with recovery.
 pub fn faults(counts: &BTreeMap<&'static str, usize>, recovery: &BTreeMap<&'static str, Recovery>) {
     let mut table = table(&["fault", "times", "first message: median", "p99", "every line: median", "p99"]);
     let none = Recovery::default();
@@ -89,7 +89,7 @@ pub fn faults(counts: &BTreeMap<&'static str, usize>, recovery: &BTreeMap<&'stat
     println!("{table}\n");
 }
 
-/// Deaths at failpoints.
+/// Print deaths at failpoints.
 pub fn failpoints(record: &Record) {
     if record.died_at.is_empty() {
         return;
@@ -101,7 +101,7 @@ pub fn failpoints(record: &Record) {
     println!("{table}\n");
 }
 
-/// What the three ledgers say.
+/// Print the three ledgers.
 pub fn ledgers(verdict: &Verdict) {
     let mut table = table(&["ledgers", "messages"]);
     let mut add = |what: &str, count: usize| {
@@ -124,7 +124,7 @@ pub fn ledgers(verdict: &Verdict) {
     println!("{table}\n");
 }
 
-/// The promises, and the histories of messages that break them.
+/// Print the promises, and the histories of messages that break them.
 pub fn promises(verdict: &Verdict) {
     let mut table = table(&["promise", "broken"]);
     for invariant in Invariant::ALL {

@@ -1,4 +1,5 @@
-//! One run: a fresh database and virtual host, the product, load and faults; then quiet, and the ledgers compared.
+//! One run: a fresh database and virtual host, the product, load and faults; then quiet, and the ledgers
+//! compared.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -22,22 +23,24 @@ use crate::proxy::Proxy;
 use crate::servers::Server;
 use crate::{Arguments, report};
 
-/// The share of processes started that get a failpoint.
+/// The share of started processes that get a failpoint.
 const WITH_FAILPOINT: f64 = 0.6;
-/// How long nothing may change before rows that are not final count as stuck. A claim of a dead worker takes up to 6 s
-/// (call deadline 4 s, looked for every 2 s), a line's pause a few seconds.
+/// How long the ledgers must stay unchanged before rows that are not final count as stuck. A claim of a dead
+/// worker takes up to 6 s (call deadline 4 s, looked for every 2 s), a line's pause a few seconds.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// The same for runs with a defect, where most end so; and where no claim is open.
 const DEFECT_PATIENCE: Duration = Duration::from_secs(20);
 const SETTLED_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often the ledgers are compared while a run goes on; less often when that takes more than this share of the time.
+/// The time between two comparisons of the ledgers during a run; longer when comparing takes more than this
+/// share of the time.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_SHARE: u32 = 20;
 
-/// What all runs of a command share.
+/// The conditions that all runs of a command share.
 pub struct Conditions {
     program: PathBuf,
+    defective_program: PathBuf,
     logs: PathBuf,
     database_url: Url,
     amqp_url: Url,
@@ -48,7 +51,7 @@ pub struct Conditions {
     rabbitmq: Arc<Mutex<Server>>,
 }
 
-/// What a run found.
+/// The findings of a run.
 pub struct Outcome {
     pub verdict: Verdict,
     record: Record,
@@ -66,6 +69,7 @@ impl Conditions {
         let rabbitmq = Server::rabbitmq(folder, server(&arguments.amqp_url));
         Conditions {
             program: arguments.program.clone(),
+            defective_program: arguments.defective_program.clone(),
             logs: arguments.logs.clone(),
             database_url: arguments.database_url.clone(),
             amqp_url: arguments.amqp_url.clone(),
@@ -78,14 +82,14 @@ impl Conditions {
     }
 }
 
-/// The schedule of a tier.
+/// Run the schedule of a tier.
 pub async fn tier(conditions: &Conditions, kills: usize, longest: Duration) -> anyhow::Result<Outcome> {
     let steps = plan::tier(conditions.seed, kills, longest);
     let failpoints = Failpoints::new(conditions.seed, WITH_FAILPOINT);
     Run::prepare(conditions, "tier", "/", None, failpoints).await?.carry_out(steps, PATIENCE).await
 }
 
-/// The product with a defect, and faults that bring it to light; ends at the first promise broken.
+/// Run the product with a defect, and faults that bring it to light; end at the first broken promise.
 pub async fn defect(conditions: &Conditions, defect: Defect, run: u64) -> anyhow::Result<Outcome> {
     let vhost = format!("t{}", defect as usize % 8);
     let seed = conditions.seed.wrapping_add(run);
@@ -128,7 +132,8 @@ impl Run {
         let mut database_url = conditions.database_url.clone();
         database_url.set_path(&database_name);
         let setup = Setup {
-            program: conditions.program.clone(),
+            program: if defect.is_some() { &conditions.defective_program } else { &conditions.program }
+                .clone(),
             logs,
             database_url: through(&database_url, &database.address)? + "?sslmode=disable",
             amqp_url: through(&amqp_url, &amqp.address)?,
@@ -200,7 +205,7 @@ impl Run {
         Ok(Outcome { verdict, record, journal, ledgers, took: started.elapsed(), quiet_after })
     }
 
-    /// Looks at the ledgers while the system runs, until a promise is broken.
+    /// Look at the ledgers while the system runs, until a promise is broken.
     async fn first_violation(&self) -> (Ledgers, Verdict) {
         let mut pause = LOOK_EVERY;
         loop {
@@ -218,7 +223,7 @@ impl Run {
         }
     }
 
-    /// Client and Graph first: what they know is in the log already.
+    /// Read the ledgers, client and Graph first: the log already knows everything in the other two.
     async fn ledgers(&self) -> anyhow::Result<Ledgers> {
         let (messages, calls) = (self.messages.snapshot(), self.calls.snapshot());
         let rows = sqlx::query_as::<_, Row>(
@@ -240,7 +245,7 @@ impl Run {
         Ok(Ledgers { messages, calls, rows, changed })
     }
 
-    /// Until every row is final, or nothing has changed for `patience`.
+    /// Wait until every row is final, or nothing has changed for `patience`.
     async fn wait_until_quiet(&self, patience: Duration) -> anyhow::Result<()> {
         let mut last = (Vec::new(), Instant::now());
         loop {
@@ -270,7 +275,7 @@ impl Run {
 }
 
 impl Outcome {
-    /// Prints everything; whether all promises were kept.
+    /// Print everything; return whether all promises were kept.
     pub fn report(&self) -> bool {
         println!(
             "{:.0} s under faults, then quiet after {:.1} s\n",
@@ -297,7 +302,7 @@ impl Outcome {
         is_good
     }
 
-    /// What gave a defect away.
+    /// Return the promises that gave a defect away.
     pub fn caught_by(&self) -> Vec<&'static str> {
         let mut by: Vec<_> =
             self.verdict.violations.iter().map(|violation| violation.invariant.name()).collect();
@@ -306,7 +311,7 @@ impl Outcome {
     }
 }
 
-/// A database of its own, and the URL of a virtual host.
+/// Make a database of its own, and the URL of a virtual host.
 async fn own_places(conditions: &Conditions, database: &str, vhost: &str) -> anyhow::Result<(Url, PgPool)> {
     let mut amqp_url = conditions.amqp_url.clone();
     amqp_url.set_path(if vhost == "/" { "%2f" } else { vhost });
@@ -319,7 +324,7 @@ async fn own_places(conditions: &Conditions, database: &str, vhost: &str) -> any
     Ok((amqp_url, pool))
 }
 
-/// The schema, an account and its lines; the account's token.
+/// Make the schema, an account and its lines; return the account's token.
 async fn prepare_account(fleet: &Fleet, pool: &PgPool) -> anyhow::Result<String> {
     fleet.command(&["migrate"]).await?;
     let account = fleet.command(&["account", "add", "--name", "chaos", "--json"]).await?;
@@ -335,7 +340,7 @@ async fn prepare_account(fleet: &Fleet, pool: &PgPool) -> anyhow::Result<String>
     Ok(account["tsid"].as_str().context("an account has a token")?.to_owned())
 }
 
-/// The URL with host and port of a proxy.
+/// Return the URL with host and port of a proxy.
 fn through(url: &Url, address: &str) -> anyhow::Result<String> {
     let mut url = url.clone();
     let port = address.rsplit(':').next().and_then(|port| port.parse().ok());

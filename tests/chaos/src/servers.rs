@@ -1,4 +1,4 @@
-//! PostgreSQL and RabbitMQ of the run's own: killed with SIGKILL and started again on the data they left.
+//! The run's own PostgreSQL and RabbitMQ: killed with SIGKILL and started again on the data they left.
 //!
 //! `tests/chaos/run` sets them up in a folder and leaves a script there that starts each of them again.
 
@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use testkit::process::signal;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -30,7 +31,7 @@ impl Server {
         Server { name: "rabbitmq", folder: folder.to_owned(), address, started: None }
     }
 
-    /// kill -9 to the postmaster, or to the broker's node.
+    /// Send kill -9 to the postmaster, or to the broker's node.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         for pid in self.pids()? {
             signal("KILL", pid).await?;
@@ -42,7 +43,7 @@ impl Server {
         Ok(())
     }
 
-    /// Starts the server on its data and waits until it listens.
+    /// Start the server on its data and wait until it listens.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         let end = Instant::now() + STARTS_WITHIN;
         let mut child = self.spawn()?;
@@ -51,7 +52,7 @@ impl Server {
                 bail!("{} does not start on {}", self.name, self.address);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
-            // Too early: processes of the one that was killed are still there.
+            // Too early: processes of the killed server are still there.
             if child.try_wait()?.is_some() {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 child = self.spawn()?;
@@ -61,7 +62,7 @@ impl Server {
         Ok(())
     }
 
-    /// Runs a command of `rabbitmqctl` on the broker's node.
+    /// Run a command of `rabbitmqctl` on the broker's node.
     pub async fn control(&self, arguments: &[&str]) -> anyhow::Result<()> {
         let output = Command::new(self.folder.join("rabbitmqctl"))
             .arg("--quiet")
@@ -91,7 +92,7 @@ impl Server {
             .with_context(|| format!("starting {}", self.name))
     }
 
-    fn pids(&self) -> anyhow::Result<Vec<u32>> {
+    fn pids(&self) -> anyhow::Result<Vec<i32>> {
         if self.name == "postgres" {
             let file = self.folder.join("postgres/data/postmaster.pid");
             let text = std::fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
@@ -101,7 +102,7 @@ impl Server {
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            // A process may end while it is looked at.
+            // A process may end during the look.
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command);
             if command.split('\0').next().is_some_and(|program| program.ends_with("beam.smp"))
@@ -113,10 +114,4 @@ impl Server {
         }
         Ok(found)
     }
-}
-
-/// Sends a signal by its name; a process that has just ended is no error.
-pub async fn signal(name: &str, pid: u32) -> anyhow::Result<()> {
-    Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status().await?;
-    Ok(())
 }

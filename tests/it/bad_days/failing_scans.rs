@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use meta_dispatch::message::{Class, LineId, MessageId};
+use meta_dispatch::channel::Class;
+use meta_dispatch::domain::{LineId, RowId};
 use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::json;
@@ -43,14 +44,14 @@ async fn let_look(pipeline: &Pipeline, role: &Role) {
 
 /// Submits a message on each line, each to a recipient of its own. Jobs do not carry messages of the bulk lane: a worker
 /// has to read them.
-async fn submit(pipeline: &Pipeline, lines: &[LineId], name: &str) -> Vec<MessageId> {
+async fn submit(pipeline: &Pipeline, lines: &[LineId], name: &str) -> Vec<RowId> {
     let mut ids = Vec::new();
     for line in lines {
         let parameters =
             json!({"app_id": line.0, "dest": format!("{name}{line}"), "mdata": "hello", "priority": "bulk"});
-        let (status, answer) = pipeline.post(Class::Messenger, parameters).await;
+        let (status, answer) = pipeline.post(Class::MESSENGER, parameters).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
-        ids.push(MessageId(answer["return"]["cdls_id"].as_i64().expect("an id")));
+        ids.push(RowId(answer["return"]["cdls_id"].as_i64().expect("an id")));
     }
     ids
 }
@@ -70,6 +71,7 @@ async fn shows_unserved(worker: &Worker) {
 #[case::since_its_start(true)]
 #[case::in_the_middle(false)]
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
 async fn move_partitions_to_a_worker_that_can_look(#[case] since_its_start: bool) {
     let role = Role::create().await;
     let pipeline = Pipeline::start_with(Backend::Servers, &[SHORT_LEASE]).await;
@@ -108,6 +110,7 @@ async fn move_partitions_to_a_worker_that_can_look(#[case] since_its_start: bool
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
 async fn leave_the_only_worker_trying() {
     let role = Role::create().await;
     let mut pipeline = Pipeline::start_with(Backend::Servers, &[SHORT_LEASE]).await;

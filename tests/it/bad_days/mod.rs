@@ -15,15 +15,19 @@ mod ranges;
 mod unreadable;
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use meta_dispatch::message::{Class, Lane, LineId, MessageId, MessageKind, Submission, timestamp};
+use meta_dispatch::channel::{Class, MessageKind};
+use meta_dispatch::domain::{Lane, LineId, RowId, Submission};
 use meta_dispatch::store::LogRow;
+use meta_dispatch::text::timestamp;
 use reqwest::StatusCode;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, SqliteConnection};
+use testkit::process::{Output, Running};
+use testkit::program::Program;
 use time::OffsetDateTime;
 
 use crate::support::pipeline::{Pipeline, eventually, is_long};
@@ -42,7 +46,7 @@ fn text(pipeline: &Pipeline, line: LineId, dest: &str) -> Submission {
     Submission {
         account: pipeline.account,
         line,
-        class: Class::Messenger,
+        class: Class::MESSENGER,
         dest: dest.into(),
         kind: MessageKind::Text,
         mdata: "hello".into(),
@@ -57,7 +61,7 @@ fn text(pipeline: &Pipeline, line: LineId, dest: &str) -> Submission {
 }
 
 /// Logs rows without telling a worker, as after a broker has lost its jobs.
-async fn log(pipeline: &Pipeline, rows: &[Submission]) -> Vec<MessageId> {
+async fn log(pipeline: &Pipeline, rows: &[Submission]) -> Vec<RowId> {
     let mut ids = Vec::with_capacity(rows.len());
     for rows in rows.chunks(COMMIT) {
         ids.extend(pipeline.store.insert(rows).await.expect("rows can be logged"));
@@ -66,12 +70,12 @@ async fn log(pipeline: &Pipeline, rows: &[Submission]) -> Vec<MessageId> {
 }
 
 /// Submits a message on the Messenger line that is to be sent at this time.
-async fn schedule(pipeline: &Pipeline, dest: &str, at: OffsetDateTime) -> MessageId {
+async fn schedule(pipeline: &Pipeline, dest: &str, at: OffsetDateTime) -> RowId {
     let line = pipeline.messenger.0;
     let parameters = json!({ "app_id": line, "dest": dest, "mdata": "hello", "send_at": timestamp(at) });
-    let (status, answer) = pipeline.post(Class::Messenger, parameters).await;
+    let (status, answer) = pipeline.post(Class::MESSENGER, parameters).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
-    MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"))
+    RowId(answer["return"]["cdls_id"].as_i64().expect("an id"))
 }
 
 /// The time from `at` to the message's last call, by the database's clock.
@@ -107,7 +111,7 @@ async fn add_lines(pipeline: &Pipeline) -> Vec<LineId> {
     (first..first + 64).map(LineId).collect()
 }
 
-async fn all_are_sent_once(pipeline: &Pipeline, ids: Vec<MessageId>) {
+async fn all_are_sent_once(pipeline: &Pipeline, ids: Vec<RowId>) {
     for id in ids {
         let row = pipeline.expect_ok(id).await;
         assert_eq!(pipeline.simulator.delivered_to(&row.dest), 1, "{row:?}");
@@ -123,16 +127,16 @@ async fn own_worker_holds(pipeline: &Pipeline, leases: u64) {
     .await;
 }
 
-/// The answer of a process to `/readyz`.
+/// The answer of a process to `/readyz`; null while the process does not listen.
 async fn readiness(client: &reqwest::Client, admin: SocketAddr) -> Value {
-    let answer = client.get(format!("http://{admin}/readyz")).send().await.expect("it answers");
+    let Ok(answer) = client.get(format!("http://{admin}/readyz")).send().await else { return Value::Null };
     answer.json().await.expect("answers are JSON")
 }
 
 /// A worker process beside those of a pipeline on servers: with settings, metrics and a death of its own. Killed
 /// when dropped.
 struct Worker {
-    child: Child,
+    process: Running,
     admin: SocketAddr,
     client: reqwest::Client,
 }
@@ -166,14 +170,11 @@ impl Worker {
             ("dispatch.lease", "2s"),
             ("shutdown.grace", "10s"),
         ];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_meta-dispatch"));
-        command.arg("worker").stdout(Stdio::null()).stderr(Stdio::null());
-        for (key, value) in settings.iter().chain(changed) {
-            let name = format!("META_DISPATCH__{}", key.to_uppercase().replace('.', "__"));
-            command.env(name, value);
-        }
-        let child = command.spawn().expect("the program runs");
-        Worker { child, admin, client: pipeline.client.clone() }
+        let program = Program::new(env!("CARGO_BIN_EXE_meta-dispatch"));
+        let settings = settings.iter().chain(changed);
+        let program = settings.fold(program, |program, (key, value)| program.with(key, value));
+        let process = program.start("worker", Output::Dropped).expect("the program runs");
+        Worker { process, admin, client: pipeline.client.clone() }
     }
 
     async fn readiness(&self) -> Value {
@@ -204,9 +205,8 @@ impl Worker {
     }
 
     /// Ends the process without any warning.
-    fn kill(mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it can be waited for");
+    fn kill(self) {
+        drop(self);
     }
 
     /// Asks the process to end, and waits until it has.
@@ -216,23 +216,13 @@ impl Worker {
 
     /// Asks the process to end, and says how it ended and after how long.
     async fn stopped(mut self) -> (ExitStatus, Duration) {
-        let pid = self.child.id().to_string();
         let asked = Instant::now();
-        let sent = Command::new("kill").args(["-s", "TERM", &pid]).status();
-        assert!(sent.expect("kill runs").success());
+        assert!(self.process.signal("TERM").expect("kill runs"));
         let status = eventually("the worker to end", || {
-            let status = self.child.try_wait().expect("it can be waited for");
+            let status = self.process.ended().expect("it can be waited for");
             async move { status.ok_or_else(|| "it runs".to_owned()) }
         })
         .await;
         (status, asked.elapsed())
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use meta_dispatch::message::{LineId, MessageId};
+use meta_dispatch::domain::{LineId, RowId};
 use rstest::rstest;
 
 use super::{Worker, add_lines, all_are_sent_once, number, own_worker_holds};
@@ -16,7 +16,7 @@ const SHORT_LEASE: (&str, &str) = ("dispatch.lease", "1s");
 const SLACK: Duration = Duration::from_secs(3);
 
 /// Submits a message on each line, each to a recipient of its own.
-async fn submit(pipeline: &Pipeline, lines: &[LineId], name: &str) -> Vec<MessageId> {
+async fn submit(pipeline: &Pipeline, lines: &[LineId], name: &str) -> Vec<RowId> {
     let mut ids = Vec::new();
     for line in lines {
         ids.push(pipeline.submit_on(*line, &format!("{name}{line}"), "hello").await);
@@ -25,7 +25,8 @@ async fn submit(pipeline: &Pipeline, lines: &[LineId], name: &str) -> Vec<Messag
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_of_a_worker_without_graph_go_to_one_that_reaches_it() {
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+async fn moves_lines_to_a_worker_that_reaches_graph() {
     let host = GraphHost::start(Mood::Refusing).await;
     let pipeline = Pipeline::start_with(Backend::Servers, &[SHORT_LEASE]).await;
     host.stands_for(pipeline.simulator.address());
@@ -63,7 +64,8 @@ async fn lines_of_a_worker_without_graph_go_to_one_that_reaches_it() {
 #[case::one(1)]
 #[case::two(2)]
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_of_which_none_reaches_graph_go_on_trying(#[case] count: usize) {
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+async fn leaves_workers_trying_if_none_reaches_graph(#[case] count: usize) {
     let host = GraphHost::start(Mood::Refusing).await;
     let mut pipeline = Pipeline::start_with(Backend::Servers, &[SHORT_LEASE]).await;
     host.stands_for(pipeline.simulator.address());

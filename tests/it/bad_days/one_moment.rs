@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{Class, Submission, timestamp};
+use meta_dispatch::channel::Class;
+use meta_dispatch::domain::Submission;
+use meta_dispatch::text::timestamp;
 use rstest::rstest;
 use time::OffsetDateTime;
 
@@ -20,7 +22,7 @@ fn rows() -> i64 {
 
 /// Logs the campaign on a line of its own, as fast as Meta lets one send, to be sent tomorrow.
 async fn log_campaign(pipeline: &Pipeline) {
-    let line = pipeline.add_limited_line(Class::Messenger, "EAAmoment", Some(300)).await;
+    let line = pipeline.add_limited_line(Class::MESSENGER, "EAAmoment", Some(300)).await;
     let tomorrow = OffsetDateTime::now_utc() + Duration::from_secs(86_400);
     for first in (0..rows()).step_by(COMMIT) {
         let part: Vec<Submission> = (first..rows().min(first + COMMIT as i64))
@@ -44,10 +46,11 @@ async fn all_become_ready(pipeline: &Pipeline) {
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(Backend::Servers)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_campaign_of_one_moment_delays_no_other_schedule(
-    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
-) {
+async fn campaign_delays_no_other_schedule(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     log_campaign(&pipeline).await;
     // Time for the next statement, which changes all rows.
@@ -61,7 +64,8 @@ async fn a_campaign_of_one_moment_delays_no_other_schedule(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_dies_in_the_moment_leaves_no_row_behind() {
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+async fn dying_worker_leaves_no_row_behind() {
     let mut pipeline = Pipeline::start(Backend::Servers).await;
     pipeline.stop_last().await;
     log_campaign(&pipeline).await;

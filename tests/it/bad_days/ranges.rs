@@ -74,7 +74,8 @@ impl Fixture {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statements_lock_as_much_with_many_ranges_as_with_two() {
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn add_no_locks_to_statements() {
     let fixture = Fixture::create(Backend::Postgres).await;
     fixture.execute(COUNT_LOCKS).await;
     fixture.make_ranges(2).await;

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{Class, LineId, Submission};
+use meta_dispatch::channel::Class;
+use meta_dispatch::domain::{LineId, Submission};
 use rstest::rstest;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -14,7 +15,7 @@ use crate::support::pipeline::{Backend, Pipeline};
 /// Logs a waiting row and a scheduled one, both to `strange`. Their line is new and paused, so that no worker reads
 /// them yet.
 async fn strange_rows(pipeline: &Pipeline) -> LineId {
-    let line = pipeline.add_line(Class::Messenger, "EAAlater").await;
+    let line = pipeline.add_line(Class::MESSENGER, "EAAlater").await;
     assert!(pipeline.store.pause_line(line, None, "for a test").await.expect("the store answers"));
     let tomorrow = OffsetDateTime::now_utc() + Duration::from_secs(86_400);
     let waiting = text(pipeline, line, "strange");
@@ -61,10 +62,11 @@ async fn strange_rows_stop_nobody(mut pipeline: Pipeline, lines: &[LineId]) {
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(Backend::Servers)]
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_of_an_unknown_lane_stop_nobody(
-    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
-) {
+async fn unknown_lane_stops_no_other_row(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     let line = strange_rows(&pipeline).await;
     let statements = "update cdls set priority = 'low'; update work set priority = 'low';
@@ -78,10 +80,11 @@ async fn rows_of_an_unknown_lane_stop_nobody(
 
 /// Such a row stands in work that can be read.
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(Backend::Servers)]
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_of_an_unknown_lane_in_known_work_stop_nobody(
-    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
-) {
+async fn unknown_lane_in_known_work_stops_no_other_row(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     let line = strange_rows(&pipeline).await;
     write_as_later(&pipeline, backend, "update cdls set priority = 'low'").await;
@@ -92,10 +95,11 @@ async fn rows_of_an_unknown_lane_in_known_work_stop_nobody(
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(Backend::Servers)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_of_an_unknown_class_stops_nobody(
-    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
-) {
+async fn unknown_class_stops_no_other_line(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     let line = strange_rows(&pipeline).await;
     let statement = format!(

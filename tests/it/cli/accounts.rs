@@ -1,12 +1,12 @@
 //! `account` and `token`.
 
-use meta_dispatch::message::AccountId;
-use meta_dispatch::tokens;
+use meta_dispatch::domain::AccountId;
+use meta_dispatch::edge::tokens;
 
 use super::program::Program;
 
 #[tokio::test]
-async fn an_account_comes_with_a_token_of_which_only_identifier_and_hash_are_kept() {
+async fn new_token_is_kept_as_identifier_and_hash() {
     let program = Program::new();
     let added = program.json("account add --name Example");
     assert_eq!(added.as_object().expect("an object").len(), 2);
@@ -27,7 +27,7 @@ async fn an_account_comes_with_a_token_of_which_only_identifier_and_hash_are_kep
 }
 
 #[test]
-fn people_are_told_that_a_token_is_shown_only_once() {
+fn output_says_that_a_token_is_shown_once() {
     let ran = Program::new().run("account add --name Example");
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert!(ran.stdout.contains("only this once"), "{}", ran.stdout);
@@ -35,7 +35,7 @@ fn people_are_told_that_a_token_is_shown_only_once() {
 }
 
 #[test]
-fn accounts_and_their_tokens_are_listed() {
+fn lists_accounts_and_their_tokens() {
     let program = Program::new();
     program.json("account add --name One");
     program.json("account add --name Two");
@@ -53,7 +53,7 @@ fn accounts_and_their_tokens_are_listed() {
 }
 
 #[test]
-fn a_revoked_token_is_listed_as_such_and_cannot_be_revoked_again() {
+fn revoked_token_is_listed_and_not_revoked_again() {
     let program = Program::new();
     let tsid = program.json("account add --name Example")["tsid"].as_str().expect("a text").to_owned();
     let revoke = format!("token revoke {}", &tsid[..10]);
@@ -64,7 +64,7 @@ fn a_revoked_token_is_listed_as_such_and_cannot_be_revoked_again() {
 }
 
 #[test]
-fn a_whole_token_given_to_revoke_is_refused_and_not_repeated() {
+fn revoke_refuses_and_hides_a_whole_token() {
     let program = Program::new();
     let tsid = program.json("account add --name Example")["tsid"].as_str().expect("a text").to_owned();
     let ran = program.run(&format!("token revoke {tsid}"));
@@ -73,12 +73,12 @@ fn a_whole_token_given_to_revoke_is_refused_and_not_repeated() {
 }
 
 #[test]
-fn a_token_for_an_unknown_account_is_an_error() {
+fn token_for_an_unknown_account_is_an_error() {
     Program::new().run("token add --account 7").error();
 }
 
 #[test]
-fn a_blank_name_and_a_wrong_id_are_wrong_usage() {
+fn blank_name_and_wrong_id_are_wrong_usage() {
     let program = Program::new();
     for arguments in ["account add --name=", "token add --account 0", "token add --account x", "account"] {
         assert_eq!(program.run(arguments).code, 2, "{arguments}");
@@ -86,7 +86,7 @@ fn a_blank_name_and_a_wrong_id_are_wrong_usage() {
 }
 
 #[test]
-fn a_user_of_the_broker_is_mapped_listed_and_unmapped() {
+fn maps_lists_and_unmaps_a_broker_user() {
     let program = Program::new();
     program.json("account add --name Example");
     let mapped = program.json("account map-user --account 1 --user shop");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::program::Program;
+use crate::support::rabbitmq;
 
 /// An address of this machine where nobody listens.
 fn nobody() -> SocketAddr {
@@ -38,17 +39,18 @@ fn server(answer: Option<&'static str>) -> SocketAddr {
 #[test]
 fn migrating_a_current_schema_applies_nothing() {
     let program = Program::new();
-    program.json("account list");
+    program.json("account add --name Example");
     assert_eq!(program.json("migrate"), json!({"applied": 0, "schema": "current"}));
     assert!(program.run("migrate").stdout.contains("the schema is current"));
 }
 
 #[test]
-fn a_check_shows_settings_without_secrets_and_who_answers() {
+fn check_hides_secrets_and_shows_who_answers() {
     let graph = server(Some("400 Bad Request"));
     let program = Program::new()
         .with("GRAPH__BASE_URL", &format!("http://{graph}/v25.0"))
         .with("GRAPH__APP_SECRET", "hunter2");
+    program.json("migrate");
     let report = program.json("check");
     assert_eq!(report["settings"]["graph"]["app_secret"], "[set]");
     assert_eq!(report["settings"]["webhooks"]["verify_token"], "[not set]");
@@ -63,13 +65,14 @@ fn a_check_shows_settings_without_secrets_and_who_answers() {
 }
 
 #[test]
-fn graph_is_reached_through_the_proxy_of_the_settings_and_no_other() {
+fn only_the_proxy_of_the_settings_is_used() {
     let (graph, proxy) = (server(Some("400 Bad Request")), server(Some("403 Forbidden")));
     let away = format!("http://{}", nobody());
     let program = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
         .into_iter()
         .fold(Program::new(), |program, name| program.with_variable(name, &away));
     let program = program.with("GRAPH__BASE_URL", &format!("http://{graph}/v25.0"));
+    program.json("migrate");
     assert_eq!(program.json("check")["graph"]["http_status"], 400, "the environment's is not used");
 
     let program = program.with("GRAPH__PROXY", &format!("http://worker:hunter2@{proxy}"));
@@ -80,7 +83,7 @@ fn graph_is_reached_through_the_proxy_of_the_settings_and_no_other() {
 }
 
 #[rstest::rstest]
-fn a_wrong_proxy_stops_the_start_with_a_line_that_names_its_key(#[values("check", "serve")] command: &str) {
+fn wrong_proxy_is_refused_by_its_key(#[values("check", "serve")] command: &str) {
     let program = Program::new().with("GRAPH__PROXY", "socks5://worker:hunter2@proxy.example:1080");
     let ran = program.run(command);
     assert!(ran.error().starts_with("setting graph.proxy: must be http://"), "{}", ran.stderr);
@@ -88,9 +91,10 @@ fn a_wrong_proxy_stops_the_start_with_a_line_that_names_its_key(#[values("check"
 }
 
 #[test]
-fn a_check_fails_for_a_broker_that_is_away_and_not_for_graph() {
+fn check_fails_without_broker_but_not_without_graph() {
     let graph = format!("http://{}/v25.0", nobody());
     let program = Program::new().with("GRAPH__BASE_URL", &graph);
+    program.json("migrate");
     let report = program.json("check");
     assert_eq!(report["graph"]["ok"], false);
     assert!(report["graph"]["error"].as_str().is_some_and(|error| !error.is_empty()));
@@ -104,7 +108,7 @@ fn a_check_fails_for_a_broker_that_is_away_and_not_for_graph() {
 }
 
 #[test]
-fn a_check_fails_for_a_database_that_is_away() {
+fn check_fails_without_a_database() {
     let program = Program::new()
         .with("GRAPH__BASE_URL", &format!("http://{}", nobody()))
         .with("DATABASE__URL", &format!("postgres://user:hunter2@{}/log", nobody()));
@@ -116,17 +120,14 @@ fn a_check_fails_for_a_database_that_is_away() {
 }
 
 #[test]
-fn a_broker_that_answers_passes_the_check() {
+#[ignore = "needs RabbitMQ: run tests/run"]
+fn check_passes_a_broker_that_answers() {
     let program = Program::new()
         .with("GRAPH__BASE_URL", &format!("http://{}", nobody()))
-        .with("BROKER__URL", &test_amqp_url());
+        .with("BROKER__URL", rabbitmq::server().as_str());
+    program.json("migrate");
     let report = program.json("check");
     assert_eq!((&report["broker"]["ok"], &report["broker"]["kind"]), (&json!(true), &json!("rabbitmq")));
-}
-
-#[expect(clippy::disallowed_methods, reason = "tests find their servers in the environment")]
-fn test_amqp_url() -> String {
-    std::env::var("TEST_AMQP_URL").expect("TEST_AMQP_URL is not set: run tests/run")
 }
 
 #[test]
@@ -140,7 +141,7 @@ fn health_is_the_answer_of_readyz() {
 }
 
 #[test]
-fn health_waits_two_seconds_and_no_longer() {
+fn health_waits_two_seconds_at_most() {
     let program = Program::new().with("ADMIN__LISTEN", &server(None).to_string());
     let begun = Instant::now();
     assert!(program.run("health").error().contains("no answer in time"));
@@ -148,7 +149,7 @@ fn health_waits_two_seconds_and_no_longer() {
 }
 
 #[test]
-fn wrong_settings_stop_every_command_with_one_line_that_names_the_key() {
+fn every_command_names_the_wrong_setting() {
     let program = Program::new().with("GRAPH__TIMEOUT", "soon");
     assert!(program.run("account list").error().starts_with("setting graph.timeout: "));
     let program = Program::new();
@@ -159,9 +160,11 @@ fn wrong_settings_stop_every_command_with_one_line_that_names_the_key() {
 }
 
 #[test]
-fn help_names_the_sources_of_settings_and_needs_no_database() {
+fn help_names_sources_and_needs_no_database() {
     let program = Program::new().with("DATABASE__URL", "nonsense");
     let ran = program.run("--help");
     assert_eq!(ran.code, 0);
-    assert!(ran.stdout.contains("META_DISPATCH__") && ran.stdout.contains("--config"), "{}", ran.stdout);
+    for part in ["META_DISPATCH__", "--config", "Watch and mend:"] {
+        assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
+    }
 }

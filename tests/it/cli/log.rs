@@ -5,7 +5,8 @@ use std::process::Child;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use meta_dispatch::message::{AccountId, Class, Lane, LineId, MessageId, MessageKind, Submission};
+use meta_dispatch::channel::{Class, MessageKind};
+use meta_dispatch::domain::{AccountId, Lane, LineId, RowId, Submission};
 use meta_dispatch::store::{Change, ChangeKind, Record, SharedStore};
 use serde_json::{Value, json};
 
@@ -18,13 +19,13 @@ const COLUMNS: &str = "cdls_id cdcs_id v8l_id class dest mtype mdata mcaption ms
     status_code message_id error_code error_subcode error_kind error_message fbtrace_id attempts \
     ambiguous_attempts next_at expires_at created_at sent_at done_at delivered_at read_at";
 
-async fn insert(store: &SharedStore, line: i64, texts: &[&str]) -> Vec<MessageId> {
+async fn insert(store: &SharedStore, line: i64, texts: &[&str]) -> Vec<RowId> {
     let submissions: Vec<Submission> = texts
         .iter()
         .map(|text| Submission {
             account: AccountId(1),
             line: LineId(line),
-            class: Class::Messenger,
+            class: Class::MESSENGER,
             dest: "25312345678901234".into(),
             kind: MessageKind::Text,
             mdata: (*text).into(),
@@ -41,7 +42,7 @@ async fn insert(store: &SharedStore, line: i64, texts: &[&str]) -> Vec<MessageId
 }
 
 /// Ends a row that nobody has claimed as ERROR `expired`.
-async fn expire(store: &SharedStore, id: MessageId) {
+async fn expire(store: &SharedStore, id: RowId) {
     let changes = [Change::waiting(id, 0, ChangeKind::Expire)];
     let record = Record {
         worker: "w",
@@ -62,7 +63,7 @@ fn texts(listing: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_message_is_shown_with_the_columns_of_the_contract_in_their_order() {
+async fn shows_the_columns_of_the_contract_in_order() {
     let program = Program::new();
     let line = program.add_line("EAAtoken");
     let store = program.store().await;
@@ -84,12 +85,14 @@ async fn a_message_is_shown_with_the_columns_of_the_contract_in_their_order() {
 }
 
 #[test]
-fn a_message_that_does_not_exist_is_an_error() {
-    assert!(Program::new().run("log show 99").error().contains("99"));
+fn missing_message_is_an_error() {
+    let program = Program::new();
+    program.json("migrate");
+    assert!(program.run("log show 99").error().contains("99"));
 }
 
 #[tokio::test]
-async fn the_tail_is_the_newest_messages_oldest_first() {
+async fn tail_shows_the_newest_oldest_first() {
     let program = Program::new();
     let line = program.add_line("EAAtoken");
     let store = program.store().await;
@@ -113,7 +116,21 @@ async fn the_tail_is_the_newest_messages_oldest_first() {
 }
 
 #[tokio::test]
-async fn messages_are_counted_by_line_and_status() {
+async fn tail_cuts_nothing_without_a_terminal() {
+    let program = Program::new();
+    let line = program.add_line("EAAtoken");
+    let store = program.store().await;
+    let long = "a text of many words ".repeat(20);
+    insert(&store, line, &[long.trim_end(), "two\nlines"]).await;
+    store.close().await;
+
+    let table = program.run("log tail").stdout;
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(table.contains(long.trim_end()) && table.contains("two\\nlines"), "{table}");
+}
+
+#[tokio::test]
+async fn counts_messages_by_line_and_status() {
     let program = Program::new();
     let line = program.add_line("EAAtoken");
     let store = program.store().await;
@@ -163,7 +180,7 @@ impl Drop for Following {
 }
 
 #[tokio::test]
-async fn following_shows_new_messages_and_changes_of_status() {
+async fn following_shows_new_rows_and_status_changes() {
     let program = Program::new();
     let line = program.add_line("EAAtoken");
     let store = program.store().await;
@@ -181,7 +198,7 @@ async fn following_shows_new_messages_and_changes_of_status() {
 }
 
 #[tokio::test]
-async fn following_as_text_has_one_header_and_steady_columns() {
+async fn following_prints_one_header_and_steady_columns() {
     let program = Program::new();
     let line = program.add_line("EAAtoken");
     let store = program.store().await;
@@ -197,7 +214,7 @@ async fn following_as_text_has_one_header_and_steady_columns() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_enough_ends_the_command_quietly() {
+async fn closed_output_ends_the_command_quietly() {
     let program = Program::new();
     let line = program.add_line("EAAtoken");
     let store = program.store().await;

@@ -2,10 +2,11 @@
 
 mod accounts;
 mod checks;
+mod files;
 mod lines;
 mod log;
 mod postgres;
-mod program;
-mod senders;
+pub(crate) mod program;
+pub(crate) mod senders;
 mod settle;
 mod settle_answers;

@@ -85,7 +85,7 @@ impl Program {
     pub fn add_line(&self, page_token: &str) -> i64 {
         let account = self.json("account add --name Example")["cdcs_id"].as_i64().expect("an id");
         let command =
-            format!("--json line add --account {account} --class messenger --page-id 99 --pat-stdin");
+            format!("--json line add --account {account} --class messenger --page-id 99 --yes --pat-stdin");
         self.run_with_input(&command, page_token).json()["v8l_id"].as_i64().expect("an id")
     }
 

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{
-    AccountId, Class, ErrorDetail, ErrorKind, Lane, LineId, MessageId, MessageKind, Submission,
-};
+use meta_dispatch::channel::{Class, MessageKind};
+use meta_dispatch::domain::{AccountId, ErrorDetail, ErrorKind, Lane, LineId, RowId, Submission};
 use meta_dispatch::store::{Change, ChangeKind, Claim, Record, SharedStore};
 use serde_json::json;
 
@@ -28,11 +27,11 @@ impl Log {
         Log { program, store, line }
     }
 
-    async fn pending(&self, text: &str) -> MessageId {
+    async fn pending(&self, text: &str) -> RowId {
         let submission = Submission {
             account: AccountId(1),
             line: LineId(self.line),
-            class: Class::Messenger,
+            class: Class::MESSENGER,
             dest: "25312345678901234".into(),
             kind: MessageKind::Text,
             mdata: text.into(),
@@ -48,7 +47,7 @@ impl Log {
     }
 
     /// Logs a message whose one call ended so.
-    async fn after(&self, text: &str, kind: ChangeKind) -> MessageId {
+    async fn after(&self, text: &str, kind: ChangeKind) -> RowId {
         let id = self.pending(text).await;
         let claims = [Claim {
             id,
@@ -75,17 +74,17 @@ impl Log {
         id
     }
 
-    async fn unknown(&self, text: &str) -> MessageId {
+    async fn unknown(&self, text: &str) -> RowId {
         self.after(text, ChangeKind::Unknown { error: ErrorDetail::default() }).await
     }
 
-    async fn failed(&self, text: &str, code: i32) -> MessageId {
+    async fn failed(&self, text: &str, code: i32) -> RowId {
         let error = ErrorDetail { code: Some(code), ..ErrorDetail::default() };
         self.after(text, ChangeKind::Failed { kind: ErrorKind::Refused, error, ambiguous: false }).await
     }
 
-    async fn sent(&self, text: &str) -> MessageId {
-        self.after(text, ChangeKind::Sent { http_status: 200, message_id: "m_1".into() }).await
+    async fn sent(&self, text: &str) -> RowId {
+        self.after(text, ChangeKind::Sent { http_status: 200, graph_id: "m_1".into() }).await
     }
 
     fn column(&self, id: impl std::fmt::Display, column: &str) -> serde_json::Value {
@@ -94,7 +93,7 @@ impl Log {
 }
 
 #[tokio::test]
-async fn one_unknown_message_is_resolved_and_another_time_refused() {
+async fn resolves_one_message_and_refuses_a_repeat() {
     let log = Log::new().await;
     let id = log.unknown("a").await;
     let answer = log.program.json(&format!("log resolve {id} --as ok --message-id m_7"));
@@ -121,7 +120,7 @@ async fn one_unknown_message_is_resolved_and_another_time_refused() {
 }
 
 #[tokio::test]
-async fn unknown_messages_are_resolved_by_filter_and_others_are_left_alone() {
+async fn resolves_by_filter_and_leaves_others_alone() {
     let log = Log::new().await;
     let (first, second) = (log.unknown("campaign spring").await, log.unknown("b").await);
     let failed = log.failed("campaign spring", 100).await;
@@ -141,7 +140,7 @@ async fn unknown_messages_are_resolved_by_filter_and_others_are_left_alone() {
 }
 
 #[tokio::test]
-async fn a_filter_with_nothing_in_it_or_of_the_wrong_state_is_refused() {
+async fn refuses_empty_filters_and_wrong_states() {
     let log = Log::new().await;
     let failed = log.failed("a", 100).await;
     for command in ["log resolve --as error --yes", "log resend --yes"] {
@@ -167,12 +166,12 @@ async fn a_filter_with_nothing_in_it_or_of_the_wrong_state_is_refused() {
 }
 
 #[tokio::test]
-async fn a_message_that_has_expired_is_not_tried_again_and_its_operator_told_what_to_do() {
+async fn expired_message_is_not_retried_but_explained() {
     let log = Log::new().await;
     let id = log.unknown("old").await;
     crate::support::pipeline::eventually("the message to expire", || async {
         let expires = log.column(id, "expires_at");
-        let now = meta_dispatch::message::timestamp(time::OffsetDateTime::now_utc());
+        let now = meta_dispatch::text::timestamp(time::OffsetDateTime::now_utc());
         if expires.as_str().is_some_and(|at| at < now.as_str()) { Ok(()) } else { Err(now) }
     })
     .await;
@@ -186,7 +185,7 @@ async fn a_message_that_has_expired_is_not_tried_again_and_its_operator_told_wha
 }
 
 #[tokio::test]
-async fn one_ended_message_is_sent_again_once() {
+async fn resends_one_ended_message_once() {
     let log = Log::new().await;
     let id = log.failed("a", 100).await;
     let answer = log.program.json(&format!("log resend {id}"));
@@ -203,7 +202,7 @@ async fn one_ended_message_is_sent_again_once() {
 }
 
 #[tokio::test]
-async fn a_message_that_was_sent_is_sent_again_only_by_force_or_by_name() {
+async fn sent_message_needs_force_or_name_to_resend() {
     let log = Log::new().await;
     let (first, second) = (log.sent("a").await, log.sent("b").await);
     assert!(log.program.run(&format!("log resend {first}")).error().contains("--force"));
@@ -214,7 +213,7 @@ async fn a_message_that_was_sent_is_sent_again_only_by_force_or_by_name() {
 }
 
 #[tokio::test]
-async fn failed_messages_are_sent_again_by_filter_and_a_second_run_finds_none() {
+async fn resends_failed_messages_by_filter_once() {
     let log = Log::new().await;
     log.failed("a", 190).await;
     log.failed("campaign spring", 190).await;
@@ -231,7 +230,7 @@ async fn failed_messages_are_sent_again_by_filter_and_a_second_run_finds_none() 
 }
 
 #[tokio::test]
-async fn a_check_names_the_unknown_messages_and_the_age_of_the_oldest() {
+async fn check_shows_unknown_messages_and_oldest_age() {
     let log = Log::new().await;
     assert_eq!(log.program.json("check")["oldest_unknown_seconds"], json!(null));
     log.unknown("a").await;

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{Class, Status};
+use meta_dispatch::channel::Class;
+use meta_dispatch::domain::Status;
 use rstest::rstest;
 use serde_json::json;
 
@@ -40,11 +41,11 @@ async fn step(pipeline: &Pipeline, backend: Backend, hours: i32) {
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(Backend::Servers)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_step_of_the_databases_clock_loses_no_call_in_flight_and_stops_nobody(
-    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
-    #[values(1, -1)] hours: i32,
-) {
+async fn step_loses_no_call_and_stops_no_message(#[case] backend: Backend, #[values(1, -1)] hours: i32) {
     let pipeline = Pipeline::start(backend).await;
     pipeline.simulator.set_latency(Duration::from_secs(1), Duration::ZERO);
     let mut ids = Vec::new();
@@ -71,18 +72,19 @@ async fn a_step_of_the_databases_clock_loses_no_call_in_flight_and_stops_nobody(
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(Backend::Servers)]
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_scheduled_and_a_pause_end_by_the_databases_clock(
-    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
-) {
+async fn schedules_and_pauses_end_by_the_database_clock(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     let in_half_an_hour = time::OffsetDateTime::now_utc() + time::Duration::minutes(30);
     let scheduled = json!({
         "app_id": pipeline.messenger.0, "dest": "ann", "mdata": "hi", "send_at": in_half_an_hour.unix_timestamp(),
     });
-    let (_, answer) = pipeline.post(Class::Messenger, scheduled).await;
-    let scheduled = meta_dispatch::message::MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"));
-    let paused = pipeline.add_line(Class::Messenger, "EAApaused").await;
+    let (_, answer) = pipeline.post(Class::MESSENGER, scheduled).await;
+    let scheduled = meta_dispatch::domain::RowId(answer["return"]["cdls_id"].as_i64().expect("an id"));
+    let paused = pipeline.add_line(Class::MESSENGER, "EAApaused").await;
     let half_an_hour = Some(Duration::from_secs(1_800));
     assert!(pipeline.store.pause_line(paused, half_an_hour, "for a test").await.expect("the store answers"));
     let waits = pipeline.submit_on(paused, "bob", "hi").await;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{AccountId, Class, Lane, LineId, MessageId, MessageKind, Status, Submission};
+use meta_dispatch::channel::{Class, MessageKind};
+use meta_dispatch::domain::{AccountId, Lane, LineId, RowId, Status, Submission};
 use meta_dispatch::store::postgres::PostgresStore;
 use meta_dispatch::store::{
     Claim, DispatchStore, IntakeStore, LeaseStore, LogRow, LogStore, Record, SchemaStore, Scope, StoreError,
@@ -25,7 +26,7 @@ const CUT_ALL: &str = "select pg_terminate_backend(pid) from pg_stat_activity
 const HOLD_WRITES: &str = "begin; lock table cdls, claim in exclusive mode; select pg_sleep(6); commit";
 
 /// The row, if the log can be read.
-async fn row(pipeline: &Pipeline, id: MessageId) -> Result<LogRow, String> {
+async fn row(pipeline: &Pipeline, id: RowId) -> Result<LogRow, String> {
     match pipeline.store.log_row(Scope::Operator, id).await {
         Ok(Some(row)) => Ok(row),
         Ok(None) => Err("no such row".into()),
@@ -33,7 +34,7 @@ async fn row(pipeline: &Pipeline, id: MessageId) -> Result<LogRow, String> {
     }
 }
 
-async fn outcome(pipeline: &Pipeline, id: MessageId) -> LogRow {
+async fn outcome(pipeline: &Pipeline, id: RowId) -> LogRow {
     eventually("an outcome", || async {
         let row = row(pipeline, id).await?;
         if row.status.is_outcome() { Ok(row) } else { Err(format!("{row:?}")) }
@@ -42,23 +43,24 @@ async fn outcome(pipeline: &Pipeline, id: MessageId) -> LogRow {
 }
 
 /// Submits, if ingest can log.
-async fn try_submit(pipeline: &Pipeline, line: LineId, dest: &str) -> Option<MessageId> {
+async fn try_submit(pipeline: &Pipeline, line: LineId, dest: &str) -> Option<RowId> {
     let parameters = json!({"app_id": line.0, "dest": dest, "mdata": "hello"});
-    let (status, answer) = pipeline.post(Class::Messenger, parameters).await;
+    let (status, answer) = pipeline.post(Class::MESSENGER, parameters).await;
     match status {
-        StatusCode::OK => Some(MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"))),
+        StatusCode::OK => Some(RowId(answer["return"]["cdls_id"].as_i64().expect("an id"))),
         StatusCode::SERVICE_UNAVAILABLE => None,
         other => panic!("{other}: {answer}"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_cut_again_and_again_under_load_lose_and_repeat_nothing() {
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+async fn cut_connections_lose_and_repeat_no_message() {
     let pipeline = Pipeline::start_with(Backend::Servers, &FAST).await;
     pipeline.simulator.set_latency(Duration::from_millis(80), Duration::from_millis(40));
     let mut lines = vec![pipeline.messenger];
     for _ in 0..3 {
-        lines.push(pipeline.add_line(Class::Messenger, "EAAcut").await);
+        lines.push(pipeline.add_line(Class::MESSENGER, "EAAcut").await);
     }
     let (mut accepted, mut refused) = (Vec::new(), Vec::new());
     for n in 0..300 {
@@ -84,7 +86,8 @@ async fn connections_cut_again_and_again_under_load_lose_and_repeat_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_nothing_can_be_written_nothing_is_accepted_no_call_begins_and_results_wait() {
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+async fn locked_writes_accept_nothing_and_begin_no_call() {
     let pipeline = Pipeline::start_with(Backend::Servers, &FAST).await;
     pipeline.simulator.set_latency(Duration::from_millis(500), Duration::ZERO);
     let mut ids = vec![pipeline.submit("ann", "hello").await];
@@ -111,10 +114,11 @@ async fn while_nothing_can_be_written_nothing_is_accepted_no_call_begins_and_res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn few_connections_slow_a_process_down_and_lose_nothing() {
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+async fn few_connections_slow_down_and_lose_nothing() {
     let few = [("database.max_connections", "4"), FAST[0], FAST[1]];
     let pipeline = Pipeline::start_with(Backend::Servers, &few).await;
-    let lines = [pipeline.messenger, pipeline.add_line(Class::Messenger, "EAAfew").await];
+    let lines = [pipeline.messenger, pipeline.add_line(Class::MESSENGER, "EAAfew").await];
     let sends = (0..200).map(|n| {
         let (pipeline, line) = (&pipeline, lines[n % 2]);
         async move { try_submit(pipeline, line, &format!("r{n}")).await }
@@ -128,10 +132,11 @@ async fn few_connections_slow_a_process_down_and_lose_nothing() {
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(Backend::Servers)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_written_by_a_later_version_stops_nobody(
-    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
-) {
+async fn row_of_a_later_version_stops_no_other(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     let tomorrow = Some(time::OffsetDateTime::now_utc() + Duration::from_secs(86_400));
     let later = Submission { send_at: tomorrow, line: pipeline.messenger, ..text("new") };
@@ -147,10 +152,11 @@ async fn a_row_written_by_a_later_version_stops_nobody(
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(Backend::Servers)]
 #[tokio::test(flavor = "multi_thread")]
-async fn hundreds_of_scheduled_messages_due_at_once_are_each_sent_once(
-    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
-) {
+async fn messages_due_at_once_are_each_sent_once(#[case] backend: Backend) {
     let pipeline = Pipeline::start_with(backend, &FAST).await;
     let mut ids = Vec::new();
     let tomorrow = time::OffsetDateTime::now_utc().unix_timestamp() + 86_400;
@@ -159,9 +165,9 @@ async fn hundreds_of_scheduled_messages_due_at_once_are_each_sent_once(
             "app_id": pipeline.messenger.0, "dest": format!("r{n}"), "mdata": "hi", "send_at": tomorrow,
             "priority": if n % 2 == 0 { "high" } else { "bulk" },
         });
-        let (status, answer) = pipeline.post(Class::Messenger, parameters).await;
+        let (status, answer) = pipeline.post(Class::MESSENGER, parameters).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
-        ids.push(MessageId(answer["return"]["cdls_id"].as_i64().expect("an id")));
+        ids.push(RowId(answer["return"]["cdls_id"].as_i64().expect("an id")));
     }
     pipeline.bring_schedules_forward().await;
     for id in ids {
@@ -172,7 +178,8 @@ async fn hundreds_of_scheduled_messages_due_at_once_are_each_sent_once(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_takes_no_line_before_the_schema_it_needs_is_there() {
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+async fn worker_takes_no_line_before_its_schema() {
     let mut pipeline = Pipeline::start(Backend::Servers).await;
     // As if the last migration had still to be run.
     pipeline
@@ -199,7 +206,7 @@ fn text(dest: &str) -> Submission {
     Submission {
         account: AccountId(1),
         line: LineId(1),
-        class: Class::Messenger,
+        class: Class::MESSENGER,
         dest: dest.into(),
         kind: MessageKind::Text,
         mdata: "hello".into(),
@@ -215,7 +222,8 @@ fn text(dest: &str) -> Submission {
 
 /// Nothing is told of it: neither the operating system nor the database ends such a connection for a quarter of an hour.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_vanishes_without_a_word_is_given_up_within_seconds_and_the_next_one_used() {
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn vanished_database_is_given_up_within_seconds() {
     let database = Database::create().await;
     let between = Vanishing::before(database.server()).await;
     let store = PostgresStore::open(&database.url_at(between.address()).into(), 8).expect("the URL is right");

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use meta_dispatch::message::Status;
+use meta_dispatch::domain::Status;
 
 use crate::support::pipeline::eventually;
 use crate::support::serve::Serve;
@@ -16,7 +16,7 @@ fn limit_files(serve: &Serve, limit: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_full_disk_nothing_is_accepted_and_what_was_answered_meanwhile_is_written_when_there_is_room() {
+async fn accepts_nothing_and_keeps_results_until_room() {
     let serve = Serve::start(Duration::from_millis(1_500)).await;
     let in_flight = serve.submit("ann").await;
     serve.calls(1).await;

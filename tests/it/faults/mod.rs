@@ -9,5 +9,5 @@ mod model;
 mod orphans;
 mod outage;
 mod results;
-#[cfg(debug_assertions)]
+#[cfg(feature = "failpoints")]
 mod steps;

@@ -1,6 +1,7 @@
 //! Rows whose worker is gone: settled by the next owner, with an end to the tries.
 
-use meta_dispatch::message::{Class, ErrorKind, Status};
+use meta_dispatch::channel::Class;
+use meta_dispatch::domain::{ErrorKind, Status};
 use meta_dispatch::store::LogRow;
 use rstest::rstest;
 use serde_json::json;
@@ -43,8 +44,8 @@ async fn orphans(backend: Backend, policy: &str) -> (Pipeline, [LogRow; 3]) {
         let parameters = json!({
             "app_id": pipeline.messenger.0, "dest": dest, "mdata": "hi", "send_at": tomorrow.unix_timestamp(),
         });
-        let (_, answer) = pipeline.post(Class::Messenger, parameters).await;
-        ids.push(meta_dispatch::message::MessageId(answer["return"]["cdls_id"].as_i64().expect("an id")));
+        let (_, answer) = pipeline.post(Class::MESSENGER, parameters).await;
+        ids.push(meta_dispatch::domain::RowId(answer["return"]["cdls_id"].as_i64().expect("an id")));
     }
     pipeline.execute(&orphaned(backend)).await;
     let rows =
@@ -53,10 +54,11 @@ async fn orphans(backend: Backend, policy: &str) -> (Pipeline, [LogRow; 3]) {
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(Backend::Servers)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_whose_worker_died_is_tried_again_until_its_tries_are_used_up_or_it_is_poison(
-    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
-) {
+async fn are_retried_until_spent_or_poison(#[case] backend: Backend) {
     let (pipeline, [first, poison, spent]) = orphans(backend, "retry").await;
     assert_eq!((first.status, first.attempts, first.ambiguous_attempts), (Status::Ok, 2, 1), "{first:?}");
     assert_eq!((poison.status, poison.error_kind), (Status::Error, Some(ErrorKind::Poison)), "{poison:?}");
@@ -69,10 +71,11 @@ async fn a_row_whose_worker_died_is_tried_again_until_its_tries_are_used_up_or_i
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(Backend::Servers)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_whose_worker_died_is_held_as_unknown_by_default(
-    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
-) {
+async fn are_held_as_unknown_by_default(#[case] backend: Backend) {
     let (pipeline, rows) = orphans(backend, "hold").await;
     for row in rows {
         assert_eq!((row.status, row.attempts, row.ambiguous_attempts), (Status::Unknown, 1, 1), "{row:?}");

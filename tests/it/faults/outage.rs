@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use meta_dispatch::message::{Class, MessageId, Status};
+use meta_dispatch::channel::Class;
+use meta_dispatch::domain::{RowId, Status};
 use meta_dispatch::store::LogRow;
 use rstest::rstest;
 
@@ -25,10 +26,10 @@ async fn start(backend: Backend, host: &GraphHost) -> Pipeline {
 }
 
 /// Submits messages to as many recipients over three lines.
-async fn submit_many(pipeline: &Pipeline, count: usize) -> Vec<MessageId> {
+async fn submit_many(pipeline: &Pipeline, count: usize) -> Vec<RowId> {
     let mut lines = vec![pipeline.messenger];
     for _ in 0..2 {
-        lines.push(pipeline.add_line(Class::Messenger, "EAAoutage").await);
+        lines.push(pipeline.add_line(Class::MESSENGER, "EAAoutage").await);
     }
     let mut ids = Vec::new();
     for n in 0..count {
@@ -45,7 +46,7 @@ async fn graph_is(pipeline: &Pipeline, state: &str) {
     .await;
 }
 
-async fn outcomes(pipeline: &Pipeline, ids: Vec<MessageId>) -> Vec<LogRow> {
+async fn outcomes(pipeline: &Pipeline, ids: Vec<RowId>) -> Vec<LogRow> {
     let mut rows = Vec::new();
     for id in ids {
         rows.push(pipeline.outcome(id).await);
@@ -54,10 +55,11 @@ async fn outcomes(pipeline: &Pipeline, ids: Vec<MessageId>) -> Vec<LogRow> {
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(Backend::Servers)]
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_of_timeouts_costs_few_unknown_outcomes_and_the_rest_is_sent_when_it_ends(
-    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
-) {
+async fn timeouts_leave_few_unknown_and_send_the_rest(#[case] backend: Backend) {
     let host = GraphHost::start(Mood::Silent).await;
     let pipeline = start(backend, &host).await;
     host.stands_for(pipeline.simulator.address());
@@ -85,14 +87,14 @@ async fn an_outage_of_timeouts_costs_few_unknown_outcomes_and_the_rest_is_sent_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_that_swallows_requests_costs_what_went_out_before_it_was_suspected() {
+async fn swallowed_requests_cost_only_the_first_calls() {
     let host = GraphHost::start(Mood::Silent).await;
     let base_url = host.base_url();
     let settings = [("graph.base_url", base_url.as_str()), ("graph.timeout", "4s")];
     let pipeline = Pipeline::start_with(Backend::Embedded, &settings).await;
     host.stands_for(pipeline.simulator.address());
     // Fast enough to have 400 calls in flight until the first of them is given up.
-    let line = pipeline.add_limited_line(Class::Messenger, "EAAswallowed", Some(100)).await;
+    let line = pipeline.add_limited_line(Class::MESSENGER, "EAAswallowed", Some(100)).await;
     let recipients: Vec<String> = (0..450).map(|n| format!("r{n}")).collect();
     let ids = join_all(recipients.iter().map(|dest| pipeline.submit_on(line, dest, "hello"))).await;
     graph_is(&pipeline, "stalled").await;
@@ -114,10 +116,11 @@ async fn an_outage_that_swallows_requests_costs_what_went_out_before_it_was_susp
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(Backend::Embedded)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(Backend::Servers)]
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_of_refused_connections_costs_few_calls_and_everything_is_sent_once_when_it_ends(
-    #[values(Backend::Embedded, Backend::Servers)] backend: Backend,
-) {
+async fn refused_connections_cost_few_calls_and_no_message(#[case] backend: Backend) {
     let host = GraphHost::start(Mood::Refusing).await;
     let pipeline = start(backend, &host).await;
     host.stands_for(pipeline.simulator.address());
@@ -135,7 +138,7 @@ async fn an_outage_of_refused_connections_costs_few_calls_and_everything_is_sent
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_whose_calls_all_hang_does_not_stop_the_others() {
+async fn hanging_line_stops_no_other_line() {
     let pipeline = Pipeline::start_with(
         Backend::Embedded,
         &[("graph.timeout", "1s"), ("graph.connect_timeout", "500ms")],
@@ -145,7 +148,7 @@ async fn a_line_whose_calls_all_hang_does_not_stop_the_others() {
     for n in 0..20 {
         hanging.push(pipeline.submit(&format!("timeout-{n}"), "hello").await);
     }
-    let good = pipeline.add_line(Class::Messenger, "EAAgood").await;
+    let good = pipeline.add_line(Class::MESSENGER, "EAAgood").await;
     let mut sent = 0;
     while pipeline.row(*hanging.last().expect("twenty")).await.status != Status::Unknown {
         let id = pipeline.submit_on(good, &format!("g{sent}"), "hello").await;

@@ -1,6 +1,6 @@
 //! Results that the database refuses: the call was made, so the row must not be given back.
 
-use meta_dispatch::message::{ErrorKind, Status};
+use meta_dispatch::domain::{ErrorKind, Status};
 use rstest::rstest;
 
 use crate::support::pipeline::{Backend, Pipeline, eventually};
@@ -14,10 +14,11 @@ async fn refuse(pipeline: &Pipeline, backend: Backend, postgres: &'static str, s
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(EMBEDDED)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(SERVERS)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_success_that_the_database_refuses_is_unknown_and_its_neighbours_are_written(
-    #[values(EMBEDDED, SERVERS)] backend: Backend,
-) {
+async fn refused_success_is_unknown_and_spares_others(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     refuse(
         &pipeline,
@@ -43,10 +44,11 @@ async fn a_success_that_the_database_refuses_is_unknown_and_its_neighbours_are_w
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(EMBEDDED)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(SERVERS)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_whose_text_the_database_refuses_is_written_without_it(
-    #[values(EMBEDDED, SERVERS)] backend: Backend,
-) {
+async fn refused_error_text_is_left_out(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     refuse(
         &pipeline,
@@ -63,10 +65,11 @@ async fn a_refusal_whose_text_the_database_refuses_is_written_without_it(
 }
 
 #[rstest]
+#[case::sqlite_with_the_embedded_queue(EMBEDDED)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres_with_rabbitmq(SERVERS)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_whose_result_is_refused_in_every_form_is_never_sent_again_and_settled_when_it_can_be(
-    #[values(EMBEDDED, SERVERS)] backend: Backend,
-) {
+async fn unwritable_result_is_settled_and_never_resent(#[case] backend: Backend) {
     let pipeline = Pipeline::start(backend).await;
     refuse(
         &pipeline,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use meta_dispatch::message::{MessageId, Status};
+use meta_dispatch::domain::{RowId, Status};
 use meta_dispatch::store::{LogRow, LogStore};
 use rstest::rstest;
 use secrecy::ExposeSecret;
@@ -43,7 +43,7 @@ async fn through(
         if row.status.is_outcome() { Ok(row) } else { Err(format!("{row:?}")) }
     })
     .await;
-    let rows = serve.store.log_after(&Default::default(), MessageId(0), 10).await.expect("the log answers");
+    let rows = serve.store.log_after(&Default::default(), RowId(0), 10).await.expect("the log answers");
     assert_eq!(rows.len(), 1, "{rows:?}");
     row
 }
@@ -63,7 +63,8 @@ fn text() -> Value {
 #[case::after_the_broker_confirmed_its_job("after_confirm")]
 #[case::before_its_job_was_acknowledged("before_job_ack")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_whose_process_died_before_its_call_is_logged_once_and_sent_once(#[case] step: &str) {
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn death_before_the_call_logs_and_sends_once(#[case] step: &str) {
     let vhost = Vhost::lease().await;
     let url = vhost.url().expose_secret().to_owned();
     let mut serve = Serve::start(Duration::ZERO).await;
@@ -96,7 +97,7 @@ async fn a_message_whose_process_died_before_its_call_is_logged_once_and_sent_on
 #[case::before_its_result_was_committed("before_result_commit", Status::Unknown, 1)]
 #[case::when_its_result_was_committed("after_result_commit", Status::Ok, 1)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_whose_worker_died_is_held_unless_its_result_is_in_the_log(
+async fn death_after_the_claim_holds_unless_logged(
     #[case] step: &str,
     #[case] status: Status,
     #[case] calls: u64,
@@ -114,10 +115,7 @@ async fn a_message_whose_worker_died_is_held_unless_its_result_is_in_the_log(
 #[case::the_dispatcher("before_job_ack", Status::Ok)]
 #[case::ingest("after_commit", Status::Ok)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_panics_ends_the_process_with_an_error_and_nothing_is_lost_or_repeated(
-    #[case] step: &str,
-    #[case] status: Status,
-) {
+async fn panicking_task_ends_the_process_without_loss(#[case] step: &str, #[case] status: Status) {
     let mut serve = Serve::start(Duration::ZERO).await;
     let mut message = text();
     if step == "in_promote" {

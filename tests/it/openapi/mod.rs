@@ -6,7 +6,7 @@ mod stage;
 use std::collections::BTreeSet;
 
 use meta_dispatch::api;
-use meta_dispatch::message::LineId;
+use meta_dispatch::domain::LineId;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,7 +30,7 @@ fn operations(document: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
 }
 
 #[test]
-fn the_printed_document_is_what_the_routes_say() {
+fn printed_document_matches_the_routes() {
     let printed = std::fs::read_to_string("docs/openapi.json").expect("it is part of the repository");
     assert!(
         printed == api::document(),
@@ -39,7 +39,7 @@ fn the_printed_document_is_what_the_routes_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_document_is_served_on_the_admin_listener_and_every_path_of_it_exists() {
+async fn served_document_has_only_paths_that_exist() {
     let pipeline = Pipeline::start(Backend::Embedded).await;
     let document = document();
     let admin = pipeline.admin()[0];
@@ -47,7 +47,7 @@ async fn the_document_is_served_on_the_admin_listener_and_every_path_of_it_exist
     assert_eq!(served.headers()["content-type"], "application/json");
     assert_eq!(served.json::<Value>().await.expect("JSON"), document);
     for path in document["paths"].as_object().expect("paths").keys() {
-        let path = path.replace("{cdls_id}", "1").replace("{cp_id}", "c");
+        let path = path.replace("{cdls_id}", "1").replace("{cp_id}", "c").replace("{app_id}", "1");
         let answer = pipeline.client.patch(format!("http://{}{path}", pipeline.http)).send().await;
         assert_eq!(answer.expect("ingest answers").status().as_u16(), 405, "{path}");
     }
@@ -55,7 +55,7 @@ async fn the_document_is_served_on_the_admin_listener_and_every_path_of_it_exist
 }
 
 #[test]
-fn every_operation_has_a_name_of_its_own_and_every_reference_leads_somewhere() {
+fn operations_are_unique_and_references_resolve() {
     let document = document();
     assert_eq!(document["openapi"], "3.1.0");
     let names: Vec<&str> =
@@ -80,7 +80,7 @@ fn references(value: &Value) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_http_is_answered_400_without_a_body() {
+async fn malformed_http_is_400_without_a_body() {
     let pipeline = Pipeline::start(Backend::Embedded).await;
     let mut stream = TcpStream::connect(pipeline.http).await.expect("ingest listens");
     stream.write_all(b"GET /api/v2/messages/\x01 HTTP/1.1\r\n\r\n").await.expect("it can be written");
@@ -91,7 +91,7 @@ async fn what_is_no_http_is_answered_400_without_a_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_example_of_an_answer_is_what_is_answered() {
+async fn answer_examples_match_real_answers() {
     let stage = Stage::set().await;
     let examples = answers(&stage.document);
     for example in examples.iter().filter(|example| example.http_status != 503) {
@@ -106,7 +106,7 @@ async fn every_example_of_an_answer_is_what_is_answered() {
 
 /// Word for word: the lines of the examples are the first two, and earlier requests log what later ones ask for.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_example_of_a_request_is_accepted() {
+async fn request_examples_are_accepted() {
     let stage = Stage::set().await;
     assert_eq!((stage.pipeline.messenger, stage.pipeline.instagram), (LineId(1), LineId(2)));
     for Request { method, path, query, body } in requests(&stage.document) {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{Class, LineId, timestamp};
-use meta_dispatch::tokens;
+use meta_dispatch::channel::Class;
+use meta_dispatch::domain::LineId;
+use meta_dispatch::edge::tokens;
+use meta_dispatch::text::timestamp;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder};
 use secrecy::ExposeSecret;
@@ -19,6 +21,8 @@ pub struct Stage {
     pub pipeline: Pipeline,
     pub document: Value,
     disabled: String,
+    /// Token of an account with one line.
+    alone: String,
     /// Lines that do not send, by class.
     paused: [LineId; 2],
     without_token: [LineId; 2],
@@ -38,13 +42,21 @@ impl Stage {
             .await;
         let mut paused = [LineId(0); 2];
         let mut without_token = [LineId(0); 2];
-        for (at, class) in [Class::Messenger, Class::Instagram].into_iter().enumerate() {
+        for (at, class) in [Class::MESSENGER, Class::INSTAGRAM].into_iter().enumerate() {
             paused[at] = pipeline.add_line(class, PAGE_TOKEN).await;
-            pipeline.store.pause_line(paused[at], None, "test").await.expect("lines can be paused");
+            // One that ends by itself: of a pause that somebody has to end, a request that waits is told at once.
+            let hour = Some(std::time::Duration::from_secs(3_600));
+            pipeline.store.pause_line(paused[at], hour, "test").await.expect("lines can be paused");
             without_token[at] = pipeline.add_line(class, "").await;
         }
         let without_page = pipeline.add_line_without_page().await;
-        Stage { document: document(), pipeline, disabled, paused, without_token, without_page }
+        let account = pipeline.store.add_account("Alone").await.expect("accounts can be added");
+        let alone = tokens::mint().expose_secret().to_owned();
+        let id = tokens::identifier(&alone).expect("long enough");
+        pipeline.store.add_token(account, id, &tokens::hash(&alone)).await.expect("tokens can be added");
+        pipeline.add_line_of(account).await;
+        pipeline.execute("update cd_v8_line set v8l_name = 'Acme'").await;
+        Stage { document: document(), pipeline, disabled, alone, paused, without_token, without_page }
     }
 
     /// The token that an example's request has.
@@ -74,7 +86,9 @@ impl Stage {
                 self.cancelled_meanwhile(example).await
             }
             (operation, _) if operation.starts_with("send") => self.of_submission(example).await,
-            ("listMessages" | "showMessage", _) => self.of_messages(example).await,
+            ("listMessages" | "showMessage" | "exportMessages", _) => self.of_messages(example).await,
+            ("cancelMessage" | "cancelMessages", _) => self.of_cancel(example).await,
+            ("listLines" | "showLine" | "listCampaigns", _) => self.of_lines(example).await,
             _ => self.of_campaign(example).await,
         };
         let Example { operation, http_status, content_type, headers, name, value, .. } = example;
@@ -211,7 +225,7 @@ impl Stage {
             "app_id": self.pipeline.messenger.0, "dest": dest, "mdata": "Olá, tudo bem?", "msg_id": "pedido-7",
             "cp_id": cp_id, "wait": 20,
         });
-        let (_, answer) = self.pipeline.post(Class::Messenger, parameters).await;
+        let (_, answer) = self.pipeline.post(Class::MESSENGER, parameters).await;
         answer["return"]["cdls_id"].as_i64().expect("an id")
     }
 
@@ -226,20 +240,95 @@ impl Stage {
                 format!("{}?cp_id={label}&limit=1&status=OK&dest=2531927391&msg_id=pedido-7", example.path)
             }
             ("listMessages", "229") => format!("{}?limit=0", example.path),
+            ("exportMessages", "csv" | "ndjson") => {
+                self.logged(&label, "2531927391").await;
+                format!("{}?cp_id={label}&format={}", example.path, example.name)
+            }
+            ("exportMessages", "229") => format!("{}?format=xml", example.path),
             ("showMessage", "sent" | "refused") => {
                 let dest = if example.name == "refused" { "code10-2531927391" } else { "2531927391" };
                 example.path.replace("{cdls_id}", &self.logged(&label, dest).await.to_string())
             }
             ("showMessage", "404") => example.path.replace("{cdls_id}", "999999"),
+            ("showMessage", "229") => format!("{}?colour=red", example.path.replace("{cdls_id}", "1")),
             other => panic!("no test plays the example {other:?}"),
         };
         self.call(&example.method, &rest, self.token(&example.name))
     }
 
+    /// Logs a message that waits, under a label.
+    async fn scheduled(&self, cp_id: &str) -> i64 {
+        let later = timestamp(OffsetDateTime::now_utc() + Duration::from_secs(3_600));
+        let waits = json!({
+            "app_id": self.pipeline.messenger.0, "dest": "b", "mdata": "b", "cp_id": cp_id, "send_at": later,
+        });
+        let (status, answer) = self.pipeline.post(Class::MESSENGER, waits).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["return"]["cdls_id"].as_i64().expect("an id")
+    }
+
+    async fn of_cancel(&self, example: &Example) -> RequestBuilder {
+        let label = format!("{}-{}", example.operation, example.name);
+        let with_body = |content_type: &str, body: String| {
+            let request = self.call(&example.method, &example.path, self.token(&example.name));
+            request.header(CONTENT_TYPE, content_type).body(body)
+        };
+        let one = |id: i64| example.path.replace("{cdls_id}", &id.to_string());
+        let rest = match (example.operation.as_str(), example.name.as_str()) {
+            ("cancelMessage", "cancelled") => one(self.scheduled(&label).await),
+            ("cancelMessage", "ended") => one(self.logged(&label, "2531927391").await),
+            ("cancelMessage", "229") => format!("{}?colour=red", one(1)),
+            ("cancelMessage", _) => one(999_999),
+            (_, "cancelled") => {
+                self.scheduled(&label).await;
+                format!("{}?cp_id={label}", example.path)
+            }
+            (_, "none") => format!("{}?cp_id={label}", example.path),
+            (_, "400") => return with_body("application/json", "[]".to_owned()),
+            (_, "413") => return with_body("application/json", "x".repeat(64 * 1024 + 1)),
+            _ => example.path.clone(),
+        };
+        self.call(&example.method, &rest, self.token(&example.name))
+    }
+
+    async fn of_lines(&self, example: &Example) -> RequestBuilder {
+        let is_own = matches!(example.name.as_str(), "lines" | "sending" | "campaigns");
+        let token = if is_own { Some(self.alone.clone()) } else { self.token(&example.name) };
+        let list = async || {
+            let lines = self.call(&Method::GET, "/api/v2/lines", Some(self.alone.clone())).send().await;
+            let lines: Value = lines.expect("ingest answers").json().await.expect("answers are JSON");
+            lines["lines"][0]["app_id"].as_i64().expect("an id")
+        };
+        let path = match (example.operation.as_str(), example.name.as_str()) {
+            (operation, "229") if operation != "listCampaigns" => {
+                format!("{}?colour=red", example.path.replace("{app_id}", "1"))
+            }
+            ("listCampaigns", "229") => format!("{}?limit=0", example.path),
+            ("listCampaigns", "campaigns") => {
+                let message =
+                    json!({"app_id": list().await, "dest": "a", "mdata": "a", "cp_id": "spring", "wait": 20});
+                let send =
+                    self.call(&Method::POST, "/api/v2/MakeMessenger.php", token.clone()).json(&message);
+                assert_eq!(send.send().await.expect("ingest answers").status().as_u16(), 200);
+                example.path.clone()
+            }
+            ("showLine", "sending") => example.path.replace("{app_id}", &list().await.to_string()),
+            ("showLine", "paused") => {
+                let line = self.pipeline.add_line(Class::MESSENGER, PAGE_TOKEN).await;
+                self.pipeline.store.pause_line(line, None, "new page").await.expect("lines can be paused");
+                self.pipeline.execute("update cd_v8_line set v8l_name = 'Acme'").await;
+                example.path.replace("{app_id}", &line.to_string())
+            }
+            ("showLine", _) => example.path.replace("{app_id}", "999999"),
+            _ => example.path.clone(),
+        };
+        self.call(&example.method, &path, token)
+    }
+
     async fn of_campaign(&self, example: &Example) -> RequestBuilder {
         let label = format!("{}-{}", example.operation, example.name);
         match (example.operation.as_str(), example.name.as_str()) {
-            (_, "100" | "102" | "110" | "503" | "404") => {}
+            (_, "100" | "102" | "110" | "503" | "404" | "229") => {}
             ("showCampaign", "finished") => {
                 self.logged(&label, "2531927391").await;
             }
@@ -248,14 +337,18 @@ impl Stage {
             | ("resumeCampaign", "running")
             | ("cancelCampaign", "cancelled") => {
                 self.logged(&label, "2531927391").await;
-                let later = timestamp(OffsetDateTime::now_utc() + Duration::from_secs(3_600));
-                let waits = json!({
-                    "app_id": self.pipeline.messenger.0, "dest": "b", "mdata": "b", "cp_id": label, "send_at": later,
-                });
-                assert_eq!(self.pipeline.post(Class::Messenger, waits).await.0, 200);
+                self.scheduled(&label).await;
+            }
+            ("resumeCampaign", "247") => {
+                self.logged(&label, "2531927391").await;
+                let cancel = format!("/api/v2/campaigns/{label}/cancel");
+                let cancelled = self.call(&Method::POST, &cancel, self.token("")).send().await;
+                assert_eq!(cancelled.expect("ingest answers").status().as_u16(), 200);
             }
             other => panic!("no test plays the example {other:?}"),
         }
-        self.call(&example.method, &example.path.replace("{cp_id}", &label), self.token(&example.name))
+        let query = if example.name == "229" { "?colour=red" } else { "" };
+        let path = format!("{}{query}", example.path.replace("{cp_id}", &label));
+        self.call(&example.method, &path, self.token(&example.name))
     }
 }

@@ -3,17 +3,20 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use meta_dispatch::message::{
-    AccountId, CampaignState, ErrorKind, LineId, Medium, MessageId, MessageKind, Status, Submission,
+use meta_dispatch::channel::{Medium, MessageKind};
+use meta_dispatch::domain::{AccountId, CampaignState, ErrorKind, LineId, RowId, Status, Submission};
+use meta_dispatch::store::{
+    CampaignFilter, CampaignPlace, Change, ChangeKind, ErrorCount, IdRange, LogFilter, Receipts, Resend,
+    Resolution, Selection,
 };
-use meta_dispatch::store::{Change, ChangeKind, IdRange, LogFilter, Resend, Resolution, Selection};
 use rstest::rstest;
 use rstest_reuse::apply;
 use time::OffsetDateTime;
 
 use super::on_both;
 use crate::support::store::{
-    Backend, Fixture, HOUR, all_partitions, bulk, error, failed, retry, sent, text, unknown, wait_for_line,
+    Backend, Fixture, HOUR, LONG_AGO, all_partitions, bulk, error, failed, retry, sent, text, unknown,
+    wait_for_line,
 };
 
 type Counts = HashMap<(i64, Medium, Status), i64>;
@@ -38,7 +41,7 @@ impl Fixture {
     /// The campaign's counters, which are what the log says.
     async fn counted(&self) -> Counts {
         let filter = LogFilter { cp_id: Some("c".into()), ..LogFilter::default() };
-        let log = self.store.log_after(&filter, MessageId(0), 10_000).await.expect("the log answers");
+        let log = self.store.log_after(&filter, RowId(0), 10_000).await.expect("the log answers");
         let mut expected = Counts::new();
         for row in log.iter().filter(|row| row.cdcs_id == AccountId(1)) {
             *expected.entry((row.v8l_id.0, row.mtype.medium(), row.status)).or_default() += 1;
@@ -60,7 +63,7 @@ impl Fixture {
 }
 
 #[apply(on_both)]
-async fn a_campaign_is_counted_by_line_medium_and_status(#[case] backend: Backend) {
+async fn group_by_line_medium_and_status(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.log(&[on_line(1, "a"), on_line(1, "b"), image(1, "c"), image(2, "d")]).await;
     fixture.log(&[bulk("a", "other"), Submission { account: AccountId(2), ..on_line(9, "a") }]).await;
@@ -76,7 +79,7 @@ async fn a_campaign_is_counted_by_line_medium_and_status(#[case] backend: Backen
 }
 
 #[apply(on_both)]
-async fn counters_follow_every_change_of_a_row(#[case] backend: Backend) {
+async fn follow_every_change_of_a_row(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let tomorrow = Some(OffsetDateTime::now_utc() + 24 * HOUR);
     fixture.log(&[on_line(1, "waits"), Submission { send_at: tomorrow, ..image(2, "scheduled") }]).await;
@@ -105,7 +108,7 @@ async fn counters_follow_every_change_of_a_row(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn counters_follow_a_batch_of_changes_in_several_campaigns(#[case] backend: Backend) {
+async fn follow_a_batch_over_several_campaigns(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let mut ids = Vec::new();
     for dest in ["a", "b", "d"] {
@@ -124,7 +127,7 @@ async fn counters_follow_a_batch_of_changes_in_several_campaigns(#[case] backend
 }
 
 #[apply(on_both)]
-async fn counters_follow_what_operators_do(#[case] backend: Backend) {
+async fn follow_operations_of_operators(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     for resolution in [Resolution::Ok { message_id: None }, Resolution::Error, Resolution::Retry] {
         fixture.called(on_line(1, "ann"), unknown()).await;
@@ -148,7 +151,7 @@ async fn counters_follow_what_operators_do(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn messages_that_several_log_at_once_are_counted(#[case] backend: Backend) {
+async fn include_messages_logged_at_once(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let logged = (0..8).map(async |n| {
         for m in 0..5 {
@@ -161,7 +164,7 @@ async fn messages_that_several_log_at_once_are_counted(#[case] backend: Backend)
 }
 
 #[apply(on_both)]
-async fn folding_changes_no_count_and_takes_old_counters_only(#[case] backend: Backend) {
+async fn folding_changes_none_and_takes_old_ones_only(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     for dest in ["a", "b", "d"] {
         fixture.called(on_line(1, dest), sent()).await;
@@ -184,7 +187,7 @@ async fn folding_changes_no_count_and_takes_old_counters_only(#[case] backend: B
 }
 
 #[apply(on_both)]
-async fn several_fold_at_once(#[case] backend: Backend) {
+async fn may_be_folded_by_several_at_once(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     for n in 0..40 {
         fixture.log_one(on_line(1 + n % 2, &format!("d{n}"))).await;
@@ -196,7 +199,7 @@ async fn several_fold_at_once(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn the_time_the_newest_waiting_row_is_scheduled_for_is_told(#[case] backend: Backend) {
+async fn show_when_the_newest_waiting_row_is_due(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let not_before = async || {
         let counts = fixture.store.campaign_counts(AccountId(1), "c").await.expect("it answers");
@@ -217,7 +220,7 @@ async fn the_time_the_newest_waiting_row_is_scheduled_for_is_told(#[case] backen
 }
 
 #[apply(on_both)]
-async fn the_rate_counts_calls_that_graph_answered_within_the_window(#[case] backend: Backend) {
+async fn rate_counts_calls_answered_within_the_window(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let window = Duration::from_secs(20);
     assert_eq!(fixture.rate(window).await, 0.0);
@@ -239,7 +242,7 @@ async fn the_rate_counts_calls_that_graph_answered_within_the_window(#[case] bac
 }
 
 #[apply(on_both)]
-async fn a_cancelled_campaign_comes_to_an_end_in_its_counters(#[case] backend: Backend) {
+async fn end_with_a_cancelled_campaign(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.log(&[on_line(1, "a"), on_line(2, "b")]).await;
     fixture.claimed(on_line(1, "sending")).await;
@@ -253,4 +256,110 @@ async fn a_cancelled_campaign_comes_to_an_end_in_its_counters(#[case] backend: B
     let counts = fixture.counted().await;
     assert_eq!(counts.keys().map(|(_, _, status)| *status).collect::<Vec<_>>().len(), 3);
     assert_eq!(counts[&(1, Medium::Text, Status::Sending)], 1);
+}
+
+#[apply(on_both)]
+async fn errors_are_counted_by_code_and_kind(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let errors = async |cp_id: &str| {
+        let errors = fixture.store.campaign_errors(AccountId(1), cp_id).await.expect("the counters answer");
+        let told = |error: &ErrorCount| (error.error_code, error.error_subcode, error.error_kind, error.rows);
+        errors.iter().map(told).collect::<Vec<_>>()
+    };
+    assert!(errors("c").await.is_empty());
+    for dest in ["a", "b"] {
+        fixture.called(on_line(1, dest), failed()).await;
+    }
+    fixture.called(bulk("a", "other"), failed()).await;
+    fixture.called(text("no campaign"), failed()).await;
+    fixture.called(on_line(1, "sent"), sent()).await;
+    fixture.called(on_line(1, "unknown"), unknown()).await;
+    let expired = fixture.log_one(on_line(2, "expired")).await;
+    assert!(fixture.change_at(expired, 0, ChangeKind::Expire).await);
+    let resolve = Resolution::Error;
+    fixture.store.resolve(IdRange::ALL, &Selection::default(), &resolve, 10).await.expect("settled");
+    let refused = (Some(1200), Some(2018024), Some(ErrorKind::Refused), 2);
+    let mut expected = vec![
+        refused,
+        (None, None, Some(ErrorKind::Expired), 1),
+        (Some(1200), Some(2018024), Some(ErrorKind::Resolved), 1),
+    ];
+    for _ in 0..2 {
+        let mut counted = errors("c").await;
+        assert_eq!(counted.first(), Some(&refused), "the most frequent first");
+        counted.sort_by_key(|error| (error.2.map(|kind| kind.as_str()), error.3));
+        expected.sort_by_key(|error| (error.2.map(|kind| kind.as_str()), error.3));
+        assert_eq!(counted, expected);
+        fixture.fold().await;
+    }
+    assert_eq!(errors("other").await.len(), 1);
+    let receipts = fixture.store.campaign_receipts(AccountId(1), "c").await.expect("the counters answer");
+    assert_eq!(receipts, Receipts::default());
+}
+
+#[apply(on_both)]
+async fn receipts_stand_beside_the_states(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    fixture.called(on_line(1, "a"), sent()).await;
+    for (status, rows) in [("DELIVERED", 2), ("READ", 1)] {
+        let told = format!("1, 'c', 1, false, '{status}', {rows}, {LONG_AGO}");
+        let columns = "cdcs_id, cp_id, v8l_id, media, status, rows, at";
+        fixture.execute(&format!("insert into campaign_delta ({columns}) values ({told})")).await;
+    }
+    for _ in 0..2 {
+        let receipts = fixture.store.campaign_receipts(AccountId(1), "c").await.expect("it answers");
+        assert_eq!(receipts, Receipts { delivered: 2, read: 1 });
+        assert_eq!(fixture.counts("c").await, Counts::from([((1, Medium::Text, Status::Ok), 1)]));
+        fixture.fold().await;
+    }
+}
+
+#[apply(on_both)]
+async fn campaigns_are_listed_newest_first(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    for label in ["a", "b", "c"] {
+        fixture.called(bulk("ann", label), sent()).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    fixture.log_one(bulk("bob", "b")).await;
+    fixture.log_one(Submission { account: AccountId(2), line: LineId(9), ..bulk("ann", "theirs") }).await;
+    let state = CampaignState::Paused;
+    fixture.store.set_campaign(AccountId(1), "a", state).await.expect("states can be written");
+    let list = async |filter: CampaignFilter, limit: u32| {
+        let found = fixture.store.campaigns(AccountId(1), &filter, limit).await.expect("it answers");
+        found.into_iter().map(|label| label.place).collect::<Vec<CampaignPlace>>()
+    };
+    let labels =
+        |places: &[CampaignPlace]| places.iter().map(|place| place.cp_id.clone()).collect::<Vec<_>>();
+    let of = |state, is_open| CampaignFilter { state, is_open, before: None };
+    for _ in 0..2 {
+        let all = list(CampaignFilter::default(), 10).await;
+        assert_eq!(labels(&all), ["c", "b", "a"]);
+        let first = list(CampaignFilter::default(), 2).await;
+        assert_eq!(labels(&first), ["c", "b"]);
+        let rest = CampaignFilter { before: Some(first[1].clone()), ..CampaignFilter::default() };
+        assert_eq!(labels(&list(rest, 2).await), ["a"]);
+        let running = Some(CampaignState::Running);
+        assert_eq!(labels(&list(of(running, Some(true)), 10).await), ["b"]);
+        assert_eq!(labels(&list(of(running, Some(false)), 10).await), ["c"]);
+        assert_eq!(labels(&list(of(Some(CampaignState::Paused), None), 10).await), ["a"]);
+        fixture.fold().await;
+    }
+}
+
+#[apply(on_both)]
+async fn backlog_of_a_line_is_what_waits_for_it(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let tomorrow = Some(OffsetDateTime::now_utc() + 24 * HOUR);
+    fixture.log(&[text("ann"), Submission { send_at: tomorrow, ..text("bob") }]).await;
+    fixture.called(text("cleo"), retry(HOUR)).await;
+    fixture.called(text("dan"), sent()).await;
+    fixture.called(text("eve"), unknown()).await;
+    fixture.claimed(text("fay")).await;
+    fixture.execute(&format!("update cdls set created_at = {LONG_AGO} where dest in ('bob', 'dan')")).await;
+    let lines = [LineId(1), LineId(2)];
+    let backlog = fixture.store.line_backlog(&lines).await.expect("it answers");
+    assert_eq!(backlog.len(), 1, "{backlog:?}");
+    assert_eq!((backlog[0].line, backlog[0].waiting), (LineId(1), 3));
+    assert_eq!(backlog[0].oldest.map(|at| at.year()), Some(2020));
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{AccountId, Class, LineId};
-use meta_dispatch::store::{BrokerUser, NewLine, PauseScope, StoreError};
+use meta_dispatch::channel::Class;
+use meta_dispatch::domain::{AccountId, LineId};
+use meta_dispatch::store::{BrokerUser, LineChange, NewLine, PauseScope, StoreError};
 use rstest::rstest;
 use rstest_reuse::apply;
 use time::OffsetDateTime;
@@ -12,7 +13,7 @@ use super::on_both;
 use crate::support::store::{Backend, Fixture};
 
 #[apply(on_both)]
-async fn tokens_are_found_until_they_are_revoked_and_show_their_accounts_state(#[case] backend: Backend) {
+async fn tokens_show_their_account_until_revoked(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let store = &fixture.store;
     store.add_token(AccountId(1), "abcdefghij", &[7; 32]).await.expect("tokens can be added");
@@ -33,26 +34,26 @@ async fn tokens_are_found_until_they_are_revoked_and_show_their_accounts_state(#
 }
 
 #[apply(on_both)]
-async fn a_line_inserted_by_sql_has_the_defaults(#[case] backend: Backend) {
+async fn line_inserted_by_sql_has_the_defaults(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture
         .execute("insert into cd_v8_line (v8l_id, cdcs_id, v8l_class, v8l_wa_api_key) values (70, 1, 'instagram', 'EAA')")
         .await;
     let line = fixture.store.lines(&[LineId(70), LineId(71)]).await.expect("the store answers").remove(0);
-    assert_eq!((line.id, line.account, line.class), (LineId(70), AccountId(1), Class::Instagram));
+    assert_eq!((line.id, line.account, line.class), (LineId(70), AccountId(1), Class::INSTAGRAM));
     assert!(line.active && line.account_active && line.page_token.is_some());
     assert_eq!((line.rate_text, line.rate_media, line.paused_until, line.page_id), (None, None, None, None));
 }
 
 #[apply(on_both)]
-async fn lines_are_added_listed_and_given_new_tokens(#[case] backend: Backend) {
+async fn lines_are_added_listed_and_given_tokens(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let store = &fixture.store;
     let new = |id: Option<i64>, account| NewLine {
         id: id.map(LineId),
         account: AccountId(account),
         name: Some("Shop".into()),
-        class: Class::Messenger,
+        class: Class::MESSENGER,
         page_token: "EAAold".into(),
         page_id: Some("1001".into()),
         instagram_account_id: None,
@@ -74,7 +75,7 @@ async fn lines_are_added_listed_and_given_new_tokens(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn pauses_of_policy_only_grow_and_an_operators_replaces_any(#[case] backend: Backend) {
+async fn policy_pauses_grow_and_operators_replace_any(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let store = &fixture.store;
     let paused = async |line: i64| {
@@ -99,7 +100,7 @@ async fn pauses_of_policy_only_grow_and_an_operators_replaces_any(#[case] backen
 }
 
 #[apply(on_both)]
-async fn a_user_of_the_broker_sends_for_one_account_until_it_is_unmapped(#[case] backend: Backend) {
+async fn broker_user_has_one_account_until_unmapped(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let store = &fixture.store;
     assert_eq!(store.broker_user("shop").await.expect("the store answers"), None);
@@ -124,4 +125,32 @@ async fn a_user_of_the_broker_sends_for_one_account_until_it_is_unmapped(#[case]
     assert!(store.unmap_broker_user("shop").await.expect("the store answers"));
     assert!(!store.unmap_broker_user("shop").await.expect("the store answers"));
     assert_eq!(store.broker_user("shop").await.expect("the store answers"), None);
+}
+
+#[apply(on_both)]
+async fn lines_of_an_account_are_changed_and_removed(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let store = &fixture.store;
+    let one = LineId(1);
+    let line = async || store.lines(&[one]).await.expect("the store answers").remove(0);
+    let set = async |change: LineChange| store.update_line(one, &change).await.expect("lines can be changed");
+    let change = LineChange { name: Some("Shop".into()), rate_text: Some(Some(20)), ..LineChange::default() };
+    assert!(set(change).await);
+    let record = line().await;
+    assert_eq!((record.name.as_deref(), record.rate_text, record.active), (Some("Shop"), Some(20), true));
+    assert!(set(LineChange { active: Some(false), rate_text: Some(None), ..LineChange::default() }).await);
+    let record = line().await;
+    assert_eq!((record.name.as_deref(), record.rate_text, record.active), (Some("Shop"), None, false));
+    let own = store.account_lines(AccountId(1)).await.expect("the store answers");
+    assert!(own.iter().map(|line| line.id).eq([LineId(1), LineId(2)]));
+    assert!(store.account_lines(AccountId(2)).await.expect("the store answers").is_empty());
+    assert!(store.remove_line(one).await.expect("lines can be removed"));
+    assert!(!store.remove_line(one).await.expect("lines can be removed"), "once");
+    assert!(!store.update_line(one, &LineChange::default()).await.expect("the store answers"));
+    for active in [false, true] {
+        assert!(store.set_account_active(AccountId(1), active).await.expect("accounts can be switched"));
+        let lines = store.lines(&[LineId(2)]).await.expect("the store answers");
+        assert_eq!(lines[0].account_active, active);
+    }
+    assert!(!store.set_account_active(AccountId(77), true).await.expect("the store answers"));
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{
-    AccountId, CampaignState, ErrorKind, Lane, LineId, Medium, MessageId, MessageKind, Partition, Status,
-    Submission,
+use meta_dispatch::channel::{Medium, MessageKind};
+use meta_dispatch::domain::{
+    AccountId, CampaignState, ErrorKind, Lane, LineId, Partition, RowId, Status, Submission,
 };
 use meta_dispatch::store::{Change, ChangeKind, DoomedRow, MessageFilter};
 use rstest::rstest;
@@ -42,12 +42,12 @@ impl Fixture {
     }
 }
 
-fn ids(rows: &[DoomedRow]) -> Vec<MessageId> {
+fn ids(rows: &[DoomedRow]) -> Vec<RowId> {
     rows.iter().map(|row| row.id).collect()
 }
 
 #[apply(on_both)]
-async fn waiting_rows_that_expired_are_found_and_their_waiters_named(#[case] backend: Backend) {
+async fn expired_rows_are_found_with_their_waiters(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let valid_for = Duration::ZERO;
     let logged = fixture
@@ -77,7 +77,7 @@ async fn waiting_rows_that_expired_are_found_and_their_waiters_named(#[case] bac
 }
 
 #[apply(on_both)]
-async fn work_with_a_row_that_is_valid_yet_is_put_off_until_that_expires(#[case] backend: Backend) {
+async fn work_with_a_valid_row_is_put_off(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let soon = Submission { valid_for: Duration::from_millis(300), ..text("ann") };
     let logged = fixture.log(&[soon, text("bob")]).await;
@@ -102,7 +102,7 @@ async fn work_with_a_row_that_is_valid_yet_is_put_off_until_that_expires(#[case]
 
 /// It is ended by the one who claimed it, or settled.
 #[apply(on_both)]
-async fn a_row_that_waits_for_no_turn_does_not_expire(#[case] backend: Backend) {
+async fn row_that_waits_for_no_turn_does_not_expire(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.called(text("ann"), unknown()).await;
     fixture.called(text("bob"), retry(HOUR)).await;
@@ -112,7 +112,7 @@ async fn a_row_that_waits_for_no_turn_does_not_expire(#[case] backend: Backend) 
 }
 
 #[apply(on_both)]
-async fn a_row_to_be_tried_again_expires_when_it_is_due(#[case] backend: Backend) {
+async fn row_to_retry_expires_when_due(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let id = fixture.called(text("ann"), retry(HOUR)).await;
     fixture.execute(&format!("update cdls set expires_at = {LONG_AGO}")).await;
@@ -125,7 +125,7 @@ async fn a_row_to_be_tried_again_expires_when_it_is_due(#[case] backend: Backend
 }
 
 #[apply(on_both)]
-async fn waiting_rows_of_a_cancelled_campaign_are_found_and_others_stay(#[case] backend: Backend) {
+async fn only_rows_of_the_cancelled_campaign_are_found(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let logged = fixture
         .log(&[
@@ -155,7 +155,7 @@ async fn waiting_rows_of_a_cancelled_campaign_are_found_and_others_stay(#[case] 
 }
 
 #[apply(on_both)]
-async fn rows_of_a_cancelled_campaign_come_in_batches_and_by_partition(#[case] backend: Backend) {
+async fn cancelled_rows_come_by_batch_and_partition(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     for n in 0..5 {
         fixture.log(&[bulk(&format!("d{n}"), "c")]).await;
@@ -175,7 +175,7 @@ async fn rows_of_a_cancelled_campaign_come_in_batches_and_by_partition(#[case] b
 }
 
 #[apply(on_both)]
-async fn a_campaign_that_was_cancelled_long_ago_is_not_looked_at_for_ever(#[case] backend: Backend) {
+async fn old_cancellation_is_not_scanned_for_ever(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.log_one(bulk("a", "c")).await;
     fixture.cancel("c").await;
@@ -193,7 +193,7 @@ async fn a_campaign_that_was_cancelled_long_ago_is_not_looked_at_for_ever(#[case
 
 /// A row that a later version wrote, with a word this one does not know.
 #[apply(on_both)]
-async fn a_row_that_cannot_be_read_is_left_out_of_every_list(#[case] backend: Backend) {
+async fn unreadable_row_is_left_out_of_every_list(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let expiring = |dest: &str| Submission { valid_for: Duration::ZERO, ..bulk(dest, "c") };
     let logged = fixture.log(&[text("strange"), text("b"), expiring("strange"), expiring("d")]).await;
@@ -204,12 +204,12 @@ async fn a_row_that_cannot_be_read_is_left_out_of_every_list(#[case] backend: Ba
 
     assert!(fixture.ready_ids().await.contains(&logged[1]));
     assert!(!fixture.ready_ids().await.contains(&logged[0]));
-    let log = fixture.store.log_after(&Default::default(), MessageId(0), 100).await.expect("the log answers");
+    let log = fixture.store.log_after(&Default::default(), RowId(0), 100).await.expect("the log answers");
     assert_eq!(log.len(), 4);
     assert_eq!(fixture.store.log_newest(&Default::default(), 100).await.expect("it answers").len(), 4);
     assert_eq!(fixture.store.log_rows(&logged).await.expect("it answers").len(), 2);
     let filter = MessageFilter { dest: Some("strange".into()), ..MessageFilter::default() };
-    let listed = fixture.store.messages(AccountId(1), &filter, MessageId(i64::MAX), 9).await;
+    let listed = fixture.store.messages(AccountId(1), &filter, RowId(i64::MAX), 9).await;
     assert!(listed.expect("it answers").is_empty());
     let found = fixture.expired(&all_partitions()).await;
     assert!(ids(&found).contains(&logged[3]));
@@ -228,7 +228,7 @@ async fn a_row_that_cannot_be_read_is_left_out_of_every_list(#[case] backend: Ba
 }
 
 #[apply(on_both)]
-async fn a_line_that_cannot_be_read_is_left_out_of_every_list(#[case] backend: Backend) {
+async fn unreadable_line_is_left_out_of_every_list(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     // As a later version's schema allows it.
     match backend {

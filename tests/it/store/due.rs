@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use meta_dispatch::message::{LineId, MessageId, Partition, Status, Submission};
+use meta_dispatch::domain::{LineId, Partition, RowId, Status, Submission};
 use meta_dispatch::store::{Promoted, WorkHead};
 use rstest::rstest;
 use rstest_reuse::apply;
@@ -20,10 +20,10 @@ fn tomorrow() -> Option<OffsetDateTime> {
 }
 
 impl Fixture {
-    async fn rows_in(&self, work: &[WorkHead]) -> Vec<MessageId> {
+    async fn rows_in(&self, work: &[WorkHead]) -> Vec<RowId> {
         let numbers: Vec<_> = work.iter().map(|head| head.position.work).collect();
         let read = self.store.read_work(&numbers).await.expect("work can be read");
-        let mut ids: Vec<MessageId> = read.iter().flat_map(|work| &work.rows).map(|row| row.id).collect();
+        let mut ids: Vec<RowId> = read.iter().flat_map(|work| &work.rows).map(|row| row.id).collect();
         ids.sort();
         ids
     }
@@ -34,7 +34,7 @@ impl Fixture {
 }
 
 #[apply(on_both)]
-async fn a_scheduled_row_is_ready_once_its_time_has_come(#[case] backend: Backend) {
+async fn scheduled_row_is_ready_at_its_time(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let at = OffsetDateTime::now_utc() + Duration::from_millis(700);
     let id = fixture.log_one(Submission { send_at: Some(at), ..text("later") }).await;
@@ -56,9 +56,7 @@ async fn a_scheduled_row_is_ready_once_its_time_has_come(#[case] backend: Backen
 }
 
 #[apply(on_both)]
-async fn a_row_to_be_tried_again_is_ready_when_it_is_due_and_says_retry_until_its_call_ends(
-    #[case] backend: Backend,
-) {
+async fn row_to_retry_says_retry_until_its_call_ends(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let id = fixture.called(text("ann"), retry(HOUR)).await;
     assert!(fixture.ready().await.is_empty());
@@ -78,9 +76,7 @@ async fn a_row_to_be_tried_again_is_ready_when_it_is_due_and_says_retry_until_it
 
 /// The work in which it was ready a try before is there until its owner has removed it.
 #[apply(on_both)]
-async fn a_row_that_waits_for_a_further_try_is_not_ready_in_the_work_of_the_try_before(
-    #[case] backend: Backend,
-) {
+async fn waiting_retry_is_not_ready_in_its_former_work(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let id = fixture.called(text("ann"), retry(Duration::ZERO)).await;
     fixture.all_due().await;
@@ -91,13 +87,12 @@ async fn a_row_that_waits_for_a_further_try_is_not_ready_in_the_work_of_the_try_
     assert!(fixture.ready().await.is_empty());
     fixture.all_due().await;
     fixture.promote().await;
-    let ready: BTreeSet<(MessageId, i32)> =
-        fixture.ready().await.iter().map(|row| (row.id, row.fence)).collect();
+    let ready: BTreeSet<(RowId, i32)> = fixture.ready().await.iter().map(|row| (row.id, row.fence)).collect();
     assert_eq!(ready, BTreeSet::from([(id, 2)]));
 }
 
 #[apply(on_both)]
-async fn rows_that_have_ended_meanwhile_are_not_made_ready(#[case] backend: Backend) {
+async fn ended_rows_are_not_made_ready(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let late = fixture.called(text("ann"), retry(HOUR)).await;
     assert!(fixture.change(late, sent()).await, "the success was late");
@@ -112,7 +107,7 @@ async fn rows_that_have_ended_meanwhile_are_not_made_ready(#[case] backend: Back
 }
 
 #[apply(on_both)]
-async fn due_rows_become_work_by_flow_in_order_of_id(#[case] backend: Backend) {
+async fn rows_become_work_by_flow_in_order_of_id(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let send_at = tomorrow();
     let mut given: Vec<Submission> =
@@ -132,7 +127,7 @@ async fn due_rows_become_work_by_flow_in_order_of_id(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn many_due_rows_of_one_partition_do_not_hold_up_those_of_another(#[case] backend: Backend) {
+async fn busy_partition_does_not_hold_up_another(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let row = |line, n: usize| Submission {
         line: LineId(line),
@@ -153,7 +148,7 @@ async fn many_due_rows_of_one_partition_do_not_hold_up_those_of_another(#[case] 
 }
 
 #[apply(on_both)]
-async fn only_the_partitions_asked_for_are_looked_at_and_from_the_time_given(#[case] backend: Backend) {
+async fn scan_is_limited_to_partitions_and_time(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.log_one(Submission { send_at: tomorrow(), ..text("ann") }).await;
     fixture.all_due().await;
@@ -168,7 +163,7 @@ async fn only_the_partitions_asked_for_are_looked_at_and_from_the_time_given(#[c
 
 /// The next look begins where this one ended.
 #[apply(on_both)]
-async fn the_time_reached_is_told(#[case] backend: Backend) {
+async fn scan_returns_the_time_reached(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let row = |n| Submission { send_at: tomorrow(), ..text(&format!("d{n}")) };
     let ids = fixture.log(&[row(1), row(2)]).await;

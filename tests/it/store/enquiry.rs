@@ -2,23 +2,23 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{
-    AccountId, CampaignState, Class, Lane, LineId, MessageId, MessageKind, Status, Submission,
-};
+use meta_dispatch::channel::{Class, MessageKind};
+use meta_dispatch::domain::{AccountId, CampaignState, ErrorKind, Lane, LineId, RowId, Status, Submission};
 use meta_dispatch::store::{LogRow, MessageFilter};
 use rstest::rstest;
 use rstest_reuse::apply;
+use time::OffsetDateTime;
 
 use super::on_both;
-use crate::support::store::{Backend, Fixture};
+use crate::support::store::{Backend, Fixture, LONG_AGO};
 
-const NEWEST: MessageId = MessageId(i64::MAX);
+const NEWEST: RowId = RowId(i64::MAX);
 
 fn text(account: i64, line: i64, dest: &str) -> Submission {
     Submission {
         account: AccountId(account),
         line: LineId(line),
-        class: Class::Messenger,
+        class: Class::MESSENGER,
         dest: dest.into(),
         kind: MessageKind::Text,
         mdata: "hello".into(),
@@ -37,11 +37,11 @@ fn of_campaign(line: i64, dest: &str, cp_id: &str) -> Submission {
 }
 
 impl Fixture {
-    async fn insert(&self, rows: &[Submission]) -> Vec<MessageId> {
+    async fn insert(&self, rows: &[Submission]) -> Vec<RowId> {
         self.store.insert(rows).await.expect("rows can be logged")
     }
 
-    async fn listed(&self, filter: MessageFilter, before: MessageId, limit: u32) -> Vec<MessageId> {
+    async fn listed(&self, filter: MessageFilter, before: RowId, limit: u32) -> Vec<RowId> {
         let rows: Vec<LogRow> =
             self.store.messages(AccountId(1), &filter, before, limit).await.expect("the log answers");
         rows.iter().map(|row| row.cdls_id).collect()
@@ -52,14 +52,14 @@ impl Fixture {
     }
 }
 
-fn newest_first(ids: impl IntoIterator<Item = MessageId>) -> Vec<MessageId> {
-    let mut ids: Vec<MessageId> = ids.into_iter().collect();
+fn newest_first(ids: impl IntoIterator<Item = RowId>) -> Vec<RowId> {
+    let mut ids: Vec<RowId> = ids.into_iter().collect();
     ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
     ids
 }
 
 #[apply(on_both)]
-async fn pages_follow_each_other_newest_first_without_gap_or_repeat(#[case] backend: Backend) {
+async fn pages_go_newest_first_without_gap_or_repeat(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let kinds = [MessageKind::Text, MessageKind::Image];
     let rows: Vec<Submission> = (0..60)
@@ -87,48 +87,82 @@ async fn pages_follow_each_other_newest_first_without_gap_or_repeat(#[case] back
 }
 
 #[apply(on_both)]
-async fn each_filter_and_their_combinations_list_what_matches(#[case] backend: Backend) {
+async fn filters_and_combinations_list_matching_rows(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let ids = fixture
         .insert(&[
             Submission { msg_id: Some("m1".into()), ..of_campaign(1, "ann", "c1") },
             Submission { msg_id: Some("m1".into()), ..of_campaign(2, "bob", "c1") },
-            of_campaign(1, "ann", "c2"),
+            Submission { msg_id: Some("m2".into()), ..of_campaign(1, "ann", "c2") },
             text(1, 2, "ann"),
             Submission { cp_id: Some("c1".into()), msg_id: Some("m1".into()), ..text(2, 9, "ann") },
         ])
         .await;
-    fixture.execute("update cdls set status = 'ERROR' where dest = 'bob'").await;
+    fixture
+        .execute(
+            "update cdls set status = 'ERROR', error_code = 551, error_kind = 'refused' where dest = 'bob'",
+        )
+        .await;
+    fixture.execute(&format!("update cdls set created_at = {LONG_AGO} where cp_id = 'c1'")).await;
+    let a_day_ago = OffsetDateTime::now_utc() - time::Duration::DAY;
+    let in_a_day = OffsetDateTime::now_utc() + time::Duration::DAY;
     let all = MessageFilter::default();
     let some = |text: &str| Some(text.to_owned());
     let cases: Vec<(MessageFilter, Vec<usize>)> = vec![
         (all.clone(), vec![3, 2, 1, 0]),
         (MessageFilter { line: Some(LineId(1)), ..all.clone() }, vec![2, 0]),
-        (MessageFilter { status: Some(Status::Error), ..all.clone() }, vec![1]),
-        (MessageFilter { status: Some(Status::Pending), line: Some(LineId(2)), ..all.clone() }, vec![3]),
+        (MessageFilter { statuses: vec![Status::Error], ..all.clone() }, vec![1]),
+        (MessageFilter { statuses: vec![Status::Pending], line: Some(LineId(2)), ..all.clone() }, vec![3]),
         (MessageFilter { cp_id: some("c1"), ..all.clone() }, vec![1, 0]),
         (MessageFilter { cp_id: some("c1"), line: Some(LineId(2)), ..all.clone() }, vec![1]),
-        (MessageFilter { cp_id: some("c1"), status: Some(Status::Pending), ..all.clone() }, vec![0]),
-        (MessageFilter { msg_id: some("m1"), ..all.clone() }, vec![1, 0]),
-        (MessageFilter { msg_id: some("m1"), dest: some("ann"), ..all.clone() }, vec![0]),
+        (MessageFilter { cp_id: some("c1"), statuses: vec![Status::Pending], ..all.clone() }, vec![0]),
+        (MessageFilter { msg_ids: vec!["m1".into()], ..all.clone() }, vec![1, 0]),
+        (MessageFilter { msg_ids: vec!["m1".into()], dest: some("ann"), ..all.clone() }, vec![0]),
         (MessageFilter { dest: some("ann"), ..all.clone() }, vec![3, 2, 0]),
         (MessageFilter { dest: some("ann"), cp_id: some("c2"), ..all.clone() }, vec![2]),
         (MessageFilter { dest: some("ann"), line: Some(LineId(9)), ..all.clone() }, vec![]),
-        (MessageFilter { msg_id: some("m1"), status: Some(Status::Ok), ..all.clone() }, vec![]),
+        (MessageFilter { msg_ids: vec!["m1".into()], statuses: vec![Status::Ok], ..all.clone() }, vec![]),
         (MessageFilter { cp_id: some("nobody's"), ..all.clone() }, vec![]),
+        (MessageFilter { statuses: vec![Status::Error, Status::Pending], ..all.clone() }, vec![3, 2, 1, 0]),
+        (MessageFilter { statuses: vec![Status::Error, Status::Ok], ..all.clone() }, vec![1]),
+        (
+            MessageFilter {
+                cp_id: some("c1"),
+                statuses: vec![Status::Retry, Status::Error, Status::Pending],
+                ..all.clone()
+            },
+            vec![1, 0],
+        ),
+        (
+            MessageFilter { msg_ids: vec!["m1".into(), "m2".into(), "m3".into()], ..all.clone() },
+            vec![2, 1, 0],
+        ),
+        (MessageFilter { error_code: Some(551), ..all.clone() }, vec![1]),
+        (MessageFilter { error_code: Some(10), ..all.clone() }, vec![]),
+        (MessageFilter { error_kind: Some(ErrorKind::Refused), ..all.clone() }, vec![1]),
+        (
+            MessageFilter { error_kind: Some(ErrorKind::Refused), statuses: vec![Status::Ok], ..all.clone() },
+            vec![],
+        ),
+        (MessageFilter { since: Some(a_day_ago), until: Some(in_a_day), ..all.clone() }, vec![3, 2]),
+        (MessageFilter { until: Some(a_day_ago), ..all.clone() }, vec![1, 0]),
+        (MessageFilter { since: Some(in_a_day), ..all.clone() }, vec![]),
     ];
     for (filter, expected) in cases {
-        let expected: Vec<MessageId> = expected.into_iter().map(|n| ids[n]).collect();
+        let expected: Vec<RowId> = expected.into_iter().map(|n| ids[n]).collect();
         assert_eq!(fixture.listed(filter.clone(), NEWEST, 10).await, expected, "{filter:?}");
-        let below: Vec<MessageId> = expected.iter().copied().filter(|id| *id < ids[2]).collect();
+        let below: Vec<RowId> = expected.iter().copied().filter(|id| *id < ids[2]).collect();
         assert_eq!(fixture.listed(filter.clone(), ids[2], 10).await, below, "{filter:?}");
         let first = expected.iter().copied().take(1).collect::<Vec<_>>();
         assert_eq!(fixture.listed(filter.clone(), NEWEST, 1).await, first, "{filter:?}");
+        let rows =
+            fixture.store.messages_after(AccountId(1), &filter, RowId(0), 10).await.expect("it answers");
+        assert!(rows.iter().map(|row| row.cdls_id).eq(expected.iter().rev().copied()), "{filter:?}");
     }
 }
 
 #[apply(on_both)]
-async fn a_cancelled_campaign_stays_cancelled(#[case] backend: Backend) {
+async fn cancelled_campaign_stays_cancelled(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     assert_eq!(fixture.set("c", CampaignState::Paused).await, CampaignState::Paused);
     assert_eq!(fixture.set("c", CampaignState::Running).await, CampaignState::Running);

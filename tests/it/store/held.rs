@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{LineId, MessageId, Partition, Status, Submission};
+use meta_dispatch::domain::{LineId, Partition, RowId, Status, Submission};
 use meta_dispatch::store::HeldRecipient;
 use rstest::rstest;
 use rstest_reuse::apply;
@@ -19,7 +19,7 @@ impl Fixture {
         self.store.held_recipients(&partitions, within, limit).await.expect("scans work")
     }
 
-    async fn still_held(&self, ids: &[MessageId]) -> Vec<MessageId> {
+    async fn still_held(&self, ids: &[RowId]) -> Vec<RowId> {
         let mut held = self.store.still_held(ids).await.expect("scans work");
         held.sort();
         held
@@ -27,14 +27,14 @@ impl Fixture {
 }
 
 #[apply(on_both)]
-async fn recipients_are_held_by_claims_and_retries(#[case] backend: Backend) {
+async fn claims_and_retries_hold_recipients(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let sending = fixture.claimed(text("ann")).await;
     let again = fixture.called(text("bob"), retry(Duration::from_secs(60))).await;
     let unknown = fixture.called(text("cleo"), unknown()).await;
     let mut held = fixture.held(HOUR, MANY).await;
     held.sort_by_key(|held| held.by);
-    let shown: Vec<(MessageId, &str, Status)> =
+    let shown: Vec<(RowId, &str, Status)> =
         held.iter().map(|held| (held.by, held.dest.as_str(), held.status)).collect();
     assert_eq!(shown, [(sending, "ann", Status::Sending), (again, "bob", Status::Retry)]);
     assert!(held[0].wait > Duration::from_secs(3_000) && held[0].wait <= HOUR, "{:?}", held[0].wait);
@@ -48,7 +48,7 @@ async fn recipients_are_held_by_claims_and_retries(#[case] backend: Backend) {
 
 /// Due, it waits for its turn behind others that are.
 #[apply(on_both)]
-async fn a_row_that_was_made_ready_again_holds_nobody(#[case] backend: Backend) {
+async fn ready_row_holds_no_recipient(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let id = fixture.called(text("ann"), retry(HOUR)).await;
     fixture.all_due().await;
@@ -60,7 +60,7 @@ async fn a_row_that_was_made_ready_again_holds_nobody(#[case] backend: Backend) 
 
 /// A campaign of millions may be scheduled; looking for claims and retries must not walk over it.
 #[apply(on_both)]
-async fn rows_that_are_scheduled_or_due_much_later_hold_nobody(#[case] backend: Backend) {
+async fn scheduled_and_late_rows_hold_no_recipient(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let tomorrow = OffsetDateTime::now_utc() + 24 * HOUR;
     fixture.log_one(Submission { send_at: Some(tomorrow), ..text("scheduled") }).await;
@@ -72,7 +72,7 @@ async fn rows_that_are_scheduled_or_due_much_later_hold_nobody(#[case] backend: 
 }
 
 #[apply(on_both)]
-async fn the_retries_due_first_come_first_up_to_a_bound(#[case] backend: Backend) {
+async fn retries_come_by_due_time_up_to_a_bound(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let mut ids = Vec::new();
     for minutes in [3, 1, 2] {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use meta_dispatch::message::Partition;
+use meta_dispatch::domain::Partition;
 use meta_dispatch::store::LeaseReport;
 use rstest::rstest;
 use rstest_reuse::apply;
@@ -23,7 +23,7 @@ impl Fixture {
 }
 
 #[apply(on_both)]
-async fn partitions_are_shared_and_given_back(#[case] backend: Backend) {
+async fn share_and_give_back_partitions(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let report = fixture.renew("a", LEASE).await;
     assert_eq!((report.held.len(), report.workers, report.free), (0, 1, 64));
@@ -49,7 +49,7 @@ async fn partitions_are_shared_and_given_back(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn a_lease_that_ran_out_is_not_prolonged_and_is_taken_by_others(#[case] backend: Backend) {
+async fn expired_lease_is_taken_and_not_prolonged(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let short = Duration::from_millis(500);
     fixture.renew("a", short).await;
@@ -69,7 +69,7 @@ async fn a_lease_that_ran_out_is_not_prolonged_and_is_taken_by_others(#[case] ba
 }
 
 #[apply(on_both)]
-async fn a_worker_that_stood_still_past_its_lease_acquires_again_where_nobody_did(#[case] backend: Backend) {
+async fn stalled_worker_reacquires_free_partitions(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let short = Duration::from_millis(100);
     fixture.renew("a", short).await;
@@ -82,7 +82,7 @@ async fn a_worker_that_stood_still_past_its_lease_acquires_again_where_nobody_di
 }
 
 #[apply(on_both)]
-async fn nobody_acquires_without_having_renewed(#[case] backend: Backend) {
+async fn acquiring_needs_a_renewal_first(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     assert!(fixture.acquire("ghost", LEASE, 64).await.is_empty());
     fixture.renew("a", LEASE).await;
@@ -90,7 +90,7 @@ async fn nobody_acquires_without_having_renewed(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn workers_that_do_not_reach_graph_are_told(#[case] backend: Backend) {
+async fn unable_workers_are_counted_apart(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.renew("a", LEASE).await;
     let away = fixture.store.renew_leases("b", LEASE, true).await.expect("leases are kept");
@@ -99,7 +99,7 @@ async fn workers_that_do_not_reach_graph_are_told(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn workers_that_acquire_at_once_share_what_is_free(#[case] backend: Backend) {
+async fn concurrent_workers_share_free_partitions(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let workers: Vec<String> = (0..8).map(|n| format!("w{n}")).collect();
     for worker in &workers {
@@ -113,7 +113,8 @@ async fn workers_that_acquire_at_once_share_what_is_free(#[case] backend: Backen
 
 /// A transaction that stays open keeps the database from forgetting old versions of rows.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_age_of_the_oldest_transaction_is_told_on_postgres() {
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn postgres_shows_the_oldest_transactions_age() {
     use sqlx::Connection;
     let fixture = Fixture::create(Backend::Postgres).await;
     let url = fixture.database().url();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{AccountId, LineId, MessageId, Status, Submission};
+use meta_dispatch::domain::{AccountId, LineId, RowId, Status, Submission};
 use meta_dispatch::store::{LogFilter, MessageFilter, Scope};
 use rstest::rstest;
 use rstest_reuse::apply;
@@ -12,14 +12,14 @@ use super::on_both;
 use crate::support::store::{Backend, Fixture, HOUR, bulk, claim, failed, retry, sent, text, unknown};
 
 impl Fixture {
-    async fn newest(&self, filter: &LogFilter, limit: u32) -> Vec<MessageId> {
+    async fn newest(&self, filter: &LogFilter, limit: u32) -> Vec<RowId> {
         let rows = self.store.log_newest(filter, limit).await.expect("the log answers");
         rows.iter().map(|row| row.cdls_id).collect()
     }
 }
 
 #[apply(on_both)]
-async fn an_account_sees_its_own_rows_only(#[case] backend: Backend) {
+async fn account_sees_its_own_rows_only(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let id = fixture.log_one(text("ann")).await;
     let seen = async |scope| fixture.store.log_row(scope, id).await.expect("the log answers").is_some();
@@ -28,10 +28,10 @@ async fn an_account_sees_its_own_rows_only(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn rows_are_read_by_id_and_missing_ones_are_left_out(#[case] backend: Backend) {
+async fn reads_by_id_leave_out_missing_rows(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let ids = fixture.log(&[text("ann"), text("bob"), text("cleo")]).await;
-    let wanted = [ids[1], MessageId(999_999), ids[0], MessageId(77_000_000)];
+    let wanted = [ids[1], RowId(999_999), ids[0], RowId(77_000_000)];
     let mut rows = fixture.store.log_rows(&wanted).await.expect("the store answers");
     rows.sort_by_key(|row| row.cdls_id);
     let found: Vec<_> = rows.iter().map(|row| (row.cdls_id, row.dest.as_str())).collect();
@@ -40,7 +40,7 @@ async fn rows_are_read_by_id_and_missing_ones_are_left_out(#[case] backend: Back
 }
 
 #[apply(on_both)]
-async fn the_log_is_read_forwards_backwards_and_filtered(#[case] backend: Backend) {
+async fn reads_forwards_backwards_and_filtered(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let sent = fixture.called(text("ann"), sent()).await;
     let ids = fixture
@@ -54,7 +54,7 @@ async fn the_log_is_read_forwards_backwards_and_filtered(#[case] backend: Backen
         (LogFilter { cp_id: Some("spring".into()), ..everything.clone() }, ids[1]),
     ] {
         assert_eq!(fixture.newest(&filter, 9).await, [expected], "{filter:?}");
-        let after = fixture.store.log_after(&filter, MessageId(0), 9).await.expect("the log answers");
+        let after = fixture.store.log_after(&filter, RowId(0), 9).await.expect("the log answers");
         assert!(after.iter().map(|row| row.cdls_id).eq([expected]), "{filter:?}");
     }
     let rows = fixture.store.log_after(&everything, sent, 2).await.expect("the log answers");
@@ -63,7 +63,7 @@ async fn the_log_is_read_forwards_backwards_and_filtered(#[case] backend: Backen
 
 /// The claim stands beside the log; each way to the row shows it.
 #[apply(on_both)]
-async fn a_claimed_row_is_sending_in_every_view_of_the_log(#[case] backend: Backend) {
+async fn claimed_row_is_sending_in_every_view(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let waiting = fixture.log_one(bulk("bob", "c")).await;
     let id = fixture.claimed(bulk("ann", "c")).await;
@@ -76,10 +76,10 @@ async fn a_claimed_row_is_sending_in_every_view_of_the_log(#[case] backend: Back
     for (status, expected) in [(Status::Sending, id), (Status::Pending, waiting)] {
         let filter = LogFilter { status: Some(status), ..LogFilter::default() };
         assert_eq!(fixture.newest(&filter, 9).await, [expected], "{status}");
-        let after = store.log_after(&filter, MessageId(0), 9).await.expect("it answers");
+        let after = store.log_after(&filter, RowId(0), 9).await.expect("it answers");
         assert!(after.iter().map(|row| (row.cdls_id, row.status)).eq([(expected, status)]), "{status}");
-        let filter = MessageFilter { status: Some(status), ..MessageFilter::default() };
-        let listed = store.messages(AccountId(1), &filter, MessageId(i64::MAX), 9).await.expect("it answers");
+        let filter = MessageFilter { statuses: vec![status], ..MessageFilter::default() };
+        let listed = store.messages(AccountId(1), &filter, RowId(i64::MAX), 9).await.expect("it answers");
         assert!(listed.iter().map(|row| (row.cdls_id, row.status)).eq([(expected, status)]), "{status}");
         let counts = store.campaign_counts(AccountId(1), "c").await.expect("it answers");
         assert!(counts.iter().any(|count| (count.status, count.rows) == (status, 1)), "{counts:?}");
@@ -92,7 +92,7 @@ async fn a_claimed_row_is_sending_in_every_view_of_the_log(#[case] backend: Back
 
 /// The claim is closed by the fence its row has now, and removed later.
 #[apply(on_both)]
-async fn a_claim_whose_call_has_ended_is_not_shown(#[case] backend: Backend) {
+async fn ended_claim_is_not_shown(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     for (kind, status) in [(sent(), Status::Ok), (retry(HOUR), Status::Retry), (unknown(), Status::Unknown)] {
         let id = fixture.called(text("ann"), kind).await;
@@ -103,7 +103,7 @@ async fn a_claim_whose_call_has_ended_is_not_shown(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn rows_are_counted_by_line_and_status(#[case] backend: Backend) {
+async fn counts_rows_by_line_and_status(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.called(text("ann"), sent()).await;
     fixture.log(&[text("bob"), bulk("cleo", "spring"), Submission { line: LineId(2), ..text("dan") }]).await;
@@ -119,9 +119,7 @@ async fn rows_are_counted_by_line_and_status(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn rows_that_are_not_final_are_counted_by_status_and_the_oldest_unknown_is_aged(
-    #[case] backend: Backend,
-) {
+async fn open_rows_are_counted_and_unknown_ones_aged(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let open = async || fixture.store.open_rows().await.expect("rows can be counted");
     assert_eq!(open().await, Default::default());
@@ -145,7 +143,7 @@ async fn rows_that_are_not_final_are_counted_by_status_and_the_oldest_unknown_is
 }
 
 #[apply(on_both)]
-async fn a_row_of_a_retry_that_was_made_ready_is_counted_once(#[case] backend: Backend) {
+async fn ready_retry_is_counted_once(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.called(text("ann"), retry(HOUR)).await;
     fixture.execute("delete from work").await;

@@ -1,5 +1,6 @@
 //! The duties of every store, run on PostgreSQL and on SQLite: a file for each use case.
 
+mod cancel;
 mod claims;
 mod counts;
 mod directory;
@@ -21,6 +22,7 @@ use rstest_reuse::template;
 
 #[template]
 #[rstest]
+#[ignore = "needs PostgreSQL: run tests/run"]
 #[case::postgres(Backend::Postgres)]
 #[case::sqlite(Backend::Sqlite)]
 #[tokio::test(flavor = "multi_thread")]

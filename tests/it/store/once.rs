@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::{AccountId, Submission};
-use meta_dispatch::store::{BatchLine, IdempotencyKey, Inserted, NewMessage, Once};
+use meta_dispatch::domain::{AccountId, Submission};
+use meta_dispatch::store::{BatchItem, Idempotency, IdempotencyKey, Inserted, NewMessage};
 use rstest::rstest;
 use rstest_reuse::apply;
 
@@ -18,11 +18,11 @@ fn plain(dest: &str) -> NewMessage {
 
 fn keyed(key: &str, hash: &[u8], kept: Duration) -> NewMessage {
     let key = IdempotencyKey { key: key.into(), request_hash: hash.to_vec(), kept };
-    NewMessage { once: Some(Once::Key(key)), ..plain("ann") }
+    NewMessage { idempotency: Some(Idempotency::Key(key)), ..plain("ann") }
 }
 
 fn at(batch: i64, line: i64) -> NewMessage {
-    NewMessage { once: Some(Once::Line(BatchLine { batch, line })), ..plain("ann") }
+    NewMessage { idempotency: Some(Idempotency::Item(BatchItem { batch, number: line })), ..plain("ann") }
 }
 
 fn within(dest: &str, seconds: u64) -> NewMessage {
@@ -41,7 +41,7 @@ impl Fixture {
 }
 
 #[apply(on_both)]
-async fn a_key_is_logged_once_within_a_commit_and_across_commits(#[case] backend: Backend) {
+async fn key_is_logged_once_within_and_across_commits(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let first = fixture
         .accept(&[
@@ -73,7 +73,7 @@ async fn a_key_is_logged_once_within_a_commit_and_across_commits(#[case] backend
 }
 
 #[apply(on_both)]
-async fn a_key_that_has_expired_is_free_and_is_forgotten(#[case] backend: Backend) {
+async fn expired_key_is_free_and_forgotten(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let gone = Duration::ZERO;
     let first = fixture.accept(&[keyed("a", b"1", gone), keyed("b", b"1", gone)]).await;
@@ -88,13 +88,13 @@ async fn a_key_that_has_expired_is_free_and_is_forgotten(#[case] backend: Backen
         steps += 1;
         assert!(steps < 10, "it comes to an end");
     }
-    let left = fixture.store.batch_lines(batch, 0, 10).await.expect("the store answers");
+    let left = fixture.store.batch_items(batch, 0, 10).await.expect("the store answers");
     assert!(left.is_empty());
     assert!(fixture.store.remembered_key(AccountId(1), "a").await.expect("the store answers").is_some());
 }
 
 #[apply(on_both)]
-async fn a_line_of_a_batch_is_logged_once(#[case] backend: Backend) {
+async fn batch_line_is_logged_once(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let open = |account, name: &'static str| fixture.store.open_batch(AccountId(account), name, DAY);
     let batch = open(1, "monday").await.expect("batches can be opened");
@@ -110,13 +110,13 @@ async fn a_line_of_a_batch_is_logged_once(#[case] backend: Backend) {
     let second = fixture.accept(&[at(batch, 2), at(batch, 3)]).await;
     let [Inserted::Replay(again), Inserted::New(three)] = second[..] else { panic!("{second:?}") };
     assert_eq!(two, again);
-    let lines = fixture.store.batch_lines(batch, 2, 9).await.expect("the store answers");
+    let lines = fixture.store.batch_items(batch, 2, 9).await.expect("the store answers");
     assert_eq!(lines, [(2, two), (3, three)]);
     assert!(one < two && fixture.logged().await == 4);
 }
 
 #[apply(on_both)]
-async fn a_window_refuses_the_next_message_to_its_recipient(#[case] backend: Backend) {
+async fn window_refuses_the_next_message_to_a_recipient(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let first =
         fixture.accept(&[within("ann", 60), within("ann", 60), within("bob", 60), plain("ann")]).await;

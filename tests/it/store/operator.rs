@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use meta_dispatch::message::{
-    AccountId, CampaignState, ErrorDetail, ErrorKind, Lane, LineId, MessageId, MessageKind, Outcome, Status,
-    Submission,
+use meta_dispatch::channel::MessageKind;
+use meta_dispatch::domain::{
+    AccountId, CampaignState, ErrorDetail, ErrorKind, Lane, LineId, Outcome, RowId, Status, Submission,
 };
 use meta_dispatch::store::{
     ChangeKind, IdRange, Matching, Operation, Resend, Resent, Resolution, Selection, SettledRow,
@@ -31,16 +31,16 @@ fn copies_of(status: Status) -> Resend {
     Resend { status, valid_for: 2 * HOUR, cp_id: None }
 }
 
-fn ids(resent: &[Resent]) -> Vec<MessageId> {
+fn ids(resent: &[Resent]) -> Vec<RowId> {
     resent.iter().map(|resent| resent.id).collect()
 }
 
 impl Fixture {
-    async fn unknown(&self, submission: Submission) -> MessageId {
+    async fn unknown(&self, submission: Submission) -> RowId {
         self.called(submission, ChangeKind::Unknown { error: cut() }).await
     }
 
-    async fn failed(&self, submission: Submission) -> MessageId {
+    async fn failed(&self, submission: Submission) -> RowId {
         let kind = ChangeKind::Failed { kind: ErrorKind::Refused, error: cut(), ambiguous: false };
         self.called(submission, kind).await
     }
@@ -51,7 +51,7 @@ impl Fixture {
         self.execute("delete from work").await;
     }
 
-    async fn resolve(&self, selection: &Selection, resolution: &Resolution) -> Vec<MessageId> {
+    async fn resolve(&self, selection: &Selection, resolution: &Resolution) -> Vec<RowId> {
         self.store.resolve(IdRange::ALL, selection, resolution, MANY).await.expect("rows can be settled")
     }
 
@@ -65,7 +65,7 @@ impl Fixture {
 }
 
 #[apply(on_both)]
-async fn an_unknown_row_is_settled_as_ok_error_or_retry(#[case] backend: Backend) {
+async fn settles_an_unknown_row_as_ok_error_or_retry(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let settled = async |resolution: Resolution| {
         let id = fixture.unknown(text("ann")).await;
@@ -99,7 +99,7 @@ async fn an_unknown_row_is_settled_as_ok_error_or_retry(#[case] backend: Backend
 }
 
 #[apply(on_both)]
-async fn only_unknown_rows_are_settled_and_each_once(#[case] backend: Backend) {
+async fn settles_only_unknown_rows_and_each_once(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.log_one(text("pending")).await;
     fixture.claimed(text("sending")).await;
@@ -111,7 +111,7 @@ async fn only_unknown_rows_are_settled_and_each_once(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn a_row_that_has_expired_is_not_tried_again(#[case] backend: Backend) {
+async fn expired_row_is_not_retried(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let old = fixture.unknown(text("old")).await;
     fixture.execute("update cdls set expires_at = created_at where dest = 'old'").await;
@@ -126,7 +126,7 @@ async fn a_row_that_has_expired_is_not_tried_again(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn a_selection_is_all_that_it_names_and_batches_follow_each_other(#[case] backend: Backend) {
+async fn selections_combine_and_batches_follow_on(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let spring = Submission { cp_id: Some("spring".into()), ..text("a") };
     let first = fixture.unknown(spring.clone()).await;
@@ -146,18 +146,18 @@ async fn a_selection_is_all_that_it_names_and_batches_follow_each_other(#[case] 
     let both = Selection { cp_id: Some("spring".into()), line: Some(LineId(1)), ..everything() };
     assert_eq!(count(both).await, 1);
 
-    let batch = async |after: MessageId| {
+    let batch = async |after: RowId| {
         let range = IdRange { after, last: second };
         fixture.store.resolve(range, &everything(), &Resolution::Error, 1).await.expect("rows can be settled")
     };
-    assert_eq!(batch(MessageId(0)).await, [first]);
+    assert_eq!(batch(RowId(0)).await, [first]);
     assert_eq!(batch(first).await, [second]);
     assert!(batch(second).await.is_empty());
     assert_eq!(fixture.row(third).await.status, Status::Unknown, "its id is above the range");
 }
 
 #[apply(on_both)]
-async fn an_ended_row_is_sent_again_as_a_copy_and_stays_as_it_is(#[case] backend: Backend) {
+async fn resends_a_copy_and_keeps_the_ended_row(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let given = Submission {
         kind: MessageKind::Image,
@@ -187,7 +187,7 @@ async fn an_ended_row_is_sent_again_as_a_copy_and_stays_as_it_is(#[case] backend
 }
 
 #[apply(on_both)]
-async fn a_row_is_sent_again_once_and_its_copy_when_that_has_ended(#[case] backend: Backend) {
+async fn resends_a_row_once_then_its_ended_copy(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let rows: Vec<Submission> = (0..25).map(|n| text(&format!("d{n}"))).collect();
     let logged = fixture.store.insert(&rows).await.expect("rows can be logged");
@@ -209,7 +209,7 @@ async fn a_row_is_sent_again_once_and_its_copy_when_that_has_ended(#[case] backe
     let mut rest = [ids(&one), ids(&other)].concat();
     rest.sort();
     assert_eq!(rest, logged[10..]);
-    let copies_made: HashSet<MessageId> =
+    let copies_made: HashSet<RowId> =
         [&cut, &one, &other].into_iter().flatten().map(|resent| resent.copy).collect();
     assert_eq!(copies_made.len(), 25);
     assert!(again().await.is_empty());
@@ -221,7 +221,7 @@ async fn a_row_is_sent_again_once_and_its_copy_when_that_has_ended(#[case] backe
 }
 
 #[apply(on_both)]
-async fn rows_of_cancelled_campaigns_and_lines_of_others_are_not_sent_again(#[case] backend: Backend) {
+async fn resends_no_cancelled_and_no_foreign_rows(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let cancelled = fixture.log_one(Submission { cp_id: Some("gone".into()), ..text("ann") }).await;
     let moved = fixture.log_one(Submission { line: LineId(2), ..text("bob") }).await;
@@ -241,7 +241,7 @@ async fn rows_of_cancelled_campaigns_and_lines_of_others_are_not_sent_again(#[ca
 }
 
 #[apply(on_both)]
-async fn only_rows_in_the_state_asked_for_are_sent_again(#[case] backend: Backend) {
+async fn resends_only_rows_in_the_given_state(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.unknown(text("unknown")).await;
     fixture.log_one(text("pending")).await;
@@ -254,7 +254,7 @@ async fn only_rows_in_the_state_asked_for_are_sent_again(#[case] backend: Backen
 }
 
 #[apply(on_both)]
-async fn what_was_settled_is_handed_out_once_to_be_told(#[case] backend: Backend) {
+async fn settled_rows_are_handed_out_once(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let take = async || fixture.store.take_settled(2).await.expect("the store answers");
     assert_eq!(take().await, []);
@@ -267,7 +267,7 @@ async fn what_was_settled_is_handed_out_once_to_be_told(#[case] backend: Backend
     fixture.unknown(text("dan")).await;
 
     let settled = |cdls_id, status, message_id: &str, waiter: Option<&str>| SettledRow {
-        outcome: Outcome { cdls_id, status, status_code: 0, message_id: message_id.into() },
+        outcome: Outcome::settled(cdls_id, status, 0, message_id.into()),
         waiter: waiter.map(str::to_owned),
     };
     let first = take().await;
@@ -281,7 +281,7 @@ async fn what_was_settled_is_handed_out_once_to_be_told(#[case] backend: Backend
 
 /// It would not be sent, and say CANCELLED, although Graph may have taken it.
 #[apply(on_both)]
-async fn what_is_unknown_of_a_cancelled_campaign_is_not_tried_again(#[case] backend: Backend) {
+async fn unknown_row_of_a_cancelled_campaign_is_not_retried(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let mut unknown = Vec::new();
     for cp_id in ["over", "goes on"] {

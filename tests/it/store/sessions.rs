@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use meta_dispatch::message::Submission;
+use meta_dispatch::domain::Submission;
 use meta_dispatch::store::postgres::PostgresStore;
-use meta_dispatch::store::{IdempotencyKey, IntakeStore, NewMessage, Once, SchemaStore, StoreError};
+use meta_dispatch::store::{Idempotency, IdempotencyKey, IntakeStore, NewMessage, SchemaStore, StoreError};
 use sqlx::{Connection, PgConnection};
 
 use crate::support::database::Database;
@@ -34,7 +34,8 @@ async fn end_sessions(connection: &mut PgConnection) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_closed_while_idle_cost_no_request() {
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn closed_while_idle_cost_no_request() {
     let fixture = Fixture::create(Backend::Postgres).await;
     let mut other = connect(&fixture).await;
     let at_once = async || {
@@ -65,7 +66,8 @@ async fn sessions_closed_while_idle_cost_no_request() {
 
 /// As after a fail-over, when the address leads to the new primary, and sessions still lead to the old one.
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_of_a_server_that_only_reads_are_made_anew() {
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn of_a_read_only_server_are_made_anew() {
     let fixture = Fixture::create(Backend::Postgres).await;
     let mut other = connect(&fixture).await;
     set_for_database(&fixture, "set default_transaction_read_only = on").await;
@@ -94,7 +96,8 @@ async fn sessions_of_a_server_that_only_reads_are_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_last_range_is_not_writable() {
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn full_last_range_is_not_writable() {
     let fixture = Fixture::create(Backend::Postgres).await;
     assert_eq!(fixture.store.not_writable().await.expect("the database answers"), None);
     fixture.execute("select setval('cdls_id_seq', 50000000)").await;
@@ -106,14 +109,15 @@ async fn a_full_last_range_is_not_writable() {
 #[case::serializable("serializable")]
 #[case::repeatable_read("repeatable read")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stricter_default_isolation_refuses_nobody(#[case] isolation: &str) {
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn stricter_default_isolation_refuses_no_request(#[case] isolation: &str) {
     let fixture = Fixture::create(Backend::Postgres).await;
     set_for_database(&fixture, &format!("set default_transaction_isolation = ''{isolation}''")).await;
     let store = PostgresStore::open(&fixture.database().url().into(), 16).expect("the URL is right");
     let keyed = |n: usize| {
         let submission = Submission { cp_id: Some("spring".into()), ..text("ann") };
         let key = IdempotencyKey { key: format!("k{}", n % 5), request_hash: vec![1], kept: HOUR };
-        NewMessage { once: Some(Once::Key(key)), ..NewMessage::from(submission) }
+        NewMessage { idempotency: Some(Idempotency::Key(key)), ..NewMessage::from(submission) }
     };
     let all: Vec<Vec<NewMessage>> = (0..60).map(|n| vec![keyed(n), keyed(n + 1)]).collect();
     let answers = futures::future::join_all(all.iter().map(|messages| store.accept(messages))).await;
@@ -123,7 +127,8 @@ async fn a_stricter_default_isolation_refuses_nobody(#[case] isolation: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_that_appears_before_the_tables_changes_nothing_and_migrate_asks_which_is_meant() {
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn earlier_schema_in_the_path_stops_only_migrate() {
     let fixture = Fixture::create(Backend::Postgres).await;
     fixture.execute("do $$ begin execute format('create schema %I', current_user); end $$").await;
     let store = PostgresStore::open(&fixture.database().url().into(), 16).expect("the URL is right");
@@ -146,7 +151,8 @@ async fn a_schema_that_appears_before_the_tables_changes_nothing_and_migrate_ask
 #[case::of_western_europe("WIN1252")]
 #[case::unknown("SQL_ASCII")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_with_another_encoding_is_not_migrated(#[case] encoding: &str) {
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn database_of_another_encoding_is_not_migrated(#[case] encoding: &str) {
     let database =
         Database::create_with(&format!("encoding '{encoding}' template template0 locale 'C'")).await;
     let store = PostgresStore::open(&database.url().into(), 16).expect("the URL is right");
@@ -156,7 +162,8 @@ async fn a_database_with_another_encoding_is_not_migrated(#[case] encoding: &str
 
 /// As a commit that waits for a standby, which no limit of the server ends.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_that_was_given_up_is_ended_on_the_server() {
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn statement_given_up_ends_on_the_server() {
     let fixture = Fixture::create(Backend::Postgres).await;
     fixture
         .execute(

@@ -1,8 +1,7 @@
 //! Work and its rows as dispatch reads them.
 
-use meta_dispatch::message::{
-    AccountId, CampaignState, Lane, LineId, Medium, MessageId, MessageKind, Partition, Submission, WorkId,
-};
+use meta_dispatch::channel::{Medium, MessageKind};
+use meta_dispatch::domain::{AccountId, CampaignState, Lane, LineId, Partition, RowId, Submission, WorkId};
 use meta_dispatch::store::{Flow, FlowRead, NewMessage, WORK_ROWS, Work};
 use rstest::rstest;
 use rstest_reuse::apply;
@@ -31,7 +30,7 @@ impl Fixture {
 }
 
 #[apply(on_both)]
-async fn work_is_read_by_number_with_its_rows_in_order(#[case] backend: Backend) {
+async fn read_by_number_has_its_rows_in_order(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let first = fixture.accepted(&[text("a"), text("b"), bulk("c", "spring")]).await;
     let second = fixture.accepted(&[text("d")]).await;
@@ -48,7 +47,7 @@ async fn work_is_read_by_number_with_its_rows_in_order(#[case] backend: Backend)
 }
 
 #[apply(on_both)]
-async fn rows_that_ended_are_left_out_of_their_work(#[case] backend: Backend) {
+async fn leaves_out_rows_that_ended(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let ended = fixture.called(text("a"), failed()).await;
     let work = fixture.accepted(&[text("b"), text("c")]).await;
@@ -59,7 +58,7 @@ async fn rows_that_ended_are_left_out_of_their_work(#[case] backend: Backend) {
 }
 
 #[apply(on_both)]
-async fn flows_are_found_by_partition_and_with_their_first_work(#[case] backend: Backend) {
+async fn flows_of_partitions_come_with_their_first_work(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let spring: Vec<Submission> = (0..100).map(|n| bulk(&format!("s{n}"), "spring")).collect();
     let work = fixture.accepted(&spring).await;
@@ -78,7 +77,7 @@ async fn flows_are_found_by_partition_and_with_their_first_work(#[case] backend:
 }
 
 #[apply(on_both)]
-async fn a_flow_is_read_by_whole_work_from_where_the_last_page_ended(#[case] backend: Backend) {
+async fn pages_of_a_flow_hold_whole_work(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let rows: Vec<Submission> = (0..3 * WORK_ROWS).map(|n| text(&format!("d{n}"))).collect();
     let ids = fixture.log(&rows).await;
@@ -96,7 +95,7 @@ async fn a_flow_is_read_by_whole_work_from_where_the_last_page_ended(#[case] bac
 }
 
 #[apply(on_both)]
-async fn pages_are_answered_in_the_order_of_the_reads(#[case] backend: Backend) {
+async fn pages_come_in_the_order_of_the_reads(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let ids = fixture.log(&[text("a"), bulk("b", "spring")]).await;
     let read = |flow| FlowRead { flow, after: None, limit: 10 };
@@ -106,7 +105,7 @@ async fn pages_are_answered_in_the_order_of_the_reads(#[case] backend: Backend) 
         read(flow(Lane::High, Medium::Text, "")),
     ];
     let pages = fixture.store.read_flows(&reads).await.expect("flows can be read");
-    let found: Vec<Vec<MessageId>> = pages
+    let found: Vec<Vec<RowId>> = pages
         .iter()
         .map(|page| page.work.iter().flat_map(|work| &work.rows).map(|row| row.id).collect())
         .collect();
@@ -114,7 +113,7 @@ async fn pages_are_answered_in_the_order_of_the_reads(#[case] backend: Backend) 
 }
 
 #[apply(on_both)]
-async fn campaigns_that_are_paused_or_cancelled_are_not_served(#[case] backend: Backend) {
+async fn paused_and_cancelled_campaigns_are_not_served(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let work = fixture.accepted(&[bulk("a", "runs"), bulk("b", "paused"), bulk("c", "cancelled")]).await;
     fixture.execute("insert into campaign (cdcs_id, cp_id, state) values (1, 'paused', 'paused'), (1, 'cancelled', 'cancelled'), (2, 'runs', 'paused')").await;
@@ -137,7 +136,7 @@ async fn campaigns_that_are_paused_or_cancelled_are_not_served(#[case] backend: 
 }
 
 #[apply(on_both)]
-async fn flows_of_lines_that_cannot_send_are_left_out_where_that_is_asked(#[case] backend: Backend) {
+async fn flows_that_cannot_send_are_left_out_on_request(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     fixture.log(&[text("a"), Submission { line: LineId(2), ..text("b") }]).await;
     let sendable = async || fixture.flows(true).await.iter().map(|flow| flow.line.0).collect::<Vec<_>>();
@@ -167,7 +166,7 @@ async fn flows_of_lines_that_cannot_send_are_left_out_where_that_is_asked(#[case
 }
 
 #[apply(on_both)]
-async fn new_work_is_told_from_where_the_last_look_ended(#[case] backend: Backend) {
+async fn new_work_is_found_from_the_last_look(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let new = async |partitions: &[Partition], after, limit| {
         fixture.store.new_work(partitions, Some(after), limit).await.expect("scans work")
@@ -194,7 +193,7 @@ async fn new_work_is_told_from_where_the_last_look_ended(#[case] backend: Backen
 }
 
 #[apply(on_both)]
-async fn a_campaign_that_was_resumed_a_moment_ago_is_told_with_new_work(#[case] backend: Backend) {
+async fn new_work_shows_a_campaign_just_resumed(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let resumed = async || {
         fixture

@@ -1,5 +1,5 @@
-//! Stands between a client and RabbitMQ, passes AMQP frames on, and does to connections what networks and servers
-//! do: refuses them, cuts them, keeps answers back, closes them with a reason, blocks them.
+//! A forwarder between a client and RabbitMQ: it passes AMQP frames on, and does to connections the work of
+//! networks and servers: refuses them, cuts them, keeps answers back, closes them with a reason, blocks them.
 
 use std::net::SocketAddr;
 
@@ -43,12 +43,12 @@ pub struct Forwarder {
     _connections: JoinSet<()>,
 }
 
-/// Something that happens to every connection that is open now; later ones are whole.
+/// A fault of every connection that is open now; later ones are whole.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// The connection is lost without a word.
+    /// The connection is lost silently.
     Cut,
-    /// Nothing comes back from the server any more.
+    /// No more bytes come back from the server.
     Silence,
     /// The server sends this frame.
     Frame(Vec<u8>),
@@ -64,13 +64,13 @@ impl Forwarder {
     }
 
     pub fn inflict(&self, fault: Fault) {
-        // Nobody to receive it: no connection is open.
+        // Without an open connection there is no receiver.
         let _ = self.faults.send(fault);
     }
 }
 
 impl Fault {
-    /// `connection.close` with 320, as by an operator.
+    /// Return `connection.close` with 320, as by an operator.
     pub fn connection_closed() -> Fault {
         Fault::Frame(method(
             0,
@@ -80,13 +80,13 @@ impl Fault {
         ))
     }
 
-    /// `channel.close` with 406, as for an acknowledgement that took too long.
+    /// Return `channel.close` with 406, as for an acknowledgement that took too long.
     pub fn channel_closed(channel: u16) -> Fault {
         let arguments = [&[1, 150][..], &text("PRECONDITION_FAILED - timeout"), &[0; 4]].concat();
         Fault::Frame(method(channel, 20, 40, &arguments))
     }
 
-    /// `connection.blocked`, as by a memory alarm.
+    /// Return `connection.blocked`, as by a memory alarm.
     pub fn blocked() -> Fault {
         Fault::Frame(method(0, 10, 60, &text("low on memory")))
     }
@@ -96,7 +96,7 @@ impl Fault {
     }
 }
 
-/// A method frame (AMQP 0-9-1, 4.2.4).
+/// Build a method frame (AMQP 0-9-1, 4.2.4).
 fn method(channel: u16, class: u16, method: u16, arguments: &[u8]) -> Vec<u8> {
     let payload = [&class.to_be_bytes()[..], &method.to_be_bytes(), arguments].concat();
     let size = (payload.len() as u32).to_be_bytes();

@@ -6,9 +6,8 @@ use std::time::Duration;
 use meta_dispatch::broker::embedded::EmbeddedBroker;
 use meta_dispatch::broker::rabbitmq::RabbitBroker;
 use meta_dispatch::broker::{Arrivals, BrokerState, JobDelivery, SharedBroker};
-use meta_dispatch::message::{
-    Job, JobWork, Lane, LineId, Medium, MessageId, Outcome, Partition, Reply, Status, WorkId,
-};
+use meta_dispatch::channel::Medium;
+use meta_dispatch::domain::{Job, JobWork, Lane, LineId, Outcome, Partition, Reply, RowId, Status, WorkId};
 use tokio::time::timeout;
 
 use super::amqp_forwarder::Forwarder;
@@ -44,7 +43,7 @@ impl Process {
         }
     }
 
-    /// One of several on a virtual host that the test holds.
+    /// Start one of several on a virtual host that the test holds.
     pub fn on(vhost: &Vhost) -> Process {
         let (broker, arrivals) = RabbitBroker::open(&vhost.url()).expect("a good URL");
         Process { broker, arrivals, _vhost: None }
@@ -67,7 +66,8 @@ impl Process {
         timeout(DEADLINE, self.arrivals.jobs.recv()).await.expect("a job in time").expect("an open channel")
     }
 
-    /// Takes and acknowledges jobs until so many rows are there: the work of each line, in order of number.
+    /// Take and acknowledge jobs until so many rows are there; return the work of each line, in order of
+    /// number.
     pub async fn rows(&mut self, rows: u32) -> BTreeMap<i64, Vec<i64>> {
         let mut lines: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
         let mut counted = 0;
@@ -84,7 +84,7 @@ impl Process {
         lines
     }
 
-    /// Takes and acknowledges jobs until one names this work of the line.
+    /// Take and acknowledge jobs until one names this work of the line.
     pub async fn row(&mut self, line: i64, id: i64) {
         loop {
             let delivery = self.delivery().await;
@@ -106,16 +106,11 @@ impl Process {
 }
 
 pub async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
-    timeout(DEADLINE, async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-    .unwrap_or_else(|_| panic!("not in time: {what}"));
+    let look = || async { if holds().await { Ok(()) } else { Err(String::new()) } };
+    testkit::wait::until(DEADLINE, look).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
-/// A job that announces one row: work and row have the same number.
+/// Return a job that announces one row: work and row have the same number.
 pub fn job(line: i64, id: i64) -> Job {
     let work = JobWork {
         work: WorkId(id),
@@ -123,20 +118,20 @@ pub fn job(line: i64, id: i64) -> Job {
         lane: Lane::High,
         medium: Medium::Text,
         campaign: String::new(),
-        first: MessageId(id),
+        first: RowId(id),
         rows: 1,
         messages: Vec::new(),
     };
     Job { work: vec![work], ..Job::empty() }
 }
 
-/// The work that a job names.
+/// Return the work that a job names.
 pub fn named(job: &Job) -> Vec<i64> {
     job.work.iter().map(|work| work.work.0).collect()
 }
 
 pub fn outcome(ticket: &str) -> Reply {
-    let outcome =
-        Outcome { cdls_id: MessageId(7), status: Status::Ok, status_code: 200, message_id: "m_1".to_owned() };
+    let (status, message_id) = (Status::Ok, "m_1".to_owned());
+    let outcome = Outcome { status, status_code: 200, message_id, ..Outcome::queued(RowId(7)) };
     Reply { ticket: ticket.to_owned(), outcome }
 }

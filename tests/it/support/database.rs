@@ -3,6 +3,8 @@
 use sqlx::{Connection, PgConnection};
 use url::Url;
 
+use super::not_set;
+
 /// A fresh database without a schema, dropped at the end of the test.
 pub struct Database {
     name: String,
@@ -14,7 +16,7 @@ impl Database {
         Database::create_with("").await
     }
 
-    /// With further options of `create database`.
+    /// Create a database with further options of `create database`.
     pub async fn create_with(options: &str) -> Database {
         let name = format!("test_{}", uuid::Uuid::now_v7().simple());
         administer(format!("create database {name} {options}")).await;
@@ -27,7 +29,7 @@ impl Database {
         self.url.as_str()
     }
 
-    /// The URL of this database by way of another address, and the address it has.
+    /// Return the URL of this database by way of another address.
     pub fn url_at(&self, address: std::net::SocketAddr) -> String {
         let mut url = self.url.clone();
         url.set_ip_host(address.ip()).expect("the URL has a host");
@@ -40,7 +42,7 @@ impl Database {
         format!("{host}:{}", self.url.port().unwrap_or(5432))
     }
 
-    /// Takes the database away: ends every connection, and lets nobody in.
+    /// Take the database away: end every connection, and refuse new ones.
     pub async fn refuse_connections(&self) {
         let name = &self.name;
         administer(format!("alter database {name} with allow_connections false")).await;
@@ -50,12 +52,12 @@ impl Database {
         .await;
     }
 
-    /// Gives it back.
+    /// Give the database back.
     pub async fn accept_connections(&self) {
         administer(format!("alter database {} with allow_connections true", self.name)).await;
     }
 
-    /// Runs a statement in this database.
+    /// Run a statement in this database.
     pub async fn execute(&self, statement: &str) {
         let mut connection = PgConnection::connect(self.url.as_str()).await.expect("PostgreSQL answers");
         sqlx::raw_sql(statement).execute(&mut connection).await.expect("the statement works");
@@ -68,8 +70,8 @@ impl Drop for Database {
     }
 }
 
-/// A role of the server that may log in, dropped at the end of the test. A database in which the role has rights has to be
-/// dropped first, so a test makes the role before the database.
+/// A role of the server that may log in, dropped at the end of the test. A database in which the role has
+/// rights has to be dropped first, so a test makes the role before the database.
 pub struct Role {
     pub name: String,
 }
@@ -81,7 +83,7 @@ impl Role {
         Role { name }
     }
 
-    /// The URL of a database, for sessions of this role.
+    /// Return the URL of a database, for sessions of this role.
     pub fn url(&self, database: &Database) -> String {
         let mut url = database.url.clone();
         url.set_username(&self.name).expect("the URL has a host");
@@ -98,11 +100,12 @@ impl Drop for Role {
 
 #[expect(clippy::disallowed_methods, reason = "tests find their servers in the environment")]
 fn server() -> Url {
-    let url = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL is not set: run tests/run");
+    let url = std::env::var("TEST_DATABASE_URL");
+    let url = url.unwrap_or_else(|_| not_set("TEST_DATABASE_URL", "PostgreSQL"));
     url.parse().expect("TEST_DATABASE_URL is a URL")
 }
 
-/// Runs a statement in a runtime of its own: the runtime of the test may be ending.
+/// Run a statement in a runtime of its own: the runtime of the test may be ending.
 fn administer_at_end(statement: String) {
     let what = statement.clone();
     let done = std::thread::spawn(move || {

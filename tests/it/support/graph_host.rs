@@ -1,4 +1,5 @@
-//! A TCP address that stands for Graph's: it refuses connections, swallows requests, or passes them to the simulator.
+//! A TCP address in the place of Graph's: it refuses connections, swallows requests, or passes them to the
+//! simulator.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How the host behaves; a change cuts the connections of the mood before.
+/// The behaviour of the host; a change cuts the connections of the mood before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
-    /// Nobody listens. Cannot be returned to.
+    /// No listener. A host cannot return to this mood.
     Refusing,
     /// Requests are read and never answered.
     Silent,
-    /// Passed to the simulator.
+    /// Requests are passed to the simulator.
     Forwarding,
 }
 
@@ -53,7 +54,7 @@ impl GraphHost {
         self.mood.send_replace(mood);
     }
 
-    /// Connections on which a request was swallowed.
+    /// Return the connections on which a request was swallowed.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
     }
@@ -86,7 +87,7 @@ async fn serve(mut client: TcpStream, mood: Mood, target: Option<SocketAddr>, re
     match (mood, target) {
         (Mood::Forwarding, Some(target)) => {
             if let Ok(mut server) = TcpStream::connect(target).await {
-                // A connection that breaks is what this stands for.
+                // A broken connection is a purpose of this host.
                 let _ = copy_bidirectional(&mut client, &mut server).await;
             }
         }

@@ -1,15 +1,17 @@
-//! The whole program in one test: ingest, queue, worker and simulator over real TCP, on either pair of servers.
+//! The whole program in one test: ingest, queue, worker and simulator over real TCP, on either pair of
+//! servers.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use meta_dispatch::app::{App, Role};
-use meta_dispatch::message::{AccountId, Class, LineId, MessageId, Status};
+use meta_dispatch::channel::Class;
+use meta_dispatch::domain::{AccountId, LineId, RowId, Status};
+use meta_dispatch::edge::tokens;
 use meta_dispatch::settings::Settings;
 use meta_dispatch::simulator::{Simulator, SimulatorOptions};
 use meta_dispatch::store::{LogRow, NewLine, Scope, SharedStore};
-use meta_dispatch::tokens;
 use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
@@ -18,10 +20,10 @@ use sqlx::{Connection, SqliteConnection};
 use super::database::Database;
 use super::rabbitmq::Vhost;
 
-/// How long a test waits for something that must happen.
+/// How long a test waits for an event that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Which servers a pipeline runs on.
+/// The servers that a pipeline runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     /// `serve` on SQLite with the embedded queue.
@@ -39,7 +41,7 @@ pub struct Pipeline {
     pub messenger: LineId,
     pub instagram: LineId,
     pub settings: Settings,
-    /// One for all requests: each further one costs a test as much as a hundred requests.
+    /// One client for all requests: each further one costs a test as much as a hundred requests.
     pub client: reqwest::Client,
     apps: Vec<App>,
     _folder: tempfile::TempDir,
@@ -54,7 +56,7 @@ impl Pipeline {
         Pipeline::start_with(backend, &[]).await
     }
 
-    /// Starts everything with some settings changed.
+    /// Start everything with some settings changed.
     pub async fn start_with(backend: Backend, changed: &[(&str, &str)]) -> Pipeline {
         super::install_crypto();
         let simulator = Simulator::start(SimulatorOptions::default()).expect("the simulator finds a port");
@@ -62,7 +64,7 @@ impl Pipeline {
         let (database, vhost) = match backend {
             Backend::Embedded => (None, None),
             Backend::Servers => {
-                // A test with a broker of its own takes none away from the others.
+                // A test with a broker of its own takes no virtual host away from the others.
                 let has_broker = changed.iter().any(|(key, _)| *key == "broker.url");
                 let vhost = if has_broker { None } else { Some(Vhost::lease().await) };
                 (Some(Database::create().await), vhost)
@@ -132,22 +134,22 @@ impl Pipeline {
             database,
             vhost,
         };
-        pipeline.messenger = pipeline.add_line(Class::Messenger, PAGE_TOKEN).await;
-        pipeline.instagram = pipeline.add_line(Class::Instagram, PAGE_TOKEN).await;
+        pipeline.messenger = pipeline.add_line(Class::MESSENGER, PAGE_TOKEN).await;
+        pipeline.instagram = pipeline.add_line(Class::INSTAGRAM, PAGE_TOKEN).await;
         pipeline
     }
 
-    /// The virtual host of RabbitMQ (`Servers` only).
+    /// Return the virtual host of RabbitMQ (`Servers` only).
     pub fn vhost(&self) -> &Vhost {
         self.vhost.as_ref().expect("a pipeline on servers")
     }
 
-    /// The database of PostgreSQL (`Servers` only).
+    /// Return the database of PostgreSQL (`Servers` only).
     pub fn database(&self) -> &Database {
         self.database.as_ref().expect("a pipeline on servers")
     }
 
-    /// Adds a line of the account.
+    /// Add a line of the account.
     pub async fn add_line(&self, class: Class, page_token: &str) -> LineId {
         self.add_limited_line(class, page_token, None).await
     }
@@ -169,7 +171,7 @@ impl Pipeline {
             id: None,
             account: self.account,
             name: None,
-            class: Class::Messenger,
+            class: Class::MESSENGER,
             page_token: PAGE_TOKEN.into(),
             page_id: Some("1001".into()),
             instagram_account_id: None,
@@ -182,7 +184,7 @@ impl Pipeline {
         self.store.add_line(&line).await.expect("lines can be added")
     }
 
-    /// Runs a statement as another program would.
+    /// Run a statement as another program would.
     pub async fn execute(&self, statement: &str) {
         match &self.database {
             Some(database) => database.execute(statement).await,
@@ -194,16 +196,12 @@ impl Pipeline {
         }
     }
 
-    /// Posts parameters as JSON to the endpoint of a class; the token is added.
+    /// Post parameters as JSON to the endpoint of a class; the token is added.
     pub async fn post(&self, class: Class, mut parameters: Value) -> (StatusCode, Value) {
         parameters["tsid"] = self.tsid.expose_secret().into();
-        let endpoint = match class {
-            Class::Messenger => "MakeMessenger.php",
-            Class::Instagram => "MakeInstagram.php",
-        };
         let answer = self
             .client
-            .post(format!("http://{}/api/v2/{endpoint}", self.http))
+            .post(format!("http://{}/api/v2/{}", self.http, class.endpoint))
             .json(&parameters)
             .send()
             .await
@@ -212,24 +210,24 @@ impl Pipeline {
         (status, answer.json().await.expect("answers are JSON"))
     }
 
-    /// Submits a text on the Messenger line and returns its row's id.
-    pub async fn submit(&self, dest: &str, text: &str) -> MessageId {
+    /// Submit a text on the Messenger line; return its row's id.
+    pub async fn submit(&self, dest: &str, text: &str) -> RowId {
         self.submit_on(self.messenger, dest, text).await
     }
 
-    pub async fn submit_on(&self, line: LineId, dest: &str, text: &str) -> MessageId {
+    pub async fn submit_on(&self, line: LineId, dest: &str, text: &str) -> RowId {
         let parameters = serde_json::json!({ "app_id": line.0, "dest": dest, "mdata": text });
-        let (status, answer) = self.post(Class::Messenger, parameters).await;
+        let (status, answer) = self.post(Class::MESSENGER, parameters).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
-        MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"))
+        RowId(answer["return"]["cdls_id"].as_i64().expect("an id"))
     }
 
-    /// What `/readyz` of the process that sends says about Graph.
+    /// Return the state of Graph in `/readyz` of the process that sends.
     pub async fn breaker_state(&self) -> String {
         self.readiness().await["graph"].as_str().expect("a word").to_owned()
     }
 
-    /// Partitions held by the process that was started last.
+    /// Return the partitions held by the process that was started last.
     pub async fn leases(&self) -> u64 {
         self.readiness().await["leases"].as_u64().expect("a number")
     }
@@ -240,12 +238,12 @@ impl Pipeline {
         answer.json().await.expect("answers are JSON")
     }
 
-    pub async fn row(&self, id: MessageId) -> LogRow {
+    pub async fn row(&self, id: RowId) -> LogRow {
         self.store.log_row(Scope::Operator, id).await.expect("the log answers").expect("the row exists")
     }
 
-    /// Waits until the row is as the condition says.
-    pub async fn until(&self, id: MessageId, what: &str, condition: impl Fn(&LogRow) -> bool) -> LogRow {
+    /// Wait until the row meets the condition.
+    pub async fn until(&self, id: RowId, what: &str, condition: impl Fn(&LogRow) -> bool) -> LogRow {
         eventually(what, || async {
             let row = self.row(id).await;
             if condition(&row) { Ok(row) } else { Err(format!("{row:?}")) }
@@ -253,34 +251,34 @@ impl Pipeline {
         .await
     }
 
-    /// Waits for the row's outcome.
-    pub async fn outcome(&self, id: MessageId) -> LogRow {
+    /// Wait for the row's outcome.
+    pub async fn outcome(&self, id: RowId) -> LogRow {
         self.until(id, "an outcome", |row| row.status.is_outcome()).await
     }
 
-    pub async fn expect_ok(&self, id: MessageId) -> LogRow {
+    pub async fn expect_ok(&self, id: RowId) -> LogRow {
         let row = self.outcome(id).await;
         assert_eq!(row.status, Status::Ok, "{row:?}");
         row
     }
 
-    /// Where the processes' admin listeners are.
+    /// Return the addresses of the processes' admin listeners.
     pub fn admin(&self) -> Vec<SocketAddr> {
         self.apps.iter().map(|app| app.admin).collect()
     }
 
-    /// Where a further process finds the database.
+    /// Return the database's URL, for a further process.
     pub fn database_url(&self) -> &str {
         self.settings.database.url.expose_secret()
     }
 
-    /// Starts a further worker (`Servers` only).
+    /// Start a further worker (`Servers` only).
     pub async fn start_worker(&mut self) {
         let worker = start(&self.settings, Role::Worker).await;
         self.apps.push(worker);
     }
 
-    /// Starts a further ingest (`Servers` only) and says where it listens.
+    /// Start a further ingest (`Servers` only); return its address.
     pub async fn start_ingest(&mut self) -> SocketAddr {
         let ingest = start(&self.settings, Role::Ingest).await;
         let address = ingest.http.expect("an ingest listens");
@@ -288,26 +286,26 @@ impl Pipeline {
         address
     }
 
-    /// All rows of the log, oldest first.
+    /// Return all rows of the log, oldest first.
     pub async fn rows(&self) -> Vec<LogRow> {
-        self.store.log_after(&Default::default(), MessageId(0), 1_000_000).await.expect("the log answers")
+        self.store.log_after(&Default::default(), RowId(0), 1_000_000).await.expect("the log answers")
     }
 
-    /// Stops the process that was started last.
+    /// Stop the process that was started last.
     pub async fn stop_last(&mut self) {
         self.apps.pop().expect("one is running").stop().await;
     }
 
-    /// Stops every process; the servers, and what stands there, remain.
+    /// Stop every process; the servers, and their contents, remain.
     pub async fn stop_processes(&mut self) {
         while let Some(app) = self.apps.pop() {
             app.stop().await;
         }
-        // Theirs is closed, and keeps others from serving an SQLite file.
+        // The store of the processes is closed, and keeps others from serving an SQLite file.
         self.store = meta_dispatch::store::open(&self.settings.database).await.expect("the URL is right");
     }
 
-    /// Starts the processes again.
+    /// Start the processes again.
     pub async fn start_processes(&mut self) {
         if self.database.is_none() {
             self.apps.push(start(&self.settings, Role::Serve).await);
@@ -330,7 +328,7 @@ async fn start(settings: &Settings, role: Role) -> App {
 }
 
 impl Pipeline {
-    /// Makes all that is scheduled for later due now.
+    /// Make all later schedules due now.
     pub async fn bring_schedules_forward(&self) {
         let now = if self.database.is_some() { "now()" } else { "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')" };
         self.execute(&format!("update cdls_open set due_at = {now}")).await;
@@ -343,26 +341,15 @@ pub fn is_long() -> bool {
     std::env::var("BAD_DAYS").is_ok_and(|form| form == "long")
 }
 
-/// Polls until the condition holds, and says what it last saw if it never does.
-pub async fn eventually<T, F, Fut>(what: &str, mut look: F) -> T
+/// Poll until the condition holds; fail with the last observation if it never does.
+pub async fn eventually<T, F, Fut>(what: &str, look: F) -> T
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, String>>,
 {
-    let mut seen = String::new();
-    let polling = async {
-        let mut tick = tokio::time::interval(Duration::from_millis(20));
-        loop {
-            tick.tick().await;
-            match look().await {
-                Ok(found) => return found,
-                Err(state) => seen = state,
-            }
-        }
-    };
     let patience = if is_long() { PATIENCE * 40 } else { PATIENCE };
-    match tokio::time::timeout(patience, polling).await {
+    match testkit::wait::until(patience, look).await {
         Ok(found) => found,
-        Err(_) => panic!("waited in vain for {what}; last seen: {seen}"),
+        Err(seen) => panic!("waited in vain for {what}; last seen: {seen}"),
     }
 }

@@ -1,4 +1,5 @@
-//! A producer and listener as another program would be one: plain AMQP, nothing of ours but the documented names.
+//! A producer and listener like another program: plain AMQP, with the documented names and no code of the
+//! program.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, Consumer};
-use meta_dispatch::message::LineId;
+use meta_dispatch::domain::LineId;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -24,7 +25,7 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Ready when the intake is: its queue has a consumer.
+    /// Connect once the intake is ready: its queue has a consumer.
     pub async fn connect(pipeline: &Pipeline) -> Producer {
         let producer = Producer::connect_to(pipeline.vhost(), pipeline.tsid.expose_secret()).await;
         producer.intake_is_up().await;
@@ -54,19 +55,19 @@ impl Producer {
         Producer { channel, connection, tsid: tsid.to_owned() }
     }
 
-    /// A channel of its own for what may be refused: a refusal closes it.
+    /// Open a channel for publishes that may be refused: a refusal closes it.
     pub async fn channel(&self) -> Channel {
         self.connection.create_channel().await.expect("a channel")
     }
 
-    /// The properties of a submission: persistent, with the token as header.
+    /// Return the properties of a submission: persistent, with the token as header.
     pub fn properties(&self) -> BasicProperties {
         let mut headers = FieldTable::default();
         headers.insert("tsid".into(), AMQPValue::LongString(self.tsid.as_str().into()));
         BasicProperties::default().with_delivery_mode(2).with_headers(headers)
     }
 
-    /// Publishes and waits for the broker's confirm.
+    /// Publish and wait for the broker's confirm.
     pub async fn submit(&self, routing_key: &str, body: &[u8], properties: BasicProperties) {
         let options = BasicPublishOptions::default();
         let confirm = self
@@ -84,7 +85,7 @@ impl Producer {
         self.submit("messenger", body.as_bytes(), properties).await;
     }
 
-    /// The next refused submission.
+    /// Wait for the next refused submission.
     pub async fn rejected(&self) -> BasicGetMessage {
         eventually("a refused submission", || async {
             let options = BasicGetOptions { no_ack: true };
@@ -98,22 +99,22 @@ impl Producer {
         .await
     }
 
-    /// A queue of the producer's own, and what arrives there.
+    /// Open a queue of the producer's own; return its inbox.
     pub async fn reply_queue(&self) -> Inbox {
         self.inbox("", None).await
     }
 
-    /// Answers to what is submitted over the same channel, without a queue.
+    /// Consume answers to submissions over the same channel, without a queue.
     pub async fn direct_replies(&self) -> Inbox {
         self.consume("amq.rabbitmq.reply-to".to_owned()).await
     }
 
-    /// A listener to events.
+    /// Listen to events.
     pub async fn events(&self, pattern: &str) -> Inbox {
         self.inbox("", Some(pattern)).await
     }
 
-    /// A listener to events whose queue has this name.
+    /// Listen to events with a queue of this name.
     pub async fn events_in(&self, queue: &str, pattern: &str) -> Inbox {
         self.inbox(queue, Some(pattern)).await
     }
@@ -163,20 +164,20 @@ impl Inbox {
             .expect("the channel lives")
     }
 
-    /// The next message as JSON, with its `correlation_id` or routing key.
+    /// Return the next message as JSON, with its `correlation_id` or routing key.
     pub async fn next_json(&mut self) -> (String, Value) {
         let delivery = self.next().await;
         let name = delivery.properties.correlation_id().as_ref().unwrap_or(&delivery.routing_key);
         (name.as_str().to_owned(), serde_json::from_slice(&delivery.data).expect("JSON"))
     }
 
-    /// Whether nothing more arrives within a moment, after something that was due has happened.
+    /// Whether no more messages arrive within a moment, after a due event has happened.
     pub async fn is_empty(&mut self) -> bool {
         tokio::time::timeout(Duration::from_millis(300), self.consumer.next()).await.is_err()
     }
 }
 
-/// A header of a message as text.
+/// Return a header of a message as text.
 pub fn header(properties: &BasicProperties, name: &str) -> String {
     let headers = properties.headers().as_ref().expect("headers");
     match headers.inner().get(name) {

@@ -1,23 +1,24 @@
 //! A virtual host of RabbitMQ for each test.
 //!
-//! `TEST_AMQP_URL` names the server; `TEST_AMQP_VHOSTS` may hold names of virtual hosts prepared there, separated
-//! by commas. A test leases one for itself and waits while all are taken; with none prepared, tests take turns on
-//! the one in the URL. File locks hold across processes and end with theirs.
+//! `TEST_AMQP_URL` names the server; `TEST_AMQP_VHOSTS` may hold names of virtual hosts prepared there,
+//! separated by commas. A test leases one for itself and waits while all are taken; with none prepared, tests
+//! take turns on the one in the URL. File locks hold across processes and end with their process.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use fs2::FileExt;
 use futures::future::join_all;
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::{Channel, Connection, ConnectionProperties};
-use meta_dispatch::message::Partition;
+use meta_dispatch::domain::Partition;
 use secrecy::SecretString;
 use url::Url;
 
-/// A virtual host with no queues of ours, leased until dropped.
+use super::not_set;
+
+/// A virtual host without the program's queues, leased until dropped.
 pub struct Vhost {
     url: Url,
     _lease: File,
@@ -41,7 +42,8 @@ impl Vhost {
         self.url.as_str().into()
     }
 
-    /// The same virtual host, reached at another address. Silence is noticed after two heartbeats of 4 s.
+    /// Return the URL of the same virtual host at another address. Silence is noticed after two heartbeats of
+    /// 4 s.
     pub fn url_at(&self, address: SocketAddr) -> SecretString {
         let mut url = self.url.clone();
         url.set_host(Some(&address.ip().to_string())).expect("an address is a host");
@@ -50,12 +52,12 @@ impl Vhost {
         url.as_str().into()
     }
 
-    /// Where the server listens, as host and port.
+    /// Return the host and port of the server.
     pub fn server(&self) -> (String, u16) {
         (self.url.host_str().expect("checked when leased").to_owned(), self.url.port().unwrap_or(5672))
     }
 
-    /// Sets a policy on the queues of this virtual host whose names match.
+    /// Set a policy on the queues of this virtual host whose names match.
     pub fn set_policy(&self, name: &str, queues: &str, definition: &str) {
         self.control(&["set_policy", name, queues, definition, "--apply-to", "queues"]);
     }
@@ -64,7 +66,8 @@ impl Vhost {
         self.control(&["clear_policy", name]);
     }
 
-    /// The server's names for the connections that processes of ours hold here for `purpose`, in no order.
+    /// Return the server's names for the connections that the program's processes hold here for `purpose`, in
+    /// no order.
     pub fn connections(&self, purpose: &str) -> BTreeSet<String> {
         let client = format!("meta-dispatch {purpose}");
         control(&["list_connections", "vhost", "pid", "client_properties"])
@@ -75,11 +78,11 @@ impl Vhost {
             .collect()
     }
 
-    /// A further user, with these permissions on this virtual host and none elsewhere.
+    /// Add a user, with these permissions on this virtual host and none elsewhere.
     pub fn user(&self, permissions: &Permissions) -> User {
         let name = format!("test-{}", uuid::Uuid::now_v7().simple());
         control(&["add_user", &name, &name]);
-        // Made first, so that it is deleted whatever happens next.
+        // Made first, so that the user is deleted whatever happens next.
         let user = User { url: self.url_of(&name, &name), name };
         let Permissions { configure, write, read } = permissions;
         self.control(&["set_permissions", &user.name, configure, write, read]);
@@ -101,7 +104,7 @@ impl Vhost {
         self.url.path().trim_start_matches('/').replace("%2f", "/")
     }
 
-    /// Takes away everything of ours that stands on this virtual host.
+    /// Delete everything of the program on this virtual host.
     pub async fn wipe(&self) {
         self.delete_queues().await;
         let (connection, channel) = self.connect().await;
@@ -112,7 +115,7 @@ impl Vhost {
         connection.close(200, "OK".into()).await.expect("a clean close");
     }
 
-    /// A plain connection beside those under test. The channel lives as long as the connection.
+    /// Open a plain connection beside those under test. The channel lives as long as the connection.
     pub async fn connect(&self) -> (Connection, Channel) {
         let connection = Connection::connect(self.url.as_str(), ConnectionProperties::default())
             .await
@@ -134,7 +137,7 @@ impl Vhost {
     }
 }
 
-/// A virtual host of one test, which may be deleted with all that stands on it. Gone at the end of the test.
+/// A virtual host of one test, which may be deleted with its contents. Gone at the end of the test.
 pub struct OwnVhost {
     name: String,
     url: Url,
@@ -171,7 +174,7 @@ impl Drop for OwnVhost {
     }
 }
 
-/// What a user of the broker may do, as RabbitMQ writes it.
+/// The permissions of a user of the broker, in RabbitMQ's notation.
 pub struct Permissions {
     pub configure: &'static str,
     pub write: &'static str,
@@ -197,19 +200,25 @@ impl Drop for User {
     }
 }
 
-/// What rabbitmqctl says.
+/// Run rabbitmqctl; return its output.
 fn control(arguments: &[&str]) -> String {
-    let program = variable("TEST_RABBITMQCTL").expect("TEST_RABBITMQCTL is not set: run tests/run");
+    let program = variable("TEST_RABBITMQCTL").unwrap_or_else(|| not_set("TEST_RABBITMQCTL", "RabbitMQ"));
     let done = std::process::Command::new(program).arg("--quiet").args(arguments).output();
     let done = done.expect("rabbitmqctl runs");
     assert!(done.status.success(), "{}: {}", arguments[0], String::from_utf8_lossy(&done.stderr));
     String::from_utf8(done.stdout).expect("rabbitmqctl writes UTF-8")
 }
 
-fn candidates() -> Vec<Url> {
-    let url = variable("TEST_AMQP_URL").unwrap_or_else(|| panic!("TEST_AMQP_URL is not set: run tests/run"));
+/// Return the URL of the tests' server, at the virtual host that its URL names.
+pub fn server() -> Url {
+    let url = variable("TEST_AMQP_URL").unwrap_or_else(|| not_set("TEST_AMQP_URL", "RabbitMQ"));
     let url: Url = url.parse().expect("TEST_AMQP_URL is a URL");
     assert!(url.has_host(), "TEST_AMQP_URL names no host");
+    url
+}
+
+fn candidates() -> Vec<Url> {
+    let url = server();
     let vhosts = variable("TEST_AMQP_VHOSTS").unwrap_or_default();
     let prepared: Vec<Url> = vhosts
         .split(',')
@@ -229,7 +238,7 @@ fn try_lock(url: &Url) -> Option<File> {
     let place: String = place.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let path = std::env::temp_dir().join(format!("meta-dispatch-test-amqp-{place}.lock"));
     let file = File::options().create(true).append(true).open(path).expect("a lock file in the temp dir");
-    FileExt::try_lock_exclusive(&file).ok().map(|()| file)
+    file.try_lock().ok().map(|()| file)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the servers of the tests are named by the environment")]

@@ -1,29 +1,33 @@
 //! The program as a process: `serve` on a SQLite file, against a simulator.
 
-use std::process::{Child, Command, ExitStatus};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use meta_dispatch::message::{Class, MessageId};
+use meta_dispatch::channel::Class;
+use meta_dispatch::domain::RowId;
+use meta_dispatch::edge::tokens;
 use meta_dispatch::simulator::{Simulator, SimulatorOptions};
 use meta_dispatch::store::sqlite::SqliteStore;
 use meta_dispatch::store::{DirectoryStore, LogRow, LogStore, NewLine, Scope};
-use meta_dispatch::tokens;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use testkit::process::{Output, Running};
+use testkit::program::Program;
 
 use super::pipeline::{PAGE_TOKEN, eventually};
 use super::rabbitmq::Vhost;
 
-/// What the process prints goes here, as nobody reads a pipe while it runs.
+/// The file of the process's output, as a pipe would not be read while the process runs.
 pub const PRINTED: &str = "printed.log";
 
 /// `meta-dispatch serve` on a SQLite file, against a simulator.
 pub struct Serve {
+    // Before `folder`, so that the process ends before its folder is removed.
+    process: Running,
     pub folder: tempfile::TempDir,
     pub simulator: Simulator,
     pub store: SqliteStore,
     pub tsid: String,
-    child: Child,
     pub http: u16,
     pub admin: u16,
 }
@@ -42,7 +46,7 @@ impl Serve {
             id: None,
             account,
             name: None,
-            class: Class::Messenger,
+            class: Class::MESSENGER,
             page_token: PAGE_TOKEN.into(),
             page_id: Some("1".into()),
             instagram_account_id: None,
@@ -51,8 +55,8 @@ impl Serve {
         };
         store.add_line(&line).await.expect("lines can be added");
         let (http, admin) = (free_port(), free_port());
-        let child = spawn(&folder, &simulator, http, admin);
-        let serve = Serve { folder, simulator, store, tsid, child, http, admin };
+        let process = spawn(&folder, &simulator, http, admin);
+        let serve = Serve { process, folder, simulator, store, tsid, http, admin };
         serve.is_up().await;
         serve
     }
@@ -61,13 +65,14 @@ impl Serve {
         self.start_again(&[]);
     }
 
-    /// Starts the process again, with these in its environment.
+    /// Start the process again, with these variables in its environment.
     pub fn start_again(&mut self, variables: &[(&str, &str)]) {
-        let mut command = command(&self.folder, &self.simulator, self.http, self.admin);
-        self.child = command.envs(variables.iter().copied()).spawn().expect("the program runs");
+        let program = program(&self.folder, &self.simulator, self.http, self.admin);
+        let program = variables.iter().fold(program, |program, (name, value)| program.variable(name, value));
+        self.process = start(&program, &self.folder);
     }
 
-    /// Ends the process and starts it again, with these in its environment.
+    /// End the process and start it again, with these variables in its environment.
     pub async fn restart_with(&mut self, variables: &[(&str, &str)]) {
         self.signal("TERM");
         self.ended().await;
@@ -75,34 +80,32 @@ impl Serve {
         self.is_up().await;
     }
 
-    /// Ends the process and starts it again on RabbitMQ.
+    /// End the process and start it again on RabbitMQ.
     pub async fn restart_on(&mut self, vhost: &Vhost) {
         self.restart_with(&[("META_DISPATCH__BROKER__URL", vhost.url().expose_secret())]).await;
     }
 
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("it can be waited for").is_none()
+        self.process.ended().expect("it can be waited for").is_none()
     }
 
     pub async fn is_up(&self) {
-        eventually("the process to listen", || async {
-            let connected = tokio::net::TcpStream::connect(("127.0.0.1", self.http)).await;
-            connected.map(drop).map_err(|error| error.to_string())
-        })
-        .await;
+        // Not until it is ready: a failpoint may end the process before.
+        let address = format!("127.0.0.1:{}", self.http);
+        eventually("the process to listen", || testkit::http::listens(&address)).await;
     }
 
-    pub async fn submit(&self, dest: &str) -> MessageId {
+    pub async fn submit(&self, dest: &str) -> RowId {
         self.try_submit(dest).await.expect("it is accepted")
     }
 
-    /// The row's id, unless nothing can be logged.
-    pub async fn try_submit(&self, dest: &str) -> Option<MessageId> {
+    /// Submit a text; return the row's id, `None` if the message is not logged.
+    pub async fn try_submit(&self, dest: &str) -> Option<RowId> {
         self.post(json!({"app_id": 1, "dest": dest, "mdata": "a private text"})).await
     }
 
-    /// Posts these parameters; the row's id, unless nothing can be logged.
-    pub async fn post(&self, parameters: Value) -> Option<MessageId> {
+    /// Post these parameters; return the row's id, `None` if the message is not logged.
+    pub async fn post(&self, parameters: Value) -> Option<RowId> {
         let answer: Value = reqwest::Client::new()
             .post(format!("http://127.0.0.1:{}/api/v2/MakeMessenger.php?tsid={}", self.http, self.tsid))
             .json(&parameters)
@@ -112,11 +115,12 @@ impl Serve {
             .json()
             .await
             .expect("answers are JSON");
-        Some(MessageId(answer["return"]["cdls_id"].as_i64().expect("an id"))).filter(|id| id.0 > 0)
+        Some(RowId(answer["return"]["cdls_id"].as_i64().expect("an id"))).filter(|id| id.0 > 0)
     }
 
-    /// Submits with an idempotency key; the row's id, unless no answer comes that names one.
-    pub async fn submit_with_key(&self, key: &str, parameters: &Value) -> Option<MessageId> {
+    /// Submit with an idempotency key; return the row's id, `None` if no answer names one.
+    #[cfg(feature = "failpoints")]
+    pub async fn submit_with_key(&self, key: &str, parameters: &Value) -> Option<RowId> {
         let answer = reqwest::Client::new()
             .post(format!("http://127.0.0.1:{}/api/v2/MakeMessenger.php?tsid={}", self.http, self.tsid))
             .header("Idempotency-Key", key)
@@ -125,14 +129,14 @@ impl Serve {
             .await
             .ok()?;
         let answer: Value = answer.json().await.ok()?;
-        answer["return"]["cdls_id"].as_i64().filter(|id| *id > 0).map(MessageId)
+        answer["return"]["cdls_id"].as_i64().filter(|id| *id > 0).map(RowId)
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
     }
 
-    pub async fn row(&self, id: MessageId) -> LogRow {
+    pub async fn row(&self, id: RowId) -> LogRow {
         self.store.log_row(Scope::Operator, id).await.expect("the log answers").expect("the row exists")
     }
 
@@ -145,12 +149,10 @@ impl Serve {
     }
 
     pub fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
-        assert!(sent.success());
+        assert!(self.process.signal(signal).expect("kill runs"));
     }
 
-    /// Asks the process to end, and says how it ended and after how long.
+    /// Ask the process to end; return its exit status and the time it took.
     pub async fn stop(&mut self) -> (ExitStatus, Duration) {
         let asked = Instant::now();
         self.signal("TERM");
@@ -158,22 +160,14 @@ impl Serve {
         (status, asked.elapsed())
     }
 
-    /// Waits for the end, and returns what was printed.
+    /// Wait for the end; return the exit status and the output.
     pub async fn ended(&mut self) -> (ExitStatus, String) {
         let status = eventually("the process to end", || {
-            let status = self.child.try_wait().expect("it can be waited for");
+            let status = self.process.ended().expect("it can be waited for");
             async move { status.ok_or_else(|| "it runs".to_owned()) }
         })
         .await;
         (status, std::fs::read_to_string(self.folder.path().join(PRINTED)).expect("UTF-8"))
-    }
-}
-
-impl Drop for Serve {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -182,30 +176,28 @@ pub fn database(folder: &tempfile::TempDir) -> String {
 }
 
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
+    testkit::process::free_port().expect("a free port")
 }
 
-pub fn spawn(folder: &tempfile::TempDir, simulator: &Simulator, http: u16, admin: u16) -> Child {
-    command(folder, simulator, http, admin).spawn().expect("the program runs")
+pub fn spawn(folder: &tempfile::TempDir, simulator: &Simulator, http: u16, admin: u16) -> Running {
+    start(&program(folder, simulator, http, admin), folder)
 }
 
-/// No core dumps: some tests end the program with an abort. The shell makes the program see a write beyond a file size limit as an error, and not die of it.
-fn command(folder: &tempfile::TempDir, simulator: &Simulator, http: u16, admin: u16) -> Command {
-    let printed = std::fs::File::options().create(true).append(true).open(folder.path().join(PRINTED));
-    let printed = printed.expect("a file in a folder of ours");
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", r#"trap '' XFSZ; ulimit -c 0; exec "$0" serve"#, env!("CARGO_BIN_EXE_meta-dispatch")])
-        .current_dir(folder.path())
-        .env("META_DISPATCH__DATABASE__URL", database(folder))
-        .env("META_DISPATCH__GRAPH__BASE_URL", simulator.base_url())
-        .env("META_DISPATCH__GRAPH__TIMEOUT", "4s")
-        .env("META_DISPATCH__HTTP__LISTEN", format!("127.0.0.1:{http}"))
-        .env("META_DISPATCH__ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
-        .env("META_DISPATCH__SHUTDOWN__GRACE", "10s")
-        .env("META_DISPATCH__LOG__FILTER", "trace")
-        .stdout(printed.try_clone().expect("a second handle"))
-        .stderr(printed);
-    command
+fn start(program: &Program, folder: &tempfile::TempDir) -> Running {
+    program.start("serve", Output::AppendTo(&folder.path().join(PRINTED))).expect("the program runs")
+}
+
+/// Return the program without core dumps: some tests end it with an abort. The shell makes the program see a
+/// write beyond a file size limit as an error, and not die of it.
+fn program(folder: &tempfile::TempDir, simulator: &Simulator, http: u16, admin: u16) -> Program {
+    Program::new(env!("CARGO_BIN_EXE_meta-dispatch"))
+        .after("trap '' XFSZ; ulimit -c 0")
+        .in_folder(folder.path())
+        .database(&database(folder))
+        .graph(&simulator.base_url())
+        .with("graph.timeout", "4s")
+        .http(&format!("127.0.0.1:{http}"))
+        .admin(&format!("127.0.0.1:{admin}"))
+        .with("shutdown.grace", "10s")
+        .with("log.filter", "trace")
 }

@@ -1,12 +1,11 @@
-//! A fresh store with an account and two lines, and the steps that its suites are made of.
+//! A fresh store with an account and two lines, and the steps of its suites.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use meta_dispatch::message::{
-    AccountId, Class, ErrorDetail, ErrorKind, Lane, LineId, MessageId, MessageKind, Partition, Submission,
-};
+use meta_dispatch::channel::{Class, MessageKind};
+use meta_dispatch::domain::{AccountId, ErrorDetail, ErrorKind, Lane, LineId, Partition, RowId, Submission};
 use meta_dispatch::store::postgres::PostgresStore;
 use meta_dispatch::store::sqlite::SqliteStore;
 use meta_dispatch::store::{
@@ -19,7 +18,7 @@ use super::database::Database;
 
 pub const HOUR: Duration = Duration::from_secs(3_600);
 pub const LEASE: Duration = Duration::from_secs(30);
-/// When rows are due, or expire, in the tests that write a time themselves.
+/// A past time, for rows that are due, or expire, in tests that write a time themselves.
 pub const LONG_AGO: &str = "'2020-01-01T00:00:00.000Z'";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +38,12 @@ enum Place {
     Sqlite(tempfile::TempDir),
 }
 
-/// A message on line 1 of account 1.
+/// Return a message on line 1 of account 1.
 pub fn text(dest: &str) -> Submission {
     Submission {
         account: AccountId(1),
         line: LineId(1),
-        class: Class::Messenger,
+        class: Class::MESSENGER,
         dest: dest.into(),
         kind: MessageKind::Text,
         mdata: "Olá 😀 'quoted' \"\\".into(),
@@ -77,7 +76,7 @@ pub fn error() -> ErrorDetail {
 }
 
 pub fn sent() -> ChangeKind {
-    ChangeKind::Sent { http_status: 200, message_id: "m".into() }
+    ChangeKind::Sent { http_status: 200, graph_id: "m".into() }
 }
 
 pub fn failed() -> ChangeKind {
@@ -108,13 +107,13 @@ pub fn claim(row: &ReadyRow) -> Claim {
     }
 }
 
-/// The first claim of a row of line 1.
-pub fn first_claim(id: MessageId) -> Claim {
+/// Return the first claim of a row of line 1.
+pub fn first_claim(id: RowId) -> Claim {
     Claim { id, line: LineId(1), fence: 0, digest: None, in_campaign: false, call_deadline: HOUR }
 }
 
 impl Fixture {
-    /// Account 1 with the Messenger lines 1 and 2, and account 2.
+    /// Create account 1 with the Messenger lines 1 and 2, and account 2.
     pub async fn create(backend: Backend) -> Fixture {
         super::install_crypto();
         let (store, place): (SharedStore, Place) = match backend {
@@ -138,7 +137,7 @@ impl Fixture {
         fixture
     }
 
-    /// The database (PostgreSQL only).
+    /// Return the database (PostgreSQL only).
     pub fn database(&self) -> &Database {
         match &self.place {
             Place::Postgres(database) => database,
@@ -146,7 +145,7 @@ impl Fixture {
         }
     }
 
-    /// Runs a statement as another program would.
+    /// Run a statement as another program would.
     pub async fn execute(&self, statement: &str) {
         match &self.place {
             Place::Postgres(database) => database.execute(statement).await,
@@ -158,7 +157,7 @@ impl Fixture {
         }
     }
 
-    /// The one integer that a query finds.
+    /// Return the one integer that a query finds.
     pub async fn number(&self, query: &str) -> i64 {
         match &self.place {
             Place::Postgres(database) => {
@@ -173,24 +172,24 @@ impl Fixture {
         }
     }
 
-    /// How many rows a table of the queue has.
+    /// Return the number of rows of a table of the queue.
     pub async fn rows_of(&self, table: &str) -> i64 {
         self.number(&format!("select count(*) from {table}")).await
     }
 
-    pub async fn log(&self, submissions: &[Submission]) -> Vec<MessageId> {
+    pub async fn log(&self, submissions: &[Submission]) -> Vec<RowId> {
         self.store.insert(submissions).await.expect("rows can be logged")
     }
 
-    pub async fn log_one(&self, submission: Submission) -> MessageId {
+    pub async fn log_one(&self, submission: Submission) -> RowId {
         self.log(&[submission]).await[0]
     }
 
-    pub async fn row(&self, id: MessageId) -> LogRow {
+    pub async fn row(&self, id: RowId) -> LogRow {
         self.store.log_row(Scope::Operator, id).await.expect("the log answers").expect("the row exists")
     }
 
-    /// The ready rows of every flow that has work, in order of id.
+    /// Return the ready rows of every flow that has work, in order of id.
     pub async fn ready(&self) -> Vec<ReadyRow> {
         let flows = self.store.ready_flows(&all_partitions(), false).await.expect("scans work");
         let mut rows = Vec::new();
@@ -201,7 +200,7 @@ impl Fixture {
         rows
     }
 
-    /// The ready rows of a flow, to its end.
+    /// Return the ready rows of a flow, to its end.
     pub async fn read_flow(&self, mut read: FlowRead) -> Vec<ReadyRow> {
         let mut rows = Vec::new();
         loop {
@@ -216,11 +215,11 @@ impl Fixture {
         }
     }
 
-    pub async fn ready_ids(&self) -> Vec<MessageId> {
+    pub async fn ready_ids(&self) -> Vec<RowId> {
         self.ready().await.iter().map(|row| row.id).collect()
     }
 
-    /// One transaction of the recorder, with the worker's next number of claims.
+    /// Run one transaction of the recorder, with the worker's next number of claims.
     pub async fn record(&self, worker: &str, changes: &[Change], claims: &[Claim]) -> Recorded {
         let claim_no = self.claims.fetch_add(1, Ordering::Relaxed) + 1;
         self.recorded(Record {
@@ -239,17 +238,17 @@ impl Fixture {
         self.store.record(record).await.expect("changes and claims are recorded")
     }
 
-    /// The number of the claims that `record` made last.
+    /// Return the number of the claims that `record` made last.
     pub fn last_claim_no(&self) -> i64 {
         self.claims.load(Ordering::Relaxed)
     }
 
-    /// Worker `w` ends the first claim of a row.
-    pub async fn change(&self, id: MessageId, kind: ChangeKind) -> bool {
+    /// End the first claim of a row, as worker `w`.
+    pub async fn change(&self, id: RowId, kind: ChangeKind) -> bool {
         self.change_at(id, 1, kind).await
     }
 
-    pub async fn change_at(&self, id: MessageId, fence: i32, kind: ChangeKind) -> bool {
+    pub async fn change_at(&self, id: RowId, fence: i32, kind: ChangeKind) -> bool {
         self.record("w", &[Change::waiting(id, fence, kind)], &[]).await.changed[0]
     }
 
@@ -257,14 +256,14 @@ impl Fixture {
         self.record(worker, &[], claims).await.claimed
     }
 
-    /// The worker owns every partition that nobody else has.
+    /// Let the worker own every partition that no other worker has.
     pub async fn own_all(&self, worker: &str) {
         self.store.renew_leases(worker, LEASE, false).await.expect("leases are kept");
         self.store.acquire_leases(worker, LEASE, 64).await.expect("leases are kept");
     }
 
-    /// Logs a message and claims it for worker `w`, who owns every partition; its fence is 1.
-    pub async fn claimed(&self, submission: Submission) -> MessageId {
+    /// Log a message and claim it for worker `w`, who owns every partition; its fence is 1.
+    pub async fn claimed(&self, submission: Submission) -> RowId {
         self.own_all("w").await;
         let line = submission.line;
         let id = self.log_one(submission).await;
@@ -272,19 +271,19 @@ impl Fixture {
         id
     }
 
-    /// Logs a message and brings it to what a call of it leads to.
-    pub async fn called(&self, submission: Submission, kind: ChangeKind) -> MessageId {
+    /// Log a message and bring it to the result of a call.
+    pub async fn called(&self, submission: Submission, kind: ChangeKind) -> RowId {
         let id = self.claimed(submission).await;
         assert!(self.change(id, kind).await);
         id
     }
 
-    /// Makes what is due ready.
+    /// Make due rows ready.
     pub async fn promote(&self) -> Promoted {
         self.store.promote_due(&all_partitions(), None, 1_000).await.expect("scans work")
     }
 
-    /// Rows wait no longer for their time.
+    /// Make all rows that wait for a time due.
     pub async fn all_due(&self) {
         let due = format!("update cdls_open set due_at = {LONG_AGO} where due_at is not null");
         self.execute(&due).await;

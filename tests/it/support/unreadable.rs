@@ -1,18 +1,18 @@
-//! A producer that writes AMQP frames by hand, because no client library sends what it has to: a `message_id` that is
-//! no UTF-8, headers that are nested as deep as a frame allows.
+//! A producer that writes AMQP frames by hand, because no client library sends such frames: a `message_id`
+//! that is no UTF-8, headers that are nested as deep as a frame allows.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use url::Url;
 
-/// Publishes a submission with a `message_id` that is no UTF-8, and waits until the broker has it.
+/// Publish a submission with a `message_id` that is no UTF-8, and wait until the broker has it.
 pub async fn publish(url: &str, line: i64) {
     let mut properties = (1_u16 << 7).to_be_bytes().to_vec();
     short(&mut properties, b"\xff\xfe\xfd");
     publish_with(url, line, &properties).await;
 }
 
-/// Publishes a submission whose headers are a table in a table, 18,000 deep.
+/// Publish a submission whose headers are a table in a table, 18,000 deep.
 pub async fn publish_deep(url: &str, line: i64) {
     const DEPTH: u32 = 18_000;
     const LEVEL: u32 = 7;
@@ -92,7 +92,7 @@ async fn send(stream: &mut TcpStream, kind: u8, channel: u16, payload: &[u8]) {
     stream.write_all(&bytes).await.expect("written");
 }
 
-/// The payload of the next frame.
+/// Read the payload of the next frame.
 async fn frame(stream: &mut TcpStream) -> Vec<u8> {
     let mut head = [0; 7];
     stream.read_exact(&mut head).await.expect("the broker goes on");

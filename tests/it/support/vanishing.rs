@@ -1,5 +1,6 @@
-//! Stands between the program and a server, and lets the server vanish: its connections stay open, and nothing passes any
-//! more. Connections made afterwards are whole, as after a failover, or pass nothing either, as before a server that hangs.
+//! A forwarder between the program and a server that lets the server vanish: its connections stay open, and
+//! no more bytes pass. Connections made afterwards are whole, as after a failover, or pass nothing either, as
+//! before a server that hangs.
 
 use std::net::SocketAddr;
 
@@ -34,12 +35,12 @@ impl Vanishing {
         self.address
     }
 
-    /// Nothing passes on the connections that are open now.
+    /// Pass no more bytes on the connections that are open now.
     pub fn vanish(&self) {
         self.frozen.send_modify(|_| {});
     }
 
-    /// Nothing passes any more, also on connections that are made later.
+    /// Pass no more bytes, also on later connections.
     pub fn freeze(&self) {
         self.frozen.send_replace(true);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use meta_dispatch::message::{AccountId, MessageId, Status};
+use meta_dispatch::domain::{AccountId, RowId, Status};
 use meta_dispatch::store::{FlowRead, LogFilter};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -14,15 +14,15 @@ use crate::support::store::HOUR;
 
 /// The rows that scans find.
 struct Queue {
-    ready: HashMap<MessageId, (i32, i32)>,
-    claimed: HashMap<MessageId, (i32, i32)>,
-    held: HashSet<MessageId>,
+    ready: HashMap<RowId, (i32, i32)>,
+    claimed: HashMap<RowId, (i32, i32)>,
+    held: HashSet<RowId>,
 }
 
 impl World {
     /// The log says what the model says, the promise holds, and scans find what is not final.
     pub(super) async fn agrees(&self) -> Result<(), TestCaseError> {
-        let Some(first) = self.rows.first().map(|row| MessageId(row.id.0 - 1)) else { return Ok(()) };
+        let Some(first) = self.rows.first().map(|row| RowId(row.id.0 - 1)) else { return Ok(()) };
         let queue = self.queue().await;
         let log = self.store.log_after(&LogFilter::default(), first, 1_000).await.expect("the log answers");
         for row in &self.rows {

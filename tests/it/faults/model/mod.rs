@@ -28,6 +28,7 @@ fn seed() -> u64 {
 }
 
 #[rstest]
+#[ignore = "needs PostgreSQL: run tests/run"]
 #[case::postgres(Backend::Postgres, 24)]
 #[case::sqlite(Backend::Sqlite, 48)]
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! A row as it must be, and what a change makes of it.
 
-use meta_dispatch::message::{ErrorKind, MessageId, Status};
+use meta_dispatch::domain::{ErrorKind, RowId, Status};
 use meta_dispatch::store::{Change, ChangeKind};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) struct Open {
 /// A row as it must be.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
-    pub(super) id: MessageId,
+    pub(super) id: RowId,
     pub(super) dest: String,
     pub(super) in_campaign: bool,
     /// As in the log, without its claim.
@@ -84,9 +84,16 @@ impl Row {
                 self.next_at = true;
                 self.place = if after.is_zero() { Place::Due } else { Place::Later };
             }
+            ChangeKind::Suspected { after, .. } => {
+                self.status = Status::Retry;
+                self.tries += 1;
+                self.next_at = true;
+                self.place = if after.is_zero() { Place::Due } else { Place::Later };
+            }
             ChangeKind::Unknown { .. } => self.status = Status::Unknown,
             ChangeKind::WaitForLine { .. } | ChangeKind::Release => self.status = Status::Pending,
             ChangeKind::Expire => (self.status, self.kind) = (Status::Error, Some(ErrorKind::Expired)),
+            ChangeKind::Refuse { .. } => (self.status, self.kind) = (Status::Error, Some(ErrorKind::Refused)),
             ChangeKind::Cancel | ChangeKind::Unsendable => unreachable!("no step makes it"),
         }
         true

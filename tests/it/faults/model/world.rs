@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use meta_dispatch::message::{
-    AccountId, Class, ErrorDetail, ErrorKind, Lane, LineId, MessageId, MessageKind, Status, Submission,
-    WorkId,
+use meta_dispatch::channel::{Class, MessageKind};
+use meta_dispatch::domain::{
+    AccountId, ErrorDetail, ErrorKind, Lane, LineId, RowId, Status, Submission, WorkId,
 };
 use meta_dispatch::store::{Change, ChangeKind, Claim, Inserted, NewMessage, Record, SharedStore, WorkHead};
 use proptest::prelude::*;
@@ -94,7 +94,7 @@ impl World {
         let submission = Submission {
             account: AccountId(1),
             line: LINE,
-            class: Class::Messenger,
+            class: Class::MESSENGER,
             dest: format!("r{index}"),
             kind: MessageKind::Text,
             mdata: "hello".into(),
@@ -204,7 +204,7 @@ impl World {
         };
         let failed = |kind| ChangeKind::Failed { kind, error: error.clone(), ambiguous: false };
         let kind = match told {
-            Told::Sent => ChangeKind::Sent { http_status: 200, message_id: format!("m_{id}") },
+            Told::Sent => ChangeKind::Sent { http_status: 200, graph_id: format!("m_{id}") },
             Told::Refused => failed(ErrorKind::Refused),
             Told::Exhausted => failed(ErrorKind::Exhausted),
             Told::Counted { due } => retry(due, true, false),
@@ -219,7 +219,7 @@ impl World {
 
     pub(super) async fn settle(&mut self, how: Settled) -> Result<(), TestCaseError> {
         let open = self.store.open_claims(&[LINE.partition()]).await.expect("scans work");
-        let overdue: HashMap<MessageId, (i32, i32)> =
+        let overdue: HashMap<RowId, (i32, i32)> =
             open.iter().filter(|row| row.overdue).map(|row| (row.id, (row.fence, row.crashes))).collect();
         for index in 0..self.rows.len() {
             let row = &self.rows[index];
@@ -317,7 +317,7 @@ impl World {
         let promoted = self.store.promote_due(&[LINE.partition()], None, 1_000).await.expect("scans work");
         let numbers: Vec<WorkId> = promoted.work.iter().map(|head: &WorkHead| head.position.work).collect();
         let read = self.store.read_work(&numbers).await.expect("work can be read");
-        let mut ready: HashMap<MessageId, WorkId> = HashMap::new();
+        let mut ready: HashMap<RowId, WorkId> = HashMap::new();
         for row in read.into_iter().flat_map(|work| work.rows) {
             prop_assert!(ready.insert(row.id, row.work).is_none(), "made ready twice: {:?}", row);
         }
@@ -334,7 +334,7 @@ impl World {
 
     pub(super) async fn expire(&mut self) -> Result<(), TestCaseError> {
         let found = self.store.expired_rows(&[LINE.partition()], 1_000).await.expect("scans work");
-        let found: HashMap<MessageId, i32> = found.into_iter().map(|row| (row.id, row.fence)).collect();
+        let found: HashMap<RowId, i32> = found.into_iter().map(|row| (row.id, row.fence)).collect();
         for index in 0..self.rows.len() {
             let row = &self.rows[index];
             let expected = (row.is_ready() && row.expired).then_some(row.fence);
