@@ -54,7 +54,7 @@ pub struct LineStatus {
     #[serde(serialize_with = "crate::text::time_or_null")]
     #[schema(required)]
     until: Option<OffsetDateTime>,
-    /// What ends it, if somebody has to act
+    /// Action that lets the line send again, if a person has to act
     #[schema(required)]
     action: Option<String>,
     /// Limit of texts a second

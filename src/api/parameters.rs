@@ -22,35 +22,19 @@ const CURSOR_VERSION: u8 = 1;
 /// References that one list may look for.
 pub const MOST_MSG_IDS: usize = 100;
 
-/// The query parameters of a list; `v8l_id` is the alias of the send endpoints.
-pub const OF_LIST: &[&str] = &[
-    "status",
-    "app_id",
-    "v8l_id",
-    "cp_id",
-    "msg_id",
-    "dest",
-    "error_code",
-    "error_kind",
-    "since",
-    "until",
-    "after",
-    "limit",
-];
+/// The filters of a list and of an export; `v8l_id` is the alias of the send endpoints.
+macro_rules! filters_and {
+    ($($own:literal),+) => {
+        &[
+            "status", "app_id", "v8l_id", "cp_id", "msg_id", "dest", "error_code", "error_kind", "since", "until",
+            $($own),+
+        ]
+    };
+}
+/// The query parameters of a list.
+pub const OF_LIST: &[&str] = filters_and!("after", "limit");
 /// The query parameters of an export.
-pub const OF_EXPORT: &[&str] = &[
-    "status",
-    "app_id",
-    "v8l_id",
-    "cp_id",
-    "msg_id",
-    "dest",
-    "error_code",
-    "error_kind",
-    "since",
-    "until",
-    "format",
-];
+pub const OF_EXPORT: &[&str] = filters_and!("format");
 /// The query parameters of a cancelling call: filters, at least one.
 pub const OF_CANCEL: &[&str] = &["app_id", "v8l_id", "cp_id", "msg_id", "dest", "batch_id"];
 

@@ -123,7 +123,7 @@ pub async fn run(command: CampaignCommand, out: &Output) -> anyhow::Result<()> {
     }
 }
 
-/// What was answered to a part.
+/// The answers to a part.
 struct PartAnswer {
     lines: Vec<LineAnswer>,
     logged_before: u64,

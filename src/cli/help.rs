@@ -1,4 +1,4 @@
-//! What the help prints beside clap's own texts: the commands in groups, and examples.
+//! The parts of the help beside clap's own texts: the commands in groups, and examples.
 //!
 //! The examples run as printed once their ids, files and addresses are the reader's own.
 

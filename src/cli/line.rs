@@ -167,7 +167,7 @@ async fn no_other(args: &AddArgs, store: &dyn Store) -> anyhow::Result<()> {
     let is_same = |line: &&LineRecord| line.class == args.class && line.page_id.as_ref() == Some(page_id);
     let Some(other) = lines.iter().find(is_same) else { return Ok(()) };
     let said = format!("line {} of account {} has the page id {page_id} already", other.id, other.account);
-    // Nobody can be asked where standard input is something else.
+    // A question needs a terminal.
     ensure!(std::io::stdin().is_terminal(), "{said}: --yes adds another line of the page");
     ensure!(confirmed(&format!("{said}. Add another line of it?"))?, "nothing was done");
     Ok(())

@@ -223,7 +223,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
 }
 
 impl Command {
-    /// What is logged where `log.filter` is empty.
+    /// The filter of the process log where `log.filter` is empty.
     fn log_filter(&self) -> &'static str {
         match self {
             Command::Serve | Command::Ingest | Command::Worker | Command::Simulate(_) => {

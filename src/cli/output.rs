@@ -22,7 +22,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Output {
     /// One JSON object instead of text.
     pub json: bool,
-    /// What a table has to fit.
+    /// The screen that a table has to fit.
     pub screen: Screen,
 }
 
@@ -87,7 +87,7 @@ pub fn tell_error(error: &anyhow::Error, json: bool) {
             Some(Refused(answer)) => answer.clone(),
             None => serde_json::json!({"error": format!("{error:#}")}),
         };
-        // Nobody reads it: the exit code remains.
+        // The reader is gone: the exit code remains.
         let _ = write(format!("{answer}\n").as_bytes());
     }
     say_at_last(format!("error: {}\n", printable(&format!("{error:#}").replace('\n', " "))));

@@ -1,4 +1,4 @@
-//! What became of a file that `campaign send` sends: its counts, and how they are shown meanwhile.
+//! The result of a file that `campaign send` sends: its counts, and their display meanwhile.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::output::{printable, tell_note};
 
-/// What became of a file.
+/// The result of a file.
 #[derive(Debug, Default, Serialize)]
 pub struct Sent {
     /// The label that the command gave the messages.

@@ -62,7 +62,7 @@ impl Outcome {
         Outcome { status, status_code, message_id, error_kind, ..Outcome::queued(cdls_id) }
     }
 
-    /// What is wrong and what to do, in one sentence; nothing for a row that is sent or simply waits.
+    /// Cause and remedy, in one sentence; none for a row that is sent or simply waits.
     pub fn reason(&self) -> Option<&str> {
         if let Some(detail) = &self.detail {
             return Some(detail);

@@ -65,7 +65,7 @@ words!(ErrorKind, "error_kind", {
 });
 
 impl ErrorKind {
-    /// What is wrong and what to do, for the caller.
+    /// Return cause and remedy, for the caller.
     pub const fn sentence(self) -> &'static str {
         match self {
             ErrorKind::Refused => "Graph refused the message: error_code and error_message say why.",

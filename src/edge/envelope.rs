@@ -24,7 +24,7 @@ struct Return<'a> {
     message_id: &'a str,
     /// Id of the row; 0 if nothing was logged
     cdls_id: i64,
-    /// What is wrong and what to do, in a sentence; only where there is a reason
+    /// Cause and remedy, in a sentence; only where there is a reason
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     detail: Option<&'a str>,

@@ -18,7 +18,7 @@ use super::validate::{self, CheckedMessage};
 use super::waiters::Waiters;
 use crate::broker::{BrokerState, SharedBroker};
 use crate::channel::Class;
-use crate::domain::{AccountId, CampaignState, Outcome, Reply, RowId, Submission, Waiter};
+use crate::domain::{AccountId, CampaignState, ErrorKind, Outcome, Reply, RowId, Submission, Waiter};
 use crate::edge::{Directory, Refusal, Refused, unavailable};
 use crate::feedback::Feedback;
 use crate::settings::Settings;
@@ -250,7 +250,7 @@ impl Ingest {
             return Ok(Outcome { detail: Some(reason.to_string()), ..Outcome::queued(id) });
         }
         tokio::select! {
-            outcome = ticket.outcome() => return Ok(outcome),
+            outcome = ticket.outcome() => return Ok(self.with_last_answer(account, outcome).await),
             outcome = self.outcome_without_broker(account, id) => return Ok(outcome),
             () = tokio::time::sleep_until(deadline) => {}
             () = self.stopping.cancelled() => {}
@@ -259,6 +259,18 @@ impl Ingest {
         match self.store.log_row(Scope::Account(account), id).await {
             Ok(Some(row)) => Ok(row.into_outcome()),
             Ok(None) | Err(_) => Ok(Outcome::queued(id)),
+        }
+    }
+
+    /// Complete the outcome of a row that ended without a call, such as an expired one: the row keeps the error of the call
+    /// before, which the one who ended the row does not know.
+    async fn with_last_answer(&self, account: AccountId, outcome: Outcome) -> Outcome {
+        if !outcome.error_kind.is_some_and(ErrorKind::is_without_answer) {
+            return outcome;
+        }
+        match self.store.log_row(Scope::Account(account), outcome.cdls_id).await {
+            Ok(Some(row)) => row.into_outcome(),
+            Ok(None) | Err(_) => outcome,
         }
     }
 

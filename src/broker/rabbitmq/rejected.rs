@@ -61,7 +61,7 @@ async fn read(url: &SecretString, at_most: usize) -> lapin::Result<(Vec<Rejected
             newest.push_back(message(delivery?));
         }
     }
-    // What was not acknowledged goes back with the connection.
+    // Unacknowledged messages return to the queue when the connection closes.
     let _ = connection.close(200, "read".into()).await;
     Ok((newest.into(), count))
 }

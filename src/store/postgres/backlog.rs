@@ -1,4 +1,4 @@
-//! What waits for a line: how many messages, and since when. Exact as long as few wait; beyond that, `work` counts with those of
+//! The backlog of a line: how many messages wait, and since when. Exact as long as few wait; beyond that, `work` counts with those of
 //! its rows that have ended a moment ago.
 
 use sqlx::postgres::PgRow;

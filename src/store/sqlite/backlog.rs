@@ -1,4 +1,4 @@
-//! What waits for a line: how many messages, and since when.
+//! The backlog of a line: how many messages wait, and since when.
 
 use sqlx::SqlitePool;
 

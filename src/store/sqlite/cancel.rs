@@ -17,7 +17,7 @@ use super::row::{get, list};
 use crate::domain::{AccountId, ErrorKind, RowId, Status};
 use crate::store::{CancelStore, FilterIndex, MessageFilter, Scope, StoreError};
 
-/// What follows the place where rows `c` are found: account ?1, ids above ?2, at most ?3, line ?4, campaign ?5, references ?6
+/// The conditions behind the clause that finds rows `c`: account ?1, ids above ?2, at most ?3, line ?4, campaign ?5, references ?6
 /// (a JSON array), recipient ?7, code ?8, kind ?9, created from ?10 and before ?11, statuses ?12 (a JSON array), batch ?13.
 macro_rules! waiting {
     ($found:literal) => {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::invalid;
 use crate::support::pipeline::{Backend, PAGE_TOKEN, Pipeline};
 
-/// What may stand around an id that was copied from a cell or a page.
+/// Characters that surround an id copied from a cell or a page.
 const PADDING: [(&str, &str); 6] = [
     ("", " "),
     ("\t", "\r\n"),

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::support::pipeline::Pipeline;
 
-/// What came back: the HTTP status, the counts of a batch, and the answers.
+/// The answer to a request: the HTTP status, the counts of a batch, and the answers.
 struct Answered {
     status: u16,
     duplicates: Option<u64>,

@@ -1,4 +1,4 @@
-//! What answers of Graph do to a line and to those who wait: whose refusal it is, whose failure, and who is told.
+//! The effect of Graph's answers on a line and on waiting callers: whose refusal it is, whose failure, and who is told.
 
 mod fairness;
 mod scopes;

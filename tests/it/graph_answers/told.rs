@@ -1,4 +1,4 @@
-//! Those who wait are told why: Graph's words in the answer, and at once when the line waits for somebody.
+//! Waiting callers receive the reason: Graph's words in the answer, and at once when the line waits for somebody.
 
 use std::time::{Duration, Instant};
 

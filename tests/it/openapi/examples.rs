@@ -30,7 +30,7 @@ const VARYING: &[&str] = &[
 const MOMENTARY: &[&str] =
     &["waiting", "rate", "PENDING", "SENDING", "RETRY", "OK", "ERROR", "UNKNOWN", "CANCELLED"];
 
-/// What may be there or not, as the moment has it.
+/// Fields that are present or not, as the moment has it.
 const PASSING: &[&str] = &["oldest_waiting_at"];
 
 /// An example of an answer.
@@ -169,7 +169,7 @@ pub fn alike(answered: &Value, documented: &Value, name: &str) -> bool {
     }
 }
 
-/// What a body says: one value, or a value a line; of a table its columns, and how many rows it has.
+/// The content of a body: one value, or a value a line; of a table its columns, and how many rows it has.
 pub fn values(content_type: &str, text: &str) -> Vec<Value> {
     if content_type == "text/csv" {
         return vec![json!(text.lines().next()), json!(text.lines().count())];

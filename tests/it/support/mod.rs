@@ -19,7 +19,7 @@ pub fn install_crypto() {
 }
 
 /// Return a refusal, whole or a line of a batch, without its `detail`, which it must have; other answers as they are.
-/// What details say is tested in `callers`.
+/// The texts of details are tested in `callers`.
 pub fn without_detail(mut answer: serde_json::Value) -> serde_json::Value {
     let inner = if answer["return"].is_object() { &mut answer["return"] } else { &mut answer };
     let is_refusal = inner["status_code"].is_i64() && inner["cdls_id"].as_i64().unwrap_or(0) == 0;

@@ -1,4 +1,4 @@
-//! What stands around the program: a reader of its log, its supervisor and terminal, the environment, the limits of the
+//! The surroundings of the program: a reader of its log, its supervisor and terminal, the environment, the limits of the
 //! system, files that others move, poolers and proxies.
 
 mod commands;

@@ -24,7 +24,7 @@ async fn start(vhost: &OwnVhost) -> Pipeline {
     Pipeline::start_with(Backend::Servers, &[("broker.url", vhost.url().expose_secret())]).await
 }
 
-/// What the process that takes submissions says of itself.
+/// The readiness of the process that takes submissions.
 async fn readiness(pipeline: &Pipeline) -> Value {
     let url = format!("http://{}/readyz", pipeline.admin()[0]);
     let answer = pipeline.client.get(url).send().await.expect("it answers");

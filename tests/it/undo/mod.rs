@@ -1,4 +1,4 @@
-//! What senders and operators take back, and where they look first: cancelled messages, lists and exports, lines and campaigns.
+//! The calls by which senders and operators look and take back: cancelled messages, lists and exports, lines and campaigns.
 
 mod cancel;
 mod commands;
