@@ -219,17 +219,18 @@ impl App {
         if let Some(events) = events {
             parts.tasks.spawn("events", events.run(parts.ended.clone()));
         }
+        let (serves, serving) = watch::channel(Serving::default());
+        let (breaker, graph) = watch::channel(BreakerState::default());
+        // First, so that a process that takes messages in can be asked for its health.
+        let admin = parts.serve_admin(serving, graph).await?;
         let (http, requests) = match role.takes_requests() {
             true => Some(parts.take_requests(arrivals.replies).await?).unzip(),
             false => (None, None),
         };
-        let (serves, serving) = watch::channel(Serving::default());
-        let (breaker, graph) = watch::channel(BreakerState::default());
         let dispatch = match role.sends() {
             true => Some(parts.dispatch(arrivals.jobs, serves, breaker)?),
             false => None,
         };
-        let admin = parts.serve_admin(serving, graph).await?;
         parts.look_after_rows();
         tracing::info!(role = role.name(), http = http.map(tracing::field::display), %admin, "started");
         let Parts { store, broker, tasks, stopping, ended, .. } = parts;

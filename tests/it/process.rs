@@ -92,12 +92,7 @@ async fn unknown_messages_are_in_metrics_and_the_log() {
     let mut serve = Serve::start(Duration::ZERO).await;
     let id = serve.submit("cut-ann").await;
     eventually("the gauges to show it", || async {
-        let text = reqwest::get(format!("http://127.0.0.1:{}/metrics", serve.admin))
-            .await
-            .expect("it answers")
-            .text()
-            .await
-            .expect("a text");
+        let text = metrics(&serve).await?;
         let shows = |line: &str| text.lines().any(|shown| shown == line);
         let shown = shows("meta_dispatch_unknown_rows 1")
             && shows("meta_dispatch_rows{status=\"UNKNOWN\"} 1")
@@ -109,10 +104,21 @@ async fn unknown_messages_are_in_metrics_and_the_log() {
     })
     .await;
     assert_eq!(serve.row(id).await.status, Status::Unknown);
+    eventually("the log to tell of it", || async {
+        let printed = serve.printed();
+        if printed.contains("messages are UNKNOWN") { Ok(()) } else { Err("no line tells of it".to_owned()) }
+    })
+    .await;
     serve.signal("TERM");
     let (status, printed) = serve.ended().await;
     assert!(status.success());
-    assert!(printed.contains("messages are UNKNOWN") && !printed.contains("a private text"), "{printed}");
+    assert!(!printed.contains("a private text"), "{printed}");
+}
+
+/// Return the metrics; an error while the process cannot be asked.
+async fn metrics(serve: &Serve) -> Result<String, String> {
+    let answer = reqwest::get(format!("http://127.0.0.1:{}/metrics", serve.admin)).await;
+    answer.map_err(|error| error.to_string())?.text().await.map_err(|error| error.to_string())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -167,7 +167,13 @@ impl Serve {
             async move { status.ok_or_else(|| "it runs".to_owned()) }
         })
         .await;
-        (status, std::fs::read_to_string(self.folder.path().join(PRINTED)).expect("UTF-8"))
+        (status, self.printed())
+    }
+
+    /// Return the output so far.
+    pub fn printed(&self) -> String {
+        let printed = std::fs::read(self.folder.path().join(PRINTED)).expect("the output can be read");
+        String::from_utf8_lossy(&printed).into_owned()
     }
 }
 
