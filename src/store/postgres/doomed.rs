@@ -111,14 +111,20 @@ pub async fn expired(
     partitions: &[Partition],
     limit: u32,
 ) -> Result<Vec<DoomedRow>, StoreError> {
-    let work = picked(pool, include_str!("sql/expired_work.sql"), partitions, limit).await?;
-    if work.is_empty() {
-        return Ok(Vec::new());
+    // Work that is postponed or removed here may come before work with expired rows: the look goes on behind it.
+    loop {
+        let work = picked(pool, include_str!("sql/expired_work.sql"), partitions, limit).await?;
+        if work.is_empty() {
+            return Ok(Vec::new());
+        }
+        let waiting = waiting(pool, &work, &[]).await?;
+        put_off(pool, &work, &waiting).await?;
+        let expired = waiting.into_iter().filter(|row| row.is_expired);
+        let rows = distinct(expired.filter_map(|row| row.row));
+        if !rows.is_empty() {
+            return Ok(rows);
+        }
     }
-    let waiting = waiting(pool, &work, &[]).await?;
-    put_off(pool, &work, &waiting).await?;
-    let expired = waiting.into_iter().filter(|row| row.is_expired);
-    Ok(distinct(expired.filter_map(|row| row.row)))
 }
 
 /// Postpone work whose next row expires later, and remove work in which no row waits. An expired row that
@@ -196,21 +202,27 @@ pub async fn cancelled(
     partitions: &[Partition],
     limit: u32,
 ) -> Result<Vec<DoomedRow>, StoreError> {
-    let work = picked(pool, include_str!("sql/cancelled_work.sql"), partitions, limit).await?;
-    let open: Vec<i64> = sqlx::query_scalar(include_str!("sql/cancelled_open.sql"))
-        .bind(numbers(partitions))
-        .bind(i64::from(limit))
-        .fetch_all(pool)
-        .await
-        .map_err(failed)?;
-    if work.is_empty() && open.is_empty() {
-        sqlx::query(SWEEP).execute(pool).await.map_err(failed)?;
-        return Ok(Vec::new());
+    // Work whose rows have ended may come before work with waiting rows: the look goes on behind it.
+    loop {
+        let work = picked(pool, include_str!("sql/cancelled_work.sql"), partitions, limit).await?;
+        let open: Vec<i64> = sqlx::query_scalar(include_str!("sql/cancelled_open.sql"))
+            .bind(numbers(partitions))
+            .bind(i64::from(limit))
+            .fetch_all(pool)
+            .await
+            .map_err(failed)?;
+        if work.is_empty() && open.is_empty() {
+            sqlx::query(SWEEP).execute(pool).await.map_err(failed)?;
+            return Ok(Vec::new());
+        }
+        let waiting = waiting(pool, &work, &open).await?;
+        let busy: HashSet<i64> = waiting.iter().filter_map(|row| row.work).collect();
+        let ended: Vec<WorkId> =
+            work.iter().filter(|work| !busy.contains(&work.id)).map(|work| WorkId(work.id)).collect();
+        remove(pool, &ended).await?;
+        let rows = distinct(waiting.into_iter().filter_map(|row| row.row));
+        if !rows.is_empty() || ended.is_empty() {
+            return Ok(rows);
+        }
     }
-    let waiting = waiting(pool, &work, &open).await?;
-    let busy: HashSet<i64> = waiting.iter().filter_map(|row| row.work).collect();
-    let ended: Vec<WorkId> =
-        work.iter().filter(|work| !busy.contains(&work.id)).map(|work| WorkId(work.id)).collect();
-    remove(pool, &ended).await?;
-    Ok(distinct(waiting.into_iter().filter_map(|row| row.row)))
 }

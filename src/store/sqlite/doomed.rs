@@ -88,31 +88,35 @@ pub async fn expired(
     partitions: &[Partition],
     limit: u32,
 ) -> Result<Vec<DoomedRow>, StoreError> {
-    let mut connection = reader.acquire().await.map_err(failed)?;
-    let now = Now::read();
-    let work: Vec<i64> = sqlx::query_scalar(EXPIRED_WORK)
-        .bind(numbers(partitions))
-        .bind(now.text())
-        .bind(limit)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(failed)?;
-    let mut doomed = Vec::new();
-    let mut tidy = WorkCleanup::default();
-    for (number, waiting) in waiting(&mut connection, &work).await? {
-        let earliest = waiting.rows.iter().map(|row| &row.expires_at).min();
-        match earliest {
-            None => tidy.ended.push(number),
-            Some(earliest) if *earliest > now.text() => tidy.put_off.push(json!([number, earliest])),
-            Some(_) => {
-                let expired = waiting.rows.into_iter().filter(|row| row.expires_at <= now.text());
-                doomed.extend(expired.filter_map(WaitingRow::unless_claimed));
+    // Work that is postponed or removed here may come before work with expired rows: the look goes on behind it.
+    loop {
+        let mut connection = reader.acquire().await.map_err(failed)?;
+        let now = Now::read();
+        let work: Vec<i64> = sqlx::query_scalar(EXPIRED_WORK)
+            .bind(numbers(partitions))
+            .bind(now.text())
+            .bind(limit)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(failed)?;
+        let mut doomed = Vec::new();
+        let mut tidy = WorkCleanup::default();
+        for (number, waiting) in waiting(&mut connection, &work).await? {
+            let earliest = waiting.rows.iter().map(|row| &row.expires_at).min();
+            match earliest {
+                None => tidy.ended.push(number),
+                Some(earliest) if *earliest > now.text() => tidy.put_off.push(json!([number, earliest])),
+                Some(_) => {
+                    let expired = waiting.rows.into_iter().filter(|row| row.expires_at <= now.text());
+                    doomed.extend(expired.filter_map(WaitingRow::unless_claimed));
+                }
             }
         }
+        drop(connection);
+        if !tidy.write(writer).await? || !doomed.is_empty() {
+            return Ok(doomed);
+        }
     }
-    drop(connection);
-    tidy.write(writer).await?;
-    Ok(doomed)
 }
 
 pub async fn cancelled(
@@ -121,26 +125,34 @@ pub async fn cancelled(
     partitions: &[Partition],
     limit: u32,
 ) -> Result<Vec<DoomedRow>, StoreError> {
-    let campaigns: Vec<(i64, String, bool)> =
-        sqlx::query_as(CANCELLED).bind(Now::read().before(OLD)).fetch_all(reader).await.map_err(failed)?;
-    let mut doomed = Vec::new();
-    let mut tidy = WorkCleanup::default();
-    let mut swept = Vec::new();
-    for (account, cp_id, is_old) in campaigns {
-        if doomed.len() >= limit as usize {
-            break;
+    // Work whose rows have ended may come before work with waiting rows: the look goes on behind it.
+    loop {
+        let campaigns: Vec<(i64, String, bool)> = sqlx::query_as(CANCELLED)
+            .bind(Now::read().before(OLD))
+            .fetch_all(reader)
+            .await
+            .map_err(failed)?;
+        let mut doomed = Vec::new();
+        let mut tidy = WorkCleanup::default();
+        let mut swept = Vec::new();
+        for (account, cp_id, is_old) in campaigns {
+            if doomed.len() >= limit as usize {
+                break;
+            }
+            let mut connection = reader.acquire().await.map_err(failed)?;
+            let campaign = CancelledCampaign { account, cp_id, partitions: numbers(partitions), limit };
+            let before = doomed.len();
+            let is_empty = campaign.look(&mut connection, &mut doomed, &mut tidy).await?;
+            if is_old && is_empty && doomed.len() == before {
+                swept.push((campaign.account, campaign.cp_id));
+            }
         }
-        let mut connection = reader.acquire().await.map_err(failed)?;
-        let campaign = CancelledCampaign { account, cp_id, partitions: numbers(partitions), limit };
-        let before = doomed.len();
-        let is_empty = campaign.look(&mut connection, &mut doomed, &mut tidy).await?;
-        if is_old && is_empty && doomed.len() == before {
-            swept.push((campaign.account, campaign.cp_id));
+        let has_changed = tidy.write(writer).await?;
+        sweep(writer, swept).await?;
+        if !has_changed || !doomed.is_empty() {
+            return Ok(doomed);
         }
     }
-    tidy.write(writer).await?;
-    sweep(writer, swept).await?;
-    Ok(doomed)
 }
 
 struct CancelledCampaign {
@@ -237,10 +249,10 @@ fn doomed_row(row: &SqliteRow) -> Result<DoomedRow, StoreError> {
 
 impl WorkCleanup {
     /// Postpone and remove work. A row that has left `work` is elsewhere in the queue, or has ended, so the
-    /// facts read before the lock was taken still hold.
-    async fn write(self, writer: &SqlitePool) -> Result<(), StoreError> {
+    /// facts read before the lock was taken still hold. Return whether there was work to change.
+    async fn write(self, writer: &SqlitePool) -> Result<bool, StoreError> {
         if self.put_off.is_empty() && self.ended.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let (mut transaction, _) = begin(writer).await?;
         sqlx::query(
@@ -255,7 +267,8 @@ impl WorkCleanup {
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
-        commit(transaction).await
+        commit(transaction).await?;
+        Ok(true)
     }
 }
 
