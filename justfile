@@ -17,6 +17,10 @@ test-all *ARGUMENTS:
 chaos *ARGUMENTS:
     tests/chaos/run {{ ARGUMENTS }}
 
+# Run the fuzz targets; `just fuzz --help` lists the options
+fuzz *ARGUMENTS:
+    fuzz/run {{ ARGUMENTS }}
+
 # Run the benchmark; `just bench --help` lists the scenarios
 bench *ARGUMENTS:
     bench/run {{ ARGUMENTS }}
@@ -29,6 +33,10 @@ docs:
     if command -v npm > /dev/null; then .ci/asyncapi; fi
     cargo doc --no-deps --document-private-items
 
-# Check format, lints, scripts and spelling
+# Run the tests that need no server inside the limits of a container
+hardened *ARGUMENTS:
+    tests/hardened {{ ARGUMENTS }}
+
+# Check format, lints, scripts, spelling and dependencies
 lint:
     .ci/run lint
