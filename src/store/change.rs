@@ -186,13 +186,9 @@ impl Change {
                 done: true,
                 ..unchanged
             },
-            ChangeKind::Failed { kind, error, ambiguous } => RowChange {
-                to: Status::Error,
-                error_kind: Some(kind.as_str()),
-                add_ambiguous: i32::from(*ambiguous),
-                done: true,
-                ..unchanged.with_error(error)
-            },
+            ChangeKind::Failed { kind, error, ambiguous } => {
+                RowChange { add_ambiguous: i32::from(*ambiguous), ..unchanged.with_error(error).ended(*kind) }
+            }
             ChangeKind::Retry { after, error, counted, ambiguous } => RowChange {
                 to: Status::Retry,
                 add_tries: i32::from(*counted),
@@ -214,28 +210,13 @@ impl Change {
                 RowChange { add_ambiguous: i32::from(*ambiguous), ..unchanged.with_error(error) }
             }
             ChangeKind::Release => RowChange { add_attempts: 0, ..unchanged },
-            ChangeKind::Expire => RowChange {
-                to: Status::Error,
-                error_kind: Some(ErrorKind::Expired.as_str()),
-                done: true,
-                ..unchanged
-            },
-            ChangeKind::Refuse { error } => RowChange {
-                to: Status::Error,
-                error_kind: Some(ErrorKind::Refused.as_str()),
-                done: true,
-                ..unchanged.with_error(error)
-            },
+            ChangeKind::Expire => unchanged.ended(ErrorKind::Expired),
+            ChangeKind::Refuse { error } => unchanged.with_error(error).ended(ErrorKind::Refused),
             ChangeKind::Cancel => RowChange { to: Status::Cancelled, done: true, ..unchanged },
             ChangeKind::Unsendable => {
                 let message = "its line belongs to another account".to_owned();
                 let error = ErrorDetail { message, ..ErrorDetail::default() };
-                RowChange {
-                    to: Status::Error,
-                    error_kind: Some(ErrorKind::Line.as_str()),
-                    done: true,
-                    ..unchanged.with_error(&error)
-                }
+                unchanged.with_error(&error).ended(ErrorKind::Line)
             }
         }
     }
@@ -279,5 +260,10 @@ impl RowChange {
             fbtrace_id: error.fbtrace_id.as_ref().map(|id| id.replace('\0', "")),
             ..self
         }
+    }
+
+    /// Return the same change, which ends the row as ERROR of this kind.
+    fn ended(self, kind: ErrorKind) -> RowChange {
+        RowChange { to: Status::Error, error_kind: Some(kind.as_str()), done: true, ..self }
     }
 }

@@ -1,6 +1,6 @@
-//! Accounts, their tokens and broker users, and the lines they send from.
+//! Accounts, their broker users, and the lines they send from.
 //!
-//! Never here: the check of a token, and the permissions of a line; both are the caller's decision.
+//! Never here: the permissions of a line, which are the caller's decision.
 
 use std::time::Duration;
 
@@ -11,14 +11,7 @@ use time::OffsetDateTime;
 use super::StoreError;
 use crate::channel::Class;
 use crate::domain::{AccountId, LineId};
-
-/// A token as stored: looked up by its first ten characters, compared by the SHA-256 of the whole.
-#[derive(Debug, Clone)]
-pub struct TokenRecord {
-    pub account: AccountId,
-    pub account_active: bool,
-    pub hash: Vec<u8>,
-}
+use crate::text::is_blank;
 
 /// The account that a user of the broker sends for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +20,28 @@ pub struct BrokerUser {
     pub account_active: bool,
 }
 
-/// A line as the worker and the ingest need it, with its account's state.
+/// A line without its token, as ingest and the calls of senders read it, with its account's state.
+#[derive(Debug, Clone)]
+pub struct LineSummary {
+    pub id: LineId,
+    pub account: AccountId,
+    pub name: Option<String>,
+    pub class: Class,
+    pub active: bool,
+    pub account_active: bool,
+    /// Whether the line has a token that is not blank; the database tells, and keeps the token.
+    pub has_token: bool,
+    pub page_id: Option<String>,
+    /// The rate in messages a second; `None` is the class's default.
+    pub rate_text: Option<u32>,
+    pub rate_media: Option<u32>,
+    pub paused_until: Option<OffsetDateTime>,
+    /// The time left of the line's pause, by the database's clock.
+    pub pause_left: Option<Duration>,
+    pub pause_reason: Option<String>,
+}
+
+/// A line with its token, as the worker and the commands need it.
 #[derive(Debug, Clone)]
 pub struct LineRecord {
     pub id: LineId,
@@ -56,17 +70,33 @@ pub const REFUSED_PAUSE: &str = "Graph: cannot send";
 /// A pause longer than any that ends by itself: an operator's, until it is ended.
 const ENDLESS: Duration = Duration::from_secs(365 * 86_400);
 
-impl LineRecord {
+impl LineSummary {
     /// Why the line cannot send before somebody acts, as one sentence for its account; nothing if it sends, or will by itself.
     pub fn held_up(&self) -> Option<String> {
+        let cause = self.cause()?;
+        Some(format!("{cause}: the message waits until somebody ends that, or expires."))
+    }
+
+    /// Whether the line is switched on and does not send at this moment: it is paused, or has no token.
+    pub fn is_stopped(&self) -> bool {
+        self.active && self.account_active && (self.pause_left.is_some() || !self.has_token)
+    }
+
+    fn cause(&self) -> Option<String> {
+        let lacks_page_id = self.class.needs_page_id && self.page_id.as_deref().is_none_or(is_blank);
+        let obstacles = [
+            (!self.account_active, "The account is disabled"),
+            (!self.active, "The line is switched off"),
+            (!self.has_token, "The line has no page access token"),
+            (lacks_page_id, "The line has no Facebook Page id"),
+        ];
+        if let Some((_, obstacle)) = obstacles.into_iter().find(|(is_there, _)| *is_there) {
+            return Some(obstacle.to_owned());
+        }
         let left = self.pause_left.filter(|left| !left.is_zero())?;
         let reason = self.pause_reason.as_deref().unwrap_or("no reason is given");
-        if !reason.starts_with(REFUSED_PAUSE) && left < ENDLESS {
-            return None;
-        }
-        Some(format!(
-            "The line is paused ({reason}): the message waits until somebody ends that, or expires."
-        ))
+        let needs_somebody = reason.starts_with(REFUSED_PAUSE) || left >= ENDLESS;
+        needs_somebody.then(|| format!("The line is paused ({reason})"))
     }
 }
 
@@ -76,6 +106,8 @@ pub struct AccountRow {
     pub cdcs_id: AccountId,
     pub cdcs_name: String,
     pub cdcs_active: bool,
+    /// The networks from which it may be used; none: from everywhere.
+    pub networks: Vec<String>,
     #[serde(serialize_with = "crate::text::time")]
     pub created_at: OffsetDateTime,
 }
@@ -85,19 +117,10 @@ pub struct AccountRow {
 pub struct BrokerUserRow {
     pub broker_user: String,
     pub cdcs_id: AccountId,
+    /// Whether it has a queue for submissions of its own.
+    pub submit_queue: bool,
     #[serde(serialize_with = "crate::text::time")]
     pub created_at: OffsetDateTime,
-}
-
-/// A token as listed: its identifier, never the token.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct TokenRow {
-    pub token_id: String,
-    pub cdcs_id: AccountId,
-    #[serde(serialize_with = "crate::text::time")]
-    pub created_at: OffsetDateTime,
-    #[serde(serialize_with = "crate::text::time_or_null")]
-    pub revoked_at: Option<OffsetDateTime>,
 }
 
 /// A line to be added.
@@ -136,18 +159,23 @@ pub enum PauseScope {
 /// The statements about accounts and lines.
 #[async_trait]
 pub trait DirectoryStore: Send + Sync {
-    /// Return the token with this identifier (first ten characters), unless it is revoked.
-    async fn token(&self, token_id: &str) -> Result<Option<TokenRecord>, StoreError>;
-
     /// Return the account that a user of the broker sends for, if one is mapped.
     async fn broker_user(&self, user: &str) -> Result<Option<BrokerUser>, StoreError>;
 
-    /// Return lines by id, of any account; the caller compares accounts. Missing ids are left out, and so is
-    /// a line that this version cannot read.
-    async fn lines(&self, ids: &[LineId]) -> Result<Vec<LineRecord>, StoreError>;
+    /// Return lines by id, of any account, without their tokens; the caller compares accounts. Missing ids are left
+    /// out, and so is a line that this version cannot read.
+    async fn line_summaries(&self, ids: &[LineId]) -> Result<Vec<LineSummary>, StoreError>;
 
-    /// Return the lines of an account, by id.
-    async fn account_lines(&self, account: AccountId) -> Result<Vec<LineRecord>, StoreError>;
+    /// Return the lines of an account, by id, without their tokens.
+    async fn account_lines(&self, account: AccountId) -> Result<Vec<LineSummary>, StoreError>;
+
+    /// Return the lines, by id and without their tokens, that are switched on and do not send at this moment: paused, or
+    /// without a token.
+    async fn stopped_lines(&self) -> Result<Vec<LineSummary>, StoreError>;
+
+    /// Return lines by id with their tokens, for the worker and the commands. Missing ids and unreadable lines are left
+    /// out.
+    async fn lines(&self, ids: &[LineId]) -> Result<Vec<LineRecord>, StoreError>;
 
     /// Change a line; return whether it exists.
     async fn update_line(&self, line: LineId, change: &LineChange) -> Result<bool, StoreError>;
@@ -158,7 +186,7 @@ pub trait DirectoryStore: Send + Sync {
     /// Enable or disable an account; return whether it exists.
     async fn set_account_active(&self, account: AccountId, active: bool) -> Result<bool, StoreError>;
 
-    /// Return all lines, by id.
+    /// Return all lines with their tokens, by id.
     async fn all_lines(&self) -> Result<Vec<LineRecord>, StoreError>;
 
     /// Pause until now + `length`; an existing pause is never shortened.
@@ -167,18 +195,21 @@ pub trait DirectoryStore: Send + Sync {
     async fn add_account(&self, name: &str) -> Result<AccountId, StoreError>;
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError>;
 
-    /// Store a token's identifier and hash; `Invalid` if the account does not exist.
-    async fn add_token(&self, account: AccountId, token_id: &str, hash: &[u8]) -> Result<(), StoreError>;
-    async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError>;
-
-    /// Revoke a token; return whether there was one that was not revoked yet.
-    async fn revoke_token(&self, token_id: &str) -> Result<bool, StoreError>;
-
-    /// Map a user of the broker to an account; `Invalid` if the account does not exist or the user is mapped.
-    async fn map_broker_user(&self, account: AccountId, user: &str) -> Result<(), StoreError>;
+    /// Map a user of the broker to an account, with a queue for submissions of its own if `submit_queue`. A user
+    /// that is mapped to the account may be given a queue so; else `Invalid` if the user is mapped, or the account
+    /// does not exist.
+    async fn map_broker_user(
+        &self,
+        account: AccountId,
+        user: &str,
+        submit_queue: bool,
+    ) -> Result<(), StoreError>;
 
     /// End the mapping; return whether the user was mapped.
     async fn unmap_broker_user(&self, user: &str) -> Result<bool, StoreError>;
+
+    /// Return the users with a queue for submissions of their own, by name.
+    async fn submit_queues(&self) -> Result<Vec<String>, StoreError>;
 
     /// Return all mapped users, by name.
     async fn broker_users(&self) -> Result<Vec<BrokerUserRow>, StoreError>;
@@ -200,4 +231,51 @@ pub trait DirectoryStore: Send + Sync {
 
     /// End the line's pause; return whether the line exists.
     async fn resume_line(&self, line: LineId) -> Result<bool, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn line() -> LineSummary {
+        LineSummary {
+            id: LineId(7),
+            account: AccountId(1),
+            name: None,
+            class: Class::MESSENGER,
+            active: true,
+            account_active: true,
+            has_token: true,
+            page_id: Some("1".into()),
+            rate_text: None,
+            rate_media: None,
+            paused_until: None,
+            pause_left: None,
+            pause_reason: None,
+        }
+    }
+
+    fn paused(left: Duration, reason: &str) -> LineSummary {
+        LineSummary { pause_left: Some(left), pause_reason: Some(reason.into()), ..line() }
+    }
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    #[rstest]
+    #[case::sends(line(), None)]
+    #[case::slowed_down(paused(HOUR, "Graph: slowed down: Graph code 613"), None)]
+    #[case::paused_for_a_while(paused(HOUR, "new page"), None)]
+    #[case::refused(paused(HOUR, "Graph: cannot send: Graph code 190"), Some("Graph code 190"))]
+    #[case::paused_without_an_end(paused(ENDLESS, "stock-taking"), Some("stock-taking"))]
+    #[case::switched_off(LineSummary { active: false, ..line() }, Some("switched off"))]
+    #[case::without_a_token(LineSummary { has_token: false, ..line() }, Some("no page access token"))]
+    #[case::without_a_page_id(LineSummary { page_id: Some(" ".into()), ..line() }, Some("no Facebook Page id"))]
+    #[case::of_a_disabled_account(LineSummary { account_active: false, ..line() }, Some("disabled"))]
+    fn line_that_waits_for_somebody_says_why(#[case] line: LineSummary, #[case] words: Option<&str>) {
+        let said = line.held_up();
+        assert_eq!(said.is_some(), words.is_some(), "{said:?}");
+        assert!(said.unwrap_or_default().contains(words.unwrap_or_default()));
+    }
 }

@@ -114,20 +114,6 @@ pub trait IntakeStore: Send + Sync {
     /// took place before it answers; `CommitUnknown` only if it cannot.
     async fn accept(&self, messages: &[NewMessage]) -> Result<Accepted, StoreError>;
 
-    /// [`accept`](IntakeStore::accept) messages without a guard against repetition; return their ids.
-    async fn insert(&self, submissions: &[Submission]) -> Result<Vec<RowId>, StoreError> {
-        let messages: Vec<NewMessage> = submissions.iter().cloned().map(NewMessage::from).collect();
-        let accepted = self.accept(&messages).await?;
-        Ok(accepted
-            .inserted
-            .into_iter()
-            .filter_map(|inserted| match inserted {
-                Inserted::New(id) => Some(id),
-                Inserted::Replay(_) | Inserted::KeyReused | Inserted::Duplicate => None,
-            })
-            .collect())
-    }
-
     /// Return the request that first used an idempotency key of the account; `None` if the key is unknown or
     /// has expired.
     async fn remembered_key(
@@ -151,6 +137,10 @@ pub trait IntakeStore: Send + Sync {
     /// Count the waiting rows for the backlog bound, in the queue by whole rows of `work`; counting stops at
     /// `at_most`.
     async fn backlog(&self, at_most: i64) -> Result<i64, StoreError>;
+
+    /// Count the waiting rows of an account's lines for its quota, as [`backlog`](IntakeStore::backlog) does.
+    /// The cost follows these rows, not the queue.
+    async fn account_backlog(&self, account: AccountId, at_most: i64) -> Result<i64, StoreError>;
 }
 
 impl NewMessage {

@@ -18,7 +18,8 @@ pub async fn open(settings: &DatabaseSettings) -> Result<SharedStore, StoreError
     if url.starts_with("sqlite:") {
         return Ok(Arc::new(SqliteStore::open(url).await?));
     }
-    Ok(Arc::new(PostgresStore::open(&settings.url, settings.max_connections)?))
+    let DatabaseSettings { url, max_connections, plaintext, .. } = settings;
+    Ok(Arc::new(PostgresStore::open(url, *max_connections, *plaintext)?))
 }
 
 /// Open an existing store. A missing SQLite file is an error.

@@ -77,6 +77,13 @@ pub trait SchemaStore: Send + Sync {
     /// row). Return how many ranges, or rows, were dropped.
     async fn drop_old(&self, keep: Duration) -> Result<u64, StoreError>;
 
+    /// Return the statements that make the roles of the processes and grant each its rights; `Invalid` on a database
+    /// without roles.
+    async fn role_statements(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Run those statements; return them. Can be repeated.
+    async fn make_roles(&self) -> Result<Vec<String>, StoreError>;
+
     /// Close the pools; later calls fail.
     async fn close(&self);
 }

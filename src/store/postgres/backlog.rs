@@ -5,7 +5,8 @@ use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
 use super::error::failed;
-use super::log::listing::{ListFilter, Order, matching};
+use super::log::filter::{ListFilter, Order};
+use super::log::matching::matching;
 use super::log::ranges::split;
 use super::pool::Pool;
 use super::rows;

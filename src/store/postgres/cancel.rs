@@ -13,7 +13,7 @@ use sqlx::{Connection, PgConnection};
 use super::PostgresStore;
 use super::error::failed;
 use super::log::account_of;
-use super::log::listing::matching_ids;
+use super::log::matching::matching_ids;
 use super::log::ranges::{split, unless_missing};
 use super::pool::Pool;
 use crate::domain::{AccountId, RowId};

@@ -1,4 +1,4 @@
-//! Accounts, tokens, broker users and lines.
+//! Accounts, broker users and lines.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use super::pool::Pool;
 use super::rows;
 use crate::domain::{AccountId, LineId};
 use crate::store::{
-    AccountRow, BrokerUser, BrokerUserRow, DirectoryStore, LineChange, LineRecord, NewLine, PauseScope,
-    StoreError, TokenRecord, TokenRow,
+    AccountRow, BrokerUser, BrokerUserRow, DirectoryStore, LineChange, LineRecord, LineSummary, NewLine,
+    PauseScope, StoreError,
 };
 use crate::text::seen;
 
@@ -24,31 +24,15 @@ const FOR_EVER: &str = "9999-12-31T23:59:59.999Z";
 #[async_trait]
 impl DirectoryStore for PostgresStore {
     async fn lines(&self, ids: &[LineId]) -> Result<Vec<LineRecord>, StoreError> {
-        lines(&self.dispatch, Some(ids)).await
+        read(&self.dispatch, LINES, Some(ids), line).await
     }
 
     async fn all_lines(&self) -> Result<Vec<LineRecord>, StoreError> {
-        lines(&self.background, None).await
+        read(&self.background, LINES, None, line).await
     }
 
-    async fn token(&self, token_id: &str) -> Result<Option<TokenRecord>, StoreError> {
-        let found = sqlx::query(
-            "select t.cdcs_id, t.token_hash, a.cdcs_active from account_token t join account a using (cdcs_id)
-             where t.token_id = $1 and t.revoked_at is null",
-        )
-        .bind(token_id)
-        .fetch_optional(&self.ingest)
-        .await
-        .map_err(failed)?;
-        found
-            .map(|row| {
-                Ok(TokenRecord {
-                    account: AccountId(rows::get(&row, "cdcs_id")?),
-                    account_active: rows::get(&row, "cdcs_active")?,
-                    hash: rows::get(&row, "token_hash")?,
-                })
-            })
-            .transpose()
+    async fn line_summaries(&self, ids: &[LineId]) -> Result<Vec<LineSummary>, StoreError> {
+        read(&self.ingest, SUMMARIES, Some(ids), summary).await
     }
 
     async fn broker_user(&self, user: &str) -> Result<Option<BrokerUser>, StoreError> {
@@ -88,14 +72,27 @@ impl DirectoryStore for PostgresStore {
         Ok(())
     }
 
-    async fn account_lines(&self, account: AccountId) -> Result<Vec<LineRecord>, StoreError> {
+    async fn account_lines(&self, account: AccountId) -> Result<Vec<LineSummary>, StoreError> {
         let ids: Vec<i64> = sqlx::query_scalar("select v8l_id from cd_v8_line where cdcs_id = $1")
             .bind(account.0)
             .fetch_all(&self.enquiries)
             .await
             .map_err(failed)?;
         let ids: Vec<LineId> = ids.into_iter().map(LineId).collect();
-        lines(&self.enquiries, Some(&ids)).await
+        read(&self.enquiries, SUMMARIES, Some(&ids), summary).await
+    }
+
+    async fn stopped_lines(&self) -> Result<Vec<LineSummary>, StoreError> {
+        let ids: Vec<i64> = sqlx::query_scalar(
+            "select l.v8l_id from cd_v8_line l join account a using (cdcs_id)
+             where l.v8l_active and a.cdcs_active and (l.v8l_paused_until > now() or not l.v8l_has_token)",
+        )
+        .fetch_all(&self.background)
+        .await
+        .map_err(failed)?;
+        let ids: Vec<LineId> = ids.into_iter().map(LineId).collect();
+        let lines = read(&self.background, SUMMARIES, Some(&ids), summary).await?;
+        Ok(lines.into_iter().filter(LineSummary::is_stopped).collect())
     }
 
     async fn update_line(&self, line: LineId, change: &LineChange) -> Result<bool, StoreError> {
@@ -140,44 +137,11 @@ impl DirectoryStore for PostgresStore {
     }
 
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
-        let found =
-            sqlx::query("select cdcs_id, cdcs_name, cdcs_active, created_at from account order by cdcs_id")
-                .fetch_all(&self.background)
-                .await
-                .map_err(failed)?;
-        found
-            .iter()
-            .map(|row| {
-                Ok(AccountRow {
-                    cdcs_id: AccountId(rows::get(row, "cdcs_id")?),
-                    cdcs_name: rows::get(row, "cdcs_name")?,
-                    cdcs_active: rows::get(row, "cdcs_active")?,
-                    created_at: rows::get(row, "created_at")?,
-                })
-            })
-            .collect()
-    }
-
-    async fn add_token(&self, account: AccountId, token_id: &str, hash: &[u8]) -> Result<(), StoreError> {
-        sqlx::query("insert into account_token (token_id, cdcs_id, token_hash) values ($1, $2, $3)")
-            .bind(token_id)
-            .bind(account.0)
-            .bind(hash)
-            .execute(&self.background)
-            .await
-            .map_err(|error| {
-                violated(
-                    error,
-                    &format!("there is no account {account}"),
-                    &format!("token {token_id} exists already"),
-                )
-            })?;
-        Ok(())
-    }
-
-    async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
         let found = sqlx::query(
-            "select token_id, cdcs_id, created_at, revoked_at from account_token order by cdcs_id, created_at, token_id",
+            "select a.cdcs_id, a.cdcs_name, a.cdcs_active, a.created_at,
+                    array(select n.network from account_network n where n.cdcs_id = a.cdcs_id order by n.network)
+                    as networks
+             from account a order by a.cdcs_id",
         )
         .fetch_all(&self.background)
         .await
@@ -185,41 +149,37 @@ impl DirectoryStore for PostgresStore {
         found
             .iter()
             .map(|row| {
-                Ok(TokenRow {
-                    token_id: rows::get(row, "token_id")?,
+                Ok(AccountRow {
                     cdcs_id: AccountId(rows::get(row, "cdcs_id")?),
+                    cdcs_name: rows::get(row, "cdcs_name")?,
+                    cdcs_active: rows::get(row, "cdcs_active")?,
+                    networks: rows::get(row, "networks")?,
                     created_at: rows::get(row, "created_at")?,
-                    revoked_at: rows::get(row, "revoked_at")?,
                 })
             })
             .collect()
     }
 
-    async fn revoke_token(&self, token_id: &str) -> Result<bool, StoreError> {
-        let revoked = sqlx::query(
-            "update account_token set revoked_at = now() where token_id = $1 and revoked_at is null",
+    async fn map_broker_user(
+        &self,
+        account: AccountId,
+        user: &str,
+        submit_queue: bool,
+    ) -> Result<(), StoreError> {
+        let mapped = format!("user {user} is mapped already (account unmap-user --user {user} ends that)");
+        let changed = sqlx::query(
+            "insert into broker_user (broker_user, cdcs_id, submit_queue) values ($1, $2, $3)
+             on conflict (broker_user) do update set submit_queue = true
+             where broker_user.cdcs_id = excluded.cdcs_id
+               and excluded.submit_queue and not broker_user.submit_queue",
         )
-        .bind(token_id)
+        .bind(user)
+        .bind(account.0)
+        .bind(submit_queue)
         .execute(&self.background)
         .await
-        .map_err(failed)?;
-        Ok(revoked.rows_affected() > 0)
-    }
-
-    async fn map_broker_user(&self, account: AccountId, user: &str) -> Result<(), StoreError> {
-        sqlx::query("insert into broker_user (broker_user, cdcs_id) values ($1, $2)")
-            .bind(user)
-            .bind(account.0)
-            .execute(&self.background)
-            .await
-            .map(drop)
-            .map_err(|error| {
-                violated(
-                    error,
-                    &format!("there is no account {account}"),
-                    &format!("user {user} is mapped already (account unmap-user --user {user} ends that)"),
-                )
-            })
+        .map_err(|error| violated(error, &format!("there is no account {account}"), &mapped))?;
+        if changed.rows_affected() == 0 { Err(StoreError::Invalid(mapped)) } else { Ok(()) }
     }
 
     async fn unmap_broker_user(&self, user: &str) -> Result<bool, StoreError> {
@@ -231,18 +191,27 @@ impl DirectoryStore for PostgresStore {
             .map_err(failed)
     }
 
+    async fn submit_queues(&self) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar("select broker_user from broker_user where submit_queue order by broker_user")
+            .fetch_all(&self.background)
+            .await
+            .map_err(failed)
+    }
+
     async fn broker_users(&self) -> Result<Vec<BrokerUserRow>, StoreError> {
-        let found =
-            sqlx::query("select broker_user, cdcs_id, created_at from broker_user order by broker_user")
-                .fetch_all(&self.background)
-                .await
-                .map_err(failed)?;
+        let found = sqlx::query(
+            "select broker_user, cdcs_id, submit_queue, created_at from broker_user order by broker_user",
+        )
+        .fetch_all(&self.background)
+        .await
+        .map_err(failed)?;
         found
             .iter()
             .map(|row| {
                 Ok(BrokerUserRow {
                     broker_user: rows::get(row, "broker_user")?,
                     cdcs_id: AccountId(rows::get(row, "cdcs_id")?),
+                    submit_queue: rows::get(row, "submit_queue")?,
                     created_at: rows::get(row, "created_at")?,
                 })
             })
@@ -325,7 +294,7 @@ impl DirectoryStore for PostgresStore {
 }
 
 /// Return a violated constraint in the words of an operator.
-fn violated(error: sqlx::Error, foreign: &str, duplicate: &str) -> StoreError {
+pub fn violated(error: sqlx::Error, foreign: &str, duplicate: &str) -> StoreError {
     let kind = error.as_database_error().map(|database| database.kind());
     match kind {
         Some(sqlx::error::ErrorKind::ForeignKeyViolation) => StoreError::Invalid(foreign.to_owned()),
@@ -334,20 +303,34 @@ fn violated(error: sqlx::Error, foreign: &str, duplicate: &str) -> StoreError {
     }
 }
 
-/// Lines by id, or all of them. A pause until 'infinity', set by SQL, is read as one that only an operator
-/// ends.
-const LINES: &str = "
-    select l.v8l_id, l.cdcs_id, l.v8l_name, l.v8l_class, l.v8l_active, a.cdcs_active, l.v8l_wa_api_key,
-           l.v8l_fb_page_id, l.v8l_ig_account_id, l.v8l_rate_text, l.v8l_rate_media,
-           p.paused_until, (extract(epoch from p.paused_until - now()) * 1000)::bigint as pause_left, l.v8l_pause_reason
-    from cd_v8_line l join account a using (cdcs_id), lateral (
-        select case when l.v8l_paused_until > '-infinity' then least(l.v8l_paused_until, $2::text::timestamptz) end
-        as paused_until) p
-    where $1::bigint[] is null or l.v8l_id = any($1) order by l.v8l_id";
+/// Lines by id, or all of them, with further columns. A pause until 'infinity', set by SQL, is read as one that
+/// only an operator ends. `v8l_has_token` may be read without the right to read the token.
+macro_rules! select_lines {
+    ($further:literal) => {
+        concat!(
+            "select l.v8l_id, l.cdcs_id, l.v8l_name, l.v8l_class, l.v8l_active, a.cdcs_active, l.v8l_has_token,
+                    l.v8l_fb_page_id, l.v8l_rate_text, l.v8l_rate_media, p.paused_until,
+                    (extract(epoch from p.paused_until - now()) * 1000)::bigint as pause_left, l.v8l_pause_reason",
+            $further,
+            " from cd_v8_line l join account a using (cdcs_id), lateral (
+                  select case when l.v8l_paused_until > '-infinity' then least(l.v8l_paused_until, $2::text::timestamptz) end
+                  as paused_until) p
+              where $1::bigint[] is null or l.v8l_id = any($1) order by l.v8l_id"
+        )
+    };
+}
+
+const SUMMARIES: &str = select_lines!("");
+const LINES: &str = select_lines!(", l.v8l_wa_api_key, l.v8l_ig_account_id");
 
 /// Return the lines. A line that this version cannot read is left out, so that it stops no other line.
-async fn lines(pool: &Pool, ids: Option<&[LineId]>) -> Result<Vec<LineRecord>, StoreError> {
-    let found = sqlx::query(LINES)
+async fn read<T>(
+    pool: &Pool,
+    statement: &str,
+    ids: Option<&[LineId]>,
+    decode: fn(&PgRow) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let found = sqlx::query(statement)
         .bind(ids.map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>()))
         .bind(FOR_EVER)
         .fetch_all(pool)
@@ -358,23 +341,22 @@ async fn lines(pool: &Pool, ids: Option<&[LineId]>) -> Result<Vec<LineRecord>, S
             let id = rows::get::<i64>(row, "v8l_id").unwrap_or_default();
             tracing::warn!(line = id, %error, "skipped unreadable row of a line: the line does not send");
         };
-        line(row).map_err(unreadable).ok()
+        decode(row).map_err(unreadable).ok()
     };
     Ok(found.iter().filter_map(readable).collect())
 }
 
-fn line(row: &PgRow) -> Result<LineRecord, StoreError> {
+fn summary(row: &PgRow) -> Result<LineSummary, StoreError> {
     let rate = |column| Ok(rows::get::<Option<i32>>(row, column)?.and_then(|rate| u32::try_from(rate).ok()));
-    Ok(LineRecord {
+    Ok(LineSummary {
         id: LineId(rows::get(row, "v8l_id")?),
         account: AccountId(rows::get(row, "cdcs_id")?),
         name: rows::get(row, "v8l_name")?,
         class: rows::word(row, "v8l_class")?,
         active: rows::get(row, "v8l_active")?,
         account_active: rows::get(row, "cdcs_active")?,
-        page_token: seen(rows::get(row, "v8l_wa_api_key")?).map(SecretString::from),
+        has_token: rows::get(row, "v8l_has_token")?,
         page_id: seen(rows::get(row, "v8l_fb_page_id")?),
-        instagram_account_id: seen(rows::get(row, "v8l_ig_account_id")?),
         rate_text: rate("v8l_rate_text")?,
         rate_media: rate("v8l_rate_media")?,
         paused_until: rows::get(row, "paused_until")?,
@@ -383,6 +365,26 @@ fn line(row: &PgRow) -> Result<LineRecord, StoreError> {
             .filter(|left| *left > 0)
             .map(Duration::from_millis),
         pause_reason: rows::get(row, "v8l_pause_reason")?,
+    })
+}
+
+fn line(row: &PgRow) -> Result<LineRecord, StoreError> {
+    let line = summary(row)?;
+    Ok(LineRecord {
+        id: line.id,
+        account: line.account,
+        name: line.name,
+        class: line.class,
+        active: line.active,
+        account_active: line.account_active,
+        page_token: seen(rows::get(row, "v8l_wa_api_key")?).map(SecretString::from),
+        page_id: line.page_id,
+        instagram_account_id: seen(rows::get(row, "v8l_ig_account_id")?),
+        rate_text: line.rate_text,
+        rate_media: line.rate_media,
+        paused_until: line.paused_until,
+        pause_left: line.pause_left,
+        pause_reason: line.pause_reason,
     })
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::log::listing::{Order, listed_in_parts};
+use super::log::filter::Order;
+use super::log::listing::listed_in_parts;
 use super::{PostgresStore, backlog, campaign};
 use crate::domain::{AccountId, CampaignState, LineId, RowId};
 use crate::store::{

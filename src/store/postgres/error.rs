@@ -1,5 +1,6 @@
 //! The meaning of a PostgreSQL failure to the caller.
 
+use super::plaintext;
 use super::session::is_read_only;
 use crate::store::StoreError;
 
@@ -10,6 +11,9 @@ pub const SHARED_SESSIONS: &str = "a pooler (PgBouncer) gives sessions away betw
 /// Return the meaning of a database error to a caller. Values never appear: PostgreSQL puts them into the
 /// detail, which is left out.
 pub fn failed(error: sqlx::Error) -> StoreError {
+    if let Some(refusal) = plaintext::refusal(&error) {
+        return refusal;
+    }
     match &error {
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
@@ -26,6 +30,8 @@ pub fn failed(error: sqlx::Error) -> StoreError {
                 _ if shares_sessions(&error) => {
                     StoreError::Unavailable(format!("{reason}: {SHARED_SESSIONS}"))
                 }
+                // Insufficient privilege.
+                Some("42") if code == "42501" => StoreError::denied(&reason),
                 // Undefined table or column.
                 Some("42") => StoreError::Schema(format!("{reason}; run `meta-dispatch migrate`")),
                 _ => StoreError::Unavailable(reason),

@@ -46,12 +46,30 @@ impl IntakeStore for PostgresStore {
     async fn backlog(&self, at_most: i64) -> Result<i64, StoreError> {
         sqlx::query_scalar(BACKLOG).bind(at_most).fetch_one(&self.scans).await.map_err(failed)
     }
+
+    async fn account_backlog(&self, account: AccountId, at_most: i64) -> Result<i64, StoreError> {
+        sqlx::query_scalar(ACCOUNT_BACKLOG)
+            .bind(account.0)
+            .bind(at_most)
+            .fetch_one(&self.enquiries)
+            .await
+            .map_err(failed)
+    }
 }
 
 /// Each row of `work` holds at least one message.
 const BACKLOG: &str = "
     select least(coalesce(sum(w.rows), 0), $1)::bigint
     from (select cardinality(ids) as rows from work limit $1) as w";
+
+/// The same of the lines of account $1, each found by its own index of `work`.
+const ACCOUNT_BACKLOG: &str = "
+    select least(coalesce(sum(w.rows), 0), $2)::bigint
+    from (select q.rows from cd_v8_line l
+          cross join lateral (
+              select cardinality(w.ids) as rows from work w
+              where w.partition_no = (l.v8l_id % 64)::smallint and w.v8l_id = l.v8l_id limit $2) as q
+          where l.cdcs_id = $1 limit $2) as w";
 
 async fn remembered_key(
     pool: &Pool,

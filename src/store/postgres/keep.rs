@@ -28,13 +28,53 @@ const IS_OLD: &str = "
 const IS_PENDING: &str =
     "select coalesce(bool_or(inhdetachpending), false) from pg_inherits where inhrelid = to_regclass($1)";
 
+/// Whether the session may change the table, as its owner or a member of it.
+const IS_OWNER: &str = "select pg_has_role(relowner, 'usage') from pg_class where oid = 'cdls'::regclass";
+
+/// A session without that right calls this function, which looks at the same.
+const DROP: &str = "select cdls_drop_range($1, $2)";
+/// The function waits for a moment only, as everybody waits behind it; how often it is tried, and the rest between.
+const TRIES: u32 = 10;
+const REST: Duration = Duration::from_secs(1);
+
 /// Drop the ranges older than `keep`; return their number.
 pub async fn drop_old(pool: &Pool, keep: Duration) -> Result<u64, StoreError> {
     let mut ranges = ranges::all(pool).await?;
     ranges.reverse();
+    let is_owner: bool = sqlx::query_scalar(IS_OWNER).fetch_one(pool).await.map_err(failed)?;
+    if !is_owner {
+        return dropped_by_function(pool, &ranges, keep).await;
+    }
     let mut lent = pool.lend().await.map_err(failed)?;
     // The connection is dropped, as the lock is the session's.
     pool.wait_for(dropped(&mut lent, &ranges, keep)).await
+}
+
+async fn dropped_by_function(pool: &Pool, ranges: &[Range], keep: Duration) -> Result<u64, StoreError> {
+    let mut count = 0;
+    for range in ranges {
+        if is_dropped(pool, *range, keep).await? {
+            tell(*range);
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+async fn is_dropped(pool: &Pool, range: Range, keep: Duration) -> Result<bool, StoreError> {
+    let mut tries = 1;
+    loop {
+        let call = sqlx::query_scalar(DROP).bind(range.number()).bind(milliseconds(keep)).fetch_one(pool);
+        match call.await.map_err(failed) {
+            Err(StoreError::Locked(_)) if tries < TRIES => tries += 1,
+            done => return done,
+        }
+        tokio::time::sleep(REST).await;
+    }
+}
+
+fn tell(range: Range) {
+    tracing::info!(%range, "range dropped: all its rows are older than log.keep");
 }
 
 async fn dropped(connection: &mut PgConnection, ranges: &[Range], keep: Duration) -> Result<u64, StoreError> {
@@ -70,7 +110,7 @@ async fn dropped(connection: &mut PgConnection, ranges: &[Range], keep: Duration
         ] {
             sqlx::query(&statement).execute(&mut *connection).await.map_err(failed)?;
         }
-        tracing::info!(range = %range, "range dropped: all its rows are older than log.keep");
+        tell(*range);
         count += 1;
     }
     Ok(count)

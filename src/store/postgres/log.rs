@@ -4,7 +4,10 @@
 //! Statements here name the range of the log they read, so that their cost does not grow with the number of
 //! ranges.
 
+pub(super) mod candidates;
+pub(super) mod filter;
 pub(super) mod listing;
+pub(super) mod matching;
 pub(super) mod ranges;
 
 use std::collections::BTreeMap;
@@ -13,7 +16,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::postgres::PgRow;
 
-use self::listing::{ListFilter, Order, listed_in_parts};
+use self::filter::{ListFilter, Order};
+use self::listing::listed_in_parts;
 use self::ranges::{is_missing, range_of};
 use super::PostgresStore;
 use super::error::failed;

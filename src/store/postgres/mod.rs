@@ -7,6 +7,7 @@
 //! Never here: policy.
 
 mod accept;
+mod addresses;
 mod backlog;
 mod campaign;
 mod cancel;
@@ -25,49 +26,22 @@ mod log;
 mod lost;
 mod open;
 mod operator;
+mod page_tokens;
 mod parameters;
+mod plaintext;
 mod pool;
 mod pooler;
 mod record;
 mod record_one;
+mod roles;
 mod rows;
 mod schema;
 mod session;
+mod store;
+mod tokens;
 mod work;
 
 #[cfg(test)]
 pub(super) use schema::MIGRATIONS;
 
-use std::sync::atomic::AtomicBool;
-
-use self::claims::ClaimCursors;
-use self::leases::Snapshots;
-use self::pool::Pool;
-use self::record::PlainRows;
-use self::session::Sessions;
-use self::work::ReadState;
-
-/// The store of `database.url = "postgres://…"`.
-pub struct PostgresStore {
-    sessions: Sessions,
-    /// Known once it was asked: see `pooler`.
-    are_sessions_kept: AtomicBool,
-    /// Inserts of ingest, and its look-ups.
-    ingest: Pool,
-    /// Reads of dispatch, and its writes about lines.
-    dispatch: Pool,
-    /// The recorder alone: results and claims wait for no other work.
-    recorder: Pool,
-    /// Leases alone: they would run out while other work holds the connection.
-    leases: Pool,
-    /// Scans of the queue. They may take long where an old snapshot keeps dead rows.
-    scans: Pool,
-    /// Commands, health, statistics, migrations: rare statements that may take long.
-    background: Pool,
-    /// The questions of senders about their messages and campaigns, at any rate.
-    enquiries: Pool,
-    read_state: ReadState,
-    plain_rows: PlainRows,
-    claim_cursors: ClaimCursors,
-    snapshots: Snapshots,
-}
+pub use self::store::PostgresStore;

@@ -8,8 +8,10 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
 
 use super::PostgresStore;
+use super::plaintext;
 use super::pool::Pool;
 use super::session::{SessionSetting, Sessions};
+use crate::settings::Plaintext;
 use crate::store::StoreError;
 
 /// Statements of requests and dispatch take milliseconds; one that takes this long is stuck.
@@ -55,11 +57,16 @@ impl PoolSizes {
 }
 
 impl PostgresStore {
-    /// Return a store that connects at its first use. Only a malformed URL is an error here.
-    pub fn open(url: &SecretString, max_connections: u32) -> Result<PostgresStore, StoreError> {
+    /// Return a store that connects at its first use. Only a URL that cannot be used is an error here.
+    pub fn open(
+        url: &SecretString,
+        max_connections: u32,
+        plaintext: Plaintext,
+    ) -> Result<PostgresStore, StoreError> {
         let options = PgConnectOptions::from_str(url.expose_secret())
             .map_err(|_| StoreError::Invalid("setting database.url: not a PostgreSQL URL".into()))?;
-        let sessions = Sessions::default();
+        plaintext::check(&options, plaintext)?;
+        let sessions = Sessions::new(plaintext);
         let pool = |name, settings, size, patience| {
             Pool::new(&sessions, name, options.clone(), settings, size, patience)
         };

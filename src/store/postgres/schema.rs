@@ -10,14 +10,14 @@ use super::error::failed;
 use super::log::ranges::IDS as RANGE_IDS;
 use super::pool::Pool;
 use super::rows;
-use super::{PostgresStore, keep};
+use super::{PostgresStore, keep, roles};
 use crate::store::schema::{migrations, migrator, versions};
 use crate::store::{SchemaState, SchemaStore, StoreError};
 
 /// The migrations, in their order.
-pub(in crate::store) const MIGRATIONS: [(&str, &str); 7] = migrations!(
+pub(in crate::store) const MIGRATIONS: [(&str, &str); 10] = migrations!(
     "postgres": "0001_accounts" "0002_log" "0003_queue" "0004_once" "0005_campaigns" "0006_views"
-        "0007_campaign_errors"
+        "0007_campaign_errors" "0008_tokens_and_bans" "0009_rights" "0010_submit_queues"
 );
 
 #[async_trait]
@@ -56,6 +56,14 @@ impl SchemaStore for PostgresStore {
         keep::drop_old(&self.background, keep).await
     }
 
+    async fn role_statements(&self) -> Result<Vec<String>, StoreError> {
+        roles::statements(&self.background).await
+    }
+
+    async fn make_roles(&self) -> Result<Vec<String>, StoreError> {
+        roles::make(&self.background).await
+    }
+
     async fn close(&self) {
         futures::future::join_all(self.pools().map(Pool::close)).await;
     }
@@ -74,13 +82,17 @@ async fn migrate(pool: &Pool) -> Result<usize, StoreError> {
         .execute(&mut *lent)
         .await
         .map_err(failed)?;
+    roles::act_as_owner(&mut lent).await?;
     // `run` under another name, as the future of `run` is not general enough for a `Send` trait method.
     migrator(&MIGRATIONS)
         .run_direct(&mut *lent)
         .await
         .map_err(|error| StoreError::Schema(error.to_string()))?;
+    let after = applied_by(&mut lent).await?.len();
+    // Also where nothing was applied: a former run may have ended before its rights were granted.
+    roles::renew(&mut lent).await?;
+    roles::act_as_user(&mut lent).await?;
     lent.give_back();
-    let after = applied(pool).await?.len();
     ensure_room(pool).await?;
     Ok(after - before)
 }
@@ -177,18 +189,36 @@ fn is_known(applied: &BTreeSet<i64>) -> bool {
     migrator(&MIGRATIONS).iter().all(|migration| applied.contains(&migration.version))
 }
 
+/// Whether the table of migrations is found, and whether the tables are in a schema of the path that this role may not
+/// use: PostgreSQL passes over such a schema.
+const TABLE: &str = "
+    select to_regclass('_sqlx_migrations') is not null,
+           to_regclass('_sqlx_migrations') is null and exists (
+               select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+               where c.relname = 'cdls' and c.relkind = 'p' and not has_schema_privilege(n.oid, 'usage')
+                 and strpos(current_setting('search_path'), n.nspname::text) > 0)";
+
 /// Return the versions applied with success; none where there is no schema yet.
 async fn applied(pool: &Pool) -> Result<BTreeSet<i64>, StoreError> {
-    let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
-        .fetch_one(pool)
-        .await
-        .map_err(failed)?;
+    let mut lent = pool.lend().await.map_err(failed)?;
+    let applied = pool.wait_for(applied_by(&mut lent)).await?;
+    lent.give_back();
+    Ok(applied)
+}
+
+/// Return the versions that are applied, as this connection sees them.
+async fn applied_by(connection: &mut PgConnection) -> Result<BTreeSet<i64>, StoreError> {
+    let (exists, is_closed): (bool, bool) =
+        sqlx::query_as(TABLE).fetch_one(&mut *connection).await.map_err(failed)?;
+    if is_closed {
+        return Err(StoreError::denied("permission denied for the schema of the tables"));
+    }
     if !exists {
         return Ok(BTreeSet::new());
     }
     let applied: Vec<(i64, Vec<u8>)> =
         sqlx::query_as("select version, checksum from _sqlx_migrations where success")
-            .fetch_all(pool)
+            .fetch_all(connection)
             .await
             .map_err(failed)?;
     versions(applied, &migrator(&MIGRATIONS))

@@ -13,6 +13,9 @@ use parking_lot::Mutex;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Error, PgConnection};
 
+use super::plaintext;
+use crate::settings::Plaintext;
+
 /// A connection idle for longer is tested before it is used.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// How long the test may take.
@@ -57,6 +60,8 @@ pub struct Sessions(Arc<SessionsState>);
 struct SessionsState {
     /// The mark of this process's sessions.
     process: String,
+    /// Where a session may be plain text.
+    plaintext: Plaintext,
     /// Sessions begun before this time are no longer used.
     renewed: Mutex<Option<Instant>>,
     /// Why the last attempt to connect failed, if it did.
@@ -64,18 +69,17 @@ struct SessionsState {
     turn: AtomicUsize,
 }
 
-impl Default for Sessions {
-    fn default() -> Sessions {
+impl Sessions {
+    pub fn new(plaintext: Plaintext) -> Sessions {
         Sessions(Arc::new(SessionsState {
             process: format!("{:08x}", rand::random::<u32>()),
+            plaintext,
             renewed: Mutex::default(),
             refusal: Mutex::default(),
             turn: AtomicUsize::new(0),
         }))
     }
-}
 
-impl Sessions {
     /// Return the `application_name` of a pool's sessions.
     pub fn name(&self, pool: &str) -> String {
         format!("meta-dispatch {pool} {}", self.0.process)
@@ -147,7 +151,7 @@ impl SessionManager {
     }
 
     async fn set_up(&self) -> Result<PgConnection, Error> {
-        let mut connection = PgConnection::connect_with(&self.options).await?;
+        let mut connection = plaintext::connect(&self.options, self.sessions.0.plaintext).await?;
         sqlx::query(SET_UP).bind(&self.names).bind(&self.values).execute(&mut connection).await?;
         Ok(connection)
     }

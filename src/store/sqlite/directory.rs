@@ -1,4 +1,4 @@
-//! Accounts, their tokens and broker users, and the lines they send from.
+//! Accounts, their broker users, and the lines they send from.
 
 use std::time::Duration;
 
@@ -9,34 +9,16 @@ use sqlx::error::ErrorKind;
 use super::SqliteStore;
 use super::clock::{self, Now};
 use super::error::{begin, commit, failed};
-use super::line::{line_select, records};
-use super::row::{get, list, readable, time, time_or_null};
+use super::line::{line_select, records, summaries, summary_select};
+use super::row::{get, list, readable, time};
 use crate::domain::{AccountId, LineId};
 use crate::store::{
-    AccountRow, BrokerUser, BrokerUserRow, DirectoryStore, LineChange, LineRecord, NewLine, PauseScope,
-    StoreError, TokenRecord, TokenRow,
+    AccountRow, BrokerUser, BrokerUserRow, DirectoryStore, LineChange, LineRecord, LineSummary, NewLine,
+    PauseScope, StoreError,
 };
 
 #[async_trait]
 impl DirectoryStore for SqliteStore {
-    async fn token(&self, token_id: &str) -> Result<Option<TokenRecord>, StoreError> {
-        let found = sqlx::query(
-            "select t.cdcs_id, t.token_hash, coalesce(a.cdcs_active, 0) <> 0 as active
-             from account_token t left join account a on a.cdcs_id = t.cdcs_id
-             where t.token_id = ?1 and t.revoked_at is null",
-        )
-        .bind(token_id)
-        .fetch_optional(&self.reader)
-        .await
-        .map_err(failed)?;
-        let Some(row) = found else { return Ok(None) };
-        Ok(Some(TokenRecord {
-            account: AccountId(get(&row, "cdcs_id")?),
-            account_active: get(&row, "active")?,
-            hash: get(&row, "token_hash")?,
-        }))
-    }
-
     async fn broker_user(&self, user: &str) -> Result<Option<BrokerUser>, StoreError> {
         let found = sqlx::query(
             "select u.cdcs_id, a.cdcs_active <> 0 as active from broker_user u join account a using (cdcs_id)
@@ -105,13 +87,36 @@ impl DirectoryStore for SqliteStore {
         commit(transaction).await
     }
 
-    async fn account_lines(&self, account: AccountId) -> Result<Vec<LineRecord>, StoreError> {
-        let found = sqlx::query(concat!(line_select!(), "where l.cdcs_id = ?1 order by l.v8l_id"))
+    async fn line_summaries(&self, ids: &[LineId]) -> Result<Vec<LineSummary>, StoreError> {
+        let found = sqlx::query(concat!(
+            summary_select!(),
+            "where l.v8l_id in (select value from json_each(?1)) order by l.v8l_id"
+        ))
+        .bind(list(ids.iter().map(|id| id.0)))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(failed)?;
+        summaries(&found)
+    }
+
+    async fn account_lines(&self, account: AccountId) -> Result<Vec<LineSummary>, StoreError> {
+        let found = sqlx::query(concat!(summary_select!(), "where l.cdcs_id = ?1 order by l.v8l_id"))
             .bind(account.0)
             .fetch_all(&self.reader)
             .await
             .map_err(failed)?;
-        records(&found)
+        summaries(&found)
+    }
+
+    async fn stopped_lines(&self) -> Result<Vec<LineSummary>, StoreError> {
+        let found = sqlx::query(concat!(
+            summary_select!(),
+            "where l.v8l_paused_until is not null or not has_token order by l.v8l_id"
+        ))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(failed)?;
+        Ok(summaries(&found)?.into_iter().filter(LineSummary::is_stopped).collect())
     }
 
     async fn update_line(&self, line: LineId, change: &LineChange) -> Result<bool, StoreError> {
@@ -166,85 +171,54 @@ impl DirectoryStore for SqliteStore {
     /// Return the accounts by id.
     async fn accounts(&self) -> Result<Vec<AccountRow>, StoreError> {
         let found = sqlx::query(
-            "select cdcs_id, cdcs_name, cdcs_active <> 0 as active, created_at from account order by cdcs_id",
+            "select a.cdcs_id, a.cdcs_name, a.cdcs_active <> 0 as active, a.created_at,
+                    (select group_concat(n.network) from (select network from account_network
+                     where cdcs_id = a.cdcs_id order by network) n) as networks
+             from account a order by a.cdcs_id",
         )
         .fetch_all(&self.reader)
         .await
         .map_err(failed)?;
         Ok(readable(&found, |row| {
+            let networks: Option<&str> = get(row, "networks")?;
             Ok(AccountRow {
                 cdcs_id: AccountId(get(row, "cdcs_id")?),
                 cdcs_name: get(row, "cdcs_name")?,
                 cdcs_active: get(row, "active")?,
+                networks: networks.unwrap_or_default().split_terminator(',').map(str::to_owned).collect(),
                 created_at: time(row, "created_at")?,
             })
         }))
     }
 
-    async fn add_token(&self, account: AccountId, token_id: &str, hash: &[u8]) -> Result<(), StoreError> {
-        sqlx::query(
-            "insert into account_token (token_id, cdcs_id, token_hash, created_at) values (?1, ?2, ?3, ?4)",
+    async fn map_broker_user(
+        &self,
+        account: AccountId,
+        user: &str,
+        submit_queue: bool,
+    ) -> Result<(), StoreError> {
+        let changed = sqlx::query(
+            "insert into broker_user (broker_user, cdcs_id, submit_queue, created_at) values (?1, ?2, ?3, ?4)
+             on conflict (broker_user) do update set submit_queue = 1
+             where broker_user.cdcs_id = excluded.cdcs_id
+               and excluded.submit_queue <> 0 and broker_user.submit_queue = 0",
         )
-        .bind(token_id)
+        .bind(user)
         .bind(account.0)
-        .bind(hash)
+        .bind(submit_queue)
         .bind(Now::read().text())
         .execute(&self.writer)
         .await
-        .map(drop)
         .map_err(|error| match kind(&error) {
             Some(ErrorKind::ForeignKeyViolation) => no_account(account),
-            Some(ErrorKind::UniqueViolation) => {
-                StoreError::Invalid(format!("token {token_id} exists already"))
-            }
             _ => failed(error),
-        })
-    }
-
-    /// Return the tokens, oldest first.
-    async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
-        let found = sqlx::query(
-            "select token_id, cdcs_id, created_at, revoked_at from account_token
-             order by created_at, token_id",
-        )
-        .fetch_all(&self.reader)
-        .await
-        .map_err(failed)?;
-        Ok(readable(&found, |row| {
-            Ok(TokenRow {
-                token_id: get(row, "token_id")?,
-                cdcs_id: AccountId(get(row, "cdcs_id")?),
-                created_at: time(row, "created_at")?,
-                revoked_at: time_or_null(row, "revoked_at")?,
-            })
-        }))
-    }
-
-    async fn revoke_token(&self, token_id: &str) -> Result<bool, StoreError> {
-        sqlx::query("update account_token set revoked_at = ?2 where token_id = ?1 and revoked_at is null")
-            .bind(token_id)
-            .bind(Now::read().text())
-            .execute(&self.writer)
-            .await
-            .map(|done| done.rows_affected() == 1)
-            .map_err(failed)
-    }
-
-    async fn map_broker_user(&self, account: AccountId, user: &str) -> Result<(), StoreError> {
-        sqlx::query("insert into broker_user (broker_user, cdcs_id, created_at) values (?1, ?2, ?3)")
-            .bind(user)
-            .bind(account.0)
-            .bind(Now::read().text())
-            .execute(&self.writer)
-            .await
-            .map(drop)
-            .map_err(|error| match kind(&error) {
-                Some(ErrorKind::ForeignKeyViolation) => no_account(account),
-                Some(ErrorKind::UniqueViolation) => StoreError::Invalid(format!(
-                    "user {user} is mapped already (account unmap-user --user {user} ends that)"
-                )),
-                _ => failed(error),
-            })
+        })?;
+        if changed.rows_affected() == 0 {
+            return Err(StoreError::Invalid(format!(
+                "user {user} is mapped already (account unmap-user --user {user} ends that)"
+            )));
+        }
+        Ok(())
     }
 
     async fn unmap_broker_user(&self, user: &str) -> Result<bool, StoreError> {
@@ -256,16 +230,26 @@ impl DirectoryStore for SqliteStore {
             .map_err(failed)
     }
 
+    async fn submit_queues(&self) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar("select broker_user from broker_user where submit_queue <> 0 order by broker_user")
+            .fetch_all(&self.reader)
+            .await
+            .map_err(failed)
+    }
+
     async fn broker_users(&self) -> Result<Vec<BrokerUserRow>, StoreError> {
-        let found =
-            sqlx::query("select broker_user, cdcs_id, created_at from broker_user order by broker_user")
-                .fetch_all(&self.reader)
-                .await
-                .map_err(failed)?;
+        let found = sqlx::query(
+            "select broker_user, cdcs_id, submit_queue <> 0 as has_queue, created_at from broker_user
+             order by broker_user",
+        )
+        .fetch_all(&self.reader)
+        .await
+        .map_err(failed)?;
         Ok(readable(&found, |row| {
             Ok(BrokerUserRow {
                 broker_user: get(row, "broker_user")?,
                 cdcs_id: AccountId(get(row, "cdcs_id")?),
+                submit_queue: get(row, "has_queue")?,
                 created_at: time(row, "created_at")?,
             })
         }))
@@ -347,10 +331,10 @@ fn line_refused(error: sqlx::Error, line: &NewLine) -> StoreError {
     }
 }
 
-fn no_account(account: AccountId) -> StoreError {
+pub fn no_account(account: AccountId) -> StoreError {
     StoreError::Invalid(format!("account {account} does not exist"))
 }
 
-fn kind(error: &sqlx::Error) -> Option<ErrorKind> {
+pub fn kind(error: &sqlx::Error) -> Option<ErrorKind> {
     error.as_database_error().map(|error| error.kind())
 }

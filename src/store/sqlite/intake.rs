@@ -16,6 +16,12 @@ pub(super) const BACKLOG: &str = "
 select min(?1, coalesce(sum(w.rows), 0))
 from (select json_array_length(ids) as rows from work limit ?1) w";
 
+/// The same of the lines of account ?1, up to ?2 messages.
+pub(super) const ACCOUNT_BACKLOG: &str = "
+select min(?2, coalesce(sum(q.rows), 0))
+from (select json_array_length(w.ids) as rows from cd_v8_line l cross join work w indexed by work_flow
+      where l.cdcs_id = ?1 and w.partition_no = l.v8l_id % 64 and w.v8l_id = l.v8l_id limit ?2) q";
+
 #[async_trait]
 impl IntakeStore for SqliteStore {
     async fn accept(&self, messages: &[NewMessage]) -> Result<Accepted, StoreError> {
@@ -94,5 +100,14 @@ impl IntakeStore for SqliteStore {
 
     async fn backlog(&self, at_most: i64) -> Result<i64, StoreError> {
         sqlx::query_scalar(BACKLOG).bind(at_most.max(0)).fetch_one(&self.reader).await.map_err(failed)
+    }
+
+    async fn account_backlog(&self, account: AccountId, at_most: i64) -> Result<i64, StoreError> {
+        sqlx::query_scalar(ACCOUNT_BACKLOG)
+            .bind(account.0)
+            .bind(at_most.max(0))
+            .fetch_one(&self.reader)
+            .await
+            .map_err(failed)
     }
 }

@@ -14,32 +14,67 @@ use time::OffsetDateTime;
 use super::clock::{self, Now};
 use super::error::failed;
 use crate::domain::{AccountId, LineId};
-use crate::store::{LineRecord, StoreError};
+use crate::store::{LineRecord, LineSummary, StoreError};
 use crate::text::seen;
 
-/// The casts let every row be read, whatever its columns hold: a text that is no UTF-8, a word in place of a
-/// number.
+/// The columns of a line but its token. The casts let every row be read, whatever its columns hold: a text that
+/// is no UTF-8, a word in place of a number. The numbers are the characters of `text::is_unseen`.
+macro_rules! summary_columns {
+    () => {
+        "l.v8l_id, cast(l.cdcs_id as integer) as cdcs_id, cast(l.v8l_name as blob) as name,
+         cast(l.v8l_class as blob) as class, cast(l.v8l_active as integer) <> 0 as active,
+         coalesce(cast(a.cdcs_active as integer), 0) <> 0 as account_active,
+         coalesce(trim(cast(l.v8l_wa_api_key as text),
+                       char(9, 10, 11, 12, 13, 32, 133, 160, 173, 847, 1564, 4447, 4448, 5760, 6068, 6069, 6158, 8192, 8193,
+                            8194, 8195, 8196, 8197, 8198, 8199, 8200, 8201, 8202, 8203, 8204, 8205, 8206, 8207, 8232, 8233,
+                            8234, 8235, 8236, 8237, 8238, 8239, 8287, 8288, 8289, 8290, 8291, 8292, 8293, 8294, 8295, 8296,
+                            8297, 8298, 8299, 8300, 8301, 8302, 8303, 10240, 12288, 12644, 65279, 65440)) <> '', 0)
+             as has_token,
+         cast(l.v8l_fb_page_id as blob) as page_id,
+         cast(l.v8l_rate_text as integer) as rate_text, cast(l.v8l_rate_media as integer) as rate_media,
+         cast(l.v8l_paused_until as blob) as paused_until, cast(l.v8l_pause_reason as blob) as pause_reason"
+    };
+}
+pub(super) use summary_columns;
+
+/// Lines without their tokens.
+macro_rules! summary_select {
+    () => {
+        concat!(
+            "select ",
+            $crate::store::sqlite::line::summary_columns!(),
+            " from cd_v8_line l left join account a on a.cdcs_id = l.cdcs_id "
+        )
+    };
+}
+pub(super) use summary_select;
+
+/// Lines with their tokens.
 macro_rules! line_select {
     () => {
-        "select l.v8l_id, cast(l.cdcs_id as integer) as cdcs_id, cast(l.v8l_name as blob) as name,
-                cast(l.v8l_class as blob) as class, cast(l.v8l_active as integer) <> 0 as active,
-                coalesce(cast(a.cdcs_active as integer), 0) <> 0 as account_active,
-                cast(l.v8l_wa_api_key as blob) as page_token, cast(l.v8l_fb_page_id as blob) as page_id,
-                cast(l.v8l_ig_account_id as blob) as instagram_account_id,
-                cast(l.v8l_rate_text as integer) as rate_text, cast(l.v8l_rate_media as integer) as rate_media,
-                cast(l.v8l_paused_until as blob) as paused_until, cast(l.v8l_pause_reason as blob) as pause_reason
-         from cd_v8_line l left join account a on a.cdcs_id = l.cdcs_id "
+        concat!(
+            "select ",
+            $crate::store::sqlite::line::summary_columns!(),
+            ", cast(l.v8l_wa_api_key as blob) as page_token, cast(l.v8l_ig_account_id as blob) as instagram_account_id
+             from cd_v8_line l left join account a on a.cdcs_id = l.cdcs_id "
+        )
     };
 }
 pub(super) use line_select;
 
-/// Decode lines. A line of a class unknown to this version is left out.
+/// Decode lines without their tokens. A line of a class unknown to this version is left out.
+pub fn summaries(rows: &[SqliteRow]) -> Result<Vec<LineSummary>, StoreError> {
+    let now = Now::read();
+    rows.iter().filter_map(|row| summary(row, now).map_err(failed).transpose()).collect()
+}
+
+/// Decode lines with their tokens.
 pub fn records(rows: &[SqliteRow]) -> Result<Vec<LineRecord>, StoreError> {
     let now = Now::read();
     rows.iter().filter_map(|row| record(row, now).map_err(failed).transpose()).collect()
 }
 
-fn record(row: &SqliteRow, now: Now) -> Result<Option<LineRecord>, sqlx::Error> {
+fn summary(row: &SqliteRow, now: Now) -> Result<Option<LineSummary>, sqlx::Error> {
     let id = LineId(row.try_get("v8l_id")?);
     let class = match text(row, "class")?.unwrap_or_default().parse() {
         Ok(class) => class,
@@ -49,16 +84,15 @@ fn record(row: &SqliteRow, now: Now) -> Result<Option<LineRecord>, sqlx::Error> 
         }
     };
     let paused_until = pause_end(row, id)?;
-    Ok(Some(LineRecord {
+    Ok(Some(LineSummary {
         id,
         account: AccountId(row.try_get("cdcs_id")?),
         name: text(row, "name")?,
         class,
         active: row.try_get("active")?,
         account_active: row.try_get("account_active")?,
-        page_token: seen(text(row, "page_token")?).map(SecretString::from),
+        has_token: row.try_get("has_token")?,
         page_id: seen(text(row, "page_id")?),
-        instagram_account_id: seen(text(row, "instagram_account_id")?),
         rate_text: rate(row, id, "rate_text")?,
         rate_media: rate(row, id, "rate_media")?,
         paused_until,
@@ -66,6 +100,26 @@ fn record(row: &SqliteRow, now: Now) -> Result<Option<LineRecord>, sqlx::Error> 
             .and_then(|until| Duration::try_from(now.until(until)).ok())
             .filter(|left| !left.is_zero()),
         pause_reason: text(row, "pause_reason")?,
+    }))
+}
+
+fn record(row: &SqliteRow, now: Now) -> Result<Option<LineRecord>, sqlx::Error> {
+    let Some(line) = summary(row, now)? else { return Ok(None) };
+    Ok(Some(LineRecord {
+        id: line.id,
+        account: line.account,
+        name: line.name,
+        class: line.class,
+        active: line.active,
+        account_active: line.account_active,
+        page_token: seen(text(row, "page_token")?).map(SecretString::from),
+        page_id: line.page_id,
+        instagram_account_id: seen(text(row, "instagram_account_id")?),
+        rate_text: line.rate_text,
+        rate_media: line.rate_media,
+        paused_until: line.paused_until,
+        pause_left: line.pause_left,
+        pause_reason: line.pause_reason,
     }))
 }
 

@@ -9,6 +9,7 @@
 //! Never here: policy, and a second `serve` on the same file ([`SqliteStore::open_exclusive`] refuses it).
 
 mod accept;
+mod addresses;
 mod backlog;
 mod campaign;
 mod cancel;
@@ -29,31 +30,18 @@ mod line;
 mod log;
 mod open;
 mod operator;
+mod page_tokens;
 mod record;
 mod row;
 mod schema;
 mod span;
+mod store;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod work;
 
 #[cfg(test)]
 pub(super) use schema::MIGRATIONS;
 
-use std::fs::File;
-
-use sqlx::SqlitePool;
-
-use leases::Leases;
-
-/// The log and the queue in an SQLite file.
-pub struct SqliteStore {
-    /// One connection.
-    writer: SqlitePool,
-    /// Four connections that cannot write.
-    reader: SqlitePool,
-    /// The leases of this process's workers.
-    leases: Leases,
-    /// The lock that keeps a second `serve` out; released when the store is dropped.
-    _exclusive: Option<File>,
-}
+pub use store::SqliteStore;

@@ -1,9 +1,10 @@
 //! The opening of the file: its connections, and the lock that keeps a second `serve` out.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,12 +15,16 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use super::error::{failed, is_busy};
 use super::leases::Leases;
 use super::{SqliteStore, schema};
+use crate::settings::exposed_mode;
 use crate::store::StoreError;
 
 const READERS: u32 = 4;
 
 /// How long a write waits while another program writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The mode of a new file: it holds page tokens. SQLite gives the files beside it the same.
+const OWN_MODE: u32 = 0o600;
 
 /// The size to which the write-ahead log is cut back after a burst; it would keep its largest size otherwise.
 const WAL_BYTES: &str = "67108864";
@@ -54,6 +59,7 @@ impl SqliteStore {
 
     async fn open_file(path: &Path) -> Result<SqliteStore, StoreError> {
         check_file(path)?;
+        make_file(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .busy_timeout(BUSY_TIMEOUT)
@@ -94,7 +100,7 @@ async fn open_writer(path: &Path, options: SqliteConnectOptions) -> Result<Sqlit
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(error) => {
-                return Err(StoreError::Unavailable(format!("cannot open {}: {error}", path.display())));
+                return Err(cannot_open(path, &error));
             }
         }
     }
@@ -135,6 +141,33 @@ fn check_file(path: &Path) -> Result<(), StoreError> {
     Err(StoreError::Invalid(format!("database.url: {refused}")))
 }
 
+/// Make a missing file, which SQLite would make with the mode of the umask; warn of one that others may open.
+fn make_file(path: &Path) -> Result<(), StoreError> {
+    match std::fs::metadata(path) {
+        Ok(file) => {
+            if let Some(mode) = exposed_mode(&file) {
+                let (mode, path) = (format!("{mode:04o}"), path.display());
+                tracing::warn!(
+                    mode,
+                    "database open to other users: they can read page tokens; chmod 600 {path} {path}-wal {path}-shm"
+                );
+            }
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            // Not `create_new`: another program may make it at this moment.
+            let made = OpenOptions::new().create(true).truncate(false).write(true).mode(OWN_MODE).open(path);
+            made.map(drop).map_err(|error| cannot_open(path, &error))
+        }
+        // SQLite names the fault.
+        Err(_) => Ok(()),
+    }
+}
+
+fn cannot_open(path: &Path, error: &dyn Display) -> StoreError {
+    StoreError::Unavailable(format!("cannot open {}: {error}", path.display()))
+}
+
 /// Return the path from the root, as far as it is known.
 fn whole(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
@@ -149,7 +182,9 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     let cannot = |error: std::io::Error| {
         StoreError::Invalid(format!("database.url: cannot lock {}: {error}", lock_path.display()))
     };
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(lock_path).map_err(cannot)?;
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(OWN_MODE);
+    let file = options.open(lock_path).map_err(cannot)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Invalid(format!(

@@ -36,16 +36,30 @@ impl SchemaStore for SqliteStore {
         keep::drop_old(&self.reader, &self.writer, keep).await
     }
 
+    async fn role_statements(&self) -> Result<Vec<String>, StoreError> {
+        Err(without_roles())
+    }
+
+    async fn make_roles(&self) -> Result<Vec<String>, StoreError> {
+        Err(without_roles())
+    }
+
     async fn close(&self) {
         self.reader.close().await;
         self.writer.close().await;
     }
 }
 
+fn without_roles() -> StoreError {
+    StoreError::Invalid(
+        "database.url: SQLite has no roles; the modes of the file and its folder say who may read it".into(),
+    )
+}
+
 /// The migrations, in their order.
-pub(in crate::store) const MIGRATIONS: [(&str, &str); 7] = migrations!(
+pub(in crate::store) const MIGRATIONS: [(&str, &str); 9] = migrations!(
     "sqlite": "0001_accounts" "0002_log" "0003_queue" "0004_once" "0005_campaigns" "0006_views"
-        "0007_campaign_errors"
+        "0007_campaign_errors" "0008_tokens_and_bans" "0010_submit_queues"
 );
 
 /// Apply the missing migrations, in one transaction: two programs that open a new file at once do not both

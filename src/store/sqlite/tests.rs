@@ -19,8 +19,8 @@ use super::SqliteStore;
 use crate::channel::{Class, Medium, MessageKind};
 use crate::domain::{AccountId, ErrorDetail, Lane, LineId, Partition, RowId, Submission};
 use crate::store::{
-    Change, ChangeKind, Claim, DirectoryStore, DispatchStore, Flow, FlowRead, IntakeStore, LeaseStore,
-    LogRow, LogStore, Record, Recorded, Scope,
+    Change, ChangeKind, Claim, DirectoryStore, DispatchStore, Flow, FlowRead, Inserted, IntakeStore,
+    LeaseStore, LogRow, LogStore, NewMessage, Record, Recorded, Scope, StoreError,
 };
 
 pub const HOUR: Duration = Duration::from_secs(3600);
@@ -57,7 +57,7 @@ impl Fixture {
     }
 
     pub async fn insert(&self, submission: Submission) -> RowId {
-        self.store.insert(&[submission]).await.unwrap()[0]
+        insert(&self.store, &[submission]).await.unwrap()[0]
     }
 
     /// Run SQL as another program would.
@@ -91,6 +91,17 @@ impl Fixture {
         let pages = self.store.read_flows(&[read]).await.unwrap();
         pages[0].work.iter().flat_map(|work| &work.rows).map(|row| row.id).collect()
     }
+}
+
+/// Log messages without a guard against repetition; return their ids.
+pub async fn insert(store: &SqliteStore, submissions: &[Submission]) -> Result<Vec<RowId>, StoreError> {
+    let messages: Vec<NewMessage> = submissions.iter().cloned().map(NewMessage::from).collect();
+    let accepted = store.accept(&messages).await?;
+    let ids = accepted.inserted.into_iter().filter_map(|inserted| match inserted {
+        Inserted::New(id) => Some(id),
+        Inserted::Replay(_) | Inserted::KeyReused | Inserted::Duplicate => None,
+    });
+    Ok(ids.collect())
 }
 
 pub fn claim(id: RowId, fence: i32) -> Claim {

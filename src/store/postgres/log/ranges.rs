@@ -22,6 +22,10 @@ const OUT_OF_ORDER: Duration = Duration::from_secs(3_600);
 pub struct Range(i64);
 
 impl Range {
+    pub fn number(self) -> i64 {
+        self.0
+    }
+
     pub fn first(self) -> i64 {
         self.0.saturating_mul(IDS)
     }

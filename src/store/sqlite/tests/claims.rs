@@ -62,7 +62,7 @@ async fn stores_outside_texts_unchanged() {
 #[tokio::test]
 async fn rolls_back_on_a_refused_value() {
     let fixture = Fixture::with_worker().await;
-    let ids = fixture.store.insert(&[text_to("ana"), text_to("bia")]).await.unwrap();
+    let ids = insert(&fixture.store, &[text_to("ana"), text_to("bia")]).await.unwrap();
     let claims = [claim(ids[0], 0), claim(ids[1], 0)];
     assert_eq!(fixture.record(WORKER, &[], &claims).await.claimed, [true, true]);
     fixture
@@ -90,7 +90,7 @@ async fn rolls_back_on_a_refused_value() {
 #[tokio::test]
 async fn keeps_work_with_an_unreadable_row() {
     let fixture = Fixture::with_worker().await;
-    fixture.store.insert(&[text_to("ana"), text_to("bia")]).await.unwrap();
+    insert(&fixture.store, &[text_to("ana"), text_to("bia")]).await.unwrap();
     let strange = fixture.insert(text_to("strange")).await;
     fixture.sql("update cdls set mtype = 'hologram' where dest in ('bia', 'strange')").await;
     let works: [WorkId; 2] = [WorkId(1), WorkId(2)];

@@ -4,7 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 use time::macros::datetime;
 
 use super::*;
-use crate::store::{LineRecord, NewLine, PauseScope, StoreError};
+use crate::store::{LineRecord, NewLine, PauseScope, StoreError, TokenStore};
 
 fn new_line(id: Option<i64>) -> NewLine {
     NewLine {
@@ -74,16 +74,34 @@ async fn finds_a_token_until_revoked() {
         invalid(store.add_token(ACCOUNT, "abcdefghij", b"hash").await),
         "token abcdefghij exists already"
     );
-    let found = store.token("abcdefghij").await.unwrap().unwrap();
+    let named = ["abcdefghij".to_owned()];
+    let found = store.tokens_by_id(&named).await.unwrap().remove(0);
     assert_eq!((found.account, found.account_active, found.hash.as_slice()), (ACCOUNT, true, &b"hash"[..]));
     fixture.sql("update account set cdcs_active = 0").await;
-    assert!(!store.token("abcdefghij").await.unwrap().unwrap().account_active);
+    assert!(!store.tokens_by_id(&named).await.unwrap()[0].account_active);
     assert!(!line(&fixture, 7).await.account_active);
 
     assert!(store.revoke_token("abcdefghij").await.unwrap());
     assert!(!store.revoke_token("abcdefghij").await.unwrap());
-    assert!(store.token("abcdefghij").await.unwrap().is_none());
+    assert!(store.tokens_by_id(&named).await.unwrap().is_empty());
     assert!(store.tokens().await.unwrap()[0].revoked_at.is_some());
+}
+
+#[tokio::test]
+async fn end_of_a_token_is_read_in_other_notations() {
+    let fixture = with_lines().await;
+    let store = &fixture.store;
+    store.add_token(ACCOUNT, "abcdefghij", b"hash").await.unwrap();
+    let named = ["abcdefghij".to_owned()];
+    for (statement, is_in_force) in [
+        ("update account_token set expires_at = '2999-01-01 00:00:00'", true),
+        ("update account_token set expires_at = '2999-01-01T00:00:00-03:00'", true),
+        ("update account_token set expires_at = '2026-01-01 00:00:00'", false),
+        ("update account_token set expires_at = 'soon'", false),
+    ] {
+        fixture.sql(statement).await;
+        assert_eq!(!store.tokens_by_id(&named).await.unwrap().is_empty(), is_in_force, "{statement}");
+    }
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ async fn distinguishes_newer_and_older_schemas() {
         .await;
     assert_eq!(fixture.store.schema().await.unwrap(), SchemaState::Newer);
     let beside = SqliteStore::open(&fixture.url).await.unwrap();
-    assert_eq!(beside.insert(&[text_to("ana")]).await.unwrap().len(), 1);
+    assert_eq!(insert(&beside, &[text_to("ana")]).await.unwrap().len(), 1);
 
     fixture.sql("delete from _sqlx_migrations where version = 1").await;
     assert_eq!(fixture.store.schema().await.unwrap(), SchemaState::Older);
@@ -105,7 +105,7 @@ async fn waits_while_another_program_writes() {
         .await
         .unwrap();
     let waiting = [text_to("ana")];
-    let (inserted, released) = tokio::join!(fixture.store.insert(&waiting), async {
+    let (inserted, released) = tokio::join!(insert(&fixture.store, &waiting), async {
         // Reads do not wait; they see committed rows.
         assert!(fixture.store.accounts().await.unwrap().is_empty());
         sqlx::raw_sql("commit").execute(&mut other).await
@@ -128,7 +128,7 @@ async fn lets_another_program_write_under_load() {
         },
         async {
             for _ in 0..50 {
-                fixture.store.insert(&[text_to("ana"), text_to("bia")]).await?;
+                insert(&fixture.store, &[text_to("ana"), text_to("bia")]).await?;
             }
             Ok::<_, StoreError>(())
         }
@@ -143,7 +143,7 @@ async fn lets_another_program_write_under_load() {
 async fn answers_unavailable_once_closed() {
     let fixture = Fixture::new().await;
     fixture.store.close().await;
-    let refused = fixture.store.insert(&[text_to("ana")]).await.unwrap_err();
+    let refused = insert(&fixture.store, &[text_to("ana")]).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
     assert!(matches!(fixture.store.accounts().await, Err(StoreError::Unavailable(_))));
 }
@@ -191,4 +191,31 @@ async fn makes_no_file_that_must_exist() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     SqliteStore::open(&url).await.unwrap().close().await;
     SqliteStore::open_existing(&url).await.unwrap();
+}
+
+fn mode(path: impl AsRef<std::path::Path>) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn makes_files_that_their_user_alone_may_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.db");
+    let store = SqliteStore::open_exclusive(&format!("sqlite:{}", path.display())).await.unwrap();
+    store.add_account("Acme").await.unwrap();
+    for end in ["", "-wal", "-shm", ".lock"] {
+        let file = format!("{}{end}", path.display());
+        assert_eq!(mode(&file), 0o600, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn leaves_the_mode_of_an_existing_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let fixture = Fixture::new().await;
+    let path = fixture.folder.path().join("log.db");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    SqliteStore::open(&fixture.url).await.unwrap();
+    assert_eq!(mode(&path), 0o640);
 }

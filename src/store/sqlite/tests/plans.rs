@@ -4,7 +4,8 @@ use rstest::rstest;
 use sqlx::Row;
 
 use super::*;
-use crate::store::sqlite::{campaign, claims, dispatch, doomed, due, enquiry, log, operator, record};
+use crate::store::sqlite::operator::settle;
+use crate::store::sqlite::{campaign, claims, dispatch, doomed, due, enquiry, intake, log, record};
 
 /// Statements name the log n, c or cdls, and the queue w, n, o, k and r; open claims are few, and looked at
 /// one by one.
@@ -24,10 +25,11 @@ use crate::store::sqlite::{campaign, claims, dispatch, doomed, due, enquiry, log
 #[case::expired_work(doomed::EXPIRED_WORK)]
 #[case::cancelled_work(doomed::CANCELLED_WORK)]
 #[case::cancelled_open(doomed::CANCELLED_OPEN)]
+#[case::account_backlog(intake::ACCOUNT_BACKLOG)]
 #[case::campaign_counts(campaign::COUNTS)]
 #[case::campaign_not_before(campaign::NOT_BEFORE)]
-#[case::unknown(operator::UNKNOWN)]
-#[case::count_unknown(operator::COUNT_UNKNOWN)]
+#[case::unknown(settle::UNKNOWN)]
+#[case::count_unknown(settle::COUNT_UNKNOWN)]
 #[case::by_msg_id(enquiry::BY_MSG_ID[0])]
 #[case::by_dest(enquiry::BY_DEST[0])]
 #[case::by_campaign(enquiry::BY_CAMPAIGN[0])]
@@ -94,7 +96,7 @@ async fn finds_the_log_rows_by_id(#[case] sql: &'static str) {
 #[case(dispatch::READY_FLOWS)]
 #[case(due::DUE)]
 #[case(due::HELD)]
-#[case(operator::UNKNOWN)]
+#[case(settle::UNKNOWN)]
 #[tokio::test]
 async fn sorts_no_rows_of_a_page(#[case] sql: &'static str) {
     let plan = plan(sql).await;

@@ -14,7 +14,7 @@ async fn shows_why_each_message_waits() {
         .await;
     let natal = Submission { cp_id: Some("natal".into()), ..text_to("campaign paused") };
     let later = Submission { send_at: Some(in_an_hour()), ..text_to("schedule") };
-    fixture.store.insert(&[text_to("turn"), natal, later]).await.unwrap();
+    insert(&fixture.store, &[text_to("turn"), natal, later]).await.unwrap();
     let retry = ChangeKind::Retry { after: HOUR, error: refusal(), counted: true, ambiguous: false };
     let unknown = ChangeKind::Unknown { error: refusal() };
     let sent = ChangeKind::Sent { http_status: 200, graph_id: "m".into() };

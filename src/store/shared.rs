@@ -1,0 +1,54 @@
+//! All traits of the store together.
+
+use std::sync::Arc;
+
+use super::addresses::AddressStore;
+use super::cancel::CancelStore;
+use super::directory::DirectoryStore;
+use super::dispatch::DispatchStore;
+use super::enquiry::EnquiryStore;
+use super::intake::IntakeStore;
+use super::leases::LeaseStore;
+use super::log::LogStore;
+use super::operator::OperatorStore;
+use super::page_tokens::PageTokenStore;
+use super::schema::SchemaStore;
+use super::tokens::TokenStore;
+
+/// A whole store. Cheap to clone; a part of the program takes only the trait it needs.
+pub type SharedStore = Arc<dyn Store>;
+
+/// The statements of the program, all traits together.
+pub trait Store:
+    SchemaStore
+    + IntakeStore
+    + DispatchStore
+    + LeaseStore
+    + LogStore
+    + OperatorStore
+    + EnquiryStore
+    + CancelStore
+    + DirectoryStore
+    + PageTokenStore
+    + TokenStore
+    + AddressStore
+    + 'static
+{
+}
+
+impl<S> Store for S where
+    S: SchemaStore
+        + IntakeStore
+        + DispatchStore
+        + LeaseStore
+        + LogStore
+        + OperatorStore
+        + EnquiryStore
+        + CancelStore
+        + DirectoryStore
+        + PageTokenStore
+        + TokenStore
+        + AddressStore
+        + 'static
+{
+}
