@@ -89,8 +89,9 @@ impl<R: BufRead> Records<R> {
                     "the header has a quote that is never closed, or closed before its field ends",
                 ));
             }
-            if let Some(separator) = separator_line(&record.text).filter(|_| self.separator.is_none()) {
-                self.set_separator(separator);
+            if let Some(separator) = separator_line(&record.text) {
+                // Of several such lines the first counts, as for the server.
+                self.set_separator(self.separator.unwrap_or(separator));
                 continue;
             }
             let separator = self.separator.unwrap_or_else(|| separator_of_header(&record.text));
@@ -261,6 +262,12 @@ mod tests {
     fn csv_names_recipients_by_its_header() {
         let read = named(Format::Csv, "sep=;\nmdata; Dest ;CP_ID\n\"a; b\"; 253\u{a0};spring\nc;;\n");
         assert_eq!(read, [name("spring", "", "253"), None]);
+    }
+
+    #[test]
+    fn first_of_two_separator_lines_counts() {
+        let read = named(Format::Csv, "sep=;\nsep=,\ndest;mdata\n253;a,b\n");
+        assert_eq!(read, [name("", "", "253")]);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 
-use super::{Channel, instagram, messenger};
+use super::properties::Channel;
+use super::{instagram, messenger};
 use crate::text::UnknownWord;
 
 /// The channel of a line, readable as its [`Channel`].

@@ -1,6 +1,8 @@
 //! Instagram Direct.
 
-use super::{Channel, Example, MessageKind, Rates, TextLimit, send_api};
+use super::kind::{MessageKind, Rates};
+use super::properties::{Channel, Example, TextLimit};
+use super::send_api;
 
 pub static INSTAGRAM: Channel = Channel {
     name: "instagram",

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::MessageKind;
+use super::kind::MessageKind;
 
 /// The content of a request to Graph.
 #[derive(Debug, Clone, Copy)]

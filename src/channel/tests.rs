@@ -5,7 +5,9 @@ use std::fs;
 
 use serde::Deserialize;
 
-use super::*;
+use super::class::Class;
+use super::kind::MessageKind;
+use super::send_api::Content;
 
 #[derive(Deserialize)]
 struct Fixtures {

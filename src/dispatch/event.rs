@@ -63,6 +63,8 @@ pub enum Event {
         records: Vec<LineRecord>,
         pause_written: bool,
     },
+    /// Lines that are paused because their page token could not be opened.
+    Unopened(Vec<LineId>),
     ClaimsAnswered(Vec<ClaimAnswer>),
     /// Rows that were given back.
     Returned(Vec<ReturnedRow>),

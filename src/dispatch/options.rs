@@ -1,10 +1,12 @@
 //! The settings of dispatch.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::send::call_deadline;
 use super::tasks::lease::margin;
 use crate::policy::retry::RetryPolicy;
+use crate::seal::KeyRing;
 use crate::settings::{LimitSettings, On5xx, OnAmbiguous, Settings};
 
 /// The settings of a worker, in the form that dispatch uses.
@@ -22,11 +24,15 @@ pub struct DispatchOptions {
     /// `dispatch.unknown_refusals`; 0: no limit.
     pub unknown_refusals: u32,
     pub limits: LimitSettings,
+    /// The keys that open page tokens.
+    pub keys: Arc<KeyRing>,
     pub grace: Duration,
 }
 
 impl DispatchOptions {
     pub fn of(settings: &Settings) -> DispatchOptions {
+        // Checked when the settings were loaded.
+        let keys = settings.security.keys().unwrap_or_default();
         DispatchOptions {
             concurrency: settings.dispatch.concurrency,
             memory: settings.dispatch.memory.as_u64(),
@@ -43,6 +49,7 @@ impl DispatchOptions {
             },
             unknown_refusals: settings.dispatch.unknown_refusals,
             limits: settings.limits.clone(),
+            keys: Arc::new(KeyRing::new(keys.iter().map(|key| &**key))),
             grace: settings.shutdown.grace,
         }
     }

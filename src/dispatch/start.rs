@@ -10,17 +10,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::dispatcher::{Channels, Dispatcher};
+use super::event::Event;
 use super::options::DispatchOptions;
 use super::send::SendContext;
 use super::tasks::lease::{LeaseKeeper, SendUntil};
-use super::tasks::recorder::{Recorder, WriteProgress};
+use super::tasks::recorder::{Entry, Recorder, WriteProgress};
 use super::tasks::scan::{Failures, Scanner};
 use super::tasks::{doomed, reader, settled, upkeep};
 use crate::broker::{JobDelivery, SharedBroker};
-use crate::domain::{BreakerState, Serving};
+use crate::domain::{BreakerState, Partition, Serving};
 use crate::feedback::Feedback;
 use crate::graph::GraphClient;
-use crate::store::{DispatchStore, SharedStore};
+use crate::store::SharedStore;
 
 /// The time for which a stopping process waits for a lease that is being renewed. The connection is then free
 /// for the hand-over.
@@ -46,104 +47,36 @@ pub struct Dispatch {
     pub breaker: watch::Sender<BreakerState>,
 }
 
+/// The tasks around the dispatcher.
+struct Tasks {
+    recorder: AbortOnDropHandle<()>,
+    keeper: AbortOnDropHandle<()>,
+    /// The tasks that only have to notice the end.
+    others: [AbortOnDropHandle<()>; 5],
+}
+
+/// The state that the tasks share, and their way to the dispatcher.
+struct Shared {
+    events: mpsc::UnboundedSender<Event>,
+    progress: WriteProgress,
+    send_until: SendUntil,
+    owned: watch::Sender<Vec<Partition>>,
+    failures: Failures,
+    look: Arc<Notify>,
+    due: Arc<Notify>,
+}
+
 impl Dispatch {
     /// Run until `shutdown`, or until one of the tasks ends by itself, then drain: claimed rows whose calls
     /// have not begun are given back, the partitions are handed over, calls in flight are awaited for the
     /// grace, and results are written. The drain takes no longer than the grace, [`FINAL_WRITES_TIMEOUT`] and
     /// a [`TASKS_TIMEOUT`], even if a task hangs; no task outlives it.
     pub async fn run(self, shutdown: CancellationToken) {
-        // Unbounded, so that no sender waits here, and bounded by their content. `entries`: a permit's next
-        // claim comes behind the result of its call before, so that results are never more than permits; rows
-        // that end without a call are few while many entries wait; and while the log cannot be written lines
-        // rest. `requests`: one a flow, and few a job; those that cannot be answered are dropped. `orders`:
-        // few a line. `events`: answers to these, and the results of scans, a thousand rows at a time; they
-        // come from the log, and cost the dispatcher less than they cost the log.
-        let (events, inbox) = mpsc::unbounded_channel();
-        let (entries, recorder_inbox) = mpsc::unbounded_channel();
-        let (requests, reader_inbox) = mpsc::unbounded_channel();
-        let (orders, upkeep_inbox) = mpsc::unbounded_channel();
-        let progress = WriteProgress::default();
-        let send_until = SendUntil::default();
-        let owned = watch::Sender::new(Vec::new());
-        let failures = Failures::default();
-        let look = Arc::new(Notify::new());
-        let due = Arc::new(Notify::new());
-        let queue: Arc<dyn DispatchStore> = self.store.clone();
-
         let shutdown = shutdown.child_token();
-        let recorder = spawn(
-            &shutdown,
-            Recorder {
-                worker: self.worker.clone(),
-                store: queue.clone(),
-                feedback: self.feedback.clone(),
-                entries: recorder_inbox,
-                events: events.clone(),
-                due: due.clone(),
-                progress: progress.clone(),
-            }
-            .run(),
-        );
         let background = CancellationToken::new();
-        let reader = spawn(
-            &shutdown,
-            reader::run(self.store.clone(), reader_inbox, events.clone(), background.clone()),
-        );
-        let upkeep = spawn(
-            &shutdown,
-            upkeep::run(self.store.clone(), upkeep_inbox, events.clone(), background.clone()),
-        );
-        let ender = spawn(
-            &shutdown,
-            doomed::run(queue.clone(), owned.subscribe(), events.clone(), background.clone()),
-        );
-        let announcer = spawn(&shutdown, settled::run(self.store.clone(), self.feedback, background.clone()));
-        let scanner = spawn(
-            &shutdown,
-            Scanner {
-                store: queue,
-                broker: self.broker.clone(),
-                owned: owned.subscribe(),
-                events: events.clone(),
-                look: look.clone(),
-                due: due.clone(),
-                failures: failures.clone(),
-            }
-            .run(shutdown.clone()),
-        );
-        let keeper = spawn(
-            &shutdown,
-            LeaseKeeper {
-                worker: self.worker.clone(),
-                store: self.store.clone(),
-                broker: self.broker.clone(),
-                graph: self.graph.clone(),
-                lease: self.options.lease,
-                margin: self.options.lease_margin,
-                held_within: self.options.call_deadline.max(self.options.retry.cap),
-                breaker: self.breaker.subscribe(),
-                scans: failures,
-                events,
-                owned,
-                serving: self.serving,
-                send_until: send_until.clone(),
-            }
-            .run(shutdown.clone()),
-        );
+        let (worker, store, broker) = (self.worker.clone(), self.store.clone(), self.broker.clone());
         let grace = self.options.grace;
-        let dispatcher = Dispatcher::new(
-            self.worker.clone(),
-            SendContext {
-                graph: self.graph,
-                policy: self.options.retry.clone(),
-                send_until: send_until.clone(),
-            },
-            self.options,
-            Channels { inbox, jobs: self.jobs, entries, requests, orders, look, due },
-            progress,
-            send_until,
-            self.breaker,
-        );
+        let (dispatcher, Tasks { recorder, keeper, others }) = self.start(&shutdown, &background);
         let (quiet, is_quiet) = oneshot::channel();
         let hand_over = async {
             shutdown.cancelled().await;
@@ -152,8 +85,8 @@ impl Dispatch {
                 // A task that panicked was reported by the panic hook; its work is over either way.
                 let _ = timeout(RENEWAL_TIMEOUT, keeper).await;
                 let _ = is_quiet.await;
-                self.broker.consume(&[]);
-                self.store.withdraw_worker(&self.worker).await
+                broker.consume(&[]);
+                store.withdraw_worker(&worker).await
             };
             if !matches!(timeout_at(until, handed_over).await, Ok(Ok(()))) {
                 tracing::warn!("cannot hand over leases: other workers wait until they expire");
@@ -169,7 +102,101 @@ impl Dispatch {
         }
         background.cancel();
         // A task that hangs is aborted.
-        let _ = timeout(TASKS_TIMEOUT, join_all([reader, upkeep, ender, announcer, scanner])).await;
+        let _ = timeout(TASKS_TIMEOUT, join_all(others)).await;
+    }
+
+    /// Start the tasks; return the dispatcher, connected with them. `background` stops the tasks that may go
+    /// on until the results are written.
+    fn start(self, shutdown: &CancellationToken, background: &CancellationToken) -> (Dispatcher, Tasks) {
+        // Unbounded, so that no sender waits here, and bounded by their content. `entries`: a permit's next
+        // claim comes behind the result of its call before, so that results are never more than permits; rows
+        // that end without a call are few while many entries wait; and while the log cannot be written lines
+        // rest. `requests`: one a flow, and few a job; those that cannot be answered are dropped. `orders`:
+        // few a line. `events`: answers to these, and the results of scans, a thousand rows at a time; they
+        // come from the log, and cost the dispatcher less than they cost the log.
+        let (events, inbox) = mpsc::unbounded_channel();
+        let (entries, recorder_inbox) = mpsc::unbounded_channel();
+        let (requests, reader_inbox) = mpsc::unbounded_channel();
+        let (orders, upkeep_inbox) = mpsc::unbounded_channel();
+        let shared = Shared {
+            events,
+            progress: WriteProgress::default(),
+            send_until: SendUntil::default(),
+            owned: watch::Sender::new(Vec::new()),
+            failures: Failures::default(),
+            look: Arc::new(Notify::new()),
+            due: Arc::new(Notify::new()),
+        };
+        let (store, events, stop) = (&self.store, &shared.events, background);
+        let recorder = spawn(shutdown, self.recorder(recorder_inbox, &shared).run());
+        let others = [
+            spawn(shutdown, reader::run(store.clone(), reader_inbox, events.clone(), stop.clone())),
+            spawn(shutdown, upkeep::run(store.clone(), upkeep_inbox, events.clone(), stop.clone())),
+            spawn(
+                shutdown,
+                doomed::run(store.clone(), shared.owned.subscribe(), events.clone(), stop.clone()),
+            ),
+            spawn(shutdown, settled::run(store.clone(), self.feedback.clone(), stop.clone())),
+            spawn(shutdown, self.scanner(&shared).run(shutdown.clone())),
+        ];
+        let keeper = spawn(shutdown, self.keeper(&shared).run(shutdown.clone()));
+        let Shared { progress, send_until, look, due, .. } = shared;
+        let dispatcher = Dispatcher::new(
+            self.worker,
+            SendContext {
+                graph: self.graph,
+                policy: self.options.retry.clone(),
+                send_until: send_until.clone(),
+            },
+            self.options,
+            Channels { inbox, jobs: self.jobs, entries, requests, orders, look, due },
+            progress,
+            send_until,
+            self.breaker,
+        );
+        (dispatcher, Tasks { recorder, keeper, others })
+    }
+
+    fn recorder(&self, entries: mpsc::UnboundedReceiver<Entry>, shared: &Shared) -> Recorder {
+        Recorder {
+            worker: self.worker.clone(),
+            store: self.store.clone(),
+            feedback: self.feedback.clone(),
+            entries,
+            events: shared.events.clone(),
+            due: shared.due.clone(),
+            progress: shared.progress.clone(),
+        }
+    }
+
+    fn scanner(&self, shared: &Shared) -> Scanner {
+        Scanner {
+            store: self.store.clone(),
+            broker: self.broker.clone(),
+            owned: shared.owned.subscribe(),
+            events: shared.events.clone(),
+            look: shared.look.clone(),
+            due: shared.due.clone(),
+            failures: shared.failures.clone(),
+        }
+    }
+
+    fn keeper(&self, shared: &Shared) -> LeaseKeeper {
+        LeaseKeeper {
+            worker: self.worker.clone(),
+            store: self.store.clone(),
+            broker: self.broker.clone(),
+            graph: self.graph.clone(),
+            lease: self.options.lease,
+            margin: self.options.lease_margin,
+            held_within: self.options.call_deadline.max(self.options.retry.cap),
+            breaker: self.breaker.subscribe(),
+            scans: shared.failures.clone(),
+            events: shared.events.clone(),
+            owned: shared.owned.clone(),
+            serving: self.serving.clone(),
+            send_until: shared.send_until.clone(),
+        }
     }
 }
 

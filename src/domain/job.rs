@@ -18,7 +18,7 @@ pub const JOB_VERSION: u8 = 2;
 /// How much work one job names at most; a scan, which the job asks for with `more`, finds the rest.
 pub const MAX_JOB_WORK: usize = 256;
 
-/// How many bytes of recipients and texts one job carries at most; work beyond is named only.
+/// How many bytes of recipients, texts and waiters one job carries at most; work beyond is named only.
 pub const MAX_JOB_BYTES: usize = 32 * 1024;
 
 /// New work of one flow (line, lane, medium, campaign): `rows` messages, the first of them `first`.
@@ -56,9 +56,11 @@ impl From<JobWork> for WireWork {
 }
 
 impl JobWork {
-    /// Return the bytes of recipients and texts.
+    /// Return the bytes of recipients, texts and waiters.
     fn bytes(&self) -> usize {
-        self.messages.iter().map(|message| message.dest.len() + message.mdata.len()).sum()
+        let waiter = |message: &JobMessage| message.waiter.as_ref().map_or(0, String::len);
+        let of = |message: &JobMessage| message.dest.len() + message.mdata.len() + waiter(message);
+        self.messages.iter().map(of).sum()
     }
 }
 
@@ -203,7 +205,8 @@ mod tests {
     fn only_names_work_beyond_the_byte_limit() {
         let mut job = Job::empty();
         for id in 1..=3 {
-            job.merge(Job { work: vec![work(id, MAX_JOB_BYTES / 2 - 4)], ..Job::empty() });
+            // The recipient and the waiter have seven bytes.
+            job.merge(Job { work: vec![work(id, MAX_JOB_BYTES / 2 - 7)], ..Job::empty() });
         }
         let carried: Vec<usize> = job.work.iter().map(|work| work.messages.len()).collect();
         assert_eq!((carried, job.rows(), job.more), (vec![1, 1, 0], 3, false));

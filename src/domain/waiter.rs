@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::AccountId;
+
 /// The prefix of a column that names a producer. No reply queue of a process begins with it.
 const PRODUCER: &str = "amqp:";
 
@@ -22,6 +24,9 @@ pub struct ReplyTo {
     /// The correlation id, returned unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
+    /// The account of the submission; earlier versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountId>,
 }
 
 impl Waiter {
@@ -57,6 +62,7 @@ mod tests {
             let reply_to = ReplyTo {
                 queue: "answers/of \"ours\"".into(),
                 correlation_id: correlation_id.map(Into::into),
+                account: correlation_id.map(|_| AccountId(7)),
             };
             let column = Waiter::Producer(reply_to.clone()).column();
             assert!(!column.contains('\0'));
@@ -65,6 +71,12 @@ mod tests {
         let request = Waiter::Request { address: "cdls.reply.0198".into(), ticket: "7".into() };
         assert_eq!(request.column(), "cdls.reply.0198/7");
         assert_eq!(Waiter::read(&request.column()), Some(request));
+    }
+
+    #[test]
+    fn reads_waiters_of_earlier_versions() {
+        let reply_to = ReplyTo { queue: "answers".into(), correlation_id: None, account: None };
+        assert_eq!(Waiter::read(r#"amqp:{"queue":"answers"}"#), Some(Waiter::Producer(reply_to)));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Events for listeners (contract: RabbitMQ, `cdls.events`): one for each change, built from the change and
-//! its row.
+//! Events for listeners (contract: RabbitMQ, `cdls.events` and `cdls.events.<cdcs_id>`): one for each change, built
+//! from the change and its row.
 //!
 //! Rows are read a batch at a time and after the commit, so that dispatch carries nothing for them. A batch
 //! that cannot be read is dropped: events are best effort. Never here: message texts.
@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{RowEvent, RowEventError};
+use super::row_event::{RowEvent, RowEventError};
 use crate::broker::SharedBroker;
 use crate::channel::Class;
 use crate::domain::{AccountId, LineId, RowId, Status};
@@ -88,7 +88,7 @@ impl EventPublisher {
             if let Some(row) = rows.get(&row_event.id) {
                 let event = event(row_event, row);
                 let json = serde_json::to_vec(&event).expect("texts and integers are always JSON");
-                self.broker.event(&key(&event), json);
+                self.broker.event(event.cdcs_id, &key(&event), json);
             }
         }
     }

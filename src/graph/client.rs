@@ -51,7 +51,7 @@ pub enum GraphClientError {
     #[error("setting graph.base_url: must be an http(s) URL")]
     NotHttp,
     #[error(transparent)]
-    Proxy(#[from] SettingsError),
+    Setting(#[from] SettingsError),
     #[error("cannot prepare connections to Graph: {0}")]
     Transport(String),
 }

@@ -7,10 +7,12 @@
 mod client;
 mod egress;
 mod inflate;
+mod names;
 mod request;
 mod withheld;
 
 pub use client::{GraphClient, GraphClientError};
 pub use egress::egress;
+pub use names::CheckedNames;
 pub use request::Call;
 pub use withheld::Withheld;

@@ -3,6 +3,7 @@
 //! Never here: a clock, randomness, I/O. `now` and jitter are arguments, and table tests pin every row of
 //! Meta's tables.
 
+mod account_rate;
 mod backoff;
 pub mod breaker;
 pub mod classify;
@@ -10,4 +11,5 @@ pub mod pace;
 pub mod retry;
 pub mod unlisted;
 
+pub use self::account_rate::AccountRate;
 pub use self::backoff::{Backoff, spread};

@@ -13,9 +13,12 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, WWW_A
 use hyper::{Response, StatusCode};
 use serde_json::json;
 
-use super::GRAPH_VERSION;
 use super::limits::UsagePercent;
 use super::outcome::PlayedError;
+
+/// The version in the path of [`Simulator::base_url`](super::Simulator::base_url) and in
+/// `facebook-api-version`.
+pub(super) const GRAPH_VERSION: &str = "v25.0";
 
 /// The usage from which answers name it; Meta documents only "once enough calls have been made".
 const HIGH_USAGE: UsagePercent = 75;

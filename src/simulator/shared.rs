@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::SimulatorOptions;
 use super::journal::{CallCounts, Journal, PlayedCall};
+use super::options::SimulatorOptions;
 
 /// The shared state. Cheap to clone.
 #[derive(Clone)]

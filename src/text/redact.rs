@@ -16,12 +16,13 @@ pub const MAX_ERROR_CHARS: usize = 500;
 const REDACTED: &str = "[redacted]";
 
 /// The signs of a secret: its name before it (in a URL, a form or JSON), the scheme of an `Authorization`
-/// header, or the prefix of Meta's own tokens (`EAA`; `IGQ` and `IGAA` for Instagram Login).
+/// header, several of these in a row (`Bearer Bearer …`), or the prefix of Meta's own tokens (`EAA`; `IGQ` and `IGAA`
+/// for Instagram Login).
 static SECRET: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(concat!(
-        r"(?i-u)(?P<name>(?:access_token|appsecret_proof|client_secret|app_secret|fb_exchange_token)",
-        r#"[\\"' \t]*(?:=|:|%3D)[\\"' \t]*(?:bearer +)?"#,
-        r"|\b(?:bearer|basic) +)[a-z0-9._~+/|%=-]+",
+        r"(?i-u)(?P<name>(?:(?:access_token|appsecret_proof|client_secret|app_secret|fb_exchange_token)",
+        r#"[\\"' \t]*(?:=|:|%3D)[\\"' \t]*"#,
+        r"|\b(?:bearer|basic) +)+)[a-z0-9._~+/|%=-]+",
         r"|(?-iu:EAA|IGQ|IGAA)(?i-u)[a-z0-9_-]{8,}",
     ))
     .expect("the pattern is constant")
@@ -73,6 +74,9 @@ mod tests {
     #[case("redirect=access_token%3Dabc%26", "redirect=access_token%3D[redacted]")]
     #[case("Authorization: Bearer abc/def+g==, next", "Authorization: Bearer [redacted], next")]
     #[case("access_token: Bearer abc", "access_token: Bearer [redacted]")]
+    #[case("Authorization: Bearer Bearer abc", "Authorization: Bearer Bearer [redacted]")]
+    #[case("access_token: client_secret: abc", "access_token: client_secret: [redacted]")]
+    #[case(r#"access_token="appsecret_proof":"abc""#, r#"access_token="appsecret_proof":"[redacted]""#)]
     #[case("IGQVJxyz12345 and IGAAxyz12345", "[redacted] and [redacted]")]
     fn removes_only_the_secret(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(redact(text, 500), expected);

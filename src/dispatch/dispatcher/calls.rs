@@ -5,7 +5,7 @@ use rand::Rng;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Dispatcher;
+use super::event_loop::Dispatcher;
 use crate::dispatch::event::{Event, ReturnedRow};
 use crate::dispatch::line::{
     CallEnd, EndedCall, GRAPH_PAUSE_PREFIX, Line, LineActions, PlannedCall, Suspect,
@@ -94,6 +94,7 @@ impl Dispatcher {
         if let Some(rest) = learnt.rest {
             let rest_seconds = rest.as_secs_f64();
             tracing::warn!(line = %row.line, rest_seconds, "calls of the line keep failing: line rests, then tries one");
+            self.count_resting(now);
         }
         if learnt.is_lines {
             judgement.verdict = Verdict::Suspect;

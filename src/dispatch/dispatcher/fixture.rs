@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Channels, Dispatcher};
+use super::event_loop::{Channels, Dispatcher};
 use crate::broker::JobDelivery;
 use crate::dispatch::options::DispatchOptions;
 use crate::dispatch::send::SendContext;

@@ -2,14 +2,16 @@
 //! refused.
 //!
 //! A held row comes back when its time has come, or when it is given back. Rows that ended otherwise
-//! (expired, cancelled, settled by an operator) are found by asking the log, which frees their recipients.
+//! (expired, cancelled, settled by an operator) are found by asking the log, which frees their recipients: within
+//! seconds where other rows wait behind them.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Dispatcher, HELD_SLACK};
+use super::event_loop::Dispatcher;
+use super::held_rows::HeldRow;
 use crate::dispatch::tasks::reader::Request;
 use crate::domain::{Lane, LineId, RowId, WorkId};
 
@@ -18,21 +20,22 @@ const REFUSED_FOR: Duration = Duration::from_millis(250);
 
 impl Dispatcher {
     pub(super) fn watch_held(&mut self, due: Instant, by: RowId, line: LineId, lane: Lane, dest: String) {
-        // An answer to the earlier question is out of date.
-        self.asked_held.remove(&by);
-        self.held.insert((due + HELD_SLACK, by), (line, lane, dest));
+        self.held.watch(by, HeldRow { line, lane, dest, due }, Instant::now());
     }
 
-    /// Ask the log about rows whose time has passed.
+    /// Ask the log about rows whose time has passed, and about those that other rows wait behind.
     pub(super) fn ask_held(&mut self, now: Instant) {
-        let later = self.held.split_off(&(now, RowId(i64::MAX)));
-        let due = std::mem::replace(&mut self.held, later);
-        let mut asked = Vec::with_capacity(due.len());
-        for ((_, by), (line, lane, dest)) in due {
-            let is_held = self.lines.get(&line).is_some_and(|actor| actor.queue.is_held_by(lane, &dest, by));
-            if is_held && !self.asked_held.contains_key(&by) {
-                self.asked_held.insert(by, (line, lane, dest));
+        let mut asked = Vec::new();
+        while let Some((by, row)) = self.held.take_look(now) {
+            let Some(queue) = self.lines.get(&row.line).map(|line| &line.queue) else { continue };
+            if !queue.is_held_by(row.lane, &row.dest, by) {
+                continue;
+            }
+            if row.is_overdue(now) || queue.has_waiting(row.lane, &row.dest) {
+                self.held.asked(by, row);
                 asked.push(by);
+            } else {
+                self.held.watch(by, row, now);
             }
         }
         if !asked.is_empty() {
@@ -45,13 +48,13 @@ impl Dispatcher {
         let held: HashSet<RowId> = held.into_iter().collect();
         let now = Instant::now();
         for by in asked {
-            let Some((line, lane, dest)) = self.asked_held.remove(&by) else { continue };
+            let Some(HeldRow { line, lane, dest, due }) = self.held.take_asked(by) else { continue };
             if held.contains(&by) {
                 if self.lines.get(&line).is_some_and(|line| line.queue.is_claimed_elsewhere(by)) {
                     // The call may have ended at the other worker.
                     self.channels.look.notify_one();
                 }
-                self.watch_held(now, by, line, lane, dest);
+                self.watch_held(due.max(now), by, line, lane, dest);
             } else if let Some(actor) = self.line(line) {
                 actor.queue.claim_settled(by);
                 if actor.queue.is_held_by(lane, &dest, by) {

@@ -1,23 +1,20 @@
 //! Applies each event to the lines. Never here: claims, calls, or which row is next.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Dispatcher;
-use crate::broker::JobDelivery;
+use super::event_loop::Dispatcher;
 use crate::dispatch::event::{ClaimAnswer, Event};
-use crate::dispatch::line::LineActions;
+use crate::dispatch::line::{LineActions, PauseChange};
 use crate::dispatch::send::orphaned;
-use crate::dispatch::tasks::reader::Request;
 use crate::dispatch::tasks::recorder::{Barrier, Entry};
 use crate::dispatch::tasks::upkeep::PauseOrder;
-use crate::domain::{JobMessage, JobWork, Lane, LineId, Partition, RowId, WorkId};
-use crate::failpoint;
+use crate::domain::{Lane, LineId, Partition, RowId};
 use crate::store::{
-    Change, ChangeKind, ClaimedRow, DoomedRow, Flow, HeldRecipient, LineRecord, Position, ReadyRow, WorkHead,
-    WorkRead,
+    Change, ChangeKind, ClaimedRow, DoomedRow, Flow, HeldRecipient, LineRecord, PauseScope, Position,
+    UNOPENED_FOR,
 };
 
 impl Dispatcher {
@@ -52,6 +49,7 @@ impl Dispatcher {
                 self.found(flows, &waiting);
             }
             Event::Lines { asked, records, pause_written } => self.configure(asked, records, pause_written),
+            Event::Unopened(lines) => self.look_at_unopened(lines),
             Event::ClaimsAnswered(answers) => self.claims_answered(answers),
             Event::Returned(rows) => self.returned(rows),
             Event::Claimed(rows) => self.settle_claimed(rows),
@@ -72,6 +70,7 @@ impl Dispatcher {
         let new = partitions.iter().filter(|partition| !self.owned.contains(partition));
         self.unscanned.extend(new.map(|partition| (*partition, at)));
         self.owned.extend(partitions);
+        self.order(PauseOrder::FindUnopened);
         let now = Instant::now();
         for recipient in held {
             self.line_or_new(recipient.line).hold(&recipient);
@@ -140,93 +139,6 @@ impl Dispatcher {
         waiting
     }
 
-    /// Take a job and the jobs behind it, and acknowledge them: their content is noted, and the queue keeps
-    /// it.
-    pub(super) fn take_jobs(&mut self, first: JobDelivery) {
-        let mut next = Some(first);
-        while let Some(delivery) = next {
-            if delivery.job.more {
-                // This and later jobs wait for the look: work of the same lines may exist that the job does
-                // not name.
-                if self.owned.contains(&delivery.partition) {
-                    self.unscanned.insert(delivery.partition, Instant::now());
-                }
-                self.channels.look.notify_one();
-            }
-            for mut work in delivery.job.work.iter().cloned() {
-                let messages = std::mem::take(&mut work.messages);
-                let head = head_of(work);
-                if self.wants(&head) {
-                    self.take_or_read(head, messages);
-                }
-            }
-            if delivery.job.due {
-                self.channels.due.notify_one();
-            }
-            failpoint::hit("before_job_ack");
-            delivery.ack();
-            next = self.channels.jobs.try_recv().ok();
-        }
-    }
-
-    fn announced(&mut self, head: &WorkHead) {
-        if self.wants(head) {
-            self.read(head.flow.line, head.position.work);
-        }
-    }
-
-    /// Whether announced work is to be read at once.
-    fn wants(&mut self, head: &WorkHead) -> bool {
-        let id = head.flow.line;
-        if !self.owns(id) {
-            return false;
-        }
-        let is_scanned = !self.unscanned.contains_key(&id.partition());
-        let line = self.line_or_new(id);
-        if !is_scanned {
-            // Older rows may wait, and would be overtaken.
-            line.queue.note_news(head);
-            return false;
-        }
-        let may_read = line.may_read(Instant::now());
-        line.queue.announced(head, may_read)
-    }
-
-    fn read(&mut self, line: LineId, work: WorkId) {
-        self.line_or_new(line).queue.asked(work);
-        self.request(Request::Work(line, work));
-    }
-
-    /// Take work whose messages a job carries; read it if the job only names it, or while older work is being
-    /// read.
-    fn take_or_read(&mut self, head: WorkHead, messages: Vec<JobMessage>) {
-        let WorkHead { position, flow, rows } = head;
-        let line = flow.line;
-        let queue = &self.line_or_new(line).queue;
-        // A row that holds its recipient was tried before: the job comes a second time.
-        let is_repeated =
-            messages.iter().any(|message| queue.is_held_by(flow.lane, &message.dest, message.id));
-        if messages.len() != rows as usize || is_repeated || queue.is_asking() {
-            self.read(line, position.work);
-            return;
-        }
-        let rows = messages.into_iter().map(|message| ready(message, position.work, &flow)).collect();
-        let read = WorkRead { position, flow, rows };
-        let ended = self.line_or_new(line).queue.read_work(position.work, Some(read));
-        self.work_ended(ended);
-    }
-
-    fn work_read(&mut self, asked: Vec<(LineId, WorkId)>, read: Vec<WorkRead>) {
-        let mut read: HashMap<WorkId, WorkRead> =
-            read.into_iter().map(|read| (read.position.work, read)).collect();
-        for (line, work) in asked {
-            if self.owns(line) {
-                let ended = self.line_or_new(line).queue.read_work(work, read.remove(&work));
-                self.work_ended(ended);
-            }
-        }
-    }
-
     fn found(&mut self, flows: Vec<(Flow, Position)>, waiting: &[Partition]) {
         for (flow, first) in flows {
             if self.owns(flow.line) {
@@ -242,11 +154,12 @@ impl Dispatcher {
         for record in records {
             missing.remove(&record.id);
             if let Some(line) = self.lines.get_mut(&record.id) {
-                if line.configure(&record, &self.options.limits, pause_written, now) {
-                    // Gone only when the process ends.
-                    let _ = self.channels.orders.send(PauseOrder::Resume(record.id));
-                }
+                let options = &self.options;
+                let change = line.configure(&record, &options.limits, &options.keys, pause_written, now);
                 self.dirty.insert(record.id);
+                if let Some(change) = change {
+                    self.order(pause_order(record.id, change));
+                }
             }
         }
         for id in missing {
@@ -254,6 +167,20 @@ impl Dispatcher {
                 line.deconfigure();
             }
         }
+    }
+
+    /// Have the records of these lines read: a token that could not be opened may open now.
+    fn look_at_unopened(&mut self, lines: Vec<LineId>) {
+        for id in lines {
+            if self.owns(id) {
+                self.line_or_new(id);
+            }
+        }
+    }
+
+    fn order(&self, order: PauseOrder) {
+        // The receiver is gone only when the process ends.
+        let _ = self.channels.orders.send(order);
     }
 
     pub(super) fn claims_answered(&mut self, answers: Vec<ClaimAnswer>) {
@@ -352,29 +279,14 @@ impl Dispatcher {
     }
 }
 
-/// Return the row of a message that has had no call yet.
-fn ready(message: JobMessage, work: WorkId, flow: &Flow) -> ReadyRow {
-    let JobMessage { id, account, kind, dest, mdata, valid_ms, waiter } = message;
-    ReadyRow {
-        id,
-        work,
-        line: flow.line,
-        account,
-        lane: flow.lane,
-        kind,
-        cp_id: Some(flow.campaign.clone()).filter(|campaign| !campaign.is_empty()),
-        dest,
-        mdata,
-        fence: 0,
-        attempts: 0,
-        tries: 0,
-        valid_for: time::Duration::milliseconds(valid_ms),
-        waiter,
+fn pause_order(line: LineId, change: PauseChange) -> PauseOrder {
+    match change {
+        PauseChange::Unopened(reason) => {
+            PauseOrder::Pause { scope: PauseScope::Line(line), length: UNOPENED_FOR, reason }
+        }
+        PauseChange::Opened(reason) => PauseOrder::End { line, reason },
+        PauseChange::Replaced => PauseOrder::Resume(line),
     }
-}
-
-fn head_of(JobWork { work, line, lane, medium, campaign, first, rows, .. }: JobWork) -> WorkHead {
-    WorkHead { position: Position { first, work }, flow: Flow { line, lane, medium, campaign }, rows }
 }
 
 #[cfg(test)]

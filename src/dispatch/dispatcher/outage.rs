@@ -6,7 +6,7 @@
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::Dispatcher;
+use super::event_loop::Dispatcher;
 use crate::dispatch::send::CallInFlight;
 use crate::domain::BreakerState;
 use crate::policy::breaker::{CallReport, HostHealth};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Sender;
+use super::sender::Sender;
 use crate::channel::Medium;
 use crate::store::{Change, FlowRead, ReadyRow};
 

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{GRAPH_PAUSE_PREFIX, Line};
+use super::actor::Line;
 use crate::policy::classify::{CANNOT_SEND, PauseDemand};
+
+/// The beginning of the reason of a pause that an answer of Graph demanded, and no operator.
+pub const GRAPH_PAUSE_PREFIX: &str = "Graph: ";
 
 /// A demanded pause of the line.
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Line;
+use super::actor::Line;
 use crate::domain::{ErrorDetail, Lane, RowId};
 use crate::policy::breaker::LineBreaker;
 use crate::policy::classify::{Judgement, Verdict};
@@ -129,6 +129,11 @@ impl Standing {
 }
 
 impl Line {
+    /// Whether the line rests because its calls keep failing.
+    pub fn is_resting(&self, now: Instant) -> bool {
+        self.standing.rests_until(now).is_some()
+    }
+
     /// Apply an ended call to the line's state. `unknown_refusals`: how many in a row are the line's; 0:
     /// none.
     pub fn learn(

@@ -1,7 +1,8 @@
 //! Rows about which the log or another process decides: claims of other processes, refused claims, and rows
 //! that are to end without a call.
 
-use super::{Active, LineQueue};
+use super::recipient::Active;
+use super::rows::LineQueue;
 use crate::domain::{Lane, RowId, WorkId};
 use crate::store::ReadyRow;
 

@@ -1,8 +1,9 @@
 //! Brings work into hand: announced by a job, read by its number, or read along its flow; and decides when to
 //! read more.
 
+use super::flow::{flow_key, key_of};
+use super::rows::LineQueue;
 use super::window::Window;
-use super::{LineQueue, flow_key, key_of};
 use crate::channel::Medium;
 use crate::domain::{LineId, WorkId};
 use crate::store::{Flow, FlowPage, FlowRead, Position, WorkHead, WorkRead};

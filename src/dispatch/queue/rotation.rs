@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-use super::{FlowKey, Window};
+use super::flow::FlowKey;
+use super::window::Window;
 use crate::channel::Medium;
 use crate::domain::Lane;
 

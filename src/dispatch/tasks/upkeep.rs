@@ -1,4 +1,5 @@
-//! Writes pauses that Graph demanded, and their end, into the lines' records.
+//! Writes pauses into the lines' records, and their end: pauses that Graph demanded, and those of lines whose page
+//! token cannot be opened.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::event::Event;
 use crate::domain::LineId;
-use crate::store::{PauseScope, SharedStore, StoreError};
+use crate::store::{PauseScope, SharedStore, StoreError, UNOPENED_PAUSE};
 
 /// A change of a line's record.
 pub enum PauseOrder {
@@ -18,6 +19,13 @@ pub enum PauseOrder {
     },
     /// End the line's pause: it was demanded of a page token that has been replaced.
     Resume(LineId),
+    /// End the line's pause if it still has this reason.
+    End {
+        line: LineId,
+        reason: String,
+    },
+    /// Report the lines that are paused because their page token could not be opened.
+    FindUnopened,
 }
 
 /// The pause before a failed order is tried again.
@@ -55,6 +63,13 @@ async fn carry_out(
     match order {
         PauseOrder::Pause { scope, length, reason } => pause(store, events, *scope, *length, reason).await,
         PauseOrder::Resume(line) => store.resume_line(*line).await.map(drop),
+        PauseOrder::End { line, reason } => store.end_pause(*line, reason).await.map(drop),
+        PauseOrder::FindUnopened => {
+            let lines = store.lines_paused_for(UNOPENED_PAUSE).await?;
+            // The dispatcher is gone only when the process ends.
+            let _ = events.send(Event::Unopened(lines));
+            Ok(())
+        }
     }
 }
 

@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
+use super::answer::Subject;
 use super::body::integer;
-use super::{PauseDemand, PauseTarget, Subject};
+use super::judgement::{PauseDemand, PauseTarget};
 use crate::text::redact;
 
 const SECOND: Duration = Duration::from_secs(1);

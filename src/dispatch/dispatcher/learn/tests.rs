@@ -1,9 +1,12 @@
 use std::time::Duration;
 
 use super::*;
+use crate::broker::JobDelivery;
 use crate::channel::{Medium, MessageKind};
 use crate::dispatch::dispatcher::fixture::Fixture;
-use crate::domain::{AccountId, Job};
+use crate::dispatch::dispatcher::work::head_of;
+use crate::dispatch::tasks::reader::Request;
+use crate::domain::{AccountId, Job, JobMessage, JobWork, Status, WorkId};
 
 const LINE: LineId = LineId(1);
 
@@ -111,6 +114,45 @@ async fn repeated_job_keeps_a_retrys_recipient_held() {
     let is_read =
         std::iter::from_fn(|| asked.try_recv().ok()).any(|request| matches!(request, Request::Work(..)));
     assert!(is_read);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_retry_frees_its_recipient() {
+    let Fixture { mut dispatcher, requests: mut asked, .. } = Fixture::new();
+    let partition = LINE.partition();
+    let held = HeldRecipient {
+        line: LINE,
+        lane: Lane::High,
+        dest: "2531".into(),
+        by: RowId(5),
+        status: Status::Retry,
+        wait: Duration::from_secs(600),
+    };
+    dispatcher.handle(Event::Gained {
+        at: Instant::now(),
+        partitions: vec![partition],
+        held: vec![held],
+        claims: Vec::new(),
+    });
+    dispatcher.handle(Event::Ready { began: Instant::now(), scanned: vec![partition], flows: Vec::new() });
+    let mut question = || {
+        std::iter::from_fn(|| asked.try_recv().ok()).find_map(|request| match request {
+            Request::StillHeld(ids) => Some(ids),
+            _ => None,
+        })
+    };
+    tokio::time::advance(Duration::from_secs(30)).await;
+    dispatcher.ask_held(Instant::now());
+    assert_eq!(question(), None, "nothing waits behind it");
+
+    let job = Job { work: vec![JobWork { messages: vec![message(6)], ..work(6) }], ..Job::empty() };
+    dispatcher.take_jobs(JobDelivery::new(partition, job, || {}));
+    assert!(!dispatcher.line_or_new(LINE).queue.has_next(Medium::Text));
+    tokio::time::advance(Duration::from_secs(30)).await;
+    dispatcher.ask_held(Instant::now());
+    assert_eq!(question(), Some(vec![RowId(5)]));
+    dispatcher.handle(Event::StillHeld { asked: vec![RowId(5)], held: Vec::new() });
+    assert!(dispatcher.line_or_new(LINE).queue.has_next(Medium::Text), "the log says that it has ended");
 }
 
 fn gained() -> Event {

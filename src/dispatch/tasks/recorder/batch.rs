@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Barrier, Entry};
+use super::entry::{Barrier, Entry};
 use crate::domain::{Lane, LineId, RowId, WorkId};
 use crate::store::{Change, Claim};
 
@@ -48,16 +48,6 @@ pub fn take_batch(backlog: &mut VecDeque<Entry>, at_most: usize) -> CommitBatch 
         batch.push(entry);
     }
     batch
-}
-
-impl Entry {
-    fn id(&self) -> Option<RowId> {
-        match self {
-            Entry::Change { change, .. } => Some(change.id),
-            Entry::Claim { claim, .. } => Some(claim.id),
-            Entry::WorkEnded(_) | Entry::Barrier(..) => None,
-        }
-    }
 }
 
 impl CommitBatch {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::run::LINGER;
 use crate::domain::RowId;
 
 /// The progress of writing. Cheap to clone.
@@ -27,7 +28,7 @@ struct ProgressState {
 impl WriteProgress {
     /// Return the smoothed time from the request of a claim to its answer.
     pub fn latency(&self) -> Duration {
-        Duration::from_micros(self.0.latency.load(Ordering::Relaxed)) + super::LINGER
+        Duration::from_micros(self.0.latency.load(Ordering::Relaxed)) + LINGER
     }
 
     /// Whether results wait because the log cannot be written. Entries of the meantime would wait behind
