@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Uri};
+use axum::http::request::Parts;
 use axum::response::Response;
 use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
@@ -20,12 +20,12 @@ use super::documented::{self, CampaignPath, CampaignsParameters, RefusedList, Re
 use super::lines::LineStatus;
 use super::parameters::{CampaignsRequest, OF_CAMPAIGNS, campaigns_cursor};
 use super::progress::{Progress, eta, lines_of, waits};
-use super::{Api, in_time, permit};
-use crate::domain::{AccountId, CampaignState, MAX_CP_ID_CHARS, RowId, Status};
+use super::service::{Api, in_time, turn};
+use crate::domain::{AccountId, CampaignState, MAX_CP_ID_CHARS, RowId, Status, TokenScope};
 use crate::edge::http::answer;
 use crate::edge::openapi::Token;
 use crate::edge::{Refusal, Refused};
-use crate::store::{CampaignCount, CampaignLabel, LineRecord, MessageFilter, Receipts};
+use crate::store::{CampaignCount, CampaignLabel, LineSummary, MessageFilter, Receipts};
 use crate::text::trimmed;
 
 /// The time over which the rate is computed.
@@ -34,6 +34,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(5);
 const CACHE_TTL: Duration = Duration::from_secs(1);
 
 type CampaignKey = (AccountId, String);
+type FoundLines = Result<Vec<LineStatus>, Refusal>;
 
 /// Counts that were taken a moment ago.
 #[derive(Default)]
@@ -85,8 +86,8 @@ struct CampaignPage {
         RefusedList,
     ),
 )]
-pub async fn list(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Response {
-    answer(api.campaigns(&uri, &headers).await)
+pub async fn list(State(api): State<Arc<Api>>, head: Parts) -> Response {
+    answer(api.campaigns(&head).await)
 }
 
 /// Get campaign progress
@@ -106,14 +107,13 @@ pub async fn list(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> 
 pub async fn show(
     State(api): State<Arc<Api>>,
     cp_id: Result<Path<String>, PathRejection>,
-    uri: Uri,
-    headers: HeaderMap,
+    head: Parts,
 ) -> Response {
     let shown = async {
-        let key = api.campaign(cp_id, &uri, &headers).await?;
+        let key = api.campaign(cp_id, &head, TokenScope::Read).await?;
         let snapshot = api.snapshot(&key).await?;
         let state = in_time(api.store.campaign_state(key.0, &key.1)).await?;
-        Ok::<_, Refused>(api.progress(&key, state, &snapshot).await?)
+        Ok::<_, Refused>(api.progress(&key, state, &snapshot, |lines| lines).await?)
     };
     answer(shown.await)
 }
@@ -134,10 +134,9 @@ pub async fn show(
 pub async fn pause(
     State(api): State<Arc<Api>>,
     cp_id: Result<Path<String>, PathRejection>,
-    uri: Uri,
-    headers: HeaderMap,
+    head: Parts,
 ) -> Response {
-    answer(api.command(CampaignState::Paused, cp_id, &uri, &headers).await)
+    answer(api.command(CampaignState::Paused, cp_id, &head).await)
 }
 
 /// Resume a campaign
@@ -158,10 +157,9 @@ pub async fn pause(
 pub async fn resume(
     State(api): State<Arc<Api>>,
     cp_id: Result<Path<String>, PathRejection>,
-    uri: Uri,
-    headers: HeaderMap,
+    head: Parts,
 ) -> Response {
-    answer(api.command(CampaignState::Running, cp_id, &uri, &headers).await)
+    answer(api.command(CampaignState::Running, cp_id, &head).await)
 }
 
 /// Cancel a campaign
@@ -182,10 +180,9 @@ pub async fn resume(
 pub async fn cancel(
     State(api): State<Arc<Api>>,
     cp_id: Result<Path<String>, PathRejection>,
-    uri: Uri,
-    headers: HeaderMap,
+    head: Parts,
 ) -> Response {
-    answer(api.command(CampaignState::Cancelled, cp_id, &uri, &headers).await)
+    answer(api.command(CampaignState::Cancelled, cp_id, &head).await)
 }
 
 impl Api {
@@ -193,10 +190,10 @@ impl Api {
     async fn campaign(
         &self,
         cp_id: Result<Path<String>, PathRejection>,
-        uri: &Uri,
-        headers: &HeaderMap,
+        head: &Parts,
+        scope: TokenScope,
     ) -> Result<CampaignKey, Refused> {
-        let account = self.account(uri, headers, &[]).await?;
+        let account = self.account(head, scope, &[]).await?;
         let cp_id = cp_id.map(|Path(cp_id)| trimmed(&cp_id).to_owned()).map_err(|_| Refusal::NotFound)?;
         if cp_id.contains('\0') || cp_id.chars().count() > MAX_CP_ID_CHARS {
             return Err(Refusal::NotFound.into());
@@ -212,18 +209,21 @@ impl Api {
         &self,
         wanted: CampaignState,
         cp_id: Result<Path<String>, PathRejection>,
-        uri: &Uri,
-        headers: &HeaderMap,
+        head: &Parts,
     ) -> Result<Progress, Refused> {
-        let key = self.campaign(cp_id, uri, headers).await?;
+        let key = self.campaign(cp_id, head, TokenScope::Campaigns).await?;
+        // The turn is taken before the command takes effect: a 503 for want of one has changed nothing.
+        let turn = turn(&self.commands, key.0).await?;
         let before = in_time(self.store.campaign_state(key.0, &key.1)).await?;
         let state = in_time(self.store.set_campaign(key.0, &key.1, wanted)).await?;
         if wanted == CampaignState::Running && state == CampaignState::Cancelled {
             return Err(stays_cancelled());
         }
-        let _permit = permit(&self.command_permits).await?;
+        // The turn ends with the count: the lines below wait for lists of the account, for which no other account
+        // should wait.
         let snapshot = self.count(&key).await?;
-        let mut progress = self.progress(&key, state, &snapshot).await?;
+        drop(turn);
+        let mut progress = self.progress(&key, state, &snapshot, without_crowded).await?;
         // A cancelled campaign stays cancelled. Workers may already end rows of a campaign that is cancelled
         // now.
         let is_cancelled_now = state == CampaignState::Cancelled && before != CampaignState::Cancelled;
@@ -239,8 +239,8 @@ impl Api {
         if let Some(snapshot) = self.count_cache.get(key) {
             return Ok(snapshot);
         }
-        let _permit = permit(&self.query_permits).await?;
-        // The caller that had the permit before may have counted the same.
+        let _turn = turn(&self.lists, key.0).await?;
+        // The caller that had the turn before may have counted the same.
         match self.count_cache.get(key) {
             Some(snapshot) => Ok(snapshot),
             None => self.count(key).await,
@@ -263,11 +263,12 @@ impl Api {
         key: &CampaignKey,
         state: CampaignState,
         snapshot: &CampaignSnapshot,
+        accept: fn(FoundLines) -> FoundLines,
     ) -> Result<Progress, Refusal> {
         let (account, cp_id) = key;
-        let mut records = in_time(self.store.lines(&lines_of(&snapshot.counts))).await?;
+        let mut records = in_time(self.store.line_summaries(&lines_of(&snapshot.counts))).await?;
         records.retain(|record| record.account == *account);
-        let lines = self.line_statuses(&records).await?;
+        let lines = accept(self.line_statuses(*account, &records).await)?;
         let errors = in_time(self.store.campaign_errors(*account, cp_id)).await?;
         Ok(Progress { errors: Some(errors), ..self.seen(cp_id, state, snapshot, &records, &lines) })
     }
@@ -278,7 +279,7 @@ impl Api {
         cp_id: &str,
         state: CampaignState,
         snapshot: &CampaignSnapshot,
-        records: &[LineRecord],
+        records: &[LineSummary],
         lines: &[LineStatus],
     ) -> Progress {
         let CampaignSnapshot { counts, rate, receipts } = snapshot;
@@ -292,16 +293,17 @@ impl Api {
         }
     }
 
-    async fn campaigns(&self, uri: &Uri, headers: &HeaderMap) -> Result<CampaignPage, Refused> {
-        let account = self.account(uri, headers, OF_CAMPAIGNS).await?;
-        let CampaignsRequest { filter, limit } = CampaignsRequest::read(uri.query().unwrap_or_default())?;
+    async fn campaigns(&self, head: &Parts) -> Result<CampaignPage, Refused> {
+        let account = self.account(head, TokenScope::Read, OF_CAMPAIGNS).await?;
+        let CampaignsRequest { filter, limit } =
+            CampaignsRequest::read(head.uri.query().unwrap_or_default())?;
         // One more than requested shows whether there is a next page.
         let mut labels = in_time(self.store.campaigns(account, &filter, limit + 1)).await?;
         let more = labels.len() > limit as usize;
         labels.truncate(limit as usize);
         let next = labels.last().filter(|_| more).map(|last| campaigns_cursor(&last.place));
         let records = in_time(self.store.account_lines(account)).await?;
-        let lines = self.line_statuses(&records).await?;
+        let lines = self.line_statuses(account, &records).await?;
         let mut campaigns = Vec::with_capacity(labels.len());
         for CampaignLabel { place, state } in labels {
             let key = (account, place.cp_id);
@@ -312,8 +314,27 @@ impl Api {
     }
 }
 
+/// Return no lines in place of a refusal for want of a turn: the command has taken effect, and is answered.
+fn without_crowded(lines: FoundLines) -> FoundLines {
+    match lines {
+        Err(Refusal::Crowded) => Ok(Vec::new()),
+        lines => lines,
+    }
+}
+
 /// Return 247, for the resumption of a cancelled campaign.
 pub fn stays_cancelled() -> Refused {
     let detail = "The campaign is cancelled and cannot be resumed: send further messages under another label";
     Refused::because(Refusal::CampaignCancelled, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_that_took_effect_is_answered_without_crowded_lines() {
+        assert!(without_crowded(Err(Refusal::Crowded)).is_ok_and(|lines| lines.is_empty()));
+        assert_eq!(without_crowded(Err(Refusal::Unavailable)).err(), Some(Refusal::Unavailable));
+    }
 }

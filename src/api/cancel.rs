@@ -1,16 +1,17 @@
 //! `POST /api/v2/messages/{cdls_id}/cancel`, and the same for all waiting messages that match a filter.
 //!
 //! Rows are ended in small groups, so that no other statement waits for a long transaction; a call that meets
-//! its bound reports the rows it has cancelled, and the caller repeats it. A row that is in a call, or has
-//! ended, is left alone.
+//! its bound reports the rows it has cancelled, and that there are more: the caller repeats it. A row that is in
+//! a call, or has ended, is left alone.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -19,25 +20,31 @@ use utoipa::ToSchema;
 
 use super::documented::{self, CancelParameters, RefusedCancel, RefusedOne};
 use super::parameters::{OF_CANCEL, cancelled_filter};
-use super::{Api, QUERY_TIMEOUT, in_time, permit};
-use crate::domain::{AccountId, RowId};
+use super::service::{Api, QUERY_TIMEOUT, in_time, turn};
+use crate::domain::{RowId, TokenScope};
 use crate::edge::http::{answer, charset, essence};
 use crate::edge::openapi::Token;
 use crate::edge::{Refusal, Refused};
-use crate::store::{CANCELLED_AT_ONCE, MessageFilter, Scope};
+use crate::store::{CANCELLED_AT_ONCE, CancelStore, MessageFilter, Scope};
 use crate::text::{form_pairs, trimmed};
 
 /// Waiting rows looked up at a time.
 const PAGE: u32 = 10_000;
 /// Longest body: filters are short.
 const LONGEST_BODY: usize = 64 * 1024;
+/// A body that is incomplete after this time is given up, as at the send endpoints: its sender is not known yet.
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How many messages were cancelled
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Cancelled)]
 struct Cancelled {
     /// Number of messages that this call has cancelled
     touched: u64,
+    /// True if the call ended before it had looked at all matching messages: repeat it; else left out
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    more: bool,
 }
 
 /// Cancel a message that waits
@@ -59,29 +66,28 @@ struct Cancelled {
 pub async fn one(
     State(api): State<Arc<Api>>,
     id: Result<Path<String>, PathRejection>,
-    uri: Uri,
-    headers: HeaderMap,
+    head: Parts,
 ) -> Response {
-    answer(cancelled_one(&api, id, &uri, &headers).await)
+    answer(cancelled_one(&api, id, &head).await)
 }
 
 async fn cancelled_one(
     api: &Api,
     id: Result<Path<String>, PathRejection>,
-    uri: &Uri,
-    headers: &HeaderMap,
+    head: &Parts,
 ) -> Result<Cancelled, Refused> {
-    let scope = Scope::Account(api.account(uri, headers, &[]).await?);
+    let scope = Scope::Account(api.account(head, TokenScope::Campaigns, &[]).await?);
     let id: RowId = id.ok().and_then(|Path(id)| trimmed(&id).parse().ok()).ok_or(Refusal::NotFound)?;
     in_time(api.store.log_row(scope, id)).await?.ok_or(Refusal::NotFound)?;
     let cancelled = in_time(api.store.cancel(scope, &[id])).await?;
-    Ok(Cancelled { touched: cancelled.len() as u64 })
+    Ok(Cancelled { touched: cancelled.len() as u64, more: false })
 }
 
 /// Cancel the waiting messages that match all filters
 ///
 /// At least one filter is needed; a form or a JSON body may hold them, too. Messages in a call, and those that have ended, stay
-/// as they are.
+/// as they are. A call goes on for 15 seconds at most; while more messages match, the answer says `"more": true`, and the
+/// same call goes on.
 #[utoipa::path(
     post,
     path = "/api/v2/messages/cancel",
@@ -102,46 +108,61 @@ pub async fn many(State(api): State<Arc<Api>>, request: Request) -> Response {
 async fn cancelled_many(api: &Api, request: Request) -> Result<Cancelled, Refused> {
     let (head, body) = request.into_parts();
     let query = with_body(head.uri.query().unwrap_or_default(), &head.headers, body).await?;
-    let account = api.account_of(&query, &head.headers, OF_CANCEL).await?;
+    let account = api.account_of(&head, &query, TokenScope::Campaigns, OF_CANCEL).await?;
     let filter = cancelled_filter(&query)?;
-    let _permit = permit(&api.cancel_permits).await?;
-    Ok(Cancelled { touched: cancel(api, account, &filter).await? })
+    let _turn = turn(&api.cancels, account).await?;
+    cancel(&*api.store, Scope::Account(account), &filter, QUERY_TIMEOUT).await
 }
 
-/// Cancel page by page; the rows that are sent next come first.
-async fn cancel(api: &Api, account: AccountId, filter: &MessageFilter) -> Result<u64, Refused> {
-    let (scope, started) = (Scope::Account(account), Instant::now());
+/// Cancel page by page until `limit` has passed; the rows that are sent next come first. A failure behind the first
+/// group ends the call as the limit does: what is cancelled is counted.
+async fn cancel(
+    store: &dyn CancelStore,
+    scope: Scope,
+    filter: &MessageFilter,
+    limit: Duration,
+) -> Result<Cancelled, Refused> {
+    let started = Instant::now();
     let (mut after, mut touched) = (RowId(0), 0);
+    let mut is_begun = false;
     loop {
-        let waiting = in_time(api.store.waiting(scope, filter, after, PAGE)).await?;
-        let Some(last) = waiting.last() else { return Ok(touched) };
-        after = *last;
+        let waiting = match in_time(store.waiting(scope, filter, after, PAGE)).await {
+            Ok(waiting) => waiting,
+            Err(refusal) => return so_far(touched, refusal),
+        };
         for ids in waiting.chunks(CANCELLED_AT_ONCE) {
-            if started.elapsed() > QUERY_TIMEOUT {
-                return Err(too_many(touched));
+            if is_begun && started.elapsed() >= limit {
+                return Ok(Cancelled { touched, more: true });
             }
             let begun = Instant::now();
-            touched += in_time(api.store.cancel(scope, ids)).await?.len() as u64;
+            match in_time(store.cancel(scope, ids)).await {
+                Ok(cancelled) => touched += cancelled.len() as u64,
+                Err(refusal) => return so_far(touched, refusal),
+            }
+            is_begun = true;
             if waiting.len() > CANCELLED_AT_ONCE {
                 // Workers wait during a page; the pause lets others send.
                 tokio::time::sleep(begun.elapsed() / 2).await;
             }
         }
-        if waiting.len() < PAGE as usize {
-            return Ok(touched);
-        }
+        after = match waiting.last() {
+            Some(last) if waiting.len() >= PAGE as usize => *last,
+            _ => return Ok(Cancelled { touched, more: false }),
+        };
     }
 }
 
-fn too_many(touched: u64) -> Refused {
-    let detail = format!("{touched} messages are cancelled, and more wait: repeat the request to go on");
-    Refused::because(Refusal::Unavailable, detail)
+/// Answer a call that could not go on: with the rows it has cancelled, or with the refusal.
+fn so_far(touched: u64, refusal: Refusal) -> Result<Cancelled, Refused> {
+    if touched > 0 { Ok(Cancelled { touched, more: true }) } else { Err(refusal.into()) }
 }
 
 /// Join the parameters of the query and of the body into one query, in which the query's come last and take
 /// precedence.
 async fn with_body(query: &str, headers: &HeaderMap, body: Body) -> Result<String, Refused> {
-    let body = to_bytes(body, LONGEST_BODY).await.map_err(|_| Refusal::TooLarge)?;
+    let body = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, LONGEST_BODY)).await;
+    let late = |_| Refused::malformed("The body was not complete after 15 seconds: send it faster");
+    let body = body.map_err(late)?.map_err(|_| Refusal::TooLarge)?;
     if body.is_empty() {
         return Ok(query.to_owned());
     }
@@ -173,7 +194,88 @@ fn pairs_of_json(body: &[u8]) -> Result<Vec<(String, String)>, Refused> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+
     use super::*;
+    use crate::domain::AccountId;
+    use crate::store::StoreError;
+
+    const ALL: Scope = Scope::Operator;
+
+    /// A store in which these rows wait. Its calls fail after `answers` cancelled groups.
+    struct Waiting {
+        rows: Mutex<BTreeSet<RowId>>,
+        answers: Mutex<u32>,
+    }
+
+    impl Waiting {
+        fn new(rows: i64, answers: u32) -> Waiting {
+            Waiting { rows: Mutex::new((1..=rows).map(RowId).collect()), answers: Mutex::new(answers) }
+        }
+
+        async fn cancel(&self, limit: Duration) -> Result<Cancelled, Refused> {
+            cancel(self, ALL, &MessageFilter::default(), limit).await
+        }
+    }
+
+    #[async_trait]
+    impl CancelStore for Waiting {
+        async fn waiting(
+            &self,
+            _scope: Scope,
+            _filter: &MessageFilter,
+            after: RowId,
+            limit: u32,
+        ) -> Result<Vec<RowId>, StoreError> {
+            let rows = self.rows.lock();
+            Ok(rows.iter().copied().filter(|id| *id > after).take(limit as usize).collect())
+        }
+
+        async fn cancel(&self, _scope: Scope, ids: &[RowId]) -> Result<Vec<RowId>, StoreError> {
+            let mut answers = self.answers.lock();
+            let Some(left) = answers.checked_sub(1) else {
+                return Err(StoreError::Unavailable("it is started again".into()));
+            };
+            *answers = left;
+            self.rows.lock().retain(|id| ids.binary_search(id).is_err());
+            Ok(ids.to_vec())
+        }
+
+        async fn batch_of(&self, _account: AccountId, _id: RowId) -> Result<Option<String>, StoreError> {
+            Ok(None)
+        }
+    }
+
+    fn cancelled(touched: u64, more: bool) -> Result<Cancelled, Refused> {
+        Ok(Cancelled { touched, more })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn call_at_its_limit_says_that_there_are_more() {
+        let store = Waiting::new(450, u32::MAX);
+        assert_eq!(store.cancel(Duration::ZERO).await, cancelled(200, true));
+        assert_eq!(store.cancel(Duration::ZERO).await, cancelled(200, true));
+        assert_eq!(store.cancel(Duration::ZERO).await, cancelled(50, false));
+        let store = Waiting::new(20_450, u32::MAX);
+        assert_eq!(store.cancel(QUERY_TIMEOUT).await, cancelled(20_450, false), "all pages");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_call_counts_its_rows() {
+        let store = Waiting::new(450, 2);
+        assert_eq!(store.cancel(QUERY_TIMEOUT).await, cancelled(400, true));
+        assert_eq!(store.cancel(QUERY_TIMEOUT).await, Err(Refusal::Unavailable.into()));
+    }
+
+    #[test]
+    fn answer_names_more_only_where_there_is() {
+        let json = |answer: Cancelled| serde_json::to_string(&answer).expect("JSON");
+        assert_eq!(json(Cancelled { touched: 3, more: false }), r#"{"touched":3}"#);
+        assert_eq!(json(Cancelled { touched: 3, more: true }), r#"{"touched":3,"more":true}"#);
+    }
 
     async fn given(query: &str, content_type: &'static str, body: &'static str) -> Result<String, Refused> {
         let mut headers = HeaderMap::new();
@@ -188,6 +290,14 @@ mod tests {
         assert_eq!(form.as_deref(), Ok("cp_id=b&dest=1+2&cp_id=a"));
         let json = given("", "application/json", r#"{"app_id":7,"dest":null,"cp_id":"a b"}"#).await;
         assert_eq!(json.as_deref(), Ok("app_id=7&cp_id=a+b&"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn body_that_never_ends_is_given_up() {
+        let endless = futures::stream::pending::<Result<&'static str, std::io::Error>>();
+        let headers = HeaderMap::new();
+        let read = with_body("cp_id=a", &headers, Body::from_stream(endless));
+        assert_eq!(read.await.expect_err("it is given up").code(), 400);
     }
 
     #[tokio::test]

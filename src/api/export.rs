@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures::stream::unfold;
@@ -16,15 +17,18 @@ use serde_json::Value;
 
 use super::documented::{self, ExportParameters, RefusedExport};
 use super::parameters::{Given, OF_EXPORT, invalid};
-use super::{Api, in_time, permit};
-use crate::domain::{AccountId, RowId};
-use crate::edge::Refused;
+use super::service::{Api, in_time, turn};
+use crate::domain::{AccountId, RowId, TokenScope};
 use crate::edge::http::refused;
 use crate::edge::openapi::Token;
+use crate::edge::{Refused, Turn};
 use crate::store::{LogRow, MessageFilter};
 
-/// Rows of one read.
+/// Rows of one read. After long rows fewer are read.
 const PAGE: u32 = 500;
+const SHORTEST_PAGE: u32 = 16;
+/// Bytes of a part. A client that does not read holds one part.
+const PART_BYTES: usize = 256 * 1024;
 
 /// The form of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,8 +116,8 @@ fn cell(value: &Value) -> String {
         RefusedExport,
     ),
 )]
-pub(super) async fn export(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Response {
-    match Export::open(api, &uri, &headers).await {
+pub(super) async fn export(State(api): State<Arc<Api>>, head: Parts) -> Response {
+    match Export::open(api, &head).await {
         Ok(export) => export.answer(),
         Err(refusal) => refused(refusal),
     }
@@ -127,24 +131,29 @@ struct Export {
     format: ExportFormat,
     /// Rows above this id are still to be written.
     after: RowId,
+    /// Rows of the next read.
+    rows: u32,
     /// The newest row at the beginning.
     last: RowId,
     has_begun: bool,
     has_ended: bool,
+    _turn: Turn,
 }
 
 impl Export {
-    async fn open(api: Arc<Api>, uri: &Uri, headers: &HeaderMap) -> Result<Export, Refused> {
-        let account = api.account(uri, headers, OF_EXPORT).await?;
-        let given = Given::of(uri.query().unwrap_or_default());
+    async fn open(api: Arc<Api>, head: &Parts) -> Result<Export, Refused> {
+        let account = api.account(head, TokenScope::Read, OF_EXPORT).await?;
+        let given = Given::of(head.uri.query().unwrap_or_default());
         let (filter, format) = (given.filter()?, ExportFormat::read(&given)?);
+        let under_way = turn(&api.exports, account).await?;
         let newest = {
-            let _permit = permit(&api.query_permits).await?;
+            let _turn = turn(&api.lists, account).await?;
             in_time(api.store.messages(account, &filter, RowId(i64::MAX), 1)).await?
         };
         let last = newest.first().map_or(RowId(0), |row| row.cdls_id);
         let has_ended = newest.is_empty();
-        Ok(Export { api, account, filter, format, after: RowId(0), last, has_begun: false, has_ended })
+        let (after, rows, has_begun) = (RowId(0), PAGE, false);
+        Ok(Export { api, account, filter, format, after, rows, last, has_begun, has_ended, _turn: under_way })
     }
 
     fn answer(self) -> Response {
@@ -164,7 +173,7 @@ impl Export {
         }
         if !self.has_ended {
             match self.page().await {
-                Ok(rows) => rows.iter().for_each(|row| part.push_str(&self.format.line(row))),
+                Ok(rows) => self.write(&rows, &mut part),
                 Err(refused) => {
                     self.has_ended = true;
                     return Some(Err(std::io::Error::other(refused.status())));
@@ -174,17 +183,31 @@ impl Export {
         (!part.is_empty()).then(|| Ok(Bytes::from(part)))
     }
 
-    async fn page(&mut self) -> Result<Vec<LogRow>, Refused> {
+    async fn page(&self) -> Result<Vec<LogRow>, Refused> {
         let api = &self.api;
-        let mut rows = {
-            let _permit = permit(&api.query_permits).await?;
-            in_time(api.store.messages_after(self.account, &self.filter, self.after, PAGE)).await?
-        };
-        self.has_ended =
-            rows.len() < PAGE as usize || rows.last().is_some_and(|row| row.cdls_id >= self.last);
-        self.after = rows.last().map_or(self.after, |row| row.cdls_id);
-        rows.retain(|row| row.cdls_id <= self.last);
-        Ok(rows)
+        let _turn = turn(&api.lists, self.account).await?;
+        Ok(in_time(api.store.messages_after(self.account, &self.filter, self.after, self.rows)).await?)
+    }
+
+    /// Write as many of the rows that were read as fit a part, at least one; the next read begins behind them.
+    fn write(&mut self, rows: &[LogRow], part: &mut String) {
+        let mut fits = true;
+        let mut written = 0;
+        for row in rows.iter().filter(|row| row.cdls_id <= self.last) {
+            let line = self.format.line(row);
+            fits = written == 0 || part.len() + line.len() <= PART_BYTES;
+            if !fits {
+                break;
+            }
+            part.push_str(&line);
+            self.after = row.cdls_id;
+            written += 1;
+        }
+        let is_last =
+            rows.len() < self.rows as usize || rows.last().is_some_and(|row| row.cdls_id >= self.last);
+        self.has_ended = fits && is_last;
+        let taken = if fits { self.rows } else { written };
+        self.rows = (taken * 2).clamp(SHORTEST_PAGE, PAGE);
     }
 }
 

@@ -7,24 +7,23 @@ use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Uri};
+use axum::http::request::Parts;
 use axum::response::Response;
-use secrecy::ExposeSecret;
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 
 use super::documented::{self, LinePath, RefusedLines, RefusedOne};
-use super::{Api, in_time, permit};
+use super::service::{Api, in_time, turn};
 use crate::channel::{Class, Medium, Rates};
-use crate::domain::LineId;
+use crate::domain::{AccountId, LineId, TokenScope};
 use crate::edge::http::answer;
 use crate::edge::openapi::Token;
 use crate::edge::{Refusal, Refused};
 use crate::policy::pace::Limits;
 use crate::settings::{ClassLimits, LimitSettings};
-use crate::store::{LineBacklog, LineRecord, REFUSED_PAUSE};
+use crate::store::{LineBacklog, LineSummary, REFUSED_PAUSE, UNOPENED_PAUSE};
 use crate::text::{is_blank, trimmed};
 
 /// A longer pause has no end in the answer.
@@ -92,14 +91,14 @@ struct LineList {
         RefusedLines,
     ),
 )]
-pub async fn list(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Response {
-    answer(listed(&api, &uri, &headers).await)
+pub async fn list(State(api): State<Arc<Api>>, head: Parts) -> Response {
+    answer(listed(&api, &head).await)
 }
 
-async fn listed(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<LineList, Refused> {
-    let account = api.account(uri, headers, &[]).await?;
+async fn listed(api: &Api, head: &Parts) -> Result<LineList, Refused> {
+    let account = api.account(head, TokenScope::Read, &[]).await?;
     let records = in_time(api.store.account_lines(account)).await?;
-    Ok(LineList { lines: api.line_statuses(&records).await? })
+    Ok(LineList { lines: api.line_statuses(account, &records).await? })
 }
 
 /// Get a line
@@ -119,32 +118,34 @@ async fn listed(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<LineList, R
 pub async fn show(
     State(api): State<Arc<Api>>,
     id: Result<Path<String>, PathRejection>,
-    uri: Uri,
-    headers: HeaderMap,
+    head: Parts,
 ) -> Response {
-    answer(shown(&api, id, &uri, &headers).await)
+    answer(shown(&api, id, &head).await)
 }
 
 async fn shown(
     api: &Api,
     id: Result<Path<String>, PathRejection>,
-    uri: &Uri,
-    headers: &HeaderMap,
+    head: &Parts,
 ) -> Result<LineStatus, Refused> {
-    let account = api.account(uri, headers, &[]).await?;
+    let account = api.account(head, TokenScope::Read, &[]).await?;
     let id: LineId = id.ok().and_then(|Path(id)| trimmed(&id).parse().ok()).ok_or(Refusal::NotFound)?;
-    let mut records = in_time(api.store.lines(&[id])).await?;
+    let mut records = in_time(api.store.line_summaries(&[id])).await?;
     records.retain(|record| record.account == account);
-    Ok(api.line_statuses(&records).await?.pop().ok_or(Refusal::NotFound)?)
+    Ok(api.line_statuses(account, &records).await?.pop().ok_or(Refusal::NotFound)?)
 }
 
 impl Api {
     /// Return the lines as callers see them, in the same order.
-    pub(super) async fn line_statuses(&self, records: &[LineRecord]) -> Result<Vec<LineStatus>, Refusal> {
+    pub(super) async fn line_statuses(
+        &self,
+        account: AccountId,
+        records: &[LineSummary],
+    ) -> Result<Vec<LineStatus>, Refusal> {
         let ids: Vec<LineId> = records.iter().map(|record| record.id).collect();
-        let _permit = permit(&self.query_permits).await?;
+        let _turn = turn(&self.lists, account).await?;
         let backlog = in_time(self.store.line_backlog(&ids)).await?;
-        let of_line = |record: &LineRecord| {
+        let of_line = |record: &LineSummary| {
             let waiting = backlog.iter().find(|backlog| backlog.line == record.id);
             status(record, waiting, &self.limits, OffsetDateTime::now_utc())
         };
@@ -153,7 +154,7 @@ impl Api {
 }
 
 fn status(
-    record: &LineRecord,
+    record: &LineSummary,
     waiting: Option<&LineBacklog>,
     limits: &LimitSettings,
     now: OffsetDateTime,
@@ -175,7 +176,7 @@ fn status(
 }
 
 /// Return the limit in force.
-pub fn per_second(line: &LineRecord, medium: Medium, limits: &LimitSettings) -> u32 {
+pub fn per_second(line: &LineSummary, medium: Medium, limits: &LimitSettings) -> u32 {
     let ClassLimits { text, media } = limits.of(line.class);
     let defaults = Rates { text, media };
     let in_force = Limits::of(line.class, defaults, limits.enforce_ceilings, line.rate_text, line.rate_media);
@@ -184,12 +185,12 @@ pub fn per_second(line: &LineRecord, medium: Medium, limits: &LimitSettings) -> 
 
 /// The reason for which a line does not send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Obstacle {
-    state: &'static str,
-    reason: Option<String>,
-    until: Option<OffsetDateTime>,
+pub struct Obstacle {
+    pub state: &'static str,
+    pub reason: Option<String>,
+    pub until: Option<OffsetDateTime>,
     /// The remedy; `None`: the obstacle ends by itself.
-    action: Option<&'static str>,
+    pub action: Option<&'static str>,
 }
 
 impl Default for Obstacle {
@@ -200,12 +201,12 @@ impl Default for Obstacle {
 }
 
 /// Whether a line sends only after a person has acted.
-pub fn needs_somebody(record: &LineRecord, now: OffsetDateTime) -> bool {
+pub fn needs_somebody(record: &LineSummary, now: OffsetDateTime) -> bool {
     obstacle(record, now).is_some_and(|obstacle| obstacle.action.is_some())
 }
 
 /// Return the obstacle that has to be removed first, if the line cannot send.
-fn obstacle(record: &LineRecord, now: OffsetDateTime) -> Option<Obstacle> {
+pub fn obstacle(record: &LineSummary, now: OffsetDateTime) -> Option<Obstacle> {
     let of = |state, reason: &str, action| {
         Some(Obstacle { state, reason: Some(reason.to_owned()), until: None, action: Some(action) })
     };
@@ -219,7 +220,7 @@ fn obstacle(record: &LineRecord, now: OffsetDateTime) -> Option<Obstacle> {
             "The operator switches it on: `line set --active true`",
         );
     }
-    if record.page_token.as_ref().is_none_or(|token| is_blank(token.expose_secret())) {
+    if !record.has_token {
         return of(NO_TOKEN, "The line has no page access token", "The operator sets one: `line set-pat`");
     }
     if record.class.needs_page_id && record.page_id.as_deref().is_none_or(is_blank) {
@@ -227,14 +228,14 @@ fn obstacle(record: &LineRecord, now: OffsetDateTime) -> Option<Obstacle> {
     }
     let until = record.paused_until.filter(|until| *until > now)?;
     let reason = record.pause_reason.clone();
-    let is_refused = reason.as_deref().is_some_and(|reason| reason.starts_with(REFUSED_PAUSE));
+    let begins = |start: &str| reason.as_deref().is_some_and(|reason| reason.starts_with(start));
     let is_endless = until - now > LONGEST_PAUSE;
-    let action = match (is_refused, is_endless) {
-        (true, _) => {
-            Some("The operator mends the cause at Meta (`line resume`), or sets a new token (`line set-pat`)")
-        }
-        (false, true) => Some("The operator ends the pause: `line resume`"),
-        (false, false) => None,
+    let action = if begins(REFUSED_PAUSE) {
+        Some("The operator mends the cause at Meta (`line resume`), or sets a new token (`line set-pat`)")
+    } else if begins(UNOPENED_PAUSE) {
+        Some("The operator puts the key into `security.key`, or sets a new token (`line set-pat`)")
+    } else {
+        is_endless.then_some("The operator ends the pause: `line resume`")
     };
     Some(Obstacle { state: PAUSED, reason, until: Some(until).filter(|_| !is_endless), action })
 }
@@ -245,23 +246,21 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::domain::AccountId;
 
     const NOW: OffsetDateTime = datetime!(2026-11-25 12:00 UTC);
     const SOON: OffsetDateTime = datetime!(2026-11-25 12:30 UTC);
     const NEVER: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
 
-    fn line() -> LineRecord {
-        LineRecord {
+    fn line() -> LineSummary {
+        LineSummary {
             id: LineId(7),
             account: AccountId(1),
             name: Some("Acme".into()),
             class: Class::MESSENGER,
             active: true,
             account_active: true,
-            page_token: Some("EAAsecret".into()),
+            has_token: true,
             page_id: Some("1".into()),
-            instagram_account_id: None,
             rate_text: Some(5_000),
             rate_media: None,
             paused_until: None,
@@ -270,21 +269,22 @@ mod tests {
         }
     }
 
-    fn paused(until: OffsetDateTime, reason: &str) -> LineRecord {
-        LineRecord { paused_until: Some(until), pause_reason: Some(reason.into()), ..line() }
+    fn paused(until: OffsetDateTime, reason: &str) -> LineSummary {
+        LineSummary { paused_until: Some(until), pause_reason: Some(reason.into()), ..line() }
     }
 
     #[rstest]
     #[case::it_sends(line(), SENDING, None, false)]
-    #[case::switched_off(LineRecord { active: false, page_token: None, ..line() }, INACTIVE, None, true)]
-    #[case::without_a_token(LineRecord { page_token: Some(" ".into()), ..line() }, NO_TOKEN, None, true)]
-    #[case::without_a_page(LineRecord { page_id: None, ..line() }, INACTIVE, None, true)]
+    #[case::switched_off(LineSummary { active: false, has_token: false, ..line() }, INACTIVE, None, true)]
+    #[case::without_a_token(LineSummary { has_token: false, ..line() }, NO_TOKEN, None, true)]
+    #[case::without_a_page(LineSummary { page_id: None, ..line() }, INACTIVE, None, true)]
     #[case::slowed_down(paused(SOON, "Graph: slowed down: 613"), PAUSED, Some(SOON), false)]
     #[case::refused(paused(SOON, "Graph: cannot send: 190/460"), PAUSED, Some(SOON), true)]
     #[case::by_the_operator(paused(NEVER, "new page"), PAUSED, None, true)]
+    #[case::not_opened(paused(NEVER, "page token cannot be opened: why"), PAUSED, None, true)]
     #[case::pause_has_ended(paused(NOW, "new page"), SENDING, None, false)]
     fn state_names_the_remedy(
-        #[case] record: LineRecord,
+        #[case] record: LineSummary,
         #[case] state: &str,
         #[case] until: Option<OffsetDateTime>,
         #[case] somebody: bool,
@@ -298,6 +298,5 @@ mod tests {
         assert_eq!(needs_somebody(&record, NOW), somebody);
         assert_eq!(shown.reason.is_none(), state == SENDING);
         assert_eq!((shown.rate_text, shown.rate_media, shown.waiting), (300, 10, 0));
-        assert!(!serde_json::to_string(&shown).expect("JSON").contains("EAAsecret"));
     }
 }

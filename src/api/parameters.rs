@@ -3,8 +3,8 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 use super::progress::{FINISHED, STATES};
 use crate::domain::{
@@ -231,6 +231,8 @@ impl Given {
         let Some(text) = self.value(name) else { return Ok(None) };
         let seconds = text.parse().ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
         let time = seconds.or_else(|| OffsetDateTime::parse(text, &Rfc3339).ok());
+        // The store compares in UTC, and an offset may lead out of the calendar.
+        let time = time.and_then(|at| at.checked_to_offset(UtcOffset::UTC));
         match time.filter(|at| (1..=9_999).contains(&at.year())) {
             Some(at) => Ok(Some(at)),
             None => Err(invalid(name, "is a time in RFC 3339, or in Unix seconds")),
@@ -322,6 +324,8 @@ mod tests {
     #[case("error_kind=odd", "error_kind")]
     #[case("since=yesterday", "since")]
     #[case("until=2026-11-25", "until")]
+    #[case("since=9999-12-31T23:59:59-23:59", "since")]
+    #[case("until=0001-01-01T00:00:00%2B23:59", "until")]
     fn wrong_parameter_is_named(#[case] query: &str, #[case] name: &'static str) {
         let refused = PageRequest::read(query).expect_err("out of its range");
         assert_eq!(refused.refusal, Refusal::InvalidParameter(name));

@@ -11,7 +11,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::lines::{LineStatus, needs_somebody, per_second};
 use crate::domain::{CampaignState, LineId, Status};
 use crate::settings::LimitSettings;
-use crate::store::{CampaignCount, ErrorCount, LineRecord};
+use crate::store::{CampaignCount, ErrorCount, LineSummary};
 
 /// The `state` of a campaign that runs and has no row waiting or in a call.
 pub const FINISHED: &str = "finished";
@@ -116,7 +116,7 @@ impl Progress {
 /// where no row waits, or a line cannot send until a person acts.
 pub fn eta(
     counted: &[CampaignCount],
-    lines: &[LineRecord],
+    lines: &[LineSummary],
     limits: &LimitSettings,
     now: OffsetDateTime,
 ) -> Option<OffsetDateTime> {

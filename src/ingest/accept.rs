@@ -7,15 +7,19 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+pub use super::admissions::Admission;
+use super::admissions::{AdmissionSender, Admissions};
+use super::quotas::{OverQuota, Quotas};
 use crate::broker::SharedBroker;
-use crate::domain::{Job, JobMessage, JobWork, Lane, RowId, Status, Submission};
+use crate::domain::{AccountId, Job, JobMessage, JobWork, Lane, RowId, Status, Submission};
 use crate::edge::Refusal;
 use crate::failpoint;
 use crate::feedback::Feedback;
 use crate::metrics::METRICS;
+use crate::settings::Settings;
 use crate::store::{Accepted, Flow, Inserted, NewMessage, SharedStore, StoreError, Work};
 use crate::tasks::every;
 
@@ -25,42 +29,33 @@ const MAX_COMMIT_ROWS: usize = 500;
 /// answered.
 const BUSY_COMMIT_ROWS: usize = 8;
 const LINGER: Duration = Duration::from_millis(1);
-/// Messages that may wait for a commit; more are refused at once.
-const MAX_QUEUED: usize = 10_000;
-/// Places in the queue of patient submissions, which wait for a place; and their least share of each commit.
-const MAX_PATIENT_QUEUED: usize = 2_000;
+/// The least share of patient submissions in each commit.
 const MIN_PATIENT_PLACES: usize = 100;
 /// The shortest interval between counts of the backlog.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Counting may take this share of the time: a large backlog is counted less often.
 const COUNT_SHARE: u32 = 50;
 
+/// How long a line of a batch waits while too many rows of its account wait, and how often it looks.
+const BACKLOG_PATIENCE: Duration = Duration::from_secs(30);
+const BACKLOG_AGAIN: Duration = Duration::from_millis(500);
+
 /// How many expired keys are deleted at once, how often, and how soon again while there are more.
 const FORGET_AT_ONCE: u32 = 2_000;
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 const FORGET_NEXT: Duration = Duration::from_millis(100);
 
-/// The result of a message that was handed in.
-pub type Admission = Result<Inserted, Refusal>;
-type AdmissionSender = oneshot::Sender<Admission>;
-
 /// The acceptor of submissions.
 pub struct Acceptor {
-    queue: mpsc::Sender<(NewMessage, AdmissionSender)>,
-    /// Submissions of batches and queues: they wait for a place, and do not crowd out the submissions that
-    /// are refused without one.
-    patient: mpsc::Sender<(NewMessage, AdmissionSender)>,
+    admissions: Admissions,
+    quotas: Quotas,
     is_full: AtomicBool,
     store: SharedStore,
     broker: SharedBroker,
     feedback: Feedback,
     max_backlog: i64,
-}
-
-/// Submissions on their way to a commit.
-pub struct AdmissionQueue {
-    messages: mpsc::Receiver<(NewMessage, AdmissionSender)>,
-    patient: mpsc::Receiver<(NewMessage, AdmissionSender)>,
+    /// Cancelled when the process stops: no submission waits for its quota any more.
+    stopping: CancellationToken,
 }
 
 impl Acceptor {
@@ -68,56 +63,87 @@ impl Acceptor {
         store: SharedStore,
         broker: SharedBroker,
         feedback: Feedback,
-        max_backlog: i64,
-    ) -> (Acceptor, AdmissionQueue) {
-        let (queue, messages) = mpsc::channel(MAX_QUEUED);
-        let (patient, patient_waiting) = mpsc::channel(MAX_PATIENT_QUEUED);
-        let is_full = AtomicBool::new(false);
-        let acceptor = Acceptor { queue, patient, is_full, store, broker, feedback, max_backlog };
-        (acceptor, AdmissionQueue { messages, patient: patient_waiting })
+        settings: &Settings,
+        stopping: CancellationToken,
+    ) -> Acceptor {
+        Acceptor {
+            admissions: Admissions::default(),
+            quotas: Quotas::new(&settings.security, store.clone()),
+            is_full: AtomicBool::new(false),
+            store,
+            broker,
+            feedback,
+            max_backlog: settings.ingest.max_backlog,
+            stopping,
+        }
     }
 
     /// Log a message, unless it was logged before, and return the committed result. Refuse at once where too
-    /// many messages wait.
+    /// many messages wait, or the account is over a quota.
     pub async fn accept(&self, message: NewMessage) -> Admission {
         self.has_room()?;
-        let (answer, answered) = oneshot::channel();
-        self.queue.try_send((message, answer)).map_err(|_| Refusal::Unavailable)?;
+        let admitted = self.within_quota(message.submission.account).await;
+        admitted.inspect_err(|over| METRICS.ingest.over_quota(*over == Refusal::OverBacklog))?;
+        let answered = self.admissions.hand_in(message)?;
         answered.await.unwrap_or(Err(Refusal::Unavailable))
     }
 
-    /// Hand a message in, and wait for a place in the queue: messages handed in one after another are logged
-    /// in that order.
+    /// Hand a message in when its account's quota and the queue have a place: messages handed in one after
+    /// another are logged in that order.
     pub async fn hand_in(&self, message: NewMessage) -> Result<oneshot::Receiver<Admission>, Refusal> {
         self.has_room()?;
-        let (answer, answered) = oneshot::channel();
-        self.patient.send((message, answer)).await.map_err(|_| Refusal::Unavailable)?;
-        Ok(answered)
+        self.await_quota(message.submission.account).await?;
+        self.admissions.hand_in_patiently(message).await
     }
 
-    fn has_room(&self) -> Result<(), Refusal> {
+    /// Count a row of the account in, or return the refusal because of a quota.
+    pub async fn within_quota(&self, account: AccountId) -> Result<(), Refusal> {
+        self.quotas.admit(account).await.map_err(Refusal::from)
+    }
+
+    /// Wait until a row of the account is within its quotas. A full backlog may last for hours: the wait for
+    /// it is bounded.
+    async fn await_quota(&self, account: AccountId) -> Result<(), Refusal> {
+        let patient_until = Instant::now() + BACKLOG_PATIENCE;
+        loop {
+            let pause = match self.quotas.admit(account).await {
+                Ok(()) => return Ok(()),
+                Err(OverQuota::Rate { wait }) => wait,
+                Err(OverQuota::Backlog) if Instant::now() < patient_until => BACKLOG_AGAIN,
+                Err(over) => {
+                    METRICS.ingest.over_quota(true);
+                    return Err(over.into());
+                }
+            };
+            if self.stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return Err(Refusal::Unavailable);
+            }
+        }
+    }
+
+    /// Whether a submission of the account could be logged now, as far as quotas say. Counts no row in.
+    pub async fn has_place(&self, account: AccountId) -> bool {
+        self.quotas.has_place(account).await
+    }
+
+    /// Refuse where too many messages wait.
+    pub fn has_room(&self) -> Result<(), Refusal> {
         if self.is_full.load(Ordering::Relaxed) { Err(Refusal::Unavailable) } else { Ok(()) }
     }
 
-    /// Commit submitted messages until `ended`.
-    pub async fn run(&self, mut waiting: AdmissionQueue, ended: &CancellationToken) {
+    /// Commit submitted messages until `ended`. Runs once.
+    pub async fn run(&self, ended: &CancellationToken) {
+        let _open = self.admissions.open();
         let mut batch = Vec::with_capacity(MAX_COMMIT_ROWS);
         let mut last = 0;
-        loop {
-            let first = tokio::select! {
-                message = waiting.messages.recv() => message,
-                message = waiting.patient.recv() => message,
-                () = ended.cancelled() => None,
-            };
-            let Some(first) = first else { return };
-            batch.push(first);
-            fill(&mut batch, &mut waiting.messages, MAX_COMMIT_ROWS);
-            if last >= BUSY_COMMIT_ROWS && batch.len() < last && waiting.patient.is_empty() {
+        while ended.run_until_cancelled(self.admissions.arrival()).await.is_some() {
+            self.admissions.take_quick(&mut batch, MAX_COMMIT_ROWS);
+            if last >= BUSY_COMMIT_ROWS && batch.len() < last && !self.admissions.has_patient() {
                 tokio::time::sleep(LINGER).await;
-                fill(&mut batch, &mut waiting.messages, MAX_COMMIT_ROWS);
+                self.admissions.take_quick(&mut batch, MAX_COMMIT_ROWS);
             }
             let places = MAX_COMMIT_ROWS.max(batch.len() + MIN_PATIENT_PLACES);
-            fill(&mut batch, &mut waiting.patient, places);
+            self.admissions.take_patient(&mut batch, places);
             last = batch.len();
             let (messages, answers) = batch.drain(..).unzip();
             self.commit(messages, answers).await;
@@ -238,6 +264,7 @@ impl Acceptor {
                 }
                 Err(error) => tracing::debug!(%error, "the backlog cannot be counted"),
             }
+            self.quotas.forget_idle();
             (started.elapsed() * COUNT_SHARE).max(COUNT_EVERY)
         })
         .await;
@@ -283,18 +310,5 @@ fn carried(id: RowId, submission: &Submission) -> JobMessage {
         mdata: submission.mdata.clone(),
         valid_ms: i64::try_from(submission.valid_for.as_millis()).unwrap_or(i64::MAX),
         waiter: submission.waiter.clone(),
-    }
-}
-
-/// Move waiting messages into the batch until it has `places` messages.
-fn fill(
-    batch: &mut Vec<(NewMessage, AdmissionSender)>,
-    waiting: &mut mpsc::Receiver<(NewMessage, AdmissionSender)>,
-    places: usize,
-) {
-    while batch.len() < places
-        && let Ok(message) = waiting.try_recv()
-    {
-        batch.push(message);
     }
 }

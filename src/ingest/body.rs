@@ -4,10 +4,14 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::fmt;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream;
+use serde::Deserializer as _;
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::edge::http::{charset, essence};
 use crate::edge::{Refused, shown};
@@ -113,6 +117,35 @@ pub fn json_text(body: &[u8], charset: Charset) -> Result<Cow<'_, str>, Refused>
             "The JSON is not UTF-8: send UTF-8, or name the encoding in the Content-Type (charset=windows-1252)",
         )
     })
+}
+
+/// A name of a JSON object, and its value as it is written.
+pub type JsonField<'a> = (String, &'a RawValue);
+
+/// Return the fields of one JSON object in their order: a name may stand several times, or with white space around it.
+pub fn json_fields(text: &str) -> Result<Vec<JsonField<'_>>, serde_json::Error> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let fields = json.deserialize_map(Fields)?;
+    json.end()?;
+    Ok(fields)
+}
+
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Vec<JsonField<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry::<String, &'de RawValue>()? {
+            fields.push(field);
+        }
+        Ok(fields)
+    }
 }
 
 /// Return the refusal of JSON that is not one object; the parser's own words could repeat a text.

@@ -3,16 +3,22 @@
 //! `pipeline` is the way of one submission; `http`, `amqp` and `batch` lead into it.
 
 mod accept;
+mod account_queue;
+mod admissions;
 mod amqp;
-mod batch;
-mod body;
+pub(crate) mod batch;
+pub(crate) mod body;
 mod dest;
+mod held_lines;
 pub mod http;
-mod parameters;
-mod pipeline;
-mod rejected;
-mod validate;
+pub(crate) mod parameters;
+pub(crate) mod pipeline;
+mod quotas;
+pub(crate) mod rejected;
+mod submission;
+pub(crate) mod validate;
 mod waiters;
 
+pub use batch::try_temporary_folder;
 pub use parameters::LONGEST_BODY;
 pub use pipeline::Ingest;

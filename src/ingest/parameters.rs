@@ -4,12 +4,10 @@
 //!
 //! Every way in makes its values here: all are trimmed and cleaned alike.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use ring::digest;
-use serde_json::value::RawValue;
 
 use super::body::{self, BodyType};
 use crate::channel::Class;
@@ -125,15 +123,15 @@ impl Parameters {
     /// Read a JSON object. Values are read as they are written: an integer of any length keeps its digits.
     pub fn of_json(body: &[u8], charset: Charset) -> Result<Parameters, Refused> {
         let text = body::json_text(body, charset)?;
-        let fields: HashMap<Cow<'_, str>, &RawValue> =
-            serde_json::from_str(&text).map_err(|error| body::no_object(&error))?;
+        let fields = body::json_fields(&text).map_err(|error| body::no_object(&error))?;
         let mut parameters = Parameters::default();
+        // In their order: of `"dest"` and `" dest"` the last counts too.
         for (name, value) in fields {
-            if let Some(name) = parameters.note(&name)
-                && let Some(value) = json_value(name, value.get())?
-            {
-                parameters.given.insert(name, value);
-            }
+            let Some(name) = parameters.note(&name) else { continue };
+            match json_value(name, value.get())? {
+                Some(value) => parameters.given.insert(name, value),
+                None => parameters.given.remove(name),
+            };
         }
         Ok(parameters.without_alias())
     }

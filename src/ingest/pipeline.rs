@@ -6,28 +6,41 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::accept::{Acceptor, AdmissionQueue};
+use super::accept::Acceptor;
+use super::batch::SpoolRoom;
+use super::held_lines::{self, HeldLines, LineWatch};
 use super::parameters::{self, Parameters};
 use super::validate::{self, CheckedMessage};
 use super::waiters::Waiters;
 use crate::broker::{BrokerState, SharedBroker};
 use crate::channel::Class;
-use crate::domain::{AccountId, CampaignState, ErrorKind, Outcome, Reply, RowId, Submission, Waiter};
-use crate::edge::{Directory, Refusal, Refused, unavailable};
+use crate::domain::{
+    AccountId, CampaignState, ErrorKind, Outcome, Reply, RowId, Status, Submission, TokenScope, Waiter,
+};
+use crate::edge::{Caller, Directory, Refusal, Refused, Turns, unavailable};
 use crate::feedback::Feedback;
-use crate::settings::Settings;
+use crate::settings::{ReplyScope, Settings};
 use crate::store::{Idempotency, IdempotencyKey, Inserted, NewMessage, Scope, SharedStore};
+use crate::tasks::every;
 use crate::text::trimmed;
 
 const MAX_KEY_CHARS: usize = 255;
 /// How often a waiting repetition of a request reads the row of the first.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Requests of this process that wait for an outcome, and batches that are read, at the same time; one
+/// account may have half of the former, and a quarter of the latter.
+const MAX_WAITING: usize = 4_000;
+const MAX_BATCHES: usize = 32;
+
+/// The note to a caller whose request does not wait.
+const NOT_WAITED: &str = "The request did not wait, as too many requests of the account do: look the message up by its \
+                          `cdls_id`, or let fewer wait.";
 
 /// How often a waiting request reads its row while no answer can come over the broker.
 const LOOK_WITHOUT_BROKER: Duration = Duration::from_millis(200);
@@ -37,8 +50,8 @@ const LOOK_WITHOUT_BROKER: Duration = Duration::from_millis(200);
 pub(super) struct RequestHeaders {
     pub bearer: Option<String>,
     pub prefer_wait: Option<Duration>,
-    /// As given: not yet checked.
-    pub idempotency_key: Option<String>,
+    /// As given: not yet checked. A refusal where the request has several.
+    pub idempotency_key: Option<Result<String, Refused>>,
 }
 
 /// The ingest of one process.
@@ -47,11 +60,15 @@ pub struct Ingest {
     pub(super) broker: SharedBroker,
     pub(super) directory: Arc<Directory>,
     pub(super) acceptor: Acceptor,
-    waiting: Mutex<Option<AdmissionQueue>>,
     waiters: Waiters,
+    held_lines: HeldLines,
+    waits: Turns,
+    pub(super) batches: Turns,
+    pub(super) spools: Arc<SpoolRoom>,
     default_wait: Duration,
     default_valid_for: Duration,
     pub(super) idempotency_ttl: Duration,
+    pub(super) reply_scope: ReplyScope,
     /// Cancelled when the process stops: no request waits for its outcome any more.
     pub(super) stopping: CancellationToken,
 }
@@ -65,26 +82,27 @@ impl Ingest {
         settings: &Settings,
         stopping: CancellationToken,
     ) -> Arc<Ingest> {
-        let (acceptor, waiting) =
-            Acceptor::new(store.clone(), broker.clone(), feedback, settings.ingest.max_backlog);
+        let acceptor = Acceptor::new(store.clone(), broker.clone(), feedback, settings, stopping.clone());
         Arc::new(Ingest {
             directory,
             store,
             broker,
             acceptor,
-            waiting: Mutex::new(Some(waiting)),
             waiters: Waiters::default(),
+            held_lines: HeldLines::default(),
+            waits: Turns::new(MAX_WAITING),
+            batches: Turns::long(MAX_BATCHES),
+            spools: SpoolRoom::new(settings.ingest.max_spool),
             default_wait: settings.http.default_wait,
             default_valid_for: settings.dispatch.valid_for,
             idempotency_ttl: settings.ingest.idempotency_ttl,
+            reply_scope: settings.broker.reply_to,
             stopping,
         })
     }
 
     /// Commit submissions and hand outcomes to the waiting requests, until `ended`. Runs once.
     pub async fn run(self: Arc<Self>, mut replies: mpsc::Receiver<Reply>, ended: CancellationToken) {
-        let waiting = self.waiting.lock().take();
-        let Some(waiting) = waiting else { return };
         let answer_waiters = async {
             loop {
                 tokio::select! {
@@ -97,9 +115,10 @@ impl Ingest {
             }
         };
         tokio::join!(
-            self.acceptor.run(waiting, &ended),
+            self.acceptor.run(&ended),
             self.acceptor.watch_backlog(&ended),
             self.acceptor.forget_expired(&ended),
+            every(ended.clone(), || self.held_lines.look(&self.directory)),
             answer_waiters,
         );
     }
@@ -110,12 +129,31 @@ impl Ingest {
         class: Class,
         parameters: &Parameters,
         from_headers: RequestHeaders,
+        caller: &Caller,
     ) -> Result<Outcome, Refused> {
         let arrived = Instant::now();
-        let account = self.authenticate(parameters, from_headers.bearer.as_deref()).await?;
+        let token = token(parameters, from_headers.bearer.as_deref());
+        let account = self.directory.admit(caller, &token, TokenScope::Send).await?;
         let wait_is_given = validate::wait(parameters).or(from_headers.prefer_wait);
-        let deadline = arrived + wait_is_given.unwrap_or(self.default_wait);
-        let key = from_headers.idempotency_key.map(|text| self.key(text, class, parameters));
+        let wait = wait_is_given.unwrap_or(self.default_wait);
+        let turn = if wait.is_zero() { None } else { self.waits.try_take(account) };
+        let is_crowded = !wait.is_zero() && turn.is_none();
+        let deadline = if is_crowded { arrived } else { arrived + wait };
+        let key = from_headers.idempotency_key;
+        let outcome = self.submit_of(account, class, parameters, key, deadline).await?;
+        Ok(if is_crowded { with_note(outcome, NOT_WAITED) } else { outcome })
+    }
+
+    /// Check and accept one request of an account, and wait for its outcome until `deadline`.
+    async fn submit_of(
+        &self,
+        account: AccountId,
+        class: Class,
+        parameters: &Parameters,
+        idempotency_key: Option<Result<String, Refused>>,
+        deadline: Instant,
+    ) -> Result<Outcome, Refused> {
+        let key = idempotency_key.map(|text| self.key(text?, class, parameters));
         if let Some(Ok(key)) = &key
             && let Some(id) = self.logged_before(account, key).await?
         {
@@ -173,15 +211,6 @@ impl Ingest {
         self.may_send(account, class, &checked).await?;
         let httpdup = checked.httpdup;
         Ok(NewMessage { submission: self.submission(account, class, checked), idempotency: None, httpdup })
-    }
-
-    /// Return the account that a request's token belongs to.
-    pub(super) async fn authenticate(
-        &self,
-        parameters: &Parameters,
-        bearer: Option<&str>,
-    ) -> Result<AccountId, Refused> {
-        Ok(self.directory.account(token(parameters, bearer)?.expose_secret()).await?)
     }
 
     /// Check that the account may send this: line and campaign.
@@ -246,12 +275,14 @@ impl Ingest {
             Inserted::Duplicate => return Err(Refusal::Duplicate),
         };
         let Some(mut ticket) = ticket else { return Ok(Outcome::queued(id)) };
-        if let Some(reason) = self.directory.held_up(line) {
-            return Ok(Outcome { detail: Some(reason.to_string()), ..Outcome::queued(id) });
+        if let Some(reason) = self.directory.held_up(line).await {
+            return Ok(with_note(Outcome::queued(id), &reason));
         }
+        let watch = self.held_lines.watch(line);
         tokio::select! {
             outcome = ticket.outcome() => return Ok(self.with_last_answer(account, outcome).await),
             outcome = self.outcome_without_broker(account, id) => return Ok(outcome),
+            outcome = self.state_when_held_up(account, id, watch) => return Ok(outcome),
             () = tokio::time::sleep_until(deadline) => {}
             () = self.stopping.cancelled() => {}
         }
@@ -294,10 +325,25 @@ impl Ingest {
         }
     }
 
-    /// Return the state of a row that an earlier request logged: now, or when its outcome is known or
-    /// `deadline` has passed. The row's waiter belongs to the earlier request; the log is therefore read
-    /// again and again.
+    /// Return the state of a row once its line can send no more before somebody acts; wait for ever while the line
+    /// sends. A row in a call is answered by that.
+    async fn state_when_held_up(&self, account: AccountId, id: RowId, mut watch: LineWatch) -> Outcome {
+        loop {
+            let reason = watch.held_up().await;
+            if let Ok(Some(row)) = self.store.log_row(Scope::Account(account), id).await
+                && row.status != Status::Sending
+            {
+                return with_note(row.into_outcome(), &reason);
+            }
+            tokio::time::sleep(held_lines::LOOK_EVERY).await;
+        }
+    }
+
+    /// Return the state of a row that an earlier request logged: now, or when its outcome is known, its line can send
+    /// no more before somebody acts, or `deadline` has passed. The row's waiter belongs to the earlier request; the
+    /// log is therefore read again and again.
     async fn standing(&self, account: AccountId, id: RowId, deadline: Instant) -> Result<Outcome, Refusal> {
+        let mut look_at_line = Instant::now();
         loop {
             let Some(row) = self.store.log_row(Scope::Account(account), id).await.map_err(unavailable)?
             else {
@@ -307,6 +353,15 @@ impl Ingest {
             if row.status.is_outcome() || is_late {
                 return Ok(row.into_outcome());
             }
+            if row.status != Status::Sending && Instant::now() >= look_at_line {
+                look_at_line = Instant::now() + held_lines::LOOK_EVERY;
+                let line = row.v8l_id;
+                if let Ok(reasons) = self.directory.held_up_of(&[line]).await
+                    && let Some(reason) = reasons.get(&line)
+                {
+                    return Ok(with_note(row.into_outcome(), reason));
+                }
+            }
             tokio::select! {
                 () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_EVERY)) => {}
                 () = self.stopping.cancelled() => {}
@@ -315,8 +370,16 @@ impl Ingest {
     }
 }
 
+/// Add a note to the outcome of a row that has not ended.
+fn with_note(outcome: Outcome, note: &str) -> Outcome {
+    if outcome.status.is_outcome() || outcome.detail.is_some() {
+        return outcome;
+    }
+    Outcome { detail: Some(note.to_owned()), ..outcome }
+}
+
 /// Return the token of a request: of several `tsid` counts, then `sid`, then Bearer.
-pub(super) fn token(parameters: &Parameters, bearer: Option<&str>) -> Result<SecretString, Refused> {
+pub fn token(parameters: &Parameters, bearer: Option<&str>) -> Result<SecretString, Refused> {
     for name in ["tsid", "sid"] {
         if matches!(parameters.get(name), Some(parameters::ParameterValue::WrongType(_))) {
             return Err(Refusal::UnknownToken.into());
@@ -331,12 +394,5 @@ pub(super) fn token(parameters: &Parameters, bearer: Option<&str>) -> Result<Sec
 /// Return the refusal of a request without a token. JSON sent without its Content-Type is read as a form,
 /// which has no token.
 fn no_token(parameters: &Parameters) -> Refused {
-    if parameters.looks_like_json() {
-        return Refused::because(
-            Refusal::NoToken,
-            "No token was found: the body looks like JSON and was read as a form; send it with the header \
-             `Content-Type: application/json`",
-        );
-    }
-    Refusal::NoToken.into()
+    if parameters.looks_like_json() { Refusal::NoContentType.into() } else { Refusal::NoToken.into() }
 }

@@ -148,10 +148,11 @@ pub fn text_too_long(class: Class) -> Refused {
 /// checked.
 fn is_public_url(text: &str) -> bool {
     let has_blank = text.contains(|character: char| character.is_whitespace() || character.is_control());
-    let authority = text.split_once("://").map_or("", |(_, rest)| rest);
+    // The parser also reads `https:host` and `https:\\host`, which other readers do not.
+    let Some((scheme, authority)) = text.split_once("://") else { return false };
+    let is_http = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
     let names_a_host = !authority.starts_with(['/', '\\', '?', '#']) && !authority.is_empty();
-    let is_http = |url: Url| matches!(url.scheme(), "http" | "https") && url.has_host();
-    !has_blank && names_a_host && Url::parse(text).is_ok_and(is_http)
+    is_http && !has_blank && names_a_host && Url::parse(text).is_ok_and(|url| url.has_host())
 }
 
 fn dest(parameters: &Parameters) -> Result<String, Refused> {

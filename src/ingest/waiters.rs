@@ -1,11 +1,11 @@
 //! Requests that wait for their outcome.
 //!
 //! Each has a ticket, stored with its row after this process's reply address; the worker that records the
-//! outcome answers there. A ticket is registered before its row is committed: no answer can come too early.
+//! outcome answers there. A ticket is registered before its row is committed: no answer can come too early. A
+//! ticket is random: a program that may write to the reply queue cannot guess it, and forge an outcome.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
@@ -18,7 +18,6 @@ pub struct Waiters(Arc<Tickets>);
 
 #[derive(Default)]
 struct Tickets {
-    next: AtomicU64,
     open: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
 }
 
@@ -37,7 +36,7 @@ pub struct Ticket {
 
 impl Waiters {
     pub fn register(&self) -> Ticket {
-        let name = self.0.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let name = format!("{:032x}", rand::random::<u128>());
         let (answer, outcome) = oneshot::channel();
         self.0.open().insert(name.clone(), answer);
         Ticket { name, outcome, waiters: self.clone() }
@@ -69,5 +68,21 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.waiters.0.open().remove(&self.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_cannot_be_guessed() {
+        let waiters = Waiters::default();
+        let tickets: Vec<Ticket> = (0..100).map(|_| waiters.register()).collect();
+        let first: u128 = u128::from_str_radix(tickets[0].name(), 16).expect("a number");
+        for ticket in &tickets[1..] {
+            let name = u128::from_str_radix(ticket.name(), 16).expect("a number");
+            assert!(ticket.name().len() == 32 && name.abs_diff(first) > 1_000, "{name} after {first}");
+        }
     }
 }

@@ -11,17 +11,16 @@ fn count(line: i64, medium: Medium, status: Status, rows: i64) -> CampaignCount 
     CampaignCount { line: LineId(line), medium, status, rows, not_before: None }
 }
 
-fn line(id: i64) -> LineRecord {
-    LineRecord {
+fn line(id: i64) -> LineSummary {
+    LineSummary {
         id: LineId(id),
         account: AccountId(1),
         name: None,
         class: Class::MESSENGER,
         active: true,
         account_active: true,
-        page_token: Some("EAA".into()),
+        has_token: true,
         page_id: Some("1".into()),
-        instagram_account_id: None,
         rate_text: None,
         rate_media: None,
         paused_until: None,
@@ -35,7 +34,7 @@ fn limits() -> LimitSettings {
     LimitSettings { enforce_ceilings: true, classes: Class::ALL.iter().map(|own| (*own, class)).collect() }
 }
 
-fn seconds(counted: &[CampaignCount], lines: &[LineRecord]) -> Option<i64> {
+fn seconds(counted: &[CampaignCount], lines: &[LineSummary]) -> Option<i64> {
     eta(counted, lines, &limits(), NOW).map(|at| (at - NOW).whole_seconds())
 }
 
@@ -45,7 +44,7 @@ fn estimate_follows_slowest_line_and_medium() {
     assert_eq!(seconds(&[text], &[line(1)]), Some(100));
     assert_eq!(seconds(&[text, count(1, Medium::Text, Status::Retry, 400)], &[line(1)]), Some(110));
     assert_eq!(seconds(&[text, count(1, Medium::Media, Status::Pending, 2_000)], &[line(1)]), Some(200));
-    let own_limit = LineRecord { rate_text: Some(400), ..line(1) };
+    let own_limit = LineSummary { rate_text: Some(400), ..line(1) };
     assert_eq!(
         seconds(&[count(1, Medium::Text, Status::Pending, 3_000)], &[own_limit]),
         Some(10),
@@ -56,7 +55,7 @@ fn estimate_follows_slowest_line_and_medium() {
 #[test]
 fn estimate_waits_for_the_end_of_a_pause() {
     let waiting = [count(1, Medium::Text, Status::Pending, 400)];
-    let paused = |until| LineRecord { paused_until: Some(until), ..line(1) };
+    let paused = |until| LineSummary { paused_until: Some(until), ..line(1) };
     assert_eq!(seconds(&waiting, &[paused(datetime!(2026-11-25 12:01:00 UTC))]), Some(70));
     assert_eq!(seconds(&waiting, &[paused(datetime!(2026-11-25 11:00:00 UTC))]), Some(10));
     assert_eq!(seconds(&waiting, &[paused(datetime!(9999-12-31 23:59:59 UTC))]), None);
@@ -69,7 +68,7 @@ fn estimate_waits_for_the_scheduled_time() {
     let in_a_minute = scheduled(datetime!(2026-11-25 12:01:00 UTC));
     assert_eq!(seconds(&[in_a_minute], &[line(1)]), Some(70));
     assert_eq!(seconds(&[in_a_minute, count(1, Medium::Text, Status::Retry, 40)], &[line(1)]), Some(71));
-    let paused = LineRecord { paused_until: Some(datetime!(2026-11-25 12:02:00 UTC)), ..line(1) };
+    let paused = LineSummary { paused_until: Some(datetime!(2026-11-25 12:02:00 UTC)), ..line(1) };
     assert_eq!(seconds(&[in_a_minute], &[paused]), Some(130), "the later of the two");
     assert_eq!(seconds(&[scheduled(NOW)], &[line(1)]), Some(10));
 }
@@ -77,8 +76,8 @@ fn estimate_waits_for_the_scheduled_time() {
 #[test]
 fn no_estimate_for_a_stopped_line_or_no_rows() {
     let waiting = [count(1, Medium::Text, Status::Pending, 400)];
-    assert_eq!(seconds(&waiting, &[LineRecord { active: false, ..line(1) }]), None);
-    assert_eq!(seconds(&waiting, &[LineRecord { page_token: None, ..line(1) }]), None);
+    assert_eq!(seconds(&waiting, &[LineSummary { active: false, ..line(1) }]), None);
+    assert_eq!(seconds(&waiting, &[LineSummary { has_token: false, ..line(1) }]), None);
     assert_eq!(seconds(&waiting, &[]), None);
     assert_eq!(seconds(&[count(1, Medium::Text, Status::Ok, 400)], &[line(1)]), None);
 }

@@ -27,10 +27,10 @@ pub fn no_message() -> Refused {
     )
 }
 
-/// Return the refusal of a body that broke off, or was silent for a minute.
+/// Return the refusal of a body that broke off, or came too slowly.
 pub fn body_cut() -> Refused {
     Refused::malformed(
-        "The body broke off before its end, or nothing came for 60 seconds: send the batch again",
+        "The body broke off before its end, or less than 1 KiB of it came within 60 seconds: send the batch again",
     )
 }
 

@@ -1,6 +1,7 @@
 //! The recent look-ups of a batch for its account, lines and campaigns: its lines need no look-up each.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 
 use super::super::Ingest;
 use crate::channel::Class;
-use crate::domain::{AccountId, LineId};
+use crate::domain::{AccountId, LineId, TokenScope};
 use crate::edge::Refusal;
 
 const CACHE_TTL: Duration = Duration::from_secs(1);
@@ -33,18 +34,20 @@ impl LookupCache {
         }
     }
 
-    /// Check that the token still belongs to the account, and that the account is active.
+    /// Check that the token still belongs to the account and may send, and that the account is active.
     pub async fn account(
         &mut self,
         ingest: &Ingest,
         account: AccountId,
         token: &SecretString,
+        address: IpAddr,
     ) -> Result<(), Refusal> {
         self.refresh();
         if let Some(known) = self.account {
             return known;
         }
-        let found = match ingest.directory.account(token.expose_secret()).await {
+        let found = ingest.directory.account(token.expose_secret(), TokenScope::Send, Some(address)).await;
+        let found = match found {
             Ok(found) if found == account => Ok(()),
             Ok(_) => Err(Refusal::UnknownToken),
             Err(refusal) => Err(refusal),

@@ -1,32 +1,31 @@
-//! `POST /api/v2/messages/batch` (contract: "HTTP: everything else") over HTTP: the request as a whole, and
-//! how its answers are sent.
+//! `POST /api/v2/messages/batch` (contract: "HTTP: everything else") over HTTP: the request as a whole.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::response::Response;
-use futures::stream::unfold;
-use secrecy::ExposeSecret;
 
 use super::super::Ingest;
-use super::super::batch::{
-    Batch, BatchCounts, BatchRequest, CsvOptions, IgnoredColumns, Spool, body_cut, no_message,
-};
+use super::super::batch::{BatchRequest, CsvOptions, IgnoredColumns};
 use super::super::body::uncoded;
 use super::super::parameters::{LISTED, Parameters};
 use super::super::pipeline::token;
+use super::batch_answer::answer;
 use super::documented::{self, BatchParameters, CSV, NDJSON, RefusedBatch};
 use crate::batch::{Format, SEPARATORS_IN_WORDS, separator_named};
-use crate::domain::MAX_BATCH_ID_CHARS;
-use crate::edge::http::{bearer, charset, drain, essence, refused};
-use crate::edge::{Refusal, Refused, known_only, shown};
+use crate::domain::{MAX_BATCH_ID_CHARS, TokenScope};
+use crate::edge::http::{bearer, charset, content_encoding, drain, essence, refused};
+use crate::edge::{Caller, ConnectionPhase, Refusal, Refused, known_only, shown};
 use crate::text::{Charset, form_pairs, trimmed};
 
 /// Parameters of the batch itself; parameters of a message are defaults for its lines.
 const OWN: [&str; 5] = ["stream", "batch_id", "separator", "ignore_columns", "once_per_dest"];
+
+/// A batch that has no turn after this time, as others of its account have them, is refused.
+const TURN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The query's options for the batch itself.
 #[derive(Default)]
@@ -87,9 +86,11 @@ pub async fn batch(State(ingest): State<Arc<Ingest>>, request: Request) -> Respo
     let (head, body) = request.into_parts();
     match batch_request(&ingest, &head).await {
         Ok((request, is_streamed)) => answer(ingest, request, is_streamed, body).await,
-        Err(refusal) => {
-            drain(body).await;
-            refused(refusal)
+        Err(reason) => {
+            if !reason.refusal.is_shut_out() {
+                drain(body).await;
+            }
+            refused(reason)
         }
     }
 }
@@ -98,8 +99,10 @@ async fn batch_request(ingest: &Ingest, head: &Parts) -> Result<(BatchRequest, b
     let query = head.uri.query().unwrap_or_default();
     let format = format(&head.headers);
     let mut defaults = Parameters::of_query(query);
-    let token = token(&defaults, bearer(&head.headers).as_deref())?;
-    let account = ingest.directory.account(token.expose_secret()).await?;
+    let caller = Caller::of(&head.extensions, &head.headers);
+    let token = token(&defaults, bearer(&head.headers).as_deref());
+    let account = ingest.directory.admit(&caller, &token, TokenScope::Send).await?;
+    let token = token?;
     let (format, charset) = format?;
     if head.headers.contains_key("idempotency-key") {
         // The key would seem to count: a batch is repeated under its `batch_id`.
@@ -113,8 +116,15 @@ async fn batch_request(ingest: &Ingest, head: &Parts) -> Result<(BatchRequest, b
     let options = batch_options(query)?;
     defaults.forget_token();
     let is_named = options.batch_id.is_some();
+    let turn = tokio::time::timeout(TURN_TIMEOUT, ingest.batches.take(account)).await;
+    let turn = turn.map_err(|_| Refusal::Crowded)?;
+    // Lines are logged while the body arrives. Turns bound the connections that are kept for it.
+    if let Some(phase) = head.extensions.get::<ConnectionPhase>() {
+        phase.begin_work();
+    }
     let request = BatchRequest {
         token,
+        address: caller.address,
         account,
         format,
         csv: options.csv,
@@ -123,16 +133,16 @@ async fn batch_request(ingest: &Ingest, head: &Parts) -> Result<(BatchRequest, b
         defaults,
         batch_id: options.batch_id.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string()),
         is_named,
+        turn,
     };
     Ok((request, options.is_streamed))
 }
 
 fn format(headers: &HeaderMap) -> Result<(Format, Charset), Refused> {
-    let text = |name: HeaderName| {
-        headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned())
-    };
-    let content_type = text(header::CONTENT_TYPE).unwrap_or_default();
-    uncoded(&text(header::CONTENT_ENCODING).unwrap_or_default())?;
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let content_type =
+        content_type.map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
+    uncoded(&content_encoding(headers)?)?;
     let format = match essence(&content_type).as_str() {
         NDJSON | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => Format::Ndjson,
         CSV | "application/csv" | "text/tab-separated-values" => Format::Csv,
@@ -197,81 +207,9 @@ pub fn wrong_flag(name: &'static str) -> Refused {
     Refused::parameter(name, format!("`{name}` is 1 or 0: give one of them, or leave it out"))
 }
 
-async fn answer(ingest: Arc<Ingest>, request: BatchRequest, is_streamed: bool, body: Body) -> Response {
-    let batch_id = request.batch_id.clone();
-    if is_streamed {
-        if body.is_end_stream() {
-            return refused(no_message());
-        }
-        return match Batch::open(ingest, request, body.into_data_stream()).await {
-            Ok(batch) => {
-                let answers = unfold(batch, |mut batch| async move { Some((batch.next().await?, batch)) });
-                answered(&batch_id, Body::from_stream(answers))
-            }
-            Err(reason) => refused(reason),
-        };
-    }
-    let mut body = body.into_data_stream();
-    let opened = Batch::open(ingest, request, &mut body).await;
-    let spooled = match opened {
-        Ok(batch) => spool(batch).await,
-        Err(refused) => Err(refused),
-    };
-    match spooled {
-        Ok((spooled, counts)) => {
-            let mut response = answered(&batch_id, spooled);
-            let counts = [
-                ("batch-logged-before", counts.logged_before),
-                ("batch-duplicates", counts.duplicates),
-                ("batch-not-utf8", counts.not_utf8),
-            ];
-            for (name, count) in counts {
-                response.headers_mut().insert(name, HeaderValue::from(count));
-            }
-            response
-        }
-        Err(reason) => {
-            drain(Body::from_stream(body)).await;
-            refused(reason)
-        }
-    }
-}
-
-/// Read a batch to its end before the answer begins: its client may write everything before it reads. Return
-/// the answers and the batch's counts.
-async fn spool<S, E>(mut batch: Batch<S>) -> Result<(Body, BatchCounts), Refused>
-where
-    S: futures::Stream<Item = Result<bytes::Bytes, E>> + Unpin,
-{
-    let mut spool = Spool::default();
-    while let Some(answers) = batch.next().await {
-        let answers = answers.map_err(|_| body_cut())?;
-        spool.push(&answers).await.map_err(unspooled)?;
-    }
-    let counts = batch.counts();
-    if counts.answered == 0 {
-        return Err(no_message());
-    }
-    Ok((Body::from_stream(spool.read_back().await.map_err(unspooled)?), counts))
-}
-
-fn unspooled(error: std::io::Error) -> Refusal {
-    tracing::error!(%error, "cannot write batch answers to a temporary file: caller receives 503; check the disk");
-    Refusal::Unavailable
-}
-
-fn answered(batch_id: &str, body: Body) -> Response {
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));
-    if let Ok(batch_id) = HeaderValue::from_str(batch_id) {
-        headers.insert("batch-id", batch_id);
-    }
-    response
-}
-
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
     use rstest::rstest;
 
     use super::*;
@@ -326,5 +264,9 @@ mod tests {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CSV));
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         assert!(format(&headers).is_err_and(|refused| refused.detail().contains("gzip")));
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("identity"));
+        assert!(format(&headers).is_ok());
+        headers.append(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert!(format(&headers).is_err_and(|refused| refused.detail().contains("several")));
     }
 }

@@ -4,8 +4,10 @@
 //! Never here: a log line with a query, a body or a header, which hold tokens and texts.
 
 mod batch;
+mod batch_answer;
 mod documented;
-mod send;
+mod least_rate;
+pub(crate) mod send;
 
 use std::sync::Arc;
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -18,12 +19,13 @@ use super::super::validate::MAX_WAIT;
 use super::super::{Ingest, LONGEST_BODY};
 use crate::channel::Class;
 use crate::domain::{Outcome, Status};
-use crate::edge::http::{bearer, drain, json, refused};
-use crate::edge::{Envelope, Refusal, Refused};
+use crate::edge::http::{bearer, content_encoding, drain, json, refused, single};
+use crate::edge::{Caller, Envelope, Refusal, Refused};
 use crate::text::trimmed;
 
 /// A body that is incomplete after this time is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The outcome of a request, and the notes to its sender.
 struct Submitted {
@@ -45,6 +47,22 @@ pub async fn answer(ingest: &Ingest, class: Class, request: Request) -> Response
 
 async fn submit(ingest: &Ingest, class: Class, request: Request) -> Result<Submitted, Refused> {
     let (head, body) = request.into_parts();
+    let caller = Caller::of(&head.extensions, &head.headers);
+    let query = head.uri.query().unwrap_or_default();
+    let parameters = read(&head, query, body).await.map_err(|reason| {
+        // An address that is shut out was let through for the sake of a token in the body.
+        let bearer = bearer(&head.headers);
+        ingest.directory.shut_out(&caller, query, bearer.as_deref(), false).map_or(reason, Refused::from)
+    })?;
+    let outcome = ingest.submit(class, &parameters, from_headers(&head.headers), &caller).await?;
+    let note = parameters.detail();
+    let told: Vec<&str> = outcome.reason().into_iter().chain(note.as_deref()).collect();
+    let detail = (!told.is_empty()).then(|| told.join(" "));
+    Ok(Submitted { outcome, detail })
+}
+
+/// Read the parameters of a request.
+async fn read(head: &Parts, query: &str, body: Body) -> Result<Parameters, Refused> {
     let awaits_permission = head.headers.contains_key(header::EXPECT);
     if declared_length(&head.headers) > LONGEST_BODY as u64 {
         // A client that asked first has sent nothing yet, and need not.
@@ -54,23 +72,21 @@ async fn submit(ingest: &Ingest, class: Class, request: Request) -> Result<Submi
         return Err(Refusal::TooLarge.into());
     }
     let body = read_body(body).await?;
-    let query = head.uri.query().unwrap_or_default();
-    let parameters = Parameters::read(query, &body_type(&head.headers), &body)?;
-    let outcome = ingest.submit(class, &parameters, from_headers(&head.headers)).await?;
-    let note = parameters.detail();
-    let told: Vec<&str> = outcome.reason().into_iter().chain(note.as_deref()).collect();
-    let detail = (!told.is_empty()).then(|| told.join(" "));
-    Ok(Submitted { outcome, detail })
+    Parameters::read(query, &body_type(&head.headers), &body)
 }
 
 fn from_headers(headers: &HeaderMap) -> RequestHeaders {
-    let key = headers.get("idempotency-key");
+    let text = |key: &HeaderValue| trimmed(str::from_utf8(key.as_bytes()).unwrap_or_default()).to_owned();
+    let key = single(headers, IDEMPOTENCY_KEY, several_keys);
     RequestHeaders {
         bearer: bearer(headers),
         prefer_wait: prefer_wait(headers),
-        idempotency_key: key
-            .map(|key| trimmed(str::from_utf8(key.as_bytes()).unwrap_or_default()).to_owned()),
+        idempotency_key: key.map(|key| key.map(text)).transpose(),
     }
+}
+
+fn several_keys() -> Refused {
+    Refused::parameter("Idempotency-Key", "The request has several headers Idempotency-Key: send one key")
 }
 
 fn declared_length(headers: &HeaderMap) -> u64 {
@@ -91,16 +107,17 @@ async fn read_body(mut body: Body) -> Result<Bytes, Refused> {
 }
 
 fn body_type(headers: &HeaderMap) -> BodyType {
-    let text = |name: HeaderName| {
-        headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()))
-    };
-    let [content_type, coding] =
-        [header::CONTENT_TYPE, header::CONTENT_ENCODING].map(|name| text(name).unwrap_or_default());
-    BodyType::of(&content_type, &coding)
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let content_type =
+        content_type.map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
+    match content_encoding(headers) {
+        Ok(coding) => BodyType::of(&content_type, &coding),
+        Err(refused) => BodyType::Unread(refused),
+    }
 }
 
 /// Return N of `Prefer: wait=N` (RFC 7240); the first one counts, and a longer wait is cut to the longest.
-fn prefer_wait(headers: &HeaderMap) -> Option<Duration> {
+pub fn prefer_wait(headers: &HeaderMap) -> Option<Duration> {
     headers
         .get_all("prefer")
         .iter()
@@ -126,6 +143,22 @@ mod tests {
             headers.append(name, value.parse().expect("a header value"));
         }
         headers
+    }
+
+    #[test]
+    fn different_keys_are_refused_and_repeated_ones_are_one() {
+        let key = |values: &[&str]| from_headers(&headers(IDEMPOTENCY_KEY, values)).idempotency_key;
+        assert_eq!(key(&[]), None);
+        assert_eq!(key(&[" a "]), Some(Ok("a".to_owned())));
+        assert_eq!(key(&["a", "a"]), Some(Ok("a".to_owned())));
+        assert_eq!(key(&["a", "b"]), Some(Err(several_keys())));
+    }
+
+    #[test]
+    fn different_codings_are_not_read() {
+        let of = |values: &[&str]| body_type(&headers("content-encoding", values));
+        assert_eq!(of(&["identity", "identity"]), of(&[]));
+        assert!(matches!(of(&["identity", "gzip"]), BodyType::Unread(refused) if refused.code() == 400));
     }
 
     #[test]

@@ -30,6 +30,19 @@ fn query_wins_and_last_of_two_counts() {
 }
 
 #[test]
+fn last_of_two_counts_in_json_whatever_stands_around_its_name() {
+    for (json, dest) in [
+        (r#"{"dest":"1"," dest":"2"}"#, "2"),
+        (r#"{" dest":"1","dest":"2","x":1}"#, "2"),
+        (r#"{"dest":"1"," dest":"2","dest":"3"}"#, "3"),
+    ] {
+        assert_eq!(text(&read("", JSON, json.as_bytes()), "dest"), dest, "{json}");
+    }
+    let parameters = read("", JSON, br#"{"dest":"1","dest":null}"#);
+    assert_eq!(parameters.get("dest"), None, "null is missing");
+}
+
+#[test]
 fn alias_means_its_name_everywhere() {
     let app_id = |parameters: &Parameters| text(parameters, "app_id");
     assert_eq!(app_id(&read("v8l_id=4", JSON, br#"{"app_id":1}"#)), "4");

@@ -64,6 +64,8 @@ fn each_wrong_parameter_has_its_refusal() {
         (json!({"mtype": "image", "mdata": "file:///etc/passwd"}), InvalidMdata),
         (json!({"mtype": "image", "mdata": "https://"}), InvalidMdata),
         (json!({"mtype": "image", "mdata": "https:///a"}), InvalidMdata),
+        (json!({"mtype": "image", "mdata": "https:e.com/a?u=x://y"}), InvalidMdata),
+        (json!({"mtype": "image", "mdata": "https:\\\\e.com/a?u=x://y"}), InvalidMdata),
         (json!({"mtype": "image", "mdata": "https://e.com/a b"}), InvalidMdata),
         (json!({"dest": long}), InvalidParameter("dest")),
         (json!({"dest": "a\u{0}b"}), InvalidParameter("dest")),
