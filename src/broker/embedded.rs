@@ -14,8 +14,9 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Arrivals, Broker, BrokerState, IntakeBatch, JobDelivery, MAX_QUEUED_REPLIES, Rejected};
-use crate::domain::{Job, PARTITIONS, Partition, Reply, ReplyTo};
+use super::interface::MAX_QUEUED_REPLIES;
+use super::{Arrivals, Broker, BrokerState, IntakeBatch, JobDelivery, Rejected};
+use crate::domain::{AccountId, Job, PARTITIONS, Partition, Reply, ReplyTo};
 use crate::metrics::METRICS;
 
 /// One place for the job of each partition that can be out, and as many again for threads that reserve a
@@ -83,7 +84,7 @@ impl Broker for EmbeddedBroker {
         false
     }
 
-    fn event(&self, _key: &str, _event: Vec<u8>) {}
+    fn event(&self, _account: AccountId, _key: &str, _event: Vec<u8>) {}
 
     fn state(&self) -> BrokerState {
         if self.queue.state().out.is_some() { BrokerState::Up } else { BrokerState::Down }

@@ -3,7 +3,7 @@
 //! Plain data. What a submission means, and whether it is accepted, is decided by `ingest`.
 
 use secrecy::SecretString;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// A submission as its producer published it.
@@ -27,6 +27,8 @@ pub struct Submitted {
     pub version: i64,
     /// The broker has delivered it before: it may have been logged then.
     pub redelivered: bool,
+    /// The mark of the delivery, which acknowledges it.
+    pub delivery_tag: u64,
 }
 
 /// The header `tsid`.
@@ -41,8 +43,18 @@ pub enum TokenHeader {
 /// them to redelivery.
 pub struct IntakeBatch {
     pub submitted: Vec<Submitted>,
+    is_from_own_queue: bool,
     gone: CancellationToken,
-    settled: oneshot::Sender<()>,
+    settled: oneshot::Sender<Settlement>,
+}
+
+/// The end of a batch.
+pub enum Settlement {
+    /// All of them are acknowledged.
+    Done,
+    /// These deliveries go back to the queue, and the others are acknowledged. The queue is consumed again when there
+    /// is `room`.
+    GivenBack { unsettled: Vec<u64>, room: watch::Receiver<bool> },
 }
 
 impl IntakeBatch {
@@ -50,9 +62,19 @@ impl IntakeBatch {
     pub fn new(
         submitted: Vec<Submitted>,
         gone: CancellationToken,
-        settled: oneshot::Sender<()>,
+        settled: oneshot::Sender<Settlement>,
     ) -> IntakeBatch {
-        IntakeBatch { submitted, gone, settled }
+        IntakeBatch { submitted, is_from_own_queue: false, gone, settled }
+    }
+
+    /// Note whether the submissions come from a queue that belongs to one user of the broker.
+    pub fn from_own_queue(self, is_from_own_queue: bool) -> IntakeBatch {
+        IntakeBatch { is_from_own_queue, ..self }
+    }
+
+    /// Whether only submissions of the same user wait behind these.
+    pub fn is_from_own_queue(&self) -> bool {
+        self.is_from_own_queue
     }
 
     /// Cancelled when the batch is no longer this process's: the broker delivers it again.
@@ -63,11 +85,20 @@ impl IntakeBatch {
     /// Every one of them was logged, or its refusal is with the broker: they are acknowledged.
     pub fn settle(self) {
         // Without effect when the session is over.
-        let _ = self.settled.send(());
+        let _ = self.settled.send(Settlement::Done);
+    }
+
+    /// Give these deliveries back, and have the others acknowledged. The queue is not consumed until the returned
+    /// sender says that there is room.
+    pub fn give_back(self, unsettled: Vec<u64>) -> watch::Sender<bool> {
+        let (has_room, room) = watch::channel(false);
+        // Without effect when the session is over.
+        let _ = self.settled.send(Settlement::GivenBack { unsettled, room });
+        has_room
     }
 }
 
-/// A refused submission, without its token.
+/// A refused submission, without a token.
 #[derive(Debug, Clone)]
 pub struct Rejected {
     pub status_code: i32,
@@ -82,6 +113,8 @@ pub struct Rejected {
     pub message_id: Option<String>,
     pub correlation_id: Option<String>,
     pub user_id: Option<String>,
+    /// Whether its sender is not known: it is kept apart from those of accounts.
+    pub is_unauthenticated: bool,
     /// Unix seconds.
     pub at: u64,
 }

@@ -3,7 +3,7 @@
 use super::embedded::EmbeddedBroker;
 use super::rabbitmq::RabbitBroker;
 use super::{Arrivals, SharedBroker};
-use crate::settings::BrokerSettings;
+use crate::settings::{BrokerSettings, SettingsError};
 use secrecy::ExposeSecret;
 
 /// The reason why a broker cannot be opened. A broker that is down is no error: it is connected to in the
@@ -13,6 +13,8 @@ pub enum BrokerError {
     /// `broker.url` is not usable. The text gives the reason and never the URL, which may hold a password.
     #[error("setting broker.url: {0}; write embedded, amqp://user:password@host:5672/vhost or amqps://…")]
     Url(String),
+    #[error(transparent)]
+    Setting(#[from] SettingsError),
 }
 
 /// Open the broker that `broker.url` names. RabbitMQ is connected to in the background, for ever, so this
@@ -23,7 +25,7 @@ pub async fn open(settings: &BrokerSettings) -> Result<(SharedBroker, Arrivals),
         let (broker, arrivals) = EmbeddedBroker::open();
         Ok((broker, arrivals))
     } else {
-        let (broker, arrivals) = RabbitBroker::open(&settings.url)?;
+        let (broker, arrivals) = RabbitBroker::open(settings)?;
         Ok((broker, arrivals))
     }
 }

@@ -4,8 +4,7 @@
 //! A client may declare these names itself, with exactly these arguments. All other names under `cdls.`
 //! belong to meta-dispatch.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use crate::domain::AccountId;
 
 /// Exchange and queue that producers publish to; the routing key is the class.
 pub const SUBMIT: &str = "cdls.submit";
@@ -14,29 +13,32 @@ pub const SUBMIT: &str = "cdls.submit";
 pub const UNROUTED: &str = "cdls.unrouted";
 /// Queue of refused submissions.
 pub const REJECTED: &str = "cdls.rejected";
+/// Queue of refused submissions of senders that are not known, without their bodies: these senders cannot push
+/// the others' out of [`REJECTED`].
+pub const UNAUTHENTICATED: &str = "cdls.rejected.unauthenticated";
 /// Queue of submissions that the AMQP client of this program cannot read, for operators: the submissions are
 /// kept as they came, token and all.
 pub const UNREADABLE: &str = "cdls.unreadable";
 /// Topic exchange of events.
 pub const EVENTS: &str = "cdls.events";
-/// Queues of this prefix never receive an answer.
-const RESERVED_PREFIX: &str = "cdls.";
-/// The prefix of an address of direct reply-to.
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+/// Longest name of a user that may have a queue, in bytes: names of the broker have 255 at most, and
+/// [`unrouted_of`] makes the longest of it.
+pub const LONGEST_USER: usize = 255 - UNROUTED.len() - 1;
 
-/// Whether an answer may be sent to this queue: to no queue of meta-dispatch, and to an address of direct
-/// reply-to only in the form that the broker writes into a submission,
-/// `amq.rabbitmq.reply-to.<process>.<key>`, both in base64. Other addresses reach no queue, and RabbitMQ ends
-/// the connection that publishes to one. Even a valid form may end it: see `rabbitmq::answers`.
-pub fn takes_answers(queue: &str) -> bool {
-    let is_base64 = |text: &str| !text.is_empty() && BASE64.decode(text).is_ok();
-    match queue.strip_prefix(DIRECT_REPLY_TO) {
-        Some(rest) => rest
-            .strip_prefix('.')
-            .and_then(|rest| rest.split_once('.'))
-            .is_some_and(|(process, key)| is_base64(process) && is_base64(key)),
-        None => !queue.starts_with(RESERVED_PREFIX),
-    }
+/// Return the exchange and the queue of one user of the broker, which mean the same as [`SUBMIT`].
+pub fn submit_of(user: &str) -> String {
+    format!("{SUBMIT}.{user}")
+}
+
+/// Return the exchange for a user's submissions that fit no routing key. It leads to the user's queue, never to
+/// the shared one: a submission there could stop others.
+pub fn unrouted_of(user: &str) -> String {
+    format!("{UNROUTED}.{user}")
+}
+
+/// Return the topic exchange of one account's events, with the keys of [`EVENTS`].
+pub fn events_of(account: AccountId) -> String {
+    format!("{EVENTS}.{account}")
 }
 
 /// The value of a declaration's argument.
@@ -73,35 +75,23 @@ pub const REJECTED_QUEUE_ARGUMENTS: Arguments = &[
     ("x-message-ttl", Number(7 * 24 * 3600 * 1000)),
 ];
 
+/// At most 10,000, for 7 days.
+pub const UNAUTHENTICATED_QUEUE_ARGUMENTS: Arguments = &[
+    ("x-queue-type", Text("classic")),
+    ("x-max-length", Number(10_000)),
+    ("x-message-ttl", Number(7 * 24 * 3600 * 1000)),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn answers_avoid_reserved_and_forged_addresses() {
-        for queue in [
-            "answers",
-            "amq.gen-Xa2",
-            "shop.cdls.answers",
-            "amq.rabbitmq.reply-to.g1h2AA1yZXBseUA5MjQ4ODg0AAAfNwAAAABrCaCc.kW5WDtHPIzvrWKuZaV3vLw==",
-        ] {
-            assert!(takes_answers(queue), "{queue}");
-        }
-        for queue in [
-            "cdls.submit",
-            "cdls.",
-            "amq.rabbitmq.reply-to",
-            "amq.rabbitmq.reply-to.",
-            "amq.rabbitmq.reply-to.g2c=",
-            "amq.rabbitmq.reply-to..a2V5",
-            "amq.rabbitmq.reply-to.g2c=.",
-            "amq.rabbitmq.reply-to.g2c=..a2V5",
-            "amq.rabbitmq.reply-to.g2c=.a2V5.",
-            "amq.rabbitmq.reply-to.g2c=.a2V5.a2V5",
-            "amq.rabbitmq.reply-to.%%%.x",
-            "amq.rabbitmq.reply-tog2c=.a2V5",
-        ] {
-            assert!(!takes_answers(queue), "{queue}");
-        }
+    fn names_of_the_longest_user_fit() {
+        let user = "x".repeat(LONGEST_USER);
+        assert_eq!(submit_of("shop"), "cdls.submit.shop");
+        assert_eq!(unrouted_of(&user).len(), 255);
+        assert!(submit_of(&user).len() <= 255);
+        assert_eq!(events_of(AccountId(7)), "cdls.events.7");
     }
 }

@@ -1,10 +1,10 @@
-//! The answering connection: outcomes and refusals to the addresses that producers named.
+//! The answering connection: outcomes and refusals to the queues that producers named.
 //!
-//! A connection of its own, because a producer names any address it likes, and RabbitMQ itself ends the
-//! connection that publishes to some: malformed addresses of direct reply-to, or those of a node that has
-//! left its cluster. The loss is the answers on their way and nothing else. An answer is not written again:
-//! it comes at most once.
+//! A connection of its own, because a producer names any queue it likes: jobs and replies to processes do not
+//! wait for its answers. An answer is not written again: it comes at most once. Never here: addresses of direct
+//! reply-to, some of which end the connection that publishes to them (`direct_answers`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +45,9 @@ impl AnswerPublisher {
 
 #[async_trait]
 impl Session for AnswerPublisher {
-    const PURPOSE: &'static str = "answering";
+    fn purpose(&self) -> Cow<'static, str> {
+        "answering".into()
+    }
 
     async fn run(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), SessionError> {
         let mut in_flight = AnswersInFlight::on(link.channel().await?);

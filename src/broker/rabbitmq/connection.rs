@@ -4,6 +4,7 @@
 //! consumer that it cancelled. Here a session runs until its first failure of any kind, and then everything
 //! is opened anew, after 200 ms at first and 5 s at most, for ever.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
@@ -16,12 +17,14 @@ use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use parking_lot::Mutex;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::super::BrokerError;
 use crate::policy::{Backoff, spread};
+use crate::settings::{BrokerSettings, Plaintext};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,10 +52,20 @@ pub(super) enum SessionError {
 
 /// The address of the broker, with the password; `Display` does not show the password.
 #[derive(Clone)]
-pub(super) struct Endpoint(Arc<AMQPUri>);
+pub(super) struct Endpoint(Arc<Address>);
+
+struct Address {
+    uri: AMQPUri,
+    /// The authorities that are trusted besides those of the system.
+    tls: OwnedTLSConfig,
+    /// The rule for the addresses of the host.
+    plaintext: Plaintext,
+}
 
 impl Endpoint {
-    pub(super) fn parse(url: &SecretString) -> Result<Endpoint, BrokerError> {
+    /// Read the URL and the authorities.
+    pub(super) fn of(settings: &BrokerSettings) -> Result<Endpoint, BrokerError> {
+        let url = &settings.url;
         let wrong = |reason: String| BrokerError::Url(reason);
         // The URL is parsed twice: lapin's parser reads the options, but shows the URL in one of its errors
         // and takes an IPv6 address for localhost. The url crate's errors never show the parsed text.
@@ -68,23 +81,29 @@ impl Endpoint {
             uri.authority.host = address.to_string();
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        Ok(Endpoint(Arc::new(uri)))
+        let tls = OwnedTLSConfig { cert_chain: settings.authorities()?, ..OwnedTLSConfig::default() };
+        let plaintext = match uri.scheme {
+            AMQPScheme::AMQP => settings.plaintext,
+            AMQPScheme::AMQPS => Plaintext::Anywhere,
+        };
+        Ok(Endpoint(Arc::new(Address { uri, tls, plaintext })))
     }
 
     /// Connect, sign in and open the connection, or fail within seconds.
-    async fn connect(&self, purpose: &str) -> Result<Link, SessionError> {
+    pub(super) async fn connect(&self, purpose: &str) -> Result<Link, SessionError> {
         let runtime = lapin::runtime::default_runtime()?;
-        let (host, port) = (self.0.authority.host.clone(), self.0.authority.port);
+        let Address { uri, tls, plaintext } = &*self.0;
+        let (host, port) = (uri.authority.host.as_str(), uri.authority.port);
         let (stream, socket) = timeout(CONNECT_TIMEOUT, async {
-            let addresses: Vec<_> = tokio::net::lookup_host((host.as_str(), port)).await?.collect();
+            let addresses = plaintext.look_up(host, port).await?;
             let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
             let AsyncTcpStream::Plain(plain) = &stream else {
                 return Err(io::Error::other("a fresh connection is plain"));
             };
             let socket = Socket(TcpStream::from(plain.get_ref().as_fd().try_clone_to_owned()?));
-            let stream = match self.0.scheme {
+            let stream = match uri.scheme {
                 AMQPScheme::AMQP => stream,
-                AMQPScheme::AMQPS => stream.into_tls(&host, OwnedTLSConfig::default().as_ref()).await?,
+                AMQPScheme::AMQPS => stream.into_tls(host, tls.as_ref()).await?,
             };
             Ok((stream, socket))
         })
@@ -98,7 +117,7 @@ impl Endpoint {
             let stream = stream.lock().take();
             async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected).into()) }
         };
-        let uri = AMQPUri::clone(&self.0);
+        let uri = uri.clone();
         let connection = timeout(CONNECT_TIMEOUT, Connection::connector(uri, runtime, only_once, properties))
             .await
             .map_err(|_| SessionError::Timeout("signing in"))??;
@@ -108,7 +127,8 @@ impl Endpoint {
 
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{} vhost {}", self.0.authority.host, self.0.authority.port, self.0.vhost)
+        let AMQPUri { authority, vhost, .. } = &self.0.uri;
+        write!(f, "{}:{} vhost {vhost}", authority.host, authority.port)
     }
 }
 
@@ -152,7 +172,7 @@ impl Link {
         Box::pin(self.connection.events_listener())
     }
 
-    async fn close(self) {
+    pub(super) async fn close(self) {
         // An error means that the connection is already closed; a timeout, that the peer is silent. Both end
         // in the drop.
         let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "OK".into())).await;
@@ -163,7 +183,10 @@ impl Link {
 #[async_trait]
 pub(super) trait Session: Send {
     /// Such as `publishing`: for logs and for RabbitMQ's list of connections.
-    const PURPOSE: &'static str;
+    fn purpose(&self) -> Cow<'static, str>;
+
+    /// Wait until a connection is needed.
+    async fn needed(&mut self) {}
 
     /// Run until the first failure, or until `stop` and the work that `stop` leaves.
     async fn run(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), SessionError>;
@@ -171,8 +194,9 @@ pub(super) trait Session: Send {
     /// Record whether there is a connection.
     fn connected(&self, connected: bool);
 
-    /// Return the longest wait before the next connection, where the previous session gives a reason for one.
-    /// Called after each attempt: an attempt that found no broker waits its full time.
+    /// Return the longest wait before the next connection, where the previous session gives a reason for one. Zero
+    /// means that the broker has not failed: the next connection follows at once. Called after each attempt: an
+    /// attempt that found no broker waits its full time.
     fn longest_delay(&mut self) -> Option<Duration> {
         None
     }
@@ -181,15 +205,22 @@ pub(super) trait Session: Send {
 /// Keep a session running until `stop`.
 pub(super) async fn supervise<S: Session>(endpoint: Endpoint, mut session: S, stop: CancellationToken) {
     let mut failures = 0;
-    while !stop.is_cancelled() {
+    let mut follows_at_once = false;
+    while stop.run_until_cancelled(session.needed()).await.is_some() {
         let began = Instant::now();
-        let Err(error) = run_once(&endpoint, &mut session, &stop).await else { return };
+        let Err(error) = run_once(&endpoint, &mut session, &stop, follows_at_once).await else { return };
         if began.elapsed() > 2 * DELAYS.cap {
             failures = 0;
         }
-        let delay = delay(failures, rand::random()).min(session.longest_delay().unwrap_or(DELAYS.cap));
+        let longest = session.longest_delay().unwrap_or(DELAYS.cap);
+        follows_at_once = longest.is_zero();
+        if follows_at_once {
+            tracing::debug!(broker = %endpoint, %error, "RabbitMQ: {} interrupted; retrying at once", session.purpose());
+            continue;
+        }
+        let delay = delay(failures, rand::random()).min(longest);
         failures += 1;
-        tracing::warn!(broker = %endpoint, %error, retry_in_seconds = delay.as_secs_f64(), "RabbitMQ: {} interrupted; retrying", S::PURPOSE);
+        tracing::warn!(broker = %endpoint, %error, retry_in_seconds = delay.as_secs_f64(), "RabbitMQ: {} interrupted; retrying", session.purpose());
         stop.run_until_cancelled(tokio::time::sleep(delay)).await;
     }
 }
@@ -198,16 +229,33 @@ async fn run_once<S: Session>(
     endpoint: &Endpoint,
     session: &mut S,
     stop: &CancellationToken,
+    follows_at_once: bool,
 ) -> Result<(), SessionError> {
-    let Some(link) = stop.run_until_cancelled(endpoint.connect(S::PURPOSE)).await.transpose()? else {
+    let purpose = session.purpose();
+    let Some(link) = stop.run_until_cancelled(endpoint.connect(&purpose)).await.transpose()? else {
         return Ok(());
     };
-    tracing::info!(broker = %endpoint, "RabbitMQ: connected for {}", S::PURPOSE);
+    if follows_at_once {
+        tracing::debug!(broker = %endpoint, "RabbitMQ: connected again for {purpose}");
+    } else {
+        tracing::info!(broker = %endpoint, "RabbitMQ: connected for {purpose}");
+    }
     session.connected(true);
     let ended = session.run(&link, stop).await;
     session.connected(false);
     link.close().await;
     ended
+}
+
+/// Wait for the first message of a session that needs no connection before.
+pub(super) async fn first_of<T>(next: &mut Option<T>, waiting: &mut mpsc::Receiver<T>) {
+    if next.is_none() {
+        *next = match waiting.recv().await {
+            Some(message) => Some(message),
+            // The broker is given up: its stop ends the wait.
+            None => std::future::pending().await,
+        };
+    }
 }
 
 /// Return the delay before the next connection. The upper half of each delay is random: processes that lost
@@ -219,18 +267,37 @@ fn delay(failures: u32, random: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Settings;
 
     fn parse(url: &str) -> Result<Endpoint, BrokerError> {
-        Endpoint::parse(&SecretString::from(url))
+        let defaults = Settings::load_with(None, Vec::new()).unwrap();
+        Endpoint::of(&BrokerSettings { url: url.into(), ..defaults.broker })
     }
 
     #[test]
     fn url_is_read_with_a_default_heartbeat() {
         let endpoint = parse("amqps://u:p@broker.example:5999/t1").unwrap();
         assert_eq!(endpoint.to_string(), "broker.example:5999 vhost t1");
-        assert_eq!(endpoint.0.query.heartbeat, Some(15));
-        assert_eq!(parse("amqp://h/%2f?heartbeat=7").unwrap().0.query.heartbeat, Some(7));
+        assert_eq!(endpoint.0.uri.query.heartbeat, Some(15));
+        assert_eq!(parse("amqp://h/%2f?heartbeat=7").unwrap().0.uri.query.heartbeat, Some(7));
         assert_eq!(parse("amqp://[::1]/%2f").unwrap().to_string(), "::1:5672 vhost /");
+    }
+
+    #[tokio::test]
+    async fn plain_text_to_a_public_address_is_refused_before_connecting() {
+        let endpoint = parse("amqp://guest:s3cret@203.0.113.9/%2f").unwrap();
+        let error = endpoint.connect("tests").await.err().expect("it is refused").to_string();
+        assert!(error.starts_with("cannot connect: plain text to 203.0.113.9 is refused"), "{error}");
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+
+    #[test]
+    fn missing_authorities_are_refused_by_their_key() {
+        let defaults = Settings::load_with(None, Vec::new()).unwrap().broker;
+        let url = "amqps://u:s3cret@broker.example/%2f".into();
+        let error = Endpoint::of(&BrokerSettings { url, ca_file: "/nowhere/ca.pem".into(), ..defaults });
+        let error = error.err().expect("it is refused").to_string();
+        assert!(error.starts_with("setting broker.ca_file: /nowhere/ca.pem: cannot be read"), "{error}");
     }
 
     #[test]

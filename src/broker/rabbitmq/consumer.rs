@@ -4,6 +4,7 @@
 //! every new session begins from it. Never here: a job requeued because of its content, or a wait for the
 //! reader of jobs that would delay acknowledgements.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +25,10 @@ use uuid::Uuid;
 
 use super::acks::AckWindow;
 use super::connection::{Link, Session, SessionError};
+use super::health::ConnectionHealth;
+use super::jobs::read_job;
 use super::replies::ReplyListener;
-use super::{ConnectionHealth, read_job, topology};
+use super::topology;
 use crate::broker::JobDelivery;
 use crate::domain::Partition;
 
@@ -48,7 +51,9 @@ pub(super) struct JobConsumer {
 
 #[async_trait]
 impl Session for JobConsumer {
-    const PURPOSE: &'static str = "consuming";
+    fn purpose(&self) -> Cow<'static, str> {
+        "consuming".into()
+    }
 
     async fn run(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), SessionError> {
         let channel = link.channel().await?;

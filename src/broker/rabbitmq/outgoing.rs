@@ -1,4 +1,4 @@
-//! Messages that are no jobs: replies to processes and producers, events, refused submissions.
+//! Messages that are no jobs: replies to processes and producers, refused submissions.
 
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -6,16 +6,15 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::oneshot;
 
 use super::super::intake::Rejected;
-use super::super::public;
+use super::super::{public, reply_to};
 use super::topology;
 use crate::domain::{Reply, ReplyTo};
 
 const PERSISTENT: u8 = 2;
 const TRANSIENT: u8 = 1;
 
-/// A message on its way.
+/// A message to a queue, on its way.
 pub(super) struct Outgoing {
-    exchange: &'static str,
     routing_key: ShortString,
     properties: BasicProperties,
     body: Vec<u8>,
@@ -28,7 +27,6 @@ impl Outgoing {
     pub(super) fn reply(address: &str, reply: &Reply) -> Option<Outgoing> {
         let body = serde_json::to_vec(reply).expect("a reply is numbers and words");
         Some(Outgoing {
-            exchange: "",
             routing_key: topology::reply_queue(address)?,
             properties: json(TRANSIENT),
             body,
@@ -38,26 +36,8 @@ impl Outgoing {
 
     /// Return an answer to a producer; `None` if it named no queue that can be replied to.
     pub(super) fn answer(to: &ReplyTo, body: Vec<u8>) -> Option<Outgoing> {
-        if !public::takes_answers(&to.queue) {
-            return None;
-        }
-        let mut properties = json(PERSISTENT);
-        if let Some(id) = &to.correlation_id {
-            properties = properties.with_correlation_id(ShortString::try_new(id.as_str()).ok()?);
-        }
-        let routing_key = ShortString::try_new(to.queue.as_str()).ok()?;
-        Some(Outgoing { exchange: "", routing_key, properties, body, confirmed: None })
-    }
-
-    pub(super) fn event(key: &str, body: Vec<u8>) -> Option<Outgoing> {
-        let routing_key = ShortString::try_new(key).ok()?;
-        Some(Outgoing {
-            exchange: public::EVENTS,
-            routing_key,
-            properties: json(TRANSIENT),
-            body,
-            confirmed: None,
-        })
+        let (routing_key, properties) = addressed(to)?;
+        Some(Outgoing { routing_key, properties, body, confirmed: None })
     }
 
     pub(super) fn rejected(rejected: Rejected, confirmed: oneshot::Sender<bool>) -> Outgoing {
@@ -80,20 +60,15 @@ impl Outgoing {
         if let Some(id) = short(rejected.correlation_id) {
             properties = properties.with_correlation_id(id);
         }
-        Outgoing {
-            exchange: "",
-            routing_key: public::REJECTED.into(),
-            properties,
-            body: rejected.body,
-            confirmed: Some(confirmed),
-        }
+        let queue = if rejected.is_unauthenticated { public::UNAUTHENTICATED } else { public::REJECTED };
+        Outgoing { routing_key: queue.into(), properties, body: rejected.body, confirmed: Some(confirmed) }
     }
 
     /// Resolve when the message is written to the socket, or confirmed where a caller asks for that.
     pub(super) async fn publish(self, channel: Channel) -> lapin::Result<()> {
         let written = channel
             .basic_publish(
-                self.exchange.into(),
+                "".into(),
                 self.routing_key,
                 BasicPublishOptions::default(),
                 &self.body,
@@ -109,6 +84,23 @@ impl Outgoing {
     }
 }
 
+/// Return the routing key and the properties of an answer; `None` where it may not be sent to its address.
+pub(super) fn addressed(to: &ReplyTo) -> Option<(ShortString, BasicProperties)> {
+    if !reply_to::takes_answers(&to.queue) {
+        return None;
+    }
+    let mut properties = json(PERSISTENT);
+    if let Some(id) = &to.correlation_id {
+        properties = properties.with_correlation_id(ShortString::try_new(id.as_str()).ok()?);
+    }
+    Some((ShortString::try_new(to.queue.as_str()).ok()?, properties))
+}
+
+/// Return the properties of a JSON message that a broker may lose with its node.
+pub(super) fn transient_json() -> BasicProperties {
+    json(TRANSIENT)
+}
+
 fn json(delivery_mode: u8) -> BasicProperties {
     BasicProperties::default().with_delivery_mode(delivery_mode).with_content_type("application/json".into())
 }
@@ -119,7 +111,8 @@ mod tests {
 
     #[test]
     fn answers_no_reserved_or_made_up_address() {
-        let to = |queue: &str| ReplyTo { queue: queue.into(), correlation_id: Some("7".into()) };
+        let to =
+            |queue: &str| ReplyTo { queue: queue.into(), correlation_id: Some("7".into()), account: None };
         assert!(Outgoing::answer(&to("cdls.submit"), Vec::new()).is_none());
         assert!(Outgoing::answer(&to("cdls.work.07"), Vec::new()).is_none());
         assert!(Outgoing::answer(&to("amq.rabbitmq.reply-to.%%%.x"), Vec::new()).is_none());

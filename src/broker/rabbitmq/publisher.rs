@@ -1,10 +1,11 @@
-//! The publishing connection: jobs and refused submissions with confirms, replies and events without.
+//! The publishing connection: jobs and refused submissions with confirms, replies to processes without.
 //!
 //! No publish waits for another: each job is a future of its own, so all partitions are on their way at once.
 //! A session gives up after 5 s without a confirm, except while the broker has blocked the connection (memory
 //! or disk alarm), when jobs wait and merge. Jobs also wait and merge while many rows are announced: a job
 //! costs the broker, and the worker that reads its rows, much more than a row in it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +22,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::connection::{Link, Session, SessionError};
+use super::health::ConnectionHealth;
+use super::jobs::read_job;
 use super::outbox::{Outbox, OutgoingJob};
 use super::outgoing::Outgoing;
-use super::{ConnectionHealth, read_job, topology};
+use super::topology;
 use crate::domain::Partition;
 use crate::failpoint;
 
@@ -40,12 +43,11 @@ const ROWS_WAITED_FOR: u32 = 10;
 const MAX_SAVED_PAUSE: Duration = Duration::from_millis(16);
 const PERSISTENT: u8 = 2;
 
-/// The publisher of the outbox, and of messages to other processes and listeners.
+/// The publisher of the outbox, of messages to other processes, and of refused submissions.
 pub(super) struct Publisher {
     pub(super) outbox: Arc<Outbox>,
     /// Messages to other processes.
     pub(super) replies: mpsc::Receiver<Outgoing>,
-    pub(super) events: mpsc::Receiver<Outgoing>,
     /// Refused submissions, each confirmed.
     pub(super) rejected: mpsc::Receiver<Outgoing>,
     pub(super) health: Arc<ConnectionHealth>,
@@ -53,7 +55,9 @@ pub(super) struct Publisher {
 
 #[async_trait]
 impl Session for Publisher {
-    const PURPOSE: &'static str = "publishing";
+    fn purpose(&self) -> Cow<'static, str> {
+        "publishing".into()
+    }
 
     async fn run(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), SessionError> {
         let ended = self.publish_until(link, stop).await;
@@ -106,11 +110,6 @@ impl Publisher {
                 Some(reply) = self.replies.recv(), if in_flight.may_write() => in_flight.write(&outlets.plain, reply),
                 Some(refused) = self.rejected.recv(), if in_flight.may_write() => {
                     in_flight.write(&outlets.confirming, refused);
-                }
-                Some(event) = self.events.recv(), if in_flight.may_write() => {
-                    if outlets.declared {
-                        in_flight.write(&outlets.plain, event);
-                    }
                 }
                 _ = check.tick() => in_flight.check(link)?,
             }
@@ -172,11 +171,6 @@ impl Publisher {
         while let Ok(reply) = self.replies.try_recv() {
             in_flight.write(&outlets.plain, reply);
         }
-        while outlets.declared
-            && let Ok(event) = self.events.try_recv()
-        {
-            in_flight.write(&outlets.plain, event);
-        }
         let written = async {
             while in_flight.outgoing > 0 {
                 if let Some(PublishEnd::Outgoing(written)) = in_flight.futures.next().await {
@@ -194,25 +188,15 @@ impl Publisher {
 struct OtherChannels {
     plain: Channel,
     confirming: Channel,
-    /// Whether the exchange is declared: without it each event would end the channel.
-    declared: bool,
 }
 
 impl OtherChannels {
     async fn open(link: &Link) -> Result<OtherChannels, SessionError> {
-        // On a channel of its own, which a refusal closes: jobs need none of it.
-        let declaring = link.channel().await?;
-        let declared = timeout(CONFIRM_TIMEOUT, topology::declare_outlets(&declaring))
-            .await
-            .map_err(|_| SessionError::Timeout("declaring cdls.events"))?;
-        if let Err(error) = &declared {
-            tracing::error!(%error, "cannot declare cdls.rejected or cdls.events: events dropped");
-        }
         let (plain, confirming) = (link.channel().await?, link.channel().await?);
         timeout(CONFIRM_TIMEOUT, confirming.confirm_select(ConfirmSelectOptions::default()))
             .await
             .map_err(|_| SessionError::Timeout("confirm.select"))??;
-        Ok(OtherChannels { plain, confirming, declared: declared.is_ok() })
+        Ok(OtherChannels { plain, confirming })
     }
 }
 

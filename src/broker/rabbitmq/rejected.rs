@@ -1,5 +1,5 @@
-//! A look at `cdls.rejected` that takes nothing away: its messages are read without an acknowledgement, and are in their
-//! places again when the connection ends.
+//! A look at `cdls.rejected`, or at `cdls.rejected.unauthenticated`, that takes nothing away: the messages are read
+//! without an acknowledgement, and are in their places again when the connection ends.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,10 +8,9 @@ use futures::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Connection, ConnectionProperties};
-use secrecy::{ExposeSecret, SecretString};
 
-use super::super::public::REJECTED;
+use super::connection::{Endpoint, SessionError};
+use crate::settings::BrokerSettings;
 
 /// A refused submission as the queue holds it: without its token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,34 +24,39 @@ pub struct RejectedMessage {
     pub at: Option<u64>,
     pub user_id: Option<String>,
     pub message_id: Option<String>,
-    /// The parameters, as a JSON object; empty where they were unreadable.
+    /// The parameters, as a JSON object; empty where they were unreadable, or their sender is not known.
     pub body: Vec<u8>,
 }
 
 /// Return the newest of the queue, oldest first, and how many it holds. The error never holds the password.
 pub async fn newest(
-    url: &SecretString,
+    settings: &BrokerSettings,
+    queue: &str,
     at_most: usize,
     patience: Duration,
 ) -> Result<(Vec<RejectedMessage>, u32), String> {
-    match tokio::time::timeout(patience, read(url, at_most)).await {
+    let endpoint = Endpoint::of(settings).map_err(|error| error.to_string())?;
+    match tokio::time::timeout(patience, read(&endpoint, queue, at_most)).await {
         Ok(read) => read.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {}", humantime::format_duration(patience))),
     }
 }
 
-async fn read(url: &SecretString, at_most: usize) -> lapin::Result<(Vec<RejectedMessage>, u32)> {
-    let properties = ConnectionProperties::default().with_connection_name("meta-dispatch rejected".into());
-    let connection = Connection::connect(url.expose_secret(), properties).await?;
-    let channel = connection.create_channel().await?;
+async fn read(
+    endpoint: &Endpoint,
+    queue: &str,
+    at_most: usize,
+) -> Result<(Vec<RejectedMessage>, u32), SessionError> {
+    let link = endpoint.connect("rejected").await?;
+    let channel = link.channel().await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let queue = channel.queue_declare(REJECTED.into(), options, FieldTable::default()).await?;
-    let count = queue.message_count();
+    let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+    let count = declared.message_count();
     let mut newest = VecDeque::new();
     if count > 0 && at_most > 0 {
         let options = BasicConsumeOptions::default();
         let mut consumer =
-            channel.basic_consume(REJECTED.into(), "".into(), options, FieldTable::default()).await?;
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
         for _ in 0..count {
             let Some(delivery) = consumer.next().await else { break };
             if newest.len() >= at_most {
@@ -62,7 +66,7 @@ async fn read(url: &SecretString, at_most: usize) -> lapin::Result<(Vec<Rejected
         }
     }
     // Unacknowledged messages return to the queue when the connection closes.
-    let _ = connection.close(200, "read".into()).await;
+    link.close().await;
     Ok((newest.into(), count))
 }
 

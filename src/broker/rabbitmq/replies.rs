@@ -19,6 +19,26 @@ use crate::domain::Reply;
 const SETUP_TIMEOUT: Duration = Duration::from_secs(5);
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// Longest body of a reply, far above the program's own: another program with the right to write to the queue could
+/// otherwise fill the memory with waiting replies.
+const LONGEST_REPLY: usize = 64 * 1024;
+
+/// Why a body is no reply.
+#[derive(Debug, thiserror::Error)]
+pub enum UnreadableReply {
+    #[error("its body of {0} bytes is longer than any reply")]
+    TooLong(usize),
+    #[error("its body cannot be read: {0}")]
+    Body(#[from] serde_json::Error),
+}
+
+pub fn read_reply(body: &[u8]) -> Result<Reply, UnreadableReply> {
+    match body.len() {
+        length if length > LONGEST_REPLY => Err(UnreadableReply::TooLong(length)),
+        _ => Ok(serde_json::from_slice(body)?),
+    }
+}
+
 /// The consumer of the reply queue.
 pub(super) struct ReplyListener {
     pub(super) queue: String,
@@ -48,12 +68,30 @@ impl ReplyListener {
         let mut incoming =
             timeout(SETUP_TIMEOUT, setup).await.map_err(|_| SessionError::Timeout("the reply queue"))??;
         while let Some(message) = incoming.next().await {
-            match serde_json::from_slice::<Reply>(&message?.data) {
+            match read_reply(&message?.data) {
                 // The channel is full or given up: the waiter finds the outcome in the log.
                 Ok(reply) => drop(self.replies.try_send(reply)),
                 Err(error) => tracing::warn!(%error, "unreadable reply dropped: the waiter reads the log"),
             }
         }
         Err(SessionError::ConsumerEnded(self.queue.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Outcome, RowId};
+
+    #[test]
+    fn bytes_of_a_reply_are_bounded() {
+        let reply = Reply { ticket: "r1".into(), outcome: Outcome::queued(RowId(7)) };
+        let mut body = serde_json::to_vec(&reply).expect("plain data");
+        assert_eq!(read_reply(&body).ok(), Some(reply));
+        body.resize(LONGEST_REPLY, b' ');
+        assert!(read_reply(&body).is_ok());
+        body.push(b' ');
+        assert!(matches!(read_reply(&body), Err(UnreadableReply::TooLong(_))));
+        assert!(matches!(read_reply(b"{}"), Err(UnreadableReply::Body(_))));
     }
 }

@@ -35,8 +35,9 @@ pub(super) async fn read_on(
     pending().await
 }
 
-fn read(delivery: Delivery, longest_body: usize) -> Submitted {
-    let Delivery { routing_key, redelivered, properties, data, .. } = delivery;
+/// Read a delivery; of a body that is longer only the length is kept.
+pub fn read(delivery: Delivery, longest_body: usize) -> Submitted {
+    let Delivery { delivery_tag, routing_key, redelivered, properties, data, .. } = delivery;
     let header = |name: &str| properties.headers().as_ref().and_then(|headers| headers.inner().get(name));
     let text = |text: &Option<ShortString>| {
         text.as_ref().map(|text| text.as_str().to_owned()).filter(|text| !text.is_empty())
@@ -53,6 +54,7 @@ fn read(delivery: Delivery, longest_body: usize) -> Submitted {
         tsid: token(header("tsid")),
         version: version(header("v")),
         redelivered,
+        delivery_tag,
         body: if data.len() > longest_body { Vec::new() } else { data },
     }
 }

@@ -49,7 +49,7 @@ pub(super) async fn declare_work_queue(channel: &Channel, partition: Partition) 
     channel.queue_declare(work_queue(partition), options, arguments).await.map(drop)
 }
 
-/// Declare the exchanges and queues of producers and listeners, with the outlets for their mistakes.
+/// Declare the exchanges and queues that all producers and listeners share, with the outlets for their mistakes.
 ///
 /// The broker confirms messages that it cannot route. The exchange that producers publish to is therefore
 /// declared last, when a queue stands behind its alternate exchange: until then a producer's publish fails,
@@ -58,38 +58,63 @@ pub(super) async fn declare_public(channel: &Channel) -> Result<()> {
     declare_queue(channel, public::UNREADABLE, public::REJECTED_QUEUE_ARGUMENTS).await?;
     declare_queue(channel, public::SUBMIT, public::SUBMIT_QUEUE_ARGUMENTS).await?;
     declare_outlets(channel).await?;
-    declare_exchange(channel, public::UNROUTED, ExchangeKind::Fanout, &[]).await?;
-    bind_submissions(channel, public::UNROUTED, "").await?;
-    declare_exchange(channel, public::SUBMIT, ExchangeKind::Direct, public::SUBMIT_EXCHANGE_ARGUMENTS)
-        .await?;
+    bind_exchanges(channel, public::SUBMIT, public::UNROUTED, table(public::SUBMIT_EXCHANGE_ARGUMENTS)).await
+}
+
+/// Declare the exchanges and the queue of one user's submissions, in the same order.
+pub(super) async fn declare_own(channel: &Channel, user: &str) -> Result<()> {
+    let (submit, unrouted) = (public::submit_of(user), public::unrouted_of(user));
+    declare_queue(channel, public::UNREADABLE, public::REJECTED_QUEUE_ARGUMENTS).await?;
+    declare_queue(channel, &submit, public::SUBMIT_QUEUE_ARGUMENTS).await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("alternate-exchange".into(), AMQPValue::LongString(unrouted.as_str().into()));
+    bind_exchanges(channel, &submit, &unrouted, arguments).await
+}
+
+/// Declare an exchange for submissions and its alternate, bound to the queue of the exchange's name.
+async fn bind_exchanges(
+    channel: &Channel,
+    submit: &str,
+    unrouted: &str,
+    arguments: FieldTable,
+) -> Result<()> {
+    declare_exchange(channel, unrouted, ExchangeKind::Fanout, FieldTable::default()).await?;
+    bind(channel, submit, unrouted, "").await?;
+    declare_exchange(channel, submit, ExchangeKind::Direct, arguments).await?;
     for class in Class::ALL {
-        bind_submissions(channel, public::SUBMIT, class.as_str()).await?;
+        bind(channel, submit, submit, class.as_str()).await?;
     }
     Ok(())
 }
 
-async fn bind_submissions(channel: &Channel, exchange: &'static str, key: &'static str) -> Result<()> {
+async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Result<()> {
     let (options, none) = (QueueBindOptions::default(), FieldTable::default());
-    channel.queue_bind(public::SUBMIT.into(), exchange.into(), key.into(), options, none).await
+    channel.queue_bind(queue.into(), exchange.into(), key.into(), options, none).await
 }
 
 /// Declare the outlets to producers' operators and to listeners.
-pub(super) async fn declare_outlets(channel: &Channel) -> Result<()> {
+async fn declare_outlets(channel: &Channel) -> Result<()> {
     declare_queue(channel, public::REJECTED, public::REJECTED_QUEUE_ARGUMENTS).await?;
-    declare_exchange(channel, public::EVENTS, ExchangeKind::Topic, &[]).await
+    declare_queue(channel, public::UNAUTHENTICATED, public::UNAUTHENTICATED_QUEUE_ARGUMENTS).await?;
+    declare_events(channel, public::EVENTS).await
+}
+
+/// Declare an exchange of events: the one of all listeners, or an account's.
+pub(super) async fn declare_events(channel: &Channel, exchange: &str) -> Result<()> {
+    declare_exchange(channel, exchange, ExchangeKind::Topic, FieldTable::default()).await
 }
 
 async fn declare_exchange(
     channel: &Channel,
-    name: &'static str,
+    name: &str,
     kind: ExchangeKind,
-    arguments: public::Arguments,
+    arguments: FieldTable,
 ) -> Result<()> {
     let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
-    channel.exchange_declare(name.into(), kind, options, table(arguments)).await
+    channel.exchange_declare(name.into(), kind, options, arguments).await
 }
 
-async fn declare_queue(channel: &Channel, name: &'static str, arguments: public::Arguments) -> Result<()> {
+async fn declare_queue(channel: &Channel, name: &str, arguments: public::Arguments) -> Result<()> {
     let options = QueueDeclareOptions { durable: true, ..Default::default() };
     channel.queue_declare(name.into(), options, table(arguments)).await.map(drop)
 }
