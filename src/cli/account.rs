@@ -2,13 +2,17 @@
 
 use anyhow::{Context, ensure};
 use clap::Subcommand;
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::output::Output;
 use super::screen::Screen;
 use super::table::{Column, Table, date_and_time, yes_no};
-use super::{parse, token};
+use super::token::{self, TokenTerms};
+use super::{help, parse};
+use crate::broker::public;
 use crate::domain::AccountId;
+use crate::edge::tokens::TokenKeys;
 use crate::store::{AccountRow, BrokerUserRow, Store};
 
 #[derive(Debug, Subcommand)]
@@ -33,7 +37,21 @@ pub enum AccountCommand {
         #[arg(value_name = "CDCS_ID", value_parser = parse::id(AccountId))]
         account: AccountId,
     },
+    /// Set the networks from which an account may be used; takes effect within 10 seconds
+    #[command(after_help = help::ACCOUNT_ALLOW)]
+    Allow {
+        /// Id of the account
+        #[arg(value_name = "CDCS_ID", value_parser = parse::id(AccountId))]
+        account: AccountId,
+        /// Network, or address, from which the account may be used; may be repeated
+        #[arg(long = "network", value_name = "NETWORK", value_parser = parse::network, required_unless_present = "clear")]
+        networks: Vec<IpNet>,
+        /// Remove the networks that were set before
+        #[arg(long)]
+        clear: bool,
+    },
     /// Let a RabbitMQ user send for an account; submissions with the checked user_id need no token
+    #[command(after_help = help::ACCOUNT_MAP_USER)]
     MapUser {
         /// Id of the account
         #[arg(long, value_name = "CDCS_ID", value_parser = parse::id(AccountId))]
@@ -41,6 +59,9 @@ pub enum AccountCommand {
         /// Name of the RabbitMQ user
         #[arg(long, value_name = "NAME", value_parser = parse::name)]
         user: String,
+        /// Give the user an exchange and a queue of its own, cdls.submit.NAME; also for a user that is mapped already
+        #[arg(long)]
+        queue: bool,
     },
     /// Stop a RabbitMQ user from sending for its account; takes effect within 10 seconds
     UnmapUser {
@@ -59,9 +80,21 @@ struct Switched {
 }
 
 #[derive(Serialize)]
+struct AllowedNetworks {
+    cdcs_id: AccountId,
+    networks: Vec<String>,
+}
+
+#[derive(Serialize)]
 struct MappedUser {
     broker_user: String,
     cdcs_id: AccountId,
+    /// The exchange that it publishes to, if it has one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exchange: Option<String>,
+    /// Mapped users that may name the same queues for answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    overlapping: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -79,11 +112,17 @@ struct Accounts {
     accounts: Vec<AccountRow>,
 }
 
-pub async fn run(command: AccountCommand, store: &dyn Store, out: &Output) -> anyhow::Result<()> {
+pub async fn run(
+    command: AccountCommand,
+    store: &dyn Store,
+    keys: &TokenKeys,
+    out: &Output,
+) -> anyhow::Result<()> {
     match command {
         AccountCommand::Add { name } => {
             let account = store.add_account(&name).await?;
-            let token = token::issue(store, account).await.with_context(|| {
+            let issued = token::issue(store, keys, account, TokenTerms::ANY).await;
+            let token = issued.with_context(|| {
                 format!(
                     "account {account} was added without a token (token add --account {account} makes one)"
                 )
@@ -96,11 +135,20 @@ pub async fn run(command: AccountCommand, store: &dyn Store, out: &Output) -> an
         }
         AccountCommand::Disable { account } => switch(account, false, store, out).await,
         AccountCommand::Enable { account } => switch(account, true, store, out).await,
-        AccountCommand::MapUser { account, user } => {
-            store.map_broker_user(account, &user).await?;
-            out.answer(&MappedUser { broker_user: user, cdcs_id: account }, |mapped| {
-                format!("user {} sends for account {}", mapped.broker_user, mapped.cdcs_id)
-            })
+        AccountCommand::Allow { account, networks, clear } => {
+            let networks = store.allow_networks(account, &networks, clear).await?;
+            out.answer(&AllowedNetworks { cdcs_id: account, networks }, allowed)
+        }
+        AccountCommand::MapUser { account, user, queue } => {
+            ensure!(
+                !queue || user.len() <= public::LONGEST_USER,
+                "the name of the user is too long for a queue: at most {} bytes",
+                public::LONGEST_USER
+            );
+            store.map_broker_user(account, &user, queue).await?;
+            let exchange = queue.then(|| public::submit_of(&user));
+            let overlapping = overlapping(&user, &store.broker_users().await?);
+            out.answer(&MappedUser { broker_user: user, cdcs_id: account, exchange, overlapping }, mapped)
         }
         AccountCommand::UnmapUser { user } => {
             ensure!(
@@ -121,6 +169,38 @@ pub async fn run(command: AccountCommand, store: &dyn Store, out: &Output) -> an
     }
 }
 
+fn allowed(allowed: &AllowedNetworks) -> String {
+    let AllowedNetworks { cdcs_id, networks } = allowed;
+    let from = if networks.is_empty() { "everywhere".to_owned() } else { networks.join(", ") };
+    format!("account {cdcs_id} may be used from {from}; every process knows within 10 seconds")
+}
+
+/// Return the mapped users whose queues for answers overlap with those of `user`: one name and a dot begin the other.
+fn overlapping(user: &str, mapped: &[BrokerUserRow]) -> Vec<String> {
+    let begins = |short: &str, long: &str| long.strip_prefix(short).is_some_and(|rest| rest.starts_with('.'));
+    let names = mapped.iter().map(|row| row.broker_user.as_str());
+    names.filter(|other| begins(other, user) || begins(user, other)).map(str::to_owned).collect()
+}
+
+fn mapped(mapped: &MappedUser) -> String {
+    let sends = format!("user {} sends for account {}", mapped.broker_user, mapped.cdcs_id);
+    let mut text = match &mapped.exchange {
+        Some(exchange) => format!(
+            "{sends} over the exchange {exchange}, which is there within 10 seconds\n\
+             `broker grants` prints the user's permissions"
+        ),
+        None => sends,
+    };
+    if !mapped.overlapping.is_empty() {
+        let (user, others) = (&mapped.broker_user, mapped.overlapping.join(", "));
+        text += &format!(
+            "\nwarning: names overlap: {user} and {others} may name the same queues for answers; give users of different \
+             accounts names of which none begins another up to a dot"
+        );
+    }
+    text
+}
+
 async fn switch(account: AccountId, active: bool, store: &dyn Store, out: &Output) -> anyhow::Result<()> {
     ensure!(store.set_account_active(account, active).await?, "no account {account}");
     out.answer(&Switched { cdcs_id: account, cdcs_active: active }, |switched| {
@@ -130,10 +210,11 @@ async fn switch(account: AccountId, active: bool, store: &dyn Store, out: &Outpu
 }
 
 fn list(accounts: &[AccountRow], screen: Screen) -> String {
-    const COLUMNS: [Column; 4] = [
+    const COLUMNS: [Column; 5] = [
         Column::number("CDCS_ID"),
         Column::text("NAME", 12),
         Column::new("ACTIVE"),
+        Column::text("NETWORKS", 12),
         Column::new("CREATED (UTC)"),
     ];
     let mut table = Table::new(&COLUMNS, screen);
@@ -142,18 +223,33 @@ fn list(accounts: &[AccountRow], screen: Screen) -> String {
             &account.cdcs_id.to_string(),
             &account.cdcs_name,
             yes_no(account.cdcs_active),
+            &networks(account),
             &date_and_time(account.created_at),
         ]);
     }
     table.render()
 }
 
+/// Return the networks from which an account may be used.
+fn networks(account: &AccountRow) -> String {
+    if account.networks.is_empty() { "all".to_owned() } else { account.networks.join(",") }
+}
+
 fn list_users(users: &[BrokerUserRow], screen: Screen) -> String {
-    const COLUMNS: [Column; 3] =
-        [Column::text("USER", 12), Column::number("CDCS_ID"), Column::new("CREATED (UTC)")];
+    const COLUMNS: [Column; 4] = [
+        Column::text("USER", 12),
+        Column::number("CDCS_ID"),
+        Column::new("OWN QUEUE"),
+        Column::new("CREATED (UTC)"),
+    ];
     let mut table = Table::new(&COLUMNS, screen);
     for user in users {
-        table.add([&user.broker_user, &user.cdcs_id.to_string(), &date_and_time(user.created_at)]);
+        table.add([
+            &user.broker_user,
+            &user.cdcs_id.to_string(),
+            yes_no(user.submit_queue),
+            &date_and_time(user.created_at),
+        ]);
     }
     table.render()
 }
@@ -166,14 +262,34 @@ mod tests {
     use super::super::table::widest;
     use super::*;
 
+    #[test]
+    fn users_with_a_dot_may_overlap() {
+        let row = |name: &str| BrokerUserRow {
+            broker_user: name.into(),
+            cdcs_id: AccountId(7),
+            submit_queue: false,
+            created_at: datetime!(2026-11-23 14:15:20 UTC),
+        };
+        let mapped = ["shop", "shop.a", "shopping", "clinic.b"].map(row);
+        assert_eq!(overlapping("shop", &mapped), ["shop.a"]);
+        assert_eq!(overlapping("shop.a", &mapped), ["shop"]);
+        assert_eq!(overlapping("clinic", &mapped), ["clinic.b"]);
+        assert!(overlapping("shopping", &mapped).is_empty());
+    }
+
     #[rstest]
     fn lists_fit_a_terminal(#[values(80, 160)] width: u16) {
         let screen = Screen { width: Some(width), colours: false };
         let name = "a name that is longer than any line 日本語 👍 ".repeat(9);
         let created_at = datetime!(2026-11-23 14:15:20 UTC);
-        let account =
-            AccountRow { cdcs_id: AccountId(7), cdcs_name: name.clone(), cdcs_active: true, created_at };
-        let user = BrokerUserRow { broker_user: name, cdcs_id: AccountId(7), created_at };
+        let account = AccountRow {
+            cdcs_id: AccountId(7),
+            cdcs_name: name.clone(),
+            cdcs_active: true,
+            networks: vec!["203.0.113.0/24".into(); 9],
+            created_at,
+        };
+        let user = BrokerUserRow { broker_user: name, cdcs_id: AccountId(7), submit_queue: true, created_at };
         for text in [list(&[account], screen), list_users(&[user], screen)] {
             assert_eq!((text.lines().count(), widest(&text)), (2, width), "{text}");
             assert!(text.contains("2026-11-23 14:15") && text.contains('…'), "{text}");

@@ -13,13 +13,14 @@ use clap::{Args, Subcommand};
 use reqwest::{Method, StatusCode};
 use ring::digest;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use url::form_urlencoded;
 
 use super::check::explain;
-use super::output::{Answered, Output, printable};
+use super::output::{Answered, Output, printable, reason};
 use super::progress::{ListArgs, OneArgs, ask, list};
-use super::remote::{Remote, RemoteArgs, accepted};
+use super::remote::{NOT_OURS, Remote, RemoteArgs, accepted};
 use super::upload::{Sent, Shown};
 use super::{help, parse};
 use crate::batch::{Format, Part, Parts};
@@ -28,12 +29,14 @@ use crate::domain::{LineId, MAX_BATCH_ID_CHARS, MAX_CP_ID_CHARS};
 use crate::policy::Backoff;
 use crate::text::trimmed;
 
-/// Refused lines that are told one by one.
+/// Refused lines, and notes to logged ones, that are told one by one.
 const TOLD: u64 = 20;
 /// Tries of a part before the command gives up, with pauses that double from the first to the longest.
 const TRIES: u32 = 8;
 const PAUSES: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(10) };
 const PART_TIMEOUT: Duration = Duration::from_secs(120);
+/// The reason for which a line is left out.
+const REPEATED: &str = "The recipient stands in an earlier line, and --once-per-dest was given.";
 /// Characters that `-` and the number of a part take of a batch's name.
 const PART_DIGITS: usize = 10;
 
@@ -139,8 +142,9 @@ struct LineAnswer {
     status: String,
     #[serde(default)]
     status_code: i64,
-    #[serde(default)]
-    detail: String,
+    /// The reason of the answer, among others.
+    #[serde(flatten)]
+    more: Map<String, Value>,
 }
 
 async fn send(arguments: &SendFileArgs, out: &Output) -> anyhow::Result<()> {
@@ -218,7 +222,7 @@ fn leave_out(part: &Part, sent: &mut Sent, shown: &Shown) {
             cdls_id: None,
             status: "Invalid parameter: dest".to_owned(),
             status_code: 229,
-            detail: "The recipient stands in an earlier line, and --once-per-dest was given.".to_owned(),
+            more: Map::from_iter([("detail".to_owned(), REPEATED.into())]),
         };
         refuse(&refused, 0, sent, shown);
     }
@@ -234,6 +238,7 @@ fn count(answered: PartAnswer, part: &Part, sent: &mut Sent, shown: &Shown) {
         } else {
             sent.lines += 1;
             sent.logged += 1;
+            note(&answer, part.lines_before, sent, shown);
         }
     }
 }
@@ -243,9 +248,18 @@ fn refuse(answer: &LineAnswer, lines_before: i64, sent: &mut Sent, shown: &Shown
     sent.refused += 1;
     if sent.refused <= TOLD {
         let line = lines_before + answer.line;
-        let (status, detail) = (printable(&answer.status), printable(&answer.detail));
-        let told = format!("line {line}: {status} (status_code {}): {detail}", answer.status_code);
-        shown.tell(told.trim_end_matches([' ', ':']));
+        let reason = reason(&answer.more).map(|reason| format!(": {reason}")).unwrap_or_default();
+        let told = format!("line {line}: {} (status_code {}){reason}", answer.status, answer.status_code);
+        shown.tell(&printable(&told));
+    }
+}
+
+/// Print the note in the answer to a logged line, if it has one.
+fn note(answer: &LineAnswer, lines_before: i64, sent: &mut Sent, shown: &Shown) {
+    let Some(reason) = reason(&answer.more) else { return };
+    sent.notes += 1;
+    if sent.notes <= TOLD {
+        shown.tell(&format!("line {}: {}", lines_before + answer.line, printable(&reason)));
     }
 }
 
@@ -350,6 +364,9 @@ async fn try_part(remote: &Remote, format: Format, query: &str, part: &Part) -> 
         true => Failed::ForNow(error),
         false => Failed::ForGood(error),
     })?;
+    if !answer.headers().contains_key("batch-id") {
+        return Err(Failed::ForGood(anyhow::anyhow!(NOT_OURS)));
+    }
     let counted = |name: &str| {
         let count = answer.headers().get(name).and_then(|count| count.to_str().ok()?.parse().ok());
         count.unwrap_or(0)

@@ -1,4 +1,5 @@
-//! `check`: the settings in force, and whether database, broker and Graph answer.
+//! `check`: the settings in force, whether database, broker and Graph answer, which lines do not send, and how page tokens
+//! are stored.
 //!
 //! Graph is asked without a token; any HTTP answer shows that it can be reached.
 
@@ -6,14 +7,18 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use serde::Serialize;
+use time::OffsetDateTime;
 
 use super::fields::fields;
 use super::migrate::schema_word;
 use super::output::{Answered, Output, printable};
 use super::screen::Screen;
+use super::stopped_lines::{StoppedLine, stopped, told};
+use super::stored_tokens::StoredTokens;
 use super::table::{Column, Table};
 use crate::broker::rabbitmq::reach::reach;
 use crate::graph::egress;
+use crate::seal::KeyRing;
 use crate::settings::{BrokerSettings, DatabaseSettings, GraphSettings, Settings};
 use crate::store::{self, OpenRows, SchemaState, Store, StoreError};
 
@@ -30,6 +35,17 @@ struct Report<'a> {
     unknown_rows: Option<i64>,
     /// How long the one that has waited longest has done so; `null` if there is none.
     oldest_unknown_seconds: Option<u64>,
+    /// Lines that are switched on and do not send; `null` if the database did not say.
+    stopped_lines: Option<Vec<StoppedLine>>,
+    /// Page tokens by form; `null` if the database did not say.
+    page_tokens: Option<StoredTokens>,
+}
+
+/// The answers of a database whose schema is known.
+struct Contents {
+    open: OpenRows,
+    stopped: Vec<StoppedLine>,
+    tokens: Option<StoredTokens>,
 }
 
 #[derive(Default, Serialize)]
@@ -56,8 +72,13 @@ struct GraphReport {
 }
 
 pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
-    let ((database, open), broker, graph) =
-        tokio::join!(database(&settings.database), broker(&settings.broker), graph(&settings.graph));
+    let keys = super::key_ring(settings)?;
+    let ((database, contents), broker, graph) =
+        tokio::join!(database(&settings.database, &keys), broker(&settings.broker), graph(&settings.graph));
+    let (open, stopped_lines, page_tokens) = match contents {
+        Some(Contents { open, stopped, tokens }) => (Some(open), Some(stopped), tokens),
+        None => (None, None, None),
+    };
     let report = Report {
         settings,
         database,
@@ -65,11 +86,13 @@ pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
         graph,
         unknown_rows: open.map(|open| open.unknown),
         oldest_unknown_seconds: open.and_then(|open| open.oldest_unknown).map(|age| age.as_secs()),
+        stopped_lines,
+        page_tokens,
     };
     if out.json {
         out.json(&report)?;
     } else {
-        out.text(&human(&report, out.screen)?)?;
+        out.text(&human(&report, &keys, out.screen)?)?;
     }
     let failed = match (report.database.ok, report.broker.ok) {
         (true, true) => return Ok(()),
@@ -80,17 +103,17 @@ pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
     Err(Answered(failed.to_owned()).into())
 }
 
-/// Return the database's state, and its rows that are not final.
-async fn database(settings: &DatabaseSettings) -> (DatabaseReport, Option<OpenRows>) {
+/// Return the database's state, and what it holds.
+async fn database(settings: &DatabaseSettings, keys: &KeyRing) -> (DatabaseReport, Option<Contents>) {
     let mut report = DatabaseReport::default();
     let asked = tokio::time::timeout(TIMEOUT, async {
         let store = store::open_existing(settings).await?;
-        let answer = ask_database(&*store, &mut report).await;
+        let answer = ask_database(&*store, keys, &mut report).await;
         store.close().await;
         answer
     });
     match asked.await {
-        Ok(Ok(open)) => return (report, open),
+        Ok(Ok(contents)) => return (report, contents),
         Ok(Err(error)) => report.error = Some(error.to_string()),
         Err(_) => report.error = Some(no_answer()),
     }
@@ -100,8 +123,9 @@ async fn database(settings: &DatabaseSettings) -> (DatabaseReport, Option<OpenRo
 
 async fn ask_database(
     store: &dyn Store,
+    keys: &KeyRing,
     report: &mut DatabaseReport,
-) -> Result<Option<OpenRows>, StoreError> {
+) -> Result<Option<Contents>, StoreError> {
     let schema = store.schema().await?;
     report.schema = Some(schema_word(schema));
     if schema == SchemaState::Older {
@@ -111,14 +135,17 @@ async fn ask_database(
     let open = store.open_rows().await?;
     report.error = store.not_writable().await?.map(|reason| format!("not writable: {reason}"));
     report.ok = report.error.is_none();
-    Ok(Some(open))
+    let stopped = stopped(&store.stopped_lines().await?, OffsetDateTime::now_utc());
+    // A role without the right to read tokens fails here alone.
+    let tokens = StoredTokens::count(store, keys).await.ok();
+    Ok(Some(Contents { open, stopped, tokens }))
 }
 
 async fn broker(settings: &BrokerSettings) -> BrokerReport {
     if settings.url.expose_secret() == "embedded" {
         return BrokerReport { ok: true, kind: "embedded", error: None };
     }
-    let error = reach(&settings.url, TIMEOUT).await.err();
+    let error = reach(settings, TIMEOUT).await.err();
     BrokerReport { ok: error.is_none(), kind: "rabbitmq", error }
 }
 
@@ -143,7 +170,7 @@ fn no_answer() -> String {
     format!("no answer within {}", humantime::format_duration(TIMEOUT))
 }
 
-fn human(report: &Report, screen: Screen) -> anyhow::Result<String> {
+fn human(report: &Report, keys: &KeyRing, screen: Screen) -> anyhow::Result<String> {
     const COLUMNS: [Column; 2] = [Column::new("SETTING"), Column::text("VALUE", 20)];
     let mut settings = Table::new(&COLUMNS, screen);
     for (key, value) in fields(report.settings)? {
@@ -160,7 +187,7 @@ fn human(report: &Report, screen: Screen) -> anyhow::Result<String> {
         answer("graph", graph.ok, graph.error.as_deref().or(status.as_deref())),
     ];
     let unknown = match report.unknown_rows {
-        None => "How many messages are UNKNOWN could not be asked.".to_owned(),
+        None => "The number of UNKNOWN messages could not be read.".to_owned(),
         Some(0) => "No message is UNKNOWN.".to_owned(),
         Some(rows) => format!(
             "UNKNOWN messages: {rows}, the oldest for {}.\n\
@@ -168,7 +195,15 @@ fn human(report: &Report, screen: Screen) -> anyhow::Result<String> {
             humantime::format_duration(Duration::from_secs(report.oldest_unknown_seconds.unwrap_or(0)))
         ),
     };
-    Ok(format!("{}\n\n{}\n\n{unknown}", settings.render(), answers.join("\n")))
+    let tokens = match &report.page_tokens {
+        Some(tokens) => tokens.human(keys),
+        None => "The forms of page tokens could not be read.".to_owned(),
+    };
+    let lines = match &report.stopped_lines {
+        Some(lines) => told(lines),
+        None => "The states of lines could not be read.".to_owned(),
+    };
+    Ok(format!("{}\n\n{}\n\n{lines}\n{unknown}\n{tokens}", settings.render(), answers.join("\n")))
 }
 
 /// Return the answer in full length: an error is worth its lines.

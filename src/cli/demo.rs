@@ -1,6 +1,8 @@
 //! `demo`: the whole pipeline on a temporary database against the built-in Graph simulator.
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,8 +16,8 @@ use crate::app::{App, Role};
 use crate::channel::Class;
 use crate::domain::{AccountId, LineId};
 use crate::edge::tokens;
-use crate::settings::Settings;
-use crate::shutdown;
+use crate::settings::{AdminAddress, Settings};
+use crate::shutdown::{self, Hangup};
 use crate::simulator::{Simulator, SimulatorOptions};
 use crate::store::{LogFilter, LogRow, NewLine, SharedStore};
 use crate::telemetry;
@@ -61,8 +63,11 @@ const PAUSING: &[(&str, &str)] = &[
 
 /// Run the demo until it is stopped, or send the showcase and exit.
 pub async fn run(once: bool, config: Option<&Path>, out: &Output) -> Result<()> {
-    let stop = shutdown::on_signal(telemetry::finish)?;
-    let folder = tempfile::tempdir().context("no temporary folder for the demo's database")?;
+    let stop = shutdown::on_signal(Hangup::Stops, telemetry::finish)?;
+    let folder = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir()
+        .context("no temporary folder for the demo's database")?;
     let simulator = Simulator::start(SimulatorOptions::default())?;
     let settings = settings(config, folder.path(), &simulator.base_url(), once).await?;
     let Some(app) = stop.run_until_cancelled(App::start(&settings, Role::Serve)).await.transpose()? else {
@@ -75,7 +80,7 @@ pub async fn run(once: bool, config: Option<&Path>, out: &Output) -> Result<()> 
         app.stop().await;
         shown.unwrap_or(Ok(()))
     } else {
-        out.text(&stage.introduction(&simulator.base_url(), app.admin))?;
+        out.text(&stage.introduction(&simulator.base_url(), &app.admin))?;
         let everything = LogFilter::default();
         tokio::select! {
             followed = tail::follow(&everything, 20, &*stage.store, out) => followed,
@@ -95,6 +100,12 @@ async fn settings(config: Option<&Path>, folder: &Path, graph: &str, once: bool)
         ("http.listen", if is_free { USUAL_ADDRESS } else { "127.0.0.1:0" }.into()),
         ("admin.listen", "127.0.0.1:0".into()),
         ("http.default_wait", "10s".into()),
+        ("http.tls_cert", String::new()),
+        ("http.tls_key", String::new()),
+        ("admin.tls_cert", String::new()),
+        ("admin.tls_key", String::new()),
+        // All of it is on this machine.
+        ("security.plaintext", "private".into()),
     ];
     if once {
         // Short times, so that every outcome is seen within seconds.
@@ -132,7 +143,7 @@ impl Stage {
         Ok(Stage { store, http, account, tsid, messenger, instagram })
     }
 
-    fn introduction(&self, graph: &str, admin: SocketAddr) -> String {
+    fn introduction(&self, graph: &str, admin: &AdminAddress) -> String {
         let Stage { http, messenger, instagram, .. } = self;
         let tsid = self.tsid.expose_secret();
         format!(

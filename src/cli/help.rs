@@ -8,7 +8,7 @@ use clap::{Command, Subcommand};
 /// The commands by purpose. A blank leads to a command inside another.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Run it", &["demo", "serve", "ingest", "worker", "simulate"]),
-    ("Set up", &["migrate", "account", "token", "line", "check", "health"]),
+    ("Set up", &["migrate", "account", "broker", "token", "ban", "line", "key", "check", "health"]),
     ("Send", &["send", "campaign send"]),
     ("Watch and mend", &["log", "campaign", "rejected"]),
     ("Describe it", &["openapi", "completions", "man"]),
@@ -71,6 +71,15 @@ Examples:
   meta-dispatch send --app-id 2 --class instagram --dest 17841400000000001 \\
     --mdata 'The sale begins.' --send-at 2027-01-01T09:00:00Z --cp-id sale";
 
+pub const KEY: &str = "\
+Page tokens are sealed with the first key of security.key, and opened with any.
+Restart the workers with a new key before tokens are sealed with it.
+
+Examples:
+  meta-dispatch key generate
+  meta-dispatch key seal
+  meta-dispatch key rotate";
+
 pub const CAMPAIGN_SEND: &str = "\
 A CSV file begins with a header row of parameter names (dest, mdata, …). An
 NDJSON file has one JSON object a line, with the same names. The options are
@@ -131,7 +140,8 @@ Examples:
 
 pub const LOG_CANCEL: &str = "\
 Messages that are PENDING or RETRY end as CANCELLED. A message in a call is left
-alone. On a terminal the command asks before it cancels by a filter.
+alone. On a terminal the command asks before it cancels by a filter. A run goes
+on until nothing is left to cancel of what it found at its beginning.
 
 Examples:
   meta-dispatch log cancel 4711
@@ -145,6 +155,46 @@ begins with an apostrophe.
 Examples:
   meta-dispatch log export --status ERROR --since 24h --output errors.csv
   meta-dispatch log export --cp-id offers --format ndjson -o offers.ndjson";
+
+pub const ACCOUNT_MAP_USER: &str = "\
+With --queue the user publishes to an exchange of its own, and waits for no
+other user's submissions. `broker grants` prints the permissions it needs.
+Messages left in the queue of a user that is unmapped stay there.
+
+Examples:
+  meta-dispatch account map-user --account 1 --user shop
+  meta-dispatch account map-user --account 1 --user shop --queue";
+
+pub const ACCOUNT_ALLOW: &str = "\
+Over HTTP the account is usable from its networks alone: requests from other
+addresses are answered 142. --network adds networks, --clear removes those that
+were set before; both together replace them. An account without networks is
+usable from everywhere. The networks do not concern producers on RabbitMQ.
+
+Examples:
+  meta-dispatch account allow 1 --network 203.0.113.0/24 --network 2001:db8::/48
+  meta-dispatch account allow 1 --clear --network 198.51.100.7
+  meta-dispatch account allow 1 --clear";
+
+pub const TOKEN_ADD: &str = "\
+Scopes: send (messages and batches, also over RabbitMQ), read (messages, lines
+and campaigns), campaigns (pause, resume, cancel, also single messages),
+callbacks.
+
+Examples:
+  meta-dispatch token add --account 1
+  meta-dispatch token add --account 1 --name shop --scope send,read \\
+    --expires 90d
+  meta-dispatch token add --account 1 --expires 2060-01-01T00:00:00Z";
+
+pub const BROKER_GRANTS: &str = "\
+The commands go to the machine of RabbitMQ. Add the users first (rabbitmqctl
+add_user NAME), and put names of your own in place of listener-1,
+meta-dispatch-ingest and meta-dispatch-worker. This command changes nothing.
+
+Examples:
+  meta-dispatch broker grants
+  meta-dispatch broker grants --user shop --user clinic";
 
 pub const LINE_ADD: &str = "\
 Examples:

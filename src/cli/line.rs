@@ -13,10 +13,11 @@ use time::OffsetDateTime;
 use super::line_change::{self, RemoveArgs, SetArgs};
 use super::line_view::{LineView, above_ceiling, list, view};
 use super::output::{Output, confirmed, tell_note};
-use super::page_token::PageTokenSource;
+use super::page_token::{self, PageTokenSource};
 use super::{help, parse};
 use crate::channel::Class;
 use crate::domain::{AccountId, LineId};
+use crate::seal::KeyRing;
 use crate::settings::LimitSettings;
 use crate::store::{LineRecord, NewLine, Store};
 
@@ -107,11 +108,12 @@ pub async fn run(
     command: LineCommand,
     store: &dyn Store,
     limits: &LimitSettings,
+    keys: &KeyRing,
     out: &Output,
 ) -> anyhow::Result<()> {
     match command {
         LineCommand::Add(args) => {
-            let added = Added { v8l_id: add_line(*args, limits, store).await? };
+            let added = Added { v8l_id: add_line(*args, limits, keys, store).await? };
             out.answer(&added, |added| format!("line {} added", added.v8l_id))
         }
         LineCommand::List => {
@@ -120,7 +122,7 @@ pub async fn run(
             out.answer(&Lines { lines }, |lines| list(&lines.lines, limits, out.screen))
         }
         LineCommand::SetPat { line, pat } => {
-            let found = store.set_page_token(line, &pat.read()?).await?;
+            let found = store.set_page_token(line, &page_token::stored(pat.read()?, line, keys)).await?;
             changed(found, line, store, out).await
         }
         LineCommand::Pause { line, length, reason } => {
@@ -139,16 +141,24 @@ pub async fn run(
     }
 }
 
-async fn add_line(args: AddArgs, limits: &LimitSettings, store: &dyn Store) -> anyhow::Result<LineId> {
+async fn add_line(
+    args: AddArgs,
+    limits: &LimitSettings,
+    keys: &KeyRing,
+    store: &dyn Store,
+) -> anyhow::Result<LineId> {
     if !args.yes {
         no_other(&args, store).await?;
     }
+    let token = args.pat.read()?;
+    let seals = keys.first().is_some();
     let line = NewLine {
         id: args.id,
         account: args.account,
         name: args.name,
         class: args.class,
-        page_token: args.pat.read()?,
+        // A token is sealed for the id of its line, which is not known yet.
+        page_token: if seals { "".into() } else { token.clone() },
         page_id: args.page_id,
         instagram_account_id: args.ig_account_id,
         rate_text: args.rate_text,
@@ -157,7 +167,13 @@ async fn add_line(args: AddArgs, limits: &LimitSettings, store: &dyn Store) -> a
     for note in above_ceiling(args.class, args.rate_text, args.rate_media, limits) {
         tell_note(&note);
     }
-    Ok(store.add_line(&line).await?)
+    let id = store.add_line(&line).await?;
+    if seals {
+        let is_set = store.set_page_token(id, &page_token::stored(token, id, keys)).await;
+        let without = || format!("line {id} was added without its page token: `line set-pat {id}` sets it");
+        ensure!(is_set.with_context(without)?, "line {id} was removed by others at this moment");
+    }
+    Ok(id)
 }
 
 /// Two lines of one page share Meta's limits and not ours: mostly the second one is a mistake.

@@ -6,15 +6,13 @@ use anyhow::{bail, ensure};
 use clap::Args;
 use serde::Serialize;
 
+use super::cancel::cancel_waiting;
 use super::line_view::above_ceiling;
 use super::output::{Output, confirmed, tell_note};
 use super::parse;
 use crate::domain::{LineId, RowId};
 use crate::settings::LimitSettings;
-use crate::store::{CANCELLED_AT_ONCE, LineChange, LineRecord, MessageFilter, Scope, Store};
-
-/// Waiting messages looked up at a time.
-const PAGE: u32 = 10_000;
+use crate::store::{LineChange, MessageFilter, Scope, Store};
 
 /// Arguments of `line set`.
 #[derive(Debug, Args)]
@@ -109,26 +107,17 @@ pub async fn remove(args: &RemoveArgs, store: &dyn Store, out: &Output) -> anyho
     }
     // Switched off first: every process refuses messages for it within 10 seconds.
     store.update_line(line, &LineChange { active: Some(false), ..LineChange::default() }).await?;
-    let cancelled = if args.force { cancel_waiting(&record, store).await? } else { 0 };
+    let cancelled = if args.force {
+        let filter = MessageFilter { line: Some(line), ..MessageFilter::default() };
+        cancel_waiting(store, Scope::Account(record.account), &filter, RowId(i64::MAX)).await?
+    } else {
+        0
+    };
     ensure!(store.remove_line(line).await?, "line {line} was removed by others at this moment");
     out.answer(&Removed { removed: line, cancelled }, |removed| match removed.cancelled {
         0 => format!("line {} removed; its messages stay in the log", removed.removed),
         rows => format!("line {} removed, {rows} messages cancelled; they stay in the log", removed.removed),
     })
-}
-
-async fn cancel_waiting(line: &LineRecord, store: &dyn Store) -> anyhow::Result<u64> {
-    let scope = Scope::Account(line.account);
-    let filter = MessageFilter { line: Some(line.id), ..MessageFilter::default() };
-    let (mut after, mut cancelled) = (RowId(0), 0);
-    loop {
-        let waiting = store.waiting(scope, &filter, after, PAGE).await?;
-        let Some(last) = waiting.last() else { return Ok(cancelled) };
-        after = *last;
-        for ids in waiting.chunks(CANCELLED_AT_ONCE) {
-            cancelled += store.cancel(scope, ids).await?.len() as u64;
-        }
-    }
 }
 
 #[cfg(test)]

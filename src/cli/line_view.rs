@@ -13,7 +13,7 @@ use crate::channel::{Class, Rates};
 use crate::domain::{AccountId, LineId};
 use crate::policy::pace::Limits;
 use crate::settings::LimitSettings;
-use crate::store::LineRecord;
+use crate::store::{LineRecord, UNOPENED_PAUSE};
 use crate::text::timestamp;
 
 /// How the state of a paused line begins.
@@ -79,8 +79,14 @@ fn state(line: &LineRecord, now: OffsetDateTime) -> String {
     }
     match line.paused_until {
         Some(until) if until > now => {
-            let until = if until - now > ENDLESS { "resumed".to_owned() } else { timestamp(until) };
             let reason = line.pause_reason.as_deref().unwrap_or("no reason given");
+            let until = if reason.starts_with(UNOPENED_PAUSE) {
+                "the token opens or `line set-pat` replaces it".to_owned()
+            } else if until - now > ENDLESS {
+                "resumed".to_owned()
+            } else {
+                timestamp(until)
+            };
             format!("{PAUSED}{until} ({reason})")
         }
         _ => "sending".into(),
@@ -215,6 +221,15 @@ mod tests {
             ..line()
         },
         "paused until resumed (by an operator)"
+    )]
+    #[case::its_token_cannot_be_opened(
+        LineRecord {
+            paused_until: Some(datetime!(2126-01-01 0:00 UTC)),
+            pause_reason: Some("page token cannot be opened: key 0011aabb is not in security.key".into()),
+            ..line()
+        },
+        "paused until the token opens or `line set-pat` replaces it \
+         (page token cannot be opened: key 0011aabb is not in security.key)"
     )]
     #[case::its_pause_has_ended(LineRecord { paused_until: Some(NOW), ..line() }, "sending")]
     fn state_says_whether_a_line_sends_or_why_not(#[case] line: LineRecord, #[case] expected: &str) {

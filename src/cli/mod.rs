@@ -5,6 +5,8 @@
 //! access tokens or API tokens as arguments.
 
 mod account;
+mod ban;
+mod broker;
 mod campaign;
 mod cancel;
 mod check;
@@ -13,6 +15,7 @@ mod export;
 mod fields;
 mod health;
 mod help;
+mod key;
 mod line;
 mod line_change;
 mod line_view;
@@ -31,6 +34,8 @@ mod send;
 mod serve;
 mod settle;
 mod simulate;
+mod stopped_lines;
+mod stored_tokens;
 mod table;
 mod tail;
 mod token;
@@ -46,7 +51,9 @@ use clap::{Parser, Subcommand};
 
 use crate::api;
 use crate::app::Role;
-use crate::settings::Settings;
+use crate::edge::tokens::TokenKeys;
+use crate::seal::KeyRing;
+use crate::settings::{ExposedFile, Settings};
 use crate::store::{self, SchemaState, SharedStore, Store, StoreError};
 use crate::telemetry;
 use output::Output;
@@ -67,6 +74,9 @@ pub struct Cli {
     /// Print the answer as one JSON object instead of text
     #[arg(long, global = true)]
     json: bool,
+    /// The reason why the program was not started again with deep stacks, if it had to be.
+    #[arg(skip)]
+    pub without_deep_stacks: Option<std::io::Error>,
     #[command(subcommand)]
     command: Command,
 }
@@ -96,7 +106,7 @@ enum Command {
     #[command(after_help = crate::simulator::outcomes_help())]
     Simulate(SimulateArgs),
     /// Create or upgrade the database's schema (not needed on SQLite)
-    Migrate,
+    Migrate(migrate::MigrateArgs),
     /// Show the settings; check the database, the broker and Graph
     Check,
     /// Exit with 0 if the process on this machine is ready, else 1
@@ -123,15 +133,24 @@ enum Command {
     /// Manage accounts, which own lines, and their RabbitMQ users
     #[command(subcommand)]
     Account(account::AccountCommand),
+    /// Print the permissions of RabbitMQ users
+    #[command(subcommand)]
+    Broker(broker::BrokerCommand),
     /// Show submissions over RabbitMQ that were refused
     #[command(subcommand)]
     Rejected(rejected::RejectedCommand),
     /// Add, list or revoke API tokens (tsid)
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// List banned addresses, or lift their bans
+    #[command(subcommand)]
+    Ban(ban::BanCommand),
     /// Manage lines: the Pages and Instagram accounts that send
     #[command(subcommand)]
     Line(line::LineCommand),
+    /// Make a key for security.key; seal the stored page tokens
+    #[command(subcommand, after_help = help::KEY)]
+    Key(key::KeyCommand),
     /// Read the message log; settle, resend or cancel messages
     #[command(subcommand)]
     Log(log::LogCommand),
@@ -179,7 +198,7 @@ pub async fn run(cli: Cli) -> ExitCode {
 
 async fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let settings = Settings::load(cli.config.as_deref())?;
-    telemetry::install(&settings.log, cli.command.log_filter())?;
+    begin_log(&cli, &settings)?;
     let out = Output::new(cli.json);
     match cli.command {
         Command::Serve => serve::run(&settings, Role::Serve).await,
@@ -187,7 +206,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Worker => serve::run(&settings, Role::Worker).await,
         Command::Demo(arguments) => demo::run(arguments.once, cli.config.as_deref(), &out).await,
         Command::Simulate(arguments) => simulate::run(arguments, &out).await,
-        Command::Migrate => migrate::run(&settings, &out).await,
+        Command::Migrate(arguments) => migrate::run(arguments, &settings, &out).await,
         Command::Check => check::run(&settings, &out).await,
         Command::Health => health::run(&settings, &out).await,
         Command::Send(arguments) => send::run(*arguments, &out).await,
@@ -197,20 +216,40 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Completions { shell } => manual::completions(shell, &out),
         Command::Man { folder } => manual::man(&folder, &out),
         Command::Account(command) => {
-            let store = match command {
-                // The first command on a new database.
-                account::AccountCommand::Add { .. } => store::open(&settings.database).await,
-                _ => store::open_existing(&settings.database).await,
-            };
-            with_store(&settings, store, &out, async |store| account::run(command, store, &out).await).await
+            let store = account_store(&command, &settings).await;
+            let keys = token_keys(&settings)?;
+            with_store(&settings, store, &out, async |store| account::run(command, store, &keys, &out).await)
+                .await
+        }
+        Command::Broker(command) => {
+            let (store, rabbitmq) = (store::open_existing(&settings.database).await, &settings.broker);
+            with_store(&settings, store, &out, async |store| {
+                broker::run(command, store, rabbitmq, &out).await
+            })
+            .await
         }
         Command::Token(command) => {
             let store = store::open_existing(&settings.database).await;
-            with_store(&settings, store, &out, async |store| token::run(command, store, &out).await).await
+            let keys = token_keys(&settings)?;
+            with_store(&settings, store, &out, async |store| token::run(command, store, &keys, &out).await)
+                .await
+        }
+        Command::Ban(command) => {
+            let store = store::open_existing(&settings.database).await;
+            with_store(&settings, store, &out, async |store| ban::run(command, store, &out).await).await
         }
         Command::Line(command) => {
             let (store, limits) = (store::open_existing(&settings.database).await, &settings.limits);
-            with_store(&settings, store, &out, async |store| line::run(command, store, limits, &out).await)
+            let keys = key_ring(&settings)?;
+            with_store(&settings, store, &out, async |store| {
+                line::run(command, store, limits, &keys, &out).await
+            })
+            .await
+        }
+        Command::Key(key::KeyCommand::Generate) => key::generate(&out),
+        Command::Key(command) => {
+            let (keys, store) = (key_ring(&settings)?, store::open_existing(&settings.database).await);
+            with_store(&settings, store, &out, async |store| key::run(command, store, &keys, &out).await)
                 .await
         }
         Command::Log(command) => {
@@ -234,6 +273,39 @@ impl Command {
             _ => "warn",
         }
     }
+}
+
+/// Begin the process log, with the warnings of the start.
+fn begin_log(cli: &Cli, settings: &Settings) -> anyhow::Result<()> {
+    telemetry::install(&settings.log, cli.command.log_filter())?;
+    settings.exposed_files.iter().for_each(ExposedFile::warn);
+    if let Some(error) = &cli.without_deep_stacks {
+        tracing::warn!(%error, "stacks are shallow: a producer can end this process; set RUST_MIN_STACK=268435456");
+    }
+    Ok(())
+}
+
+/// Open the store of an account command: the first one may be the first command on a new database.
+async fn account_store(
+    command: &account::AccountCommand,
+    settings: &Settings,
+) -> Result<SharedStore, StoreError> {
+    match command {
+        account::AccountCommand::Add { .. } => store::open(&settings.database).await,
+        _ => store::open_existing(&settings.database).await,
+    }
+}
+
+/// Return the keys of `security.key`.
+fn key_ring(settings: &Settings) -> anyhow::Result<KeyRing> {
+    let keys = settings.security.keys()?;
+    Ok(KeyRing::new(keys.iter().map(|key| &**key)))
+}
+
+/// Return the keys of `security.token_key`.
+fn token_keys(settings: &Settings) -> anyhow::Result<TokenKeys> {
+    let keys = settings.security.token_keys()?;
+    Ok(TokenKeys::new(keys.iter().map(|key| &**key)))
 }
 
 /// Makes sure that the schema of an opened store is known, runs the command, closes the store, and names its database.

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::screen::Screen;
 
@@ -71,8 +71,26 @@ fn refusal(answer: &Value) -> String {
         None | Some(0) => String::new(),
         Some(id) => format!("; it is message {id}"),
     };
-    let detail = answer["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default();
-    format!("refused: {status} (status_code {}){row}{detail}", answer["status_code"])
+    let reason = answer.as_object().and_then(reason).map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("refused: {status} (status_code {}){row}{reason}", answer["status_code"])
+}
+
+/// The reason that an answer gives, in one line: `detail`, and `error_*` of a message that Graph refused or that has ended.
+/// Not yet printable: the texts are others'.
+pub fn reason(answer: &Map<String, Value>) -> Option<String> {
+    let shown = |name: &&str| match answer.get(*name) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(word)) => Some(format!("{name} {word}")),
+        Some(number) => Some(format!("{name} {number}")),
+    };
+    let codes: Vec<String> = ["error_kind", "error_code", "error_subcode"].iter().filter_map(shown).collect();
+    let codes = Some(codes.join(", ")).filter(|codes| !codes.is_empty());
+    let message = answer.get("error_message").and_then(Value::as_str);
+    let error: Vec<&str> = codes.as_deref().into_iter().chain(message).collect();
+    let error = Some(error.join(": ")).filter(|error| !error.is_empty());
+    let detail = answer.get("detail").and_then(Value::as_str).filter(|detail| !detail.is_empty());
+    let parts: Vec<&str> = detail.into_iter().chain(error.as_deref()).collect();
+    Some(parts.join(" ")).filter(|reason| !reason.is_empty())
 }
 
 /// Whether the command ended because nobody reads its output any more.
@@ -146,5 +164,19 @@ mod tests {
         assert_eq!(printable("two\nlines \u{1b}[2Jé"), "two\\nlines \\u{1b}[2Jé");
         assert_eq!(printable("plain é 👍"), "plain é 👍");
         assert_eq!(printable("\u{202e}gpj.exe"), "\\u{202e}gpj.exe");
+    }
+    #[test]
+    fn reason_holds_detail_and_error() {
+        let told = |answer: Value| reason(answer.as_object().expect("an object"));
+        assert_eq!(told(serde_json::json!({"status": "OK", "detail": null})), None);
+        assert_eq!(told(serde_json::json!({"detail": "Say who."})).as_deref(), Some("Say who."));
+        let error = serde_json::json!({
+            "detail": "Graph refused the message.", "error_kind": "refused", "error_code": 551,
+            "error_subcode": 1_545_041, "error_message": "(#551) This person isn't available",
+        });
+        let expected = "Graph refused the message. error_kind refused, error_code 551, error_subcode 1545041: (#551) This \
+                        person isn't available";
+        assert_eq!(told(error).as_deref(), Some(expected));
+        assert_eq!(told(serde_json::json!({"error_message": "no answer"})).as_deref(), Some("no answer"));
     }
 }

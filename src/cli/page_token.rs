@@ -1,4 +1,4 @@
-//! Reads a page access token (PAT) from standard input or from a file.
+//! Reads a page access token (PAT) from standard input or from a file, and seals it for the database.
 //!
 //! The token is never an argument, which every user of the machine could read; and no error repeats it.
 
@@ -8,9 +8,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
 
 use super::output::tell_note;
 use super::parse::wrapping;
+use crate::domain::LineId;
+use crate::seal::{KeyRing, Purpose, is_sealed};
+use crate::settings::ExposedFile;
 use crate::text::trimmed;
 
 /// Far above the length of any of Meta's tokens.
@@ -34,6 +38,7 @@ impl PageTokenSource {
         match &self.pat_file {
             Some(path) => {
                 let named = || path.display().to_string();
+                ExposedFile::look("--pat-file", path).iter().for_each(ExposedFile::warn);
                 page_token(File::open(path).with_context(named)?).with_context(named)
             }
             None => {
@@ -47,16 +52,29 @@ impl PageTokenSource {
     }
 }
 
+/// Return the token as it is stored: sealed for its line, if there is a key.
+pub fn stored(token: SecretString, line: LineId, keys: &KeyRing) -> SecretString {
+    match keys.first() {
+        Some(key) => key.seal(&token, Purpose::PageToken(line)),
+        None => token,
+    }
+}
+
 fn page_token(source: impl Read) -> anyhow::Result<SecretString> {
-    let mut bytes = Vec::new();
+    // In its full length from the start: a buffer that grows leaves copies of the token.
+    let mut bytes = Zeroizing::new(Vec::<u8>::with_capacity(LONGEST as usize + 1));
     source.take(LONGEST + 1).read_to_end(&mut bytes)?;
     ensure!(bytes.len() as u64 <= LONGEST, "the page access token is longer than {LONGEST} bytes");
-    let Ok(text) = String::from_utf8(bytes) else { bail!("the page access token is not text") };
-    let token = trimmed(&text);
+    let Ok(text) = std::str::from_utf8(&bytes) else { bail!("the page access token is not text") };
+    let token = trimmed(text);
     ensure!(!token.is_empty(), "the page access token is empty");
     if let Some(wrapping) = wrapping(token) {
         bail!("the page access token has {wrapping}: give the token alone");
     }
+    ensure!(
+        !is_sealed(token),
+        "the page access token begins with `enc:`, as sealed ones do: give the token as Meta shows it"
+    );
     ensure!(
         token.bytes().all(|byte| byte.is_ascii_graphic()),
         "the page access token holds spaces, control characters or letters outside ASCII"
@@ -92,6 +110,8 @@ mod tests {
     #[case::brackets(b"<EAAone>")]
     #[case::a_name(b"access_token=EAAone")]
     #[case::json(br#"{"access_token":"EAAone","token_type":"bearer"}"#)]
+    #[case::sealed(b"enc:v1:0011aabb:EAAone")]
+    #[case::sealed_by_a_later_version(b"ENC:v9:EAAone")]
     #[case::endless(&[b'E'; LONGEST as usize + 1])]
     fn malformed_token_is_refused_and_not_shown(#[case] bytes: &[u8]) {
         let error = page_token(bytes).expect_err("no token");

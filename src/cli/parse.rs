@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use ipnet::IpNet;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::channel::Class;
-use crate::domain::{MAX_CP_ID_CHARS, Status};
+use crate::domain::{self, CountedAddress, MAX_CP_ID_CHARS, Status, TokenScope, TokenScopes};
 use crate::text::trimmed;
 
 /// The largest id that JavaScript and most JSON readers keep exactly; far above any that is ever reached by
@@ -40,6 +43,46 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         return Err("must be at most 3650d".into());
     }
     Ok(length)
+}
+
+/// The longest time from now to an end.
+const FARTHEST_END: time::Duration = time::Duration::days(36_500);
+
+/// Parse an end: a duration from now, or an RFC 3339 time that has not passed.
+pub fn end(text: &str) -> Result<OffsetDateTime, String> {
+    let now = OffsetDateTime::now_utc();
+    let end = match OffsetDateTime::parse(text.trim(), &Rfc3339) {
+        Ok(end) => end,
+        Err(_) => {
+            now + duration(text)
+                .map_err(|error| format!("{error}; or give a time such as 2027-01-01T00:00:00Z"))?
+        }
+    };
+    if end <= now {
+        return Err("must not have passed".into());
+    }
+    if end > now + FARTHEST_END {
+        return Err("must come within a hundred years".into());
+    }
+    Ok(end)
+}
+
+/// Parse the scopes of a token.
+pub fn scopes(text: &str) -> Result<TokenScopes, String> {
+    let known = || TokenScope::ALL.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(", ");
+    text.parse::<TokenScopes>().map_err(|error| format!("{error}; the scopes are {}", known()))
+}
+
+/// Parse a network, or an address.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    domain::network(text.trim()).ok_or_else(|| {
+        "must be an address or a network such as 203.0.113.0/24; write an IPv4 network as such, not as ::ffff:…".into()
+    })
+}
+
+/// Parse an address of a caller, or a /64 network of IPv6.
+pub fn caller_address(text: &str) -> Result<CountedAddress, String> {
+    text.trim().parse::<CountedAddress>().map_err(|error| error.to_string())
 }
 
 /// Parse a campaign's label, as ingest takes it.
@@ -139,6 +182,25 @@ mod tests {
     fn label_in_path_is_no_folder() {
         assert!(campaign_in_path(".").is_err() && campaign_in_path(" .. ").is_err());
         assert_eq!(campaign_in_path("50% off/a?b"), Ok("50% off/a?b".to_owned()));
+    }
+
+    #[rstest]
+    #[case("90d", true)]
+    #[case("2999-01-01T00:00:00Z", false)]
+    #[case("2020-01-01T00:00:00Z", false)]
+    #[case("2060-01-01T00:00:00-03:00", true)]
+    #[case("0s", false)]
+    #[case("soon", false)]
+    fn end_is_ahead(#[case] text: &str, #[case] is_good: bool) {
+        assert_eq!(end(text).is_ok(), is_good, "{:?}", end(text));
+        assert!(end(text).is_ok_and(|end| end > OffsetDateTime::now_utc()) == is_good);
+    }
+
+    #[test]
+    fn unknown_scope_is_named_with_the_known_ones() {
+        assert_eq!(scopes("send,read").map(|scopes| scopes.to_string()), Ok("send,read".to_owned()));
+        let refused = scopes("send,fly").expect_err("unknown");
+        assert!(refused.contains("fly") && refused.contains("campaigns, callbacks"), "{refused}");
     }
 
     #[rstest]

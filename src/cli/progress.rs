@@ -42,7 +42,7 @@ pub async fn list(args: &ListArgs, out: &Output) -> anyhow::Result<()> {
     let remote = args.remote.connect()?;
     let state = args.state.as_ref().map(|state| format!("&state={state}")).unwrap_or_default();
     let request = remote.request(Method::GET, &format!("campaigns?limit={}{state}", args.lines));
-    let page = remote.ask(request).await?;
+    let page = remote.ask(request, "campaigns").await?;
     out.answer(&page, |page| table(page, out.screen))
 }
 
@@ -71,7 +71,7 @@ pub async fn ask(method: Method, one: &OneArgs, command: &str, out: &Output) -> 
     let remote = one.remote.connect()?;
     let label = utf8_percent_encode(&one.cp_id, NON_ALPHANUMERIC);
     let request = remote.request(method, &format!("campaigns/{label}{command}"));
-    let progress = remote.ask(request).await.with_context(|| format!("campaign {}", one.cp_id))?;
+    let progress = remote.ask(request, "counts").await.with_context(|| format!("campaign {}", one.cp_id))?;
     out.answer(&progress, |progress| human(progress, out.screen))
 }
 

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use super::output::{Output, tell_note};
 use super::screen::Screen;
 use super::table::{Column, Table};
+use crate::broker::public;
 use crate::broker::rabbitmq::rejected::{RejectedMessage, newest};
 use crate::settings::BrokerSettings;
 use crate::text::timestamp;
@@ -26,6 +27,9 @@ pub enum RejectedCommand {
         /// Number of submissions
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         lines: u32,
+        /// Show the submissions of senders that are not known; their parameters are not kept
+        #[arg(long)]
+        unauthenticated: bool,
     },
 }
 
@@ -52,12 +56,13 @@ struct List {
 }
 
 pub async fn run(command: RejectedCommand, settings: &BrokerSettings, out: &Output) -> anyhow::Result<()> {
-    let RejectedCommand::List { lines } = command;
+    let RejectedCommand::List { lines, unauthenticated } = command;
     ensure!(
         settings.url.expose_secret() != "embedded",
         "setting broker.url is embedded: only submissions over RabbitMQ are kept when they are refused"
     );
-    let (found, queued) = newest(&settings.url, lines as usize, PATIENCE)
+    let queue = if unauthenticated { public::UNAUTHENTICATED } else { public::REJECTED };
+    let (found, queued) = newest(settings, queue, lines as usize, PATIENCE)
         .await
         .map_err(|error| anyhow!("RabbitMQ: {error}"))?;
     let list = List { rejected: found.into_iter().map(shown).collect(), queued };

@@ -4,7 +4,7 @@ use clap::Args;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::output::{Output, printable, tell_note};
+use super::output::{Output, printable, reason, tell_note};
 use super::parse;
 use super::remote::RemoteArgs;
 use crate::channel::Class;
@@ -65,11 +65,11 @@ pub async fn run(arguments: SendArgs, out: &Output) -> anyhow::Result<()> {
     if let Some(key) = &arguments.idempotency_key {
         request = request.header("Idempotency-Key", key);
     }
-    let answer = remote.ask(request).await?;
-    if let Some(detail) = answer["return"]["detail"].as_str() {
-        tell_note(&printable(detail));
+    let answer = remote.submit(request).await?;
+    if let Some(reason) = answer.as_object().and_then(reason) {
+        tell_note(&printable(&reason));
     }
-    out.answer(&answer["return"], |answer| match answer["messageId"].as_str() {
+    out.answer(&answer, |answer| match answer["messageId"].as_str() {
         Some(id) if !id.is_empty() => format!("sent: message {}, Meta's id {id}", answer["cdls_id"]),
         _ => format!("accepted: message {}", answer["cdls_id"]),
     })

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::SimulateArgs;
 use super::output::Output;
-use crate::shutdown;
+use crate::shutdown::{self, Hangup};
 use crate::simulator::{Simulator, SimulatorOptions};
 use crate::telemetry;
 
@@ -14,7 +14,7 @@ struct Listening {
 }
 
 pub async fn run(arguments: SimulateArgs, out: &Output) -> anyhow::Result<()> {
-    let stop = shutdown::on_signal(telemetry::finish)?;
+    let stop = shutdown::on_signal(Hangup::Stops, telemetry::finish)?;
     let options = SimulatorOptions {
         listen: arguments.listen,
         latency: arguments.latency,

@@ -23,6 +23,9 @@ pub struct Sent {
     pub duplicates: u64,
     /// Values that were not UTF-8, and were read as windows-1252.
     pub not_utf8: u64,
+    /// Logged lines whose answer says more.
+    #[serde(skip)]
+    pub notes: u64,
 }
 
 impl Sent {
