@@ -17,11 +17,14 @@ pub mod domain;
 pub mod edge;
 pub mod failpoint;
 pub mod feedback;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod graph;
 pub mod ingest;
 pub mod metrics;
 pub mod ops;
 pub mod policy;
+pub mod seal;
 pub mod settings;
 pub mod shutdown;
 pub mod simulator;
