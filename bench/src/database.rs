@@ -4,7 +4,12 @@
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, PgConnection, PgPool};
 
-use crate::ground::Statements;
+/// Whether PostgreSQL counts the statements of a run. Only the scenarios that ask for it pay for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statements {
+    Counted,
+    Uncounted,
+}
 
 /// The cost of a message to PostgreSQL in a run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

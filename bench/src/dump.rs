@@ -14,14 +14,14 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::task::JoinHandle;
 
-use crate::RunArguments;
+use crate::arguments::RunArguments;
+use crate::database::Statements;
 use crate::graph::Lateness;
-use crate::ground::{Ground, Statements, on_ground};
+use crate::ground::{Ground, on_ground};
 use crate::load::{self, now_micros};
-use crate::measure::{Measured, System, Work};
+use crate::measure::{Measured, SINGLE, System, Work};
 use crate::peers::{self, Peer};
 use crate::product::{self, Setup};
-use crate::scenarios::SINGLE;
 
 /// The time between scheduled messages, and how far ahead they are scheduled.
 const SCHEDULE_EVERY: Duration = Duration::from_millis(50);

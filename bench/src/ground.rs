@@ -10,8 +10,10 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 use testkit::process::{Output, Running, free_address};
 
+use crate::arguments::RunArguments;
+use crate::database::{self, Statements};
 use crate::measure::System;
-use crate::{RunArguments, database, process};
+use crate::process;
 
 /// The addresses by which the processes of a run find each other.
 pub struct Ground {
@@ -22,13 +24,6 @@ pub struct Ground {
     /// SQL to run on the database once its tables exist.
     pub sql: Option<String>,
     pub statements: Statements,
-}
-
-/// Whether PostgreSQL counts the statements of a run. Only the scenarios that ask for it pay for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Statements {
-    Counted,
-    Uncounted,
 }
 
 /// Make a database and a virtual host, run, and drop both.

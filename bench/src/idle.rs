@@ -8,14 +8,14 @@ use serde::Serialize;
 use testkit::process::{Output, free_address};
 use testkit::program::Program;
 
-use crate::database::{Counters, Statement, calls};
+use crate::arguments::RunArguments;
+use crate::database::{Counters, Statement, Statements, calls};
 use crate::graph::Deliveries;
-use crate::ground::{Statements, on_ground, start_graph};
-use crate::measure::System;
+use crate::ground::{on_ground, start_graph};
+use crate::measure::{SINGLE, System};
 use crate::peers::{self, Peer};
 use crate::product::{self, Setup};
-use crate::scenarios::SINGLE;
-use crate::{RunArguments, load, process};
+use crate::{load, process};
 
 /// How long a system settles: scans that find nothing come less often after a while.
 const SETTLE: Duration = Duration::from_secs(20);

@@ -11,9 +11,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Row};
 use testkit::process::{Running, output};
 
-use crate::database::{Counters, DatabaseCosts};
+use crate::database::{Counters, DatabaseCosts, Statements};
 use crate::graph::Deliveries;
-use crate::ground::Statements;
 use crate::load::{LoadReport, Shape};
 use crate::process;
 
@@ -51,6 +50,10 @@ pub struct Work {
     /// Campaign of batches, and of every second single message.
     pub campaign: Option<&'static str>,
 }
+
+/// One message a request.
+pub const SINGLE: Work =
+    Work { messages: 60_000, connections: 64, rate: 0, batch: 0, first_line: 1, lines: 8, campaign: None };
 
 /// The cost and the length of a run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -172,6 +175,11 @@ impl System {
     }
 
     async fn send(&self, prefix: &str, work: Work) -> anyhow::Result<LoadReport> {
+        self.send_as(&self.tsid, prefix, work).await
+    }
+
+    /// Send the work with the token of an account. The load ends when the future is dropped.
+    pub async fn send_as(&self, tsid: &str, prefix: &str, work: Work) -> anyhow::Result<LoadReport> {
         let mut command = std::process::Command::new(std::env::current_exe()?);
         command.args(["load", "--host", &self.host, "--path", self.path, "--prefix", prefix]);
         command.args(["--shape", if self.shape == Shape::Product { "product" } else { "peer" }]);
@@ -188,7 +196,7 @@ impl System {
         if let Some(campaign) = work.campaign {
             command.args(["--campaign", campaign]);
         }
-        command.env("BENCH_TSID", &self.tsid);
+        command.env("BENCH_TSID", tsid);
         let report = output(command, None).await?;
         serde_json::from_str(&report).context("the load's report")
     }

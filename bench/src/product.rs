@@ -52,6 +52,8 @@ pub struct Setup {
     pub waiting_prefix: &'static str,
     /// Ranges of ids in the log; 0 leaves the log as it is made.
     pub ranges: u64,
+    /// Messages a second that an account may send; 0: any number.
+    pub quota: u32,
 }
 
 impl Default for Setup {
@@ -67,6 +69,7 @@ impl Default for Setup {
             waiting_rows: 0,
             waiting_prefix: "waiting-",
             ranges: 0,
+            quota: 0,
         }
     }
 }
@@ -82,6 +85,7 @@ pub async fn start(ground: &Ground, setup: Setup) -> anyhow::Result<System> {
         .http(&listen)
         .with("dispatch.concurrency", &setup.concurrency.to_string())
         .with("limits.enforce_ceilings", "false")
+        .with("security.quota_rows_per_second", &setup.quota.to_string())
         .with("log.filter", "warn");
     program.run(&["migrate"], None).await?;
     let tsid = account(&program).await?;

@@ -9,13 +9,23 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use procfs::Current;
 use sqlx::{Connection, PgConnection};
 
-use crate::RunArguments;
+use crate::arguments::RunArguments;
 use crate::database::{Statement, calls, milliseconds};
 use crate::dump::Dump;
 use crate::enquiry::Asked;
 use crate::idle::Idle;
 use crate::measure::Measured;
-use crate::scenarios::Figures;
+use crate::noisy::Noisy;
+
+/// The figures of all rounds.
+#[derive(Default)]
+pub struct Figures {
+    pub runs: Vec<Measured>,
+    pub asked: Vec<Asked>,
+    pub idle: Vec<Idle>,
+    pub dumps: Vec<Dump>,
+    pub noisy: Vec<Noisy>,
+}
 
 /// Print the machine and the servers, so that figures can be read.
 pub async fn machine(arguments: &RunArguments) -> anyhow::Result<()> {
@@ -65,6 +75,7 @@ pub fn tables(figures: &Figures) {
         (figures.idle.len(), idle(&figures.idle)),
         (figures.dumps.len(), dumps(&figures.dumps)),
         (figures.asked.len(), asked(&figures.asked)),
+        (figures.noisy.len(), noisy(&figures.noisy)),
     ] {
         if rows > 0 {
             println!("\n{table}");
@@ -256,6 +267,29 @@ fn asked(asked: &[Asked]) -> Table {
             milliseconds(figures.p99_ms),
             milliseconds(figures.max_ms),
             figures.answer.clone(),
+        ]);
+    }
+    table
+}
+
+/// Return the table of every request of every round.
+fn noisy(noisy: &[Noisy]) -> Table {
+    let mut table = table(&[
+        "beside a flood of",
+        "request",
+        "idle p50, p99 ms",
+        "beside p50, p99 ms",
+        "p99 beside to idle",
+        "refused",
+    ]);
+    for figures in noisy {
+        table.add_row([
+            figures.flood.clone(),
+            figures.request.clone(),
+            format!("{:.1}, {:.1}", figures.idle_p50_ms, figures.idle_p99_ms),
+            format!("{:.1}, {:.1}", figures.beside_p50_ms, figures.beside_p99_ms),
+            format!("{:.2}", figures.ratio()),
+            figures.refused.to_string(),
         ]);
     }
     table

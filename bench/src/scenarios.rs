@@ -4,68 +4,18 @@
 
 use anyhow::Context;
 
-use crate::dump::{self, Dump};
+use crate::arguments::{RunArguments, Scenario};
+use crate::database::Statements;
 use crate::enquiry::{self, Asked};
-use crate::ground::{Statements, on_ground};
-use crate::idle::{self, Idle};
-use crate::measure::{Measured, Work};
-use crate::peers::Peer;
+use crate::ground::on_ground;
+use crate::measure::{Measured, SINGLE, Work};
+use crate::peers::{self, Peer};
 use crate::product::{self, Setup};
-use crate::{RunArguments, floor, peers, report};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Scenario {
-    /// One message a request, 64 connections, 8 lines, Graph at 0 ms
-    Single,
-    /// The same with Graph at 80 ms
-    Latency,
-    /// The same work by the peers, at 0 and 80 ms
-    Peers,
-    /// Batches of 1,000 messages a request, 4 connections, Graph at 0 and 80 ms
-    Batches,
-    /// 300,000 lines in batches of 10,000 into the log, without a worker
-    Intake,
-    /// 50 and 500 single messages a second, beside the Node version: latency and cost
-    Paced,
-    /// 500 messages a second of one campaign that is logged at once, in batches
-    PacedBulk,
-    /// The parts alone, without the product: 50 and 500 a second and full speed, with a claim and without
-    Floor,
-    /// A minute without messages, beside the Node version; `serve` with SQLite, too
-    Idle,
-    /// A log of 100 ranges of ids against one of 2
-    Ranges,
-    /// An old snapshot held while messages pass (their number: --messages), beside the Node version
-    Dump,
-    /// 2,000 lines instead of 8
-    Lines,
-    /// An old snapshot held while messages pass (their number: --messages), beside the Node version
-    Waiting,
-    /// High messages beside 1,000,000 bulk rows, and beside a line whose calls hang; Graph at 50 ms
-    Fairness,
-    /// 1,000,000 waiting rows sent as fast as possible
-    Drain,
-    /// Pages of a log of 10,000,000 rows, by each filter
-    Status,
-    /// Pause, resume and cancel of campaigns of 1,000,000 rows: just logged, and half sent
-    Campaign,
-}
-
-/// One message a request.
-pub const SINGLE: Work =
-    Work { messages: 60_000, connections: 64, rate: 0, batch: 0, first_line: 1, lines: 8, campaign: None };
+use crate::report::{self, Figures};
+use crate::{dump, floor, idle, noisy};
 
 /// Messages a second, and how many: half a minute of 50 a second, ten seconds of 500.
 const PACES: [(u64, u64); 2] = [(50, 1_500), (500, 5_000)];
-
-/// The figures of all rounds.
-#[derive(Default)]
-pub struct Figures {
-    pub runs: Vec<Measured>,
-    pub asked: Vec<Asked>,
-    pub idle: Vec<Idle>,
-    pub dumps: Vec<Dump>,
-}
 
 #[tokio::main]
 pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
@@ -82,6 +32,7 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
             match scenario {
                 Scenario::Idle => add(&arguments, &mut figures.idle, idle::measure(&arguments).await?)?,
                 Scenario::Dump => add(&arguments, &mut figures.dumps, dump::measure(&arguments).await?)?,
+                Scenario::Noisy => add(&arguments, &mut figures.noisy, noisy::measure(&arguments).await?)?,
                 Scenario::Status | Scenario::Campaign => {
                     add(&arguments, &mut figures.asked, ask(&arguments, *scenario).await?)?;
                 }
@@ -174,7 +125,7 @@ async fn measure(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result
         }
         Scenario::Fairness => runs = fairness(arguments, setup, single).await?,
         Scenario::Drain => runs = drain(arguments, setup).await?,
-        Scenario::Idle | Scenario::Dump | Scenario::Status | Scenario::Campaign => {}
+        Scenario::Idle | Scenario::Dump | Scenario::Noisy | Scenario::Status | Scenario::Campaign => {}
     }
     Ok(runs)
 }

@@ -10,6 +10,8 @@ const KNOWN_ONLY_BY: &[(&str, &[&str])] = &[
     ("lapin", &["src/broker/rabbitmq/"]),
     ("reqwest", &["src/graph/", "src/cli/"]),
     ("axum", &["src/api/", "src/edge/", "src/ingest/http/", "src/ops/", "src/simulator/"]),
+    ("tokio_rustls", &["src/edge/"]),
+    ("x509_parser", &["src/edge/"]),
     ("governor", &["src/policy/", "src/dispatch/clock.rs"]),
     ("backoff", &["src/policy/backoff.rs", "src/policy/mod.rs"]),
     ("metrics_exporter_prometheus", &["src/metrics/"]),

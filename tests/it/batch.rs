@@ -293,7 +293,7 @@ async fn client_may_write_200_000_lines_before_reading() {
     stream.read_to_string(&mut answered).await.expect("the answer is complete");
     assert!(answered.starts_with("HTTP/1.1 200"));
     // Lines end with a line feed alone: what stands between CRLFs is the size of a chunk.
-    let sizes = regex::Regex::new(r"\r\n[0-9a-f]+\r\n").expect("a pattern");
+    let sizes = regex::Regex::new(r"\r\n[0-9A-Fa-f]+\r\n").expect("a pattern");
     let answered = sizes.replace_all(&answered, "");
     assert_eq!(answered.matches("\"cdls_id\":").count(), 200_000);
     assert!(answered.contains("{\"line\":200001,\"cdls_id\":"));

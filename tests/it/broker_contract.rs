@@ -9,6 +9,7 @@ use rstest::rstest;
 use tokio::time::timeout;
 
 use crate::support::broker::{Backend, DEADLINE, Process, job, named, outcome};
+use crate::support::rabbitmq::settings;
 
 #[rstest]
 #[case::embedded(Backend::Embedded)]
@@ -208,13 +209,14 @@ async fn closed_broker_is_down_and_ends_its_arrivals(#[case] backend: Backend) {
 
 #[tokio::test]
 async fn malformed_url_error_hides_the_password() {
-    let settings = BrokerSettings { url: "amqp://guest:s3cret@host:port/".into() };
+    let url = "amqp://guest:s3cret@host:port/".into();
+    let settings = BrokerSettings { url, ..settings(&"embedded".into()) };
     let error = open(&settings).await.map(drop).unwrap_err().to_string();
     assert!(error.contains("broker.url") && !error.contains("s3cret"), "{error}");
 }
 
 #[tokio::test]
 async fn embedded_broker_is_opened_by_name() {
-    let (broker, _arrivals) = open(&BrokerSettings { url: "embedded".into() }).await.unwrap();
+    let (broker, _arrivals) = open(&settings(&"embedded".into())).await.unwrap();
     assert_eq!(broker.state(), BrokerState::Up);
 }

@@ -10,13 +10,12 @@ use lapin::{BasicProperties, Channel};
 use meta_dispatch::broker::rabbitmq::RabbitBroker;
 use meta_dispatch::broker::{Broker, BrokerState, open};
 use meta_dispatch::domain::Partition;
-use meta_dispatch::settings::BrokerSettings;
 use rstest::rstest;
 use tokio::time::timeout;
 
 use crate::support::amqp_forwarder::{ClosedDoor, Fault, Forwarder};
 use crate::support::broker::{DEADLINE, Process, eventually, job, named, outcome};
-use crate::support::rabbitmq::Vhost;
+use crate::support::rabbitmq::{Vhost, settings};
 
 // ---- several processes -----------------------------------------------------------------------------------------
 
@@ -224,7 +223,7 @@ async fn reply_address_survives_a_reconnect() {
 async fn jobs_flow_while_the_old_reply_queue_is_held() {
     let vhost = Vhost::lease().await;
     let door = ClosedDoor::new();
-    let (broker, mut arrivals) = RabbitBroker::open(&vhost.url_at(door.address())).unwrap();
+    let (broker, mut arrivals) = RabbitBroker::open(&settings(&vhost.url_at(door.address()))).unwrap();
     let address = broker.reply_address().to_owned();
     let (lost, channel) = vhost.connect().await;
     let exclusive = QueueDeclareOptions { exclusive: true, ..Default::default() };
@@ -262,8 +261,8 @@ async fn jobs_flow_while_the_old_reply_queue_is_held() {
 async fn connects_to_a_broker_that_starts_later() {
     let vhost = Vhost::lease().await;
     let door = ClosedDoor::new();
-    let settings = BrokerSettings { url: vhost.url_at(door.address()) };
-    let (broker, mut arrivals) = open(&settings).await.expect("a broker that is down is no error");
+    let (broker, mut arrivals) =
+        open(&settings(&vhost.url_at(door.address()))).await.expect("a broker that is down is no error");
     broker.consume(&[Partition(3)]);
     broker.publish(Partition(3), job(3, 30));
     assert_eq!(broker.state(), BrokerState::Down);

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use crate::support::insert::Insert;
 use crate::support::pipeline::{Backend, PAGE_TOKEN, Pipeline};
 use crate::support::producer::Producer;
 
@@ -218,7 +219,7 @@ async fn paused_campaign_expiry_is_answered_and_published() {
         .set_campaign(pipeline.account, "spring", CampaignState::Paused)
         .await
         .expect("campaigns can be paused");
-    let reply_to = ReplyTo { queue: inbox.queue.clone(), correlation_id: Some("late".into()) };
+    let reply_to = ReplyTo { queue: inbox.queue.clone(), correlation_id: Some("late".into()), account: None };
     let row = Submission {
         cp_id: Some("spring".into()),
         waiter: Some(Waiter::Producer(reply_to).column()),

@@ -54,6 +54,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("CONTRIBUTING.md", "cargo test --lib", "runs tests"),
     ("CONTRIBUTING.md", "cargo test --test it", "runs these tests"),
     ("CONTRIBUTING.md", "tests/run", "runs these tests"),
+    ("CONTRIBUTING.md", "fuzz/run", "builds and runs the fuzz targets"),
     ("docs/quickstart.md", "cargo build --release", "builds the program"),
     ("docs/deployment.md", "META_DISPATCH__ADMIN__LISTEN=127.0.0.1:9092", "needs PostgreSQL and RabbitMQ"),
     ("docs/deployment.md", "docker build", "needs Docker"),

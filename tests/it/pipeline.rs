@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::json;
 
+use crate::support::insert::Insert;
 use crate::support::pipeline::{Backend, PAGE_TOKEN, Pipeline, eventually};
 
 const EMBEDDED: Backend = Backend::Embedded;

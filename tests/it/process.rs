@@ -36,6 +36,30 @@ async fn sigterm_finishes_calls_and_prints_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn log_holds_no_words_of_rust() {
+    let mut serve = Serve::start(Duration::ZERO).await;
+    for n in 0..8 {
+        serve.submit(&format!("http502-r{n}")).await;
+    }
+    eventually("an open breaker", || async {
+        if serve.printed().contains("breaker open") { Ok(()) } else { Err("no line tells of it".to_owned()) }
+    })
+    .await;
+    serve.signal("TERM");
+    let (_, printed) = serve.ended().await;
+    let is_own = |line: &&str| {
+        let target = line.split_whitespace().nth(2);
+        target.is_some_and(|target| target.starts_with("meta_dispatch"))
+    };
+    let own: Vec<&str> = printed.lines().filter(is_own).collect();
+    assert!(own.len() > 10, "{printed}");
+    for word in ["Some(", "=None", "Ok(", "Err(", "RowId(", "LineId("] {
+        let with_it: Vec<&&str> = own.iter().filter(|line| line.contains(word)).collect();
+        assert!(with_it.is_empty(), "{with_it:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_process_leaves_no_message_sent_twice() {
     let mut serve = Serve::start(Duration::from_secs(2)).await;
     let in_flight = serve.submit("ann").await;
@@ -131,6 +155,21 @@ async fn survives_headers_nested_to_the_frame_limit() {
     producer.intake_is_up().await;
     unreadable::publish_deep(vhost.url().expose_secret(), 1).await;
     // It named no account, and is refused like any other.
-    producer.rejected().await;
+    producer.unauthenticated().await;
+    assert!(serve.is_running());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs RabbitMQ: run tests/run"]
+async fn shallow_stacks_of_the_environment_are_deepened() {
+    let vhost = Vhost::lease().await;
+    let mut serve = Serve::start(Duration::ZERO).await;
+    let url = vhost.url();
+    let variables = [("META_DISPATCH__BROKER__URL", url.expose_secret()), ("RUST_MIN_STACK", "2097152")];
+    serve.restart_with(&variables).await;
+    let producer = Producer::connect_to(&vhost, &serve.tsid).await;
+    producer.intake_is_up().await;
+    unreadable::publish_deep(url.expose_secret(), 1).await;
+    producer.unauthenticated().await;
     assert!(serve.is_running());
 }

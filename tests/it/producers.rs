@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
@@ -13,7 +11,7 @@ use meta_dispatch::store::{LogFilter, LogRow};
 use serde_json::{Value, json};
 
 use crate::support::pipeline::{Backend, Pipeline, eventually};
-use crate::support::producer::{Inbox, Producer, header};
+use crate::support::producer::{Inbox, Producer, foreign_direct_reply_to, header};
 use crate::support::unreadable;
 use crate::support::without_detail;
 
@@ -200,7 +198,7 @@ async fn token_in_the_body_counts_and_is_not_kept() {
     ] {
         let body = json!({"app_id": pipeline.messenger.0, "dest": "ann", "mdata": "hi"}).to_string();
         producer.submit("messenger", body.as_bytes(), properties).await;
-        assert_eq!(header(&producer.rejected().await.properties, "status_code"), code);
+        assert_eq!(header(&producer.unauthenticated().await.properties, "status_code"), code);
     }
     rows(&pipeline, 1).await;
     pipeline.stop().await;
@@ -218,9 +216,9 @@ async fn broker_user_sends_only_for_its_account() {
     let (pipeline, producer) = start(&[]).await;
     let as_guest = || BasicProperties::default().with_user_id("guest".into());
     producer.submit_text(pipeline.messenger, "ann", "hi", as_guest()).await;
-    assert_eq!(header(&producer.rejected().await.properties, "status_code"), "100");
+    assert_eq!(header(&producer.unauthenticated().await.properties, "status_code"), "100");
 
-    pipeline.store.map_broker_user(pipeline.account, "guest").await.expect("users can be mapped");
+    pipeline.store.map_broker_user(pipeline.account, "guest", false).await.expect("users can be mapped");
     producer.submit_text(pipeline.messenger, "ann", "hi", as_guest()).await;
     assert_eq!(rows(&pipeline, 1).await[0].cdcs_id, pipeline.account);
 
@@ -248,7 +246,7 @@ async fn broker_user_sends_only_for_its_account() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
 async fn reply_to_rejects_reserved_names() {
-    let (pipeline, producer) = start(&[]).await;
+    let (pipeline, producer) = start(&[("broker.reply_to", "any")]).await;
     for reply_to in ["cdls.submit", "cdls.rejected", "cdls.work.07", "cdls.reply.0198f0"] {
         let properties = producer.properties().with_reply_to(reply_to.into());
         producer.submit_text(pipeline.messenger, "ann", "hi", properties).await;
@@ -264,14 +262,6 @@ async fn reply_to_rejects_reserved_names() {
     pipeline.stop().await;
 }
 
-/// In the form of direct reply-to: a process of Erlang on this node of the cluster, and a key.
-fn direct_reply_to(node: &str) -> String {
-    let node_length = u16::try_from(node.len()).expect("a short name").to_be_bytes();
-    let numbers = [0, 0, 7, 7, 0, 0, 0, 0, 0x60, 0, 0, 1];
-    let pid = [&[131, 88, 118][..], &node_length, node.as_bytes(), &numbers].concat();
-    format!("amq.rabbitmq.reply-to.{}.{}", BASE64.encode(pid), BASE64.encode(b"a key of 16 byte"))
-}
-
 /// The connections for `purpose`, when there are as many.
 async fn connections(pipeline: &Pipeline, purpose: &str, count: usize) -> BTreeSet<String> {
     eventually(purpose, || async {
@@ -281,41 +271,32 @@ async fn connections(pipeline: &Pipeline, purpose: &str, count: usize) -> BTreeS
     .await
 }
 
-/// RabbitMQ itself ends the connection that publishes to such an address.
+/// RabbitMQ itself ends the connection that publishes to such an address: `hostile_producers` tells of the others that
+/// use direct reply-to.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-async fn harmful_address_costs_no_other_answers() {
+async fn harmful_address_costs_no_other_connection() {
     let (pipeline, producer) = start(&[]).await;
     let mut inbox = producer.reply_queue().await;
     let to = inbox.queue.clone();
     let properties =
         |id: &str| producer.properties().with_reply_to(to.as_str().into()).with_correlation_id(id.into());
     let mut others = Vec::new();
-    for (purpose, count) in [("publishing", 2), ("consuming", 2), ("intake", 1)] {
+    for (purpose, count) in [("publishing", 2), ("consuming", 2), ("intake", 1), ("answering", 2)] {
         others.push((purpose, connections(&pipeline, purpose, count).await));
     }
-    let garbage = format!("amq.rabbitmq.reply-to.{}.{}", BASE64.encode("garbage"), BASE64.encode("key"));
-    for (hostile, without_token) in [
-        // Refused, which ingest answers, also to whoever has no token; and sent, which the worker answers.
-        (BasicProperties::default().with_reply_to(direct_reply_to("reply@1").into()), true),
-        (producer.properties().with_reply_to(garbage.as_str().into()), false),
-    ] {
-        let answering = connections(&pipeline, "answering", 2).await;
-        producer.submit_text(pipeline.messenger, "eve", "hi", hostile).await;
-        if without_token {
-            assert_eq!(header(&producer.rejected().await.properties, "status_code"), "100");
-        }
-        eventually("the end of a connection that answered", || async {
-            let left = pipeline.vhost().connections("answering");
-            if left.is_superset(&answering) { Err(format!("{left:?}")) } else { Ok(()) }
-        })
-        .await;
-        producer.submit_text(pipeline.messenger, "", "hi", properties("refused")).await;
-        assert_eq!(next_answer(&mut inbox, "refused").await["status"], "No dest");
-        producer.rejected().await;
-        producer.submit_text(pipeline.messenger, "ann", "hi", properties("sent")).await;
-        assert_eq!(next_answer(&mut inbox, "sent").await["status"], "OK");
+    // One is answered by ingest, which refuses it, and one by the worker.
+    for dest in ["", "eve"] {
+        let hostile = producer.properties().with_reply_to(foreign_direct_reply_to().into());
+        producer.submit_text(pipeline.messenger, dest, "hi", hostile).await;
     }
+    producer.rejected().await;
+    let eve = rows(&pipeline, 1).await.remove(0);
+    pipeline.expect_ok(eve.cdls_id).await;
+    producer.submit_text(pipeline.messenger, "", "hi", properties("refused")).await;
+    assert_eq!(next_answer(&mut inbox, "refused").await["status"], "No dest");
+    producer.submit_text(pipeline.messenger, "ann", "hi", properties("sent")).await;
+    assert_eq!(next_answer(&mut inbox, "sent").await["status"], "OK");
     for (purpose, before) in others {
         assert_eq!(pipeline.vhost().connections(purpose), before, "none for {purpose} was replaced");
     }
@@ -333,6 +314,8 @@ async fn forged_direct_reply_address_is_refused() {
         "amq.rabbitmq.reply-to.g2c=",
         "amq.rabbitmq.reply-to.g2c=.",
         "amq.rabbitmq.reply-to.g2c=.a2V5.a2V5",
+        "amq.rabbitmq.reply-to.g2c=.a2V5",
+        "amq.rabbitmq.reply-to.AAAA.AAAA",
     ] {
         let properties = producer.properties().with_reply_to(reply_to.into());
         producer.submit_text(pipeline.messenger, "eve", "hi", properties).await;
@@ -526,7 +509,7 @@ async fn unreadable_submission_does_not_stop_the_queue() {
     let named = |n: i32| producer.properties().with_message_id(n.to_string().into());
     producer.submit_text(pipeline.messenger, "before", "0", named(0)).await;
     let url = secrecy::ExposeSecret::expose_secret(&pipeline.vhost().url()).to_owned();
-    unreadable::publish(&url, pipeline.messenger.0).await;
+    unreadable::publish(&url, "cdls.submit", pipeline.messenger.0).await;
     for n in 1..=5 {
         producer
             .submit_text(pipeline.messenger, &format!("r{n}"), &n.to_string(), producer.properties())
@@ -560,6 +543,11 @@ fn asyncapi_document_matches_declarations() {
     assert_eq!(amqp("submitQueue")["x-queue-arguments"], json(public::SUBMIT_QUEUE_ARGUMENTS));
     assert_eq!(amqp("rejected")["queue"]["name"], public::REJECTED);
     assert_eq!(amqp("rejected")["x-queue-arguments"], json(public::REJECTED_QUEUE_ARGUMENTS));
+    assert_eq!(amqp("unauthenticated")["queue"]["name"], public::UNAUTHENTICATED);
+    assert_eq!(amqp("unauthenticated")["x-queue-arguments"], json(public::UNAUTHENTICATED_QUEUE_ARGUMENTS));
+    let own = amqp("ownSubmit");
+    assert_eq!(own["exchange"]["name"], public::submit_of("{user}"));
+    assert_eq!(own["x-exchange-arguments"]["alternate-exchange"], public::unrouted_of("{user}"));
     assert_eq!(amqp("events")["exchange"]["name"], public::EVENTS);
     let classes: Vec<&str> = Class::ALL.iter().map(|class| class.as_str()).collect();
     assert_eq!(document["channels"]["events"]["parameters"]["class"]["enum"], json!(classes));
@@ -573,4 +561,5 @@ fn asyncapi_document_matches_declarations() {
         };
         assert!(producers.contains(&written), "docs/amqp.md says {written}");
     }
+    assert!(producers.contains(&format!("queue `{}`", public::UNAUTHENTICATED)));
 }

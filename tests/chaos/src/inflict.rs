@@ -81,8 +81,7 @@ async fn inflict(ground: &Ground, fault: Fault, journal: &Journal) -> anyhow::Re
     let fleet = &ground.fleet;
     match fault {
         Fault::KillIngest(n) | Fault::KillWorker(n) => {
-            let is_ingest = matches!(fault, Fault::KillIngest(_));
-            if let Some(slot) = fleet.kill(is_ingest, n).await? {
+            if let Some(slot) = fleet.kill(matches!(fault, Fault::KillIngest(_)), n).await? {
                 journal.note(fault);
                 tokio::time::sleep(AWAY).await;
                 fleet.start(slot, true)?;
@@ -90,16 +89,11 @@ async fn inflict(ground: &Ground, fault: Fault, journal: &Journal) -> anyhow::Re
         }
         Fault::StopIngest(n) | Fault::StopWorker(n) => {
             journal.note(fault);
-            if let Some(slot) = fleet.stop(matches!(fault, Fault::StopIngest(_)), n, None).await? {
-                fleet.start(slot, true)?;
-            }
+            stop(fleet, matches!(fault, Fault::StopIngest(_)), n, None).await?;
         }
         Fault::StopIngestTwice(n, again) | Fault::StopWorkerTwice(n, again) => {
             journal.note(fault);
-            let is_ingest = matches!(fault, Fault::StopIngestTwice(..));
-            if let Some(slot) = fleet.stop(is_ingest, n, Some(again)).await? {
-                fleet.start(slot, true)?;
-            }
+            stop(fleet, matches!(fault, Fault::StopIngestTwice(..)), n, Some(again)).await?;
         }
         Fault::FreezeWorker(n, length) => {
             if let Some(pid) = fleet.freeze(n).await? {
@@ -115,45 +109,60 @@ async fn inflict(ground: &Ground, fault: Fault, journal: &Journal) -> anyhow::Re
             // The broker may be away: then there is nothing to purge.
             let _ = spoil_queues(&ground.amqp_url, fault).await;
         }
-        Fault::Alarm(alarm, length) => {
-            let (alarming, usual) = match alarm {
-                Alarm::Memory => {
-                    (["set_vm_memory_high_watermark", "0"], ["set_vm_memory_high_watermark", "0.4"])
-                }
-                Alarm::Disk => {
-                    (["set_disk_free_limit", "1000000000000000"], ["set_disk_free_limit", "50000000"])
-                }
-            };
-            // The node is not killed between: commands wait until it is up again, and it comes back without
-            // an alarm.
-            ground.rabbitmq.lock().await.control(&alarming).await?;
-            journal.note(fault);
-            tokio::time::sleep(length).await;
-            ground.rabbitmq.lock().await.control(&usual).await?;
-        }
+        Fault::Alarm(alarm, length) => raise(ground, alarm, length, || journal.note(fault)).await?,
         Fault::TerminateBackends => {
             journal.note(fault);
-            let terminated = sqlx::query(
-                "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and pid <> pg_backend_pid() \
-                 and application_name <> 'chaos'",
-            )
-            .bind(&ground.database_name)
-            .execute(&ground.pool);
-            // The database may be away, as above.
-            let _ = tokio::time::timeout(Duration::from_secs(2), terminated).await;
+            terminate_backends(ground).await;
         }
-        Fault::Cut(link) => {
+        Fault::Cut(_) | Fault::Delay(..) | Fault::Blackhole(..) | Fault::DropAcks(_) => {
             journal.note(fault);
-            ground.proxy(link).cut();
+            disturb(ground, fault).await;
         }
+    }
+    Ok(())
+}
+
+async fn stop(fleet: &Fleet, is_ingest: bool, n: usize, again: Option<Duration>) -> anyhow::Result<()> {
+    if let Some(slot) = fleet.stop(is_ingest, n, again).await? {
+        fleet.start(slot, true)?;
+    }
+    Ok(())
+}
+
+/// Make the broker's node alarm for a while; `raised` is called when it does.
+async fn raise(ground: &Ground, alarm: Alarm, length: Duration, raised: impl FnOnce()) -> anyhow::Result<()> {
+    let (alarming, usual) = match alarm {
+        Alarm::Memory => (["set_vm_memory_high_watermark", "0"], ["set_vm_memory_high_watermark", "0.4"]),
+        Alarm::Disk => (["set_disk_free_limit", "1000000000000000"], ["set_disk_free_limit", "50000000"]),
+    };
+    // The node is not killed between: commands wait until it is up again, and it comes back without an alarm.
+    ground.rabbitmq.lock().await.control(&alarming).await?;
+    raised();
+    tokio::time::sleep(length).await;
+    ground.rabbitmq.lock().await.control(&usual).await
+}
+
+async fn terminate_backends(ground: &Ground) {
+    let terminated = sqlx::query(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and pid <> pg_backend_pid() \
+         and application_name <> 'chaos'",
+    )
+    .bind(&ground.database_name)
+    .execute(&ground.pool);
+    // The database may be away.
+    let _ = tokio::time::timeout(Duration::from_secs(2), terminated).await;
+}
+
+/// Disturb a link for the length of the fault. A fault of something else does nothing here.
+async fn disturb(ground: &Ground, fault: Fault) {
+    match fault {
+        Fault::Cut(link) => ground.proxy(link).cut(),
         Fault::Delay(link, delay, length) => {
-            journal.note(fault);
             ground.proxy(link).change(|weather| weather.delay = delay);
             tokio::time::sleep(length).await;
             ground.proxy(link).change(|weather| weather.delay = Duration::ZERO);
         }
         Fault::Blackhole(link, length) => {
-            journal.note(fault);
             ground.proxy(link).change(|weather| weather.hold = true);
             tokio::time::sleep(length).await;
             ground.proxy(link).cut();
@@ -161,13 +170,12 @@ async fn inflict(ground: &Ground, fault: Fault, journal: &Journal) -> anyhow::Re
             ground.proxy(link).change(|weather| weather.hold = false);
         }
         Fault::DropAcks(length) => {
-            journal.note(fault);
             ground.amqp.change(|weather| weather.drop_acks = true);
             tokio::time::sleep(length).await;
             ground.amqp.change(|weather| weather.drop_acks = false);
         }
+        _ => {}
     }
-    Ok(())
 }
 
 async fn restart(server: &tokio::sync::Mutex<Server>, fault: Fault, journal: &Journal) -> anyhow::Result<()> {

@@ -30,6 +30,7 @@ use testkit::process::{Output, Running};
 use testkit::program::Program;
 use time::OffsetDateTime;
 
+use crate::support::insert::Insert;
 use crate::support::pipeline::{Pipeline, eventually, is_long};
 use crate::support::serve::free_port;
 

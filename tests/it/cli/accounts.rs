@@ -17,9 +17,9 @@ async fn new_token_is_kept_as_identifier_and_hash() {
 
     let store = program.store().await;
     let identifier = tokens::identifier(tsid).expect("it is long enough");
-    let kept = store.token(identifier).await.expect("the store answers").expect("the token is known");
+    let kept = store.tokens_by_id(&[identifier.to_owned()]).await.expect("the store answers").remove(0);
     assert_eq!(kept.account, AccountId(1));
-    assert_eq!(kept.hash, tokens::hash(tsid));
+    assert_eq!((kept.hash, kept.key_id), (tokens::hash(tsid), None));
     store.close().await;
 
     let listed = program.run("token list --json");
@@ -93,10 +93,48 @@ fn maps_lists_and_unmaps_a_broker_user() {
     assert_eq!(mapped, serde_json::json!({"broker_user": "shop", "cdcs_id": 1}));
     let again = program.run("account map-user --account 1 --user shop");
     assert!(again.error().contains("account unmap-user --user shop"));
+    let with_queue = program.json("account map-user --account 1 --user shop --queue");
+    assert_eq!(with_queue["exchange"], "cdls.submit.shop", "a mapped user may be given one");
+    assert!(
+        program.run("account map-user --account 1 --user shop --queue").error().contains("mapped already")
+    );
     let listed = program.json("account list-users");
+    assert_eq!(listed["broker_users"][0]["submit_queue"], true);
     assert_eq!(listed["broker_users"][0]["broker_user"], "shop");
     assert!(program.run("account list-users").stdout.contains("shop"));
     assert!(program.run("account unmap-user --user shop").stdout.contains("within 10 seconds"));
     assert!(program.run("account unmap-user --user shop").error().contains("shop"));
     assert!(program.run("account map-user --account 7 --user shop").error().contains('7'));
+}
+
+#[test]
+fn name_too_long_for_a_queue_is_refused() {
+    let program = Program::new();
+    program.json("account add --name Example");
+    let user = "x".repeat(242);
+    let refused = program.run(&format!("account map-user --account 1 --user {user} --queue"));
+    assert!(refused.error().contains("at most 241 bytes"));
+    program.json(&format!("account map-user --account 1 --user {user}"));
+}
+
+#[test]
+fn grants_of_a_user_are_printed() {
+    let program = Program::new().with("BROKER__URL", "amqp://guest:guest@127.0.0.1:1/prod");
+    program.json("account add --name Example");
+    program.json("account map-user --account 1 --user shop --queue");
+    let all = program.run("broker grants").stdout;
+    for user in ["meta-dispatch-ingest", "meta-dispatch-worker", "shop", "listener-1"] {
+        assert!(all.contains(&format!("rabbitmqctl set_permissions -p prod {user} ")), "{user}: {all}");
+    }
+    let one = program.json("broker grants --user shop");
+    assert_eq!(one["grants"][0]["write"], r"^cdls\.submit\.shop$");
+    assert_eq!(one["grants"][1]["topics"][0]["exchange"], "cdls.events.1");
+    assert!(program.run("broker grants --user clinic").error().contains("account map-user --user clinic"));
+}
+
+#[test]
+fn embedded_queue_has_no_grants() {
+    let program = Program::new();
+    program.json("account add --name Example");
+    assert!(program.run("broker grants").error().contains("broker.url"));
 }

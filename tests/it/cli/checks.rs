@@ -65,6 +65,21 @@ fn check_hides_secrets_and_shows_who_answers() {
 }
 
 #[test]
+fn check_names_lines_that_do_not_send() {
+    let program = Program::new().with("GRAPH__BASE_URL", &format!("http://{}/v25.0", nobody()));
+    let line = program.add_line("EAAtoken");
+    assert_eq!(program.json("check")["stopped_lines"], json!([]));
+    assert!(program.run("check").stdout.contains("Every line that is switched on sends."));
+    program.json(&format!("line pause {line} --reason stock-taking"));
+    let stopped = &program.json("check")["stopped_lines"][0];
+    assert_eq!((&stopped["v8l_id"], &stopped["state"]), (&json!(line), &json!("paused")));
+    assert_eq!((&stopped["reason"], &stopped["until"]), (&json!("stock-taking"), &Value::Null));
+    assert!(stopped["action"].as_str().is_some_and(|action| action.contains("`line resume`")), "{stopped}");
+    let text = program.run("check").stdout;
+    assert!(text.contains(&format!("line {line}: paused (stock-taking): ")), "{text}");
+}
+
+#[test]
 fn only_the_proxy_of_the_settings_is_used() {
     let (graph, proxy) = (server(Some("400 Bad Request")), server(Some("403 Forbidden")));
     let away = format!("http://{}", nobody());

@@ -11,6 +11,7 @@ use meta_dispatch::store::{Change, ChangeKind, Record, SharedStore};
 use serde_json::{Value, json};
 
 use super::program::Program;
+use crate::support::insert::Insert;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

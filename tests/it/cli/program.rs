@@ -1,6 +1,7 @@
 //! Runs the real program on a temporary SQLite file.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -40,9 +41,12 @@ impl Program {
         self
     }
 
+    /// A file that its user alone may open: some hold tokens.
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).expect("the folder can be written");
+        let own = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&path, own).expect("modes can be set");
         path
     }
 

@@ -26,7 +26,11 @@ impl Sender {
     }
 
     pub(crate) async fn run(&self, arguments: &str) -> Ran {
-        let arguments = format!("--json {arguments} --url {} --tsid-file {}", self.url, self.tsid_file);
+        self.run_as_text(&format!("--json {arguments}")).await
+    }
+
+    pub(crate) async fn run_as_text(&self, arguments: &str) -> Ran {
+        let arguments = format!("{arguments} --url {} --tsid-file {}", self.url, self.tsid_file);
         tokio::task::block_in_place(|| self.program.run(&arguments))
     }
 }
@@ -54,6 +58,32 @@ async fn sends_a_message_and_explains_a_refusal() {
         sender.program.run(&format!("send --app-id 1 --dest a --mdata b --url {}", sender.url))
     });
     assert!(without.error().contains("META_DISPATCH_TSID"), "{}", without.stderr);
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_form_tells_the_reason() {
+    let pipeline = Pipeline::start(Backend::Embedded).await;
+    let sender = Sender::of(&pipeline);
+    let line = pipeline.messenger;
+    let send = |dest: &str| format!("send --app-id {line} --dest {dest} --mdata hello --wait 20");
+    let ended = sender.run_as_text(&send("code551-bob")).await;
+    let said = ended.error();
+    assert!(said.contains(": Graph refused the message"), "{said}");
+    assert!(said.contains("error_kind refused, error_code 551, error_subcode 1545041: (#551)"), "{said}");
+
+    let odd = json!({"app_id": line.0, "dest": "ann", "mdata": "hello", "prioriy": "high"});
+    let good = json!({"app_id": line.0, "dest": "ben", "mdata": "hello"});
+    let file = sender.program.file("odd.ndjson", &format!("{good}\n{odd}\n"));
+    let sent = sender.run_as_text(&format!("campaign send {} --cp-id c", file.display())).await;
+    assert_eq!(sent.code, 0, "{}", sent.stderr);
+    assert!(sent.stderr.contains("line 2: `prioriy` is not a parameter"), "{}", sent.stderr);
+    assert!(!sent.stderr.contains("line 1:"), "{}", sent.stderr);
+
+    let held = sender.run_as_text(&send("code190-cid")).await;
+    assert_eq!(held.code, 0, "{}", held.stderr);
+    assert!(held.stdout.starts_with("accepted: message "), "{}", held.stdout);
+    assert!(held.stderr.contains("error_code 190"), "{}", held.stderr);
     pipeline.stop().await;
 }
 

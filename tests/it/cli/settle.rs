@@ -8,6 +8,7 @@ use meta_dispatch::store::{Change, ChangeKind, Claim, Record, SharedStore};
 use serde_json::json;
 
 use super::program::Program;
+use crate::support::insert::Insert;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 

@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use meta_dispatch::channel::{Class, MessageKind};
 use meta_dispatch::domain::{AccountId, Lane, LineId, RowId, Status, Submission};
+use meta_dispatch::settings::Plaintext;
 use meta_dispatch::store::postgres::PostgresStore;
 use meta_dispatch::store::{
-    Claim, DispatchStore, IntakeStore, LeaseStore, LogRow, LogStore, Record, SchemaStore, Scope, StoreError,
+    Claim, DispatchStore, LeaseStore, LogRow, LogStore, Record, SchemaStore, Scope, StoreError,
 };
 use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::json;
 
 use crate::support::database::Database;
+use crate::support::insert::Insert;
 use crate::support::pipeline::{Backend, Pipeline, eventually};
 use crate::support::vanishing::Vanishing;
 
@@ -226,7 +228,8 @@ fn text(dest: &str) -> Submission {
 async fn vanished_database_is_given_up_within_seconds() {
     let database = Database::create().await;
     let between = Vanishing::before(database.server()).await;
-    let store = PostgresStore::open(&database.url_at(between.address()).into(), 8).expect("the URL is right");
+    let store = PostgresStore::open(&database.url_at(between.address()).into(), 8, Plaintext::default())
+        .expect("the URL is right");
     store.migrate().await.expect("it can be migrated");
     database.execute("insert into account (cdcs_name) values ('Acme')").await;
     database.execute("insert into cd_v8_line (cdcs_id, v8l_class) values (1, 'messenger')").await;

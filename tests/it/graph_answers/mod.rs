@@ -2,6 +2,7 @@
 
 mod fairness;
 mod scopes;
+mod shown;
 mod told;
 mod unknown;
 

@@ -7,7 +7,7 @@ use rstest_reuse::apply;
 use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
-use super::on_both;
+use super::backends::on_both;
 use crate::support::store::{
     Backend, Fixture, HOUR, bulk, claim, error, failed, first_claim, retry, sent, text, unknown,
     wait_for_line,

@@ -8,7 +8,7 @@ use rstest::rstest;
 use rstest_reuse::apply;
 use sqlx::{Connection, PgConnection};
 
-use super::on_both;
+use super::backends::on_both;
 use crate::support::store::{
     Backend, Fixture, HOUR, all_partitions, bulk, claim, failed, first_claim, retry, sent, text, unknown,
     wait_for_line,

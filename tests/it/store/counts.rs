@@ -13,7 +13,7 @@ use rstest::rstest;
 use rstest_reuse::apply;
 use time::OffsetDateTime;
 
-use super::on_both;
+use super::backends::on_both;
 use crate::support::store::{
     Backend, Fixture, HOUR, LONG_AGO, all_partitions, bulk, error, failed, retry, sent, text, unknown,
     wait_for_line,

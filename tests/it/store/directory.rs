@@ -1,37 +1,17 @@
-//! Accounts, their tokens and broker users, and lines.
+//! Accounts, their broker users, and lines.
 
 use std::time::Duration;
 
 use meta_dispatch::channel::Class;
 use meta_dispatch::domain::{AccountId, LineId};
 use meta_dispatch::store::{BrokerUser, LineChange, NewLine, PauseScope, StoreError};
+use meta_dispatch::text::is_unseen;
 use rstest::rstest;
 use rstest_reuse::apply;
 use time::OffsetDateTime;
 
-use super::on_both;
-use crate::support::store::{Backend, Fixture};
-
-#[apply(on_both)]
-async fn tokens_show_their_account_until_revoked(#[case] backend: Backend) {
-    let fixture = Fixture::create(backend).await;
-    let store = &fixture.store;
-    store.add_token(AccountId(1), "abcdefghij", &[7; 32]).await.expect("tokens can be added");
-    let found = store.token("abcdefghij").await.expect("the store answers").expect("it is there");
-    assert_eq!((found.account, found.account_active, found.hash), (AccountId(1), true, vec![7; 32]));
-    fixture.execute("update account set cdcs_active = false where cdcs_id = 1").await;
-    assert!(
-        !store.token("abcdefghij").await.expect("the store answers").expect("it is there").account_active
-    );
-    assert!(store.revoke_token("abcdefghij").await.expect("the store answers"));
-    assert!(!store.revoke_token("abcdefghij").await.expect("the store answers"), "it was revoked already");
-    assert!(store.token("abcdefghij").await.expect("the store answers").is_none());
-    assert!(store.tokens().await.expect("the store answers")[0].revoked_at.is_some());
-    let taken = store.add_token(AccountId(1), "abcdefghij", &[8; 32]).await;
-    assert!(matches!(taken, Err(StoreError::Invalid(_))), "{taken:?}");
-    let nobody = store.add_token(AccountId(77), "0123456789", &[8; 32]).await;
-    assert!(matches!(nobody, Err(StoreError::Invalid(_))), "{nobody:?}");
-}
+use super::backends::on_both;
+use crate::support::store::{Backend, Fixture, HOUR, LONG_AGO};
 
 #[apply(on_both)]
 async fn line_inserted_by_sql_has_the_defaults(#[case] backend: Backend) {
@@ -43,6 +23,28 @@ async fn line_inserted_by_sql_has_the_defaults(#[case] backend: Backend) {
     assert_eq!((line.id, line.account, line.class), (LineId(70), AccountId(1), Class::INSTAGRAM));
     assert!(line.active && line.account_active && line.page_token.is_some());
     assert_eq!((line.rate_text, line.rate_media, line.paused_until, line.page_id), (None, None, None, None));
+}
+
+/// Other programs write the column, and a token of white space and invisible characters is none.
+#[apply(on_both)]
+async fn summary_tells_whether_there_is_a_token(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let unseen: String = (char::MIN..=char::MAX).filter(|character| is_unseen(*character)).collect();
+    let token = |token: String| format!("update cd_v8_line set v8l_wa_api_key = {token} where v8l_id = 1");
+    for (given, has_token) in [
+        (format!("'{unseen}EAA{unseen}'"), true),
+        ("'enc:v1:sealed'".to_owned(), true),
+        (format!("'{unseen}'"), false),
+        ("''".to_owned(), false),
+        ("null".to_owned(), false),
+    ] {
+        fixture.execute(&token(given.clone())).await;
+        let summaries = fixture.store.line_summaries(&[LineId(1), LineId(71)]).await;
+        let summary = summaries.expect("the store answers").remove(0);
+        assert_eq!((summary.id, summary.has_token), (LineId(1), has_token), "{given:?}");
+        let record = fixture.store.lines(&[LineId(1)]).await.expect("the store answers").remove(0);
+        assert_eq!(record.page_token.is_some(), has_token, "{given:?}");
+    }
 }
 
 #[apply(on_both)]
@@ -104,24 +106,32 @@ async fn broker_user_has_one_account_until_unmapped(#[case] backend: Backend) {
     let fixture = Fixture::create(backend).await;
     let store = &fixture.store;
     assert_eq!(store.broker_user("shop").await.expect("the store answers"), None);
-    store.map_broker_user(AccountId(1), "shop").await.expect("users can be mapped");
+    store.map_broker_user(AccountId(1), "shop", false).await.expect("users can be mapped");
     let mapped = BrokerUser { account: AccountId(1), account_active: true };
     assert_eq!(store.broker_user("shop").await.expect("the store answers"), Some(mapped));
     assert_eq!(store.broker_user("Shop").await.expect("the store answers"), None);
 
-    let again = store.map_broker_user(AccountId(2), "shop").await;
-    assert!(matches!(&again, Err(StoreError::Invalid(why)) if why.contains("shop")), "{again:?}");
-    let nobody = store.map_broker_user(AccountId(7), "other").await;
+    for (account, submit_queue) in [(1, false), (2, false), (2, true)] {
+        let again = store.map_broker_user(AccountId(account), "shop", submit_queue).await;
+        assert!(matches!(&again, Err(StoreError::Invalid(why)) if why.contains("shop")), "{again:?}");
+    }
+    let nobody = store.map_broker_user(AccountId(7), "other", false).await;
     assert!(matches!(nobody, Err(StoreError::Invalid(_))), "{nobody:?}");
 
     fixture.execute("update account set cdcs_active = (1 = 0) where cdcs_id = 1").await;
     let inactive = BrokerUser { account_active: false, ..mapped };
     assert_eq!(store.broker_user("shop").await.expect("the store answers"), Some(inactive));
 
-    store.map_broker_user(AccountId(2), "clinic").await.expect("users can be mapped");
+    store.map_broker_user(AccountId(2), "clinic", false).await.expect("users can be mapped");
     let listed = store.broker_users().await.expect("the store answers");
     let listed: Vec<_> = listed.iter().map(|user| (user.broker_user.as_str(), user.cdcs_id.0)).collect();
     assert_eq!(listed, [("clinic", 2), ("shop", 1)]);
+    assert!(store.submit_queues().await.expect("the store answers").is_empty());
+    store.map_broker_user(AccountId(1), "shop", true).await.expect("a mapped user may be given a queue");
+    store.map_broker_user(AccountId(2), "pharmacy", true).await.expect("users can be mapped");
+    assert_eq!(store.submit_queues().await.expect("the store answers"), ["pharmacy", "shop"]);
+    let twice = store.map_broker_user(AccountId(1), "shop", true).await;
+    assert!(matches!(twice, Err(StoreError::Invalid(_))), "{twice:?}");
     assert!(store.unmap_broker_user("shop").await.expect("the store answers"));
     assert!(!store.unmap_broker_user("shop").await.expect("the store answers"));
     assert_eq!(store.broker_user("shop").await.expect("the store answers"), None);
@@ -153,4 +163,27 @@ async fn lines_of_an_account_are_changed_and_removed(#[case] backend: Backend) {
         assert_eq!(lines[0].account_active, active);
     }
     assert!(!store.set_account_active(AccountId(77), true).await.expect("the store answers"));
+}
+
+#[apply(on_both)]
+async fn stopped_lines_are_paused_or_without_a_token(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let store = &fixture.store;
+    fixture
+        .execute("insert into cd_v8_line (v8l_id, cdcs_id, v8l_class, v8l_wa_api_key, v8l_fb_page_id) values (3, 1, 'messenger', ' ', '13')")
+        .await;
+    let stopped = async || {
+        let lines = store.stopped_lines().await.expect("the store answers");
+        lines.into_iter().map(|line| (line.id, line.held_up().is_some())).collect::<Vec<_>>()
+    };
+    assert_eq!(stopped().await, [(LineId(3), true)]);
+    let refused = "Graph: cannot send: Graph code 190";
+    store.pause(PauseScope::Line(LineId(1)), HOUR, refused).await.expect("lines can be paused");
+    store.pause(PauseScope::Line(LineId(2)), HOUR, "Graph: slowed down").await.expect("lines can be paused");
+    assert_eq!(stopped().await, [(LineId(1), true), (LineId(2), false), (LineId(3), true)]);
+    assert!(store.resume_line(LineId(2)).await.expect("lines can be resumed"));
+    fixture.execute(&format!("update cd_v8_line set v8l_paused_until = {LONG_AGO} where v8l_id = 1")).await;
+    assert_eq!(stopped().await, [(LineId(3), true)], "a pause that is over is none");
+    fixture.execute("update cd_v8_line set v8l_active = false where v8l_id = 3").await;
+    assert!(stopped().await.is_empty(), "a line that is switched off is not meant to send");
 }

@@ -11,7 +11,7 @@ use rstest::rstest;
 use rstest_reuse::apply;
 use time::OffsetDateTime;
 
-use super::on_both;
+use super::backends::on_both;
 use crate::support::store::{
     Backend, Fixture, HOUR, LEASE, LONG_AGO, all_partitions, bulk, claim, retry, text, unknown,
 };

@@ -9,7 +9,7 @@ use rstest::rstest;
 use rstest_reuse::apply;
 use time::OffsetDateTime;
 
-use super::on_both;
+use super::backends::on_both;
 use crate::support::pipeline::eventually;
 use crate::support::store::{
     Backend, Fixture, HOUR, LONG_AGO, all_partitions, bulk, claim, failed, retry, sent, text,

@@ -9,7 +9,8 @@ use rstest::rstest;
 use rstest_reuse::apply;
 use time::OffsetDateTime;
 
-use super::on_both;
+use super::backends::on_both;
+use crate::support::insert::Insert;
 use crate::support::store::{Backend, Fixture, LONG_AGO};
 
 const NEWEST: RowId = RowId(i64::MAX);
@@ -86,29 +87,13 @@ async fn pages_go_newest_first_without_gap_or_repeat(#[case] backend: Backend) {
     }
 }
 
-#[apply(on_both)]
-async fn filters_and_combinations_list_matching_rows(#[case] backend: Backend) {
-    let fixture = Fixture::create(backend).await;
-    let ids = fixture
-        .insert(&[
-            Submission { msg_id: Some("m1".into()), ..of_campaign(1, "ann", "c1") },
-            Submission { msg_id: Some("m1".into()), ..of_campaign(2, "bob", "c1") },
-            Submission { msg_id: Some("m2".into()), ..of_campaign(1, "ann", "c2") },
-            text(1, 2, "ann"),
-            Submission { cp_id: Some("c1".into()), msg_id: Some("m1".into()), ..text(2, 9, "ann") },
-        ])
-        .await;
-    fixture
-        .execute(
-            "update cdls set status = 'ERROR', error_code = 551, error_kind = 'refused' where dest = 'bob'",
-        )
-        .await;
-    fixture.execute(&format!("update cdls set created_at = {LONG_AGO} where cp_id = 'c1'")).await;
+/// Return filters, and the places of the rows that each lists, newest first.
+fn filters() -> Vec<(MessageFilter, Vec<usize>)> {
     let a_day_ago = OffsetDateTime::now_utc() - time::Duration::DAY;
     let in_a_day = OffsetDateTime::now_utc() + time::Duration::DAY;
     let all = MessageFilter::default();
     let some = |text: &str| Some(text.to_owned());
-    let cases: Vec<(MessageFilter, Vec<usize>)> = vec![
+    vec![
         (all.clone(), vec![3, 2, 1, 0]),
         (MessageFilter { line: Some(LineId(1)), ..all.clone() }, vec![2, 0]),
         (MessageFilter { statuses: vec![Status::Error], ..all.clone() }, vec![1]),
@@ -147,8 +132,28 @@ async fn filters_and_combinations_list_matching_rows(#[case] backend: Backend) {
         (MessageFilter { since: Some(a_day_ago), until: Some(in_a_day), ..all.clone() }, vec![3, 2]),
         (MessageFilter { until: Some(a_day_ago), ..all.clone() }, vec![1, 0]),
         (MessageFilter { since: Some(in_a_day), ..all.clone() }, vec![]),
-    ];
-    for (filter, expected) in cases {
+    ]
+}
+
+#[apply(on_both)]
+async fn filters_and_combinations_list_matching_rows(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let ids = fixture
+        .insert(&[
+            Submission { msg_id: Some("m1".into()), ..of_campaign(1, "ann", "c1") },
+            Submission { msg_id: Some("m1".into()), ..of_campaign(2, "bob", "c1") },
+            Submission { msg_id: Some("m2".into()), ..of_campaign(1, "ann", "c2") },
+            text(1, 2, "ann"),
+            Submission { cp_id: Some("c1".into()), msg_id: Some("m1".into()), ..text(2, 9, "ann") },
+        ])
+        .await;
+    fixture
+        .execute(
+            "update cdls set status = 'ERROR', error_code = 551, error_kind = 'refused' where dest = 'bob'",
+        )
+        .await;
+    fixture.execute(&format!("update cdls set created_at = {LONG_AGO} where cp_id = 'c1'")).await;
+    for (filter, expected) in filters() {
         let expected: Vec<RowId> = expected.into_iter().map(|n| ids[n]).collect();
         assert_eq!(fixture.listed(filter.clone(), NEWEST, 10).await, expected, "{filter:?}");
         let below: Vec<RowId> = expected.iter().copied().filter(|id| *id < ids[2]).collect();

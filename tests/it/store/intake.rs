@@ -9,7 +9,8 @@ use rstest::rstest;
 use rstest_reuse::apply;
 use time::OffsetDateTime;
 
-use super::on_both;
+use super::backends::on_both;
+use crate::support::insert::Insert;
 use crate::support::store::{Backend, Fixture, HOUR, bulk, text};
 
 impl Fixture {
@@ -151,6 +152,19 @@ async fn backlog_is_counted_up_to_a_bound(#[case] backend: Backend) {
     assert_eq!(backlog(2).await, 2);
     fixture.log_one(Submission { send_at: Some(OffsetDateTime::now_utc() + HOUR), ..text("d") }).await;
     assert!((3..=4).contains(&backlog(100).await), "a scheduled row may be counted");
+}
+
+#[apply(on_both)]
+async fn backlog_of_an_account_is_that_of_its_lines(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    fixture.log(&[text("a"), text("b"), bulk("c", "spring")]).await;
+    fixture.log_one(Submission { line: LineId(2), ..text("d") }).await;
+    let backlog = async |account, at_most| {
+        let counted = fixture.store.account_backlog(AccountId(account), at_most).await;
+        counted.expect("rows can be counted")
+    };
+    assert_eq!((backlog(1, 100).await, backlog(1, 3).await, backlog(1, 0).await), (4, 3, 0));
+    assert_eq!(backlog(2, 100).await, 0);
 }
 
 /// A value the database refuses takes its whole batch down, and is told from a database that is away.

@@ -8,7 +8,7 @@ use meta_dispatch::store::LeaseReport;
 use rstest::rstest;
 use rstest_reuse::apply;
 
-use super::on_both;
+use super::backends::on_both;
 use crate::support::pipeline::eventually;
 use crate::support::store::{Backend, Fixture, LEASE};
 

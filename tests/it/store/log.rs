@@ -8,7 +8,7 @@ use rstest::rstest;
 use rstest_reuse::apply;
 use time::OffsetDateTime;
 
-use super::on_both;
+use super::backends::on_both;
 use crate::support::store::{Backend, Fixture, HOUR, bulk, claim, failed, retry, sent, text, unknown};
 
 impl Fixture {

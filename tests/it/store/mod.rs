@@ -1,5 +1,7 @@
 //! The duties of every store, run on PostgreSQL and on SQLite: a file for each use case.
 
+mod addresses;
+mod backends;
 mod cancel;
 mod claims;
 mod counts;
@@ -13,17 +15,9 @@ mod leases;
 mod log;
 mod once;
 mod operator;
+mod page_tokens;
 mod record;
 mod schema;
 mod sessions;
+mod tokens;
 mod work;
-
-use rstest_reuse::template;
-
-#[template]
-#[rstest]
-#[ignore = "needs PostgreSQL: run tests/run"]
-#[case::postgres(Backend::Postgres)]
-#[case::sqlite(Backend::Sqlite)]
-#[tokio::test(flavor = "multi_thread")]
-async fn on_both(#[case] backend: Backend) {}

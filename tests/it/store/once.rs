@@ -7,7 +7,7 @@ use meta_dispatch::store::{BatchItem, Idempotency, IdempotencyKey, Inserted, New
 use rstest::rstest;
 use rstest_reuse::apply;
 
-use super::on_both;
+use super::backends::on_both;
 use crate::support::store::{Backend, Fixture, text};
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -14,7 +14,8 @@ use rstest::rstest;
 use rstest_reuse::apply;
 use time::OffsetDateTime;
 
-use super::on_both;
+use super::backends::on_both;
+use crate::support::insert::Insert;
 use crate::support::store::{Backend, Fixture, HOUR, bulk, sent, text};
 
 const MANY: u32 = 1_000;

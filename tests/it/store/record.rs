@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use meta_dispatch::domain::{ErrorKind, RowId, Status};
+use meta_dispatch::domain::{AccountId, ErrorDetail, ErrorKind, RowId, Status};
 use meta_dispatch::store::{Change, ChangeKind, Claim, IdRange, Record, Resolution, Selection};
 use rstest::rstest;
 use rstest_reuse::apply;
 use time::OffsetDateTime;
 
-use super::on_both;
+use super::backends::on_both;
 use crate::support::store::{
-    Backend, Fixture, HOUR, claim, error, failed, first_claim, retry, sent, text, unknown, wait_for_line,
+    Backend, Fixture, HOUR, bulk, claim, error, failed, first_claim, retry, sent, suspected, text, unknown,
+    wait_for_line,
 };
 
 #[apply(on_both)]
@@ -20,6 +21,7 @@ async fn changes_leave_only_permitted_states(#[case] backend: Backend) {
         ("sent", sent(), Status::Ok),
         ("failed", failed(), Status::Error),
         ("retry", retry(HOUR), Status::Retry),
+        ("suspected", suspected(HOUR), Status::Retry),
         ("unknown", unknown(), Status::Unknown),
         ("wait for line", wait_for_line(), Status::Pending),
         ("release", ChangeKind::Release, Status::Pending),
@@ -224,4 +226,75 @@ async fn repeated_change_changes_nothing_more(#[case] backend: Backend) {
     let after = (fixture.row(ids[0]).await, fixture.row(ids[1]).await);
     assert_eq!(format!("{before:?}"), format!("{after:?}"));
     assert_eq!(fixture.rows_of("cdls_open").await, 1);
+}
+
+/// The refusal may be the message's or its line's: it waits behind another message, and each refusal is counted.
+#[apply(on_both)]
+async fn suspect_row_waits_for_its_time_and_counts(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let id = fixture.called(bulk("ann", "spring"), suspected(Duration::from_secs(60))).await;
+    let row = fixture.row(id).await;
+    assert_eq!((row.status, row.status_code, row.error_code), (Status::Retry, 400, Some(1200)), "{row:?}");
+    assert_eq!((row.error_message.as_deref(), row.error_kind), (Some("try later"), None));
+    assert_eq!((row.attempts, row.ambiguous_attempts, row.done_at), (1, 0, None));
+    let wait = row.next_at.expect("a time") - OffsetDateTime::now_utc();
+    assert!(wait > Duration::from_secs(55) && wait <= Duration::from_secs(60), "{wait}");
+    assert_eq!(fixture.rows_of("cdls_open").await, 1);
+    assert!(fixture.ready().await.is_empty());
+
+    fixture.all_due().await;
+    fixture.promote().await;
+    let ready = fixture.ready().await;
+    assert_eq!((ready.len(), ready[0].fence, ready[0].attempts, ready[0].tries), (1, 1, 1, 1));
+    assert_eq!(fixture.claims("w", &[claim(&ready[0])]).await, [true]);
+    let again = ChangeKind::Suspected { after: HOUR, error: error(), ambiguous: true };
+    assert!(fixture.change_at(id, 2, again).await);
+    let row = fixture.row(id).await;
+    assert_eq!((row.status, row.attempts, row.ambiguous_attempts), (Status::Retry, 2, 1));
+    fixture.all_due().await;
+    fixture.promote().await;
+    assert_eq!(fixture.ready().await[0].tries, 2);
+}
+
+/// Graph has taken another message of the line: the refused one ends with the error of its own call.
+#[apply(on_both)]
+async fn refused_row_ends_without_another_call(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let id = fixture.called(bulk("ann", "spring"), suspected(HOUR)).await;
+    let before = fixture.row(id).await;
+    let refusal = ErrorDetail { code: Some(368), subcode: None, message: "abusive".into(), ..error() };
+    let refuse = || ChangeKind::Refuse { error: refusal.clone() };
+    for fence in [0, 2] {
+        assert!(!fixture.change_at(id, fence, refuse()).await, "another state of the row");
+    }
+    assert!(fixture.change(id, refuse()).await);
+    let row = fixture.row(id).await;
+    assert_eq!((row.status, row.error_kind), (Status::Error, Some(ErrorKind::Refused)), "{row:?}");
+    assert_eq!((row.error_code, row.error_subcode, row.status_code), (Some(368), None, 400));
+    assert_eq!(row.error_message.as_deref(), Some("abusive"));
+    assert_eq!((row.attempts, row.sent_at, row.next_at), (1, before.sent_at, None), "no call was made");
+    assert!(row.done_at.is_some());
+    assert_eq!(fixture.rows_of("cdls_open").await, 0, "it is not tried again");
+    assert!(fixture.promote().await.work.is_empty() && fixture.ready().await.is_empty());
+    assert!(!fixture.change(id, refuse()).await && !fixture.change(id, sent()).await, "it has ended");
+
+    let counts = fixture.store.campaign_counts(AccountId(1), "spring").await.expect("the counters answer");
+    let counted: Vec<(Status, i64)> = counts.iter().map(|count| (count.status, count.rows)).collect();
+    assert_eq!(counted, [(Status::Error, 1)]);
+    let errors = fixture.store.campaign_errors(AccountId(1), "spring").await.expect("the counters answer");
+    assert_eq!((errors.len(), errors[0].error_code, errors[0].rows), (1, Some(368), 1));
+}
+
+/// The row came back from its wait, and another message was sent before its call began.
+#[apply(on_both)]
+async fn refused_row_ends_also_when_it_is_ready_again(#[case] backend: Backend) {
+    let fixture = Fixture::create(backend).await;
+    let id = fixture.called(text("ann"), suspected(HOUR)).await;
+    fixture.all_due().await;
+    fixture.promote().await;
+    let ready = fixture.ready().await;
+    assert!(fixture.change(id, ChangeKind::Refuse { error: error() }).await);
+    assert_eq!(fixture.row(id).await.status, Status::Error);
+    assert_eq!(fixture.claims("w", &[claim(&ready[0])]).await, [false], "it has ended");
+    assert!(fixture.ready().await.is_empty());
 }

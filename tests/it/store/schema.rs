@@ -1,13 +1,15 @@
 //! The schema, and room for the ids to come.
 
 use meta_dispatch::domain::RowId;
+use meta_dispatch::settings::Plaintext;
 use meta_dispatch::store::postgres::PostgresStore;
-use meta_dispatch::store::{IntakeStore, SchemaState, StoreError};
+use meta_dispatch::store::{SchemaState, StoreError};
 use rstest::rstest;
 use rstest_reuse::apply;
 use sqlx::{Connection, PgConnection};
 
-use super::on_both;
+use super::backends::on_both;
+use crate::support::insert::Insert;
 use crate::support::store::{Backend, Fixture, HOUR, LONG_AGO, text};
 
 #[apply(on_both)]
@@ -133,7 +135,7 @@ async fn postgres_answers_with_commits_on_disk(#[case] server: &'static str, #[c
         "do $$ begin execute format('alter database %I set synchronous_commit = {server}', current_database()); end $$"
     );
     sqlx::raw_sql(&set).execute(&mut other).await.expect("it is set");
-    let store = PostgresStore::open(&url.into(), 8).expect("the URL is right");
+    let store = PostgresStore::open(&url.into(), 8, Plaintext::default()).expect("the URL is right");
     store.insert(&[text("ann")]).await.expect("rows can be logged");
     let seen: String =
         sqlx::query_scalar("select setting from seen").fetch_one(&mut other).await.expect("it was seen");

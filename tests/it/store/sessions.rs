@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use meta_dispatch::domain::Submission;
+use meta_dispatch::settings::Plaintext;
 use meta_dispatch::store::postgres::PostgresStore;
 use meta_dispatch::store::{Idempotency, IdempotencyKey, IntakeStore, NewMessage, SchemaStore, StoreError};
 use sqlx::{Connection, PgConnection};
 
 use crate::support::database::Database;
+use crate::support::insert::Insert;
 use crate::support::pipeline::eventually;
 use crate::support::store::{Backend, Fixture, HOUR, text};
 
@@ -72,7 +74,8 @@ async fn of_a_read_only_server_are_made_anew() {
     let mut other = connect(&fixture).await;
     set_for_database(&fixture, "set default_transaction_read_only = on").await;
     end_sessions(&mut other).await;
-    let store = PostgresStore::open(&fixture.database().url().into(), 16).expect("the URL is right");
+    let store = PostgresStore::open(&fixture.database().url().into(), 16, Plaintext::default())
+        .expect("the URL is right");
     let refused = store.insert(&[text("ann")]).await;
     assert!(matches!(refused, Err(StoreError::ReadOnly(_))), "{refused:?}");
     let reason = store.not_writable().await.expect("the database answers");
@@ -113,7 +116,8 @@ async fn full_last_range_is_not_writable() {
 async fn stricter_default_isolation_refuses_no_request(#[case] isolation: &str) {
     let fixture = Fixture::create(Backend::Postgres).await;
     set_for_database(&fixture, &format!("set default_transaction_isolation = ''{isolation}''")).await;
-    let store = PostgresStore::open(&fixture.database().url().into(), 16).expect("the URL is right");
+    let store = PostgresStore::open(&fixture.database().url().into(), 16, Plaintext::default())
+        .expect("the URL is right");
     let keyed = |n: usize| {
         let submission = Submission { cp_id: Some("spring".into()), ..text("ann") };
         let key = IdempotencyKey { key: format!("k{}", n % 5), request_hash: vec![1], kept: HOUR };
@@ -131,7 +135,8 @@ async fn stricter_default_isolation_refuses_no_request(#[case] isolation: &str) 
 async fn earlier_schema_in_the_path_stops_only_migrate() {
     let fixture = Fixture::create(Backend::Postgres).await;
     fixture.execute("do $$ begin execute format('create schema %I', current_user); end $$").await;
-    let store = PostgresStore::open(&fixture.database().url().into(), 16).expect("the URL is right");
+    let store = PostgresStore::open(&fixture.database().url().into(), 16, Plaintext::default())
+        .expect("the URL is right");
     store.insert(&[text("ann")]).await.expect("the tables are found");
     fixture.execute("select setval('public.cdls_id_seq', 8000000)").await;
     assert_eq!(store.ensure_room().await.expect("room is made"), 1);
@@ -155,7 +160,8 @@ async fn earlier_schema_in_the_path_stops_only_migrate() {
 async fn database_of_another_encoding_is_not_migrated(#[case] encoding: &str) {
     let database =
         Database::create_with(&format!("encoding '{encoding}' template template0 locale 'C'")).await;
-    let store = PostgresStore::open(&database.url().into(), 16).expect("the URL is right");
+    let store =
+        PostgresStore::open(&database.url().into(), 16, Plaintext::default()).expect("the URL is right");
     let refused = store.migrate().await.expect_err("texts cannot be stored");
     assert!(refused.to_string().contains(encoding), "{refused}");
 }

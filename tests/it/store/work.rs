@@ -6,7 +6,7 @@ use meta_dispatch::store::{Flow, FlowRead, NewMessage, WORK_ROWS, Work};
 use rstest::rstest;
 use rstest_reuse::apply;
 
-use super::on_both;
+use super::backends::on_both;
 use crate::support::store::{Backend, Fixture, all_partitions, bulk, failed, text};
 
 const SEVEN_AND_ONE: [Partition; 2] = [Partition(7), Partition(1)];

@@ -11,7 +11,7 @@ use meta_dispatch::domain::{Job, JobWork, Lane, LineId, Outcome, Partition, Repl
 use tokio::time::timeout;
 
 use super::amqp_forwarder::Forwarder;
-use super::rabbitmq::Vhost;
+use super::rabbitmq::{Vhost, settings};
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -37,7 +37,7 @@ impl Process {
             }
             Backend::RabbitMq => {
                 let vhost = Vhost::lease().await;
-                let (broker, arrivals) = RabbitBroker::open(&vhost.url()).expect("a good URL");
+                let (broker, arrivals) = RabbitBroker::open(&settings(&vhost.url())).expect("a good URL");
                 Process { broker, arrivals, _vhost: Some(vhost) }
             }
         }
@@ -45,12 +45,13 @@ impl Process {
 
     /// Start one of several on a virtual host that the test holds.
     pub fn on(vhost: &Vhost) -> Process {
-        let (broker, arrivals) = RabbitBroker::open(&vhost.url()).expect("a good URL");
+        let (broker, arrivals) = RabbitBroker::open(&settings(&vhost.url())).expect("a good URL");
         Process { broker, arrivals, _vhost: None }
     }
 
     pub fn behind(forwarder: &Forwarder, vhost: &Vhost) -> Process {
-        let (broker, arrivals) = RabbitBroker::open(&vhost.url_at(forwarder.address())).expect("a good URL");
+        let settings = settings(&vhost.url_at(forwarder.address()));
+        let (broker, arrivals) = RabbitBroker::open(&settings).expect("a good URL");
         Process { broker, arrivals, _vhost: None }
     }
 

@@ -74,20 +74,31 @@ impl Drop for Database {
 /// rights has to be dropped first, so a test makes the role before the database.
 pub struct Role {
     pub name: String,
+    password: String,
 }
 
 impl Role {
     pub async fn create() -> Role {
+        Role::create_with(&uuid::Uuid::now_v7().to_string()).await
+    }
+
+    /// Create a role with this password.
+    pub async fn create_with(password: &str) -> Role {
         let name = format!("test_{}", uuid::Uuid::now_v7().simple());
-        administer(format!("create role {name} login password '{name}'")).await;
-        Role { name }
+        administer(format!("create role {name} login password '{password}'")).await;
+        Role { name, password: password.to_owned() }
+    }
+
+    /// Return the role that a script is going to make.
+    pub fn made_elsewhere(name: &str) -> Role {
+        Role { name: name.to_owned(), password: String::new() }
     }
 
     /// Return the URL of a database, for sessions of this role.
     pub fn url(&self, database: &Database) -> String {
         let mut url = database.url.clone();
         url.set_username(&self.name).expect("the URL has a host");
-        url.set_password(Some(&self.name)).expect("the URL has a host");
+        url.set_password(Some(&self.password)).expect("the URL has a host");
         url.into()
     }
 }

@@ -2,13 +2,18 @@
 
 pub mod amqp_forwarder;
 pub mod broker;
+pub mod certificates;
 pub mod database;
 pub mod graph_host;
+pub mod insert;
 pub mod pipeline;
 pub mod producer;
 pub mod rabbitmq;
+pub mod raw_graph;
+pub mod secrets;
 pub mod serve;
 pub mod store;
+pub mod tls_host;
 pub mod unreadable;
 pub mod vanishing;
 

@@ -49,6 +49,13 @@ pub struct Pipeline {
     vhost: Option<Vhost>,
 }
 
+/// A further account.
+pub struct Sender {
+    pub account: AccountId,
+    pub tsid: SecretString,
+    pub line: LineId,
+}
+
 pub const PAGE_TOKEN: &str = "EAAtestpagetokenthatmustnotappearanywhere";
 
 impl Pipeline {
@@ -166,6 +173,17 @@ impl Pipeline {
         self.add(NewLine { account, ..self.new_line() }).await
     }
 
+    /// Add an account with a token and a Messenger line of its own.
+    pub async fn add_sender(&self, name: &str) -> Sender {
+        let account = self.store.add_account(name).await.expect("accounts can be added");
+        let tsid = tokens::mint();
+        let identifier = tokens::identifier(tsid.expose_secret()).expect("long enough");
+        let hash = tokens::hash(tsid.expose_secret());
+        self.store.add_token(account, identifier, &hash).await.expect("tokens can be added");
+        let line = self.add_line_of(account).await;
+        Sender { account, tsid, line }
+    }
+
     fn new_line(&self) -> NewLine {
         NewLine {
             id: None,
@@ -233,7 +251,7 @@ impl Pipeline {
     }
 
     async fn readiness(&self) -> Value {
-        let admin = self.apps.last().expect("one is running").admin;
+        let admin = &self.apps.last().expect("one is running").admin;
         let answer = self.client.get(format!("http://{admin}/readyz")).send().await.expect("it answers");
         answer.json().await.expect("answers are JSON")
     }
@@ -264,7 +282,7 @@ impl Pipeline {
 
     /// Return the addresses of the processes' admin listeners.
     pub fn admin(&self) -> Vec<SocketAddr> {
-        self.apps.iter().map(|app| app.admin).collect()
+        self.apps.iter().map(|app| app.admin.tcp().expect("an address of TCP")).collect()
     }
 
     /// Return the database's URL, for a further process.

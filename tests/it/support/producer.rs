@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::StreamExt;
 use lapin::message::{BasicGetMessage, Delivery};
 use lapin::options::{
@@ -22,6 +24,7 @@ pub struct Producer {
     pub channel: Channel,
     connection: Connection,
     tsid: String,
+    exchange: String,
 }
 
 impl Producer {
@@ -33,10 +36,15 @@ impl Producer {
     }
 
     pub async fn intake_is_up(&self) {
+        self.queue_is_consumed("cdls.submit").await;
+    }
+
+    /// Wait for the program to consume a queue of submissions.
+    pub async fn queue_is_consumed(&self, queue: &str) {
         eventually("an intake that consumes", || async {
             let channel = self.channel().await;
             let options = QueueDeclareOptions { passive: true, ..Default::default() };
-            let queue = channel.queue_declare("cdls.submit".into(), options, FieldTable::default()).await;
+            let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
             match queue.map(|queue| queue.consumer_count()) {
                 Ok(1..) => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -52,7 +60,13 @@ impl Producer {
     pub async fn over(connection: Connection, tsid: &str) -> Producer {
         let channel = connection.create_channel().await.expect("a channel");
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
-        Producer { channel, connection, tsid: tsid.to_owned() }
+        let exchange = "cdls.submit".to_owned();
+        Producer { channel, connection, tsid: tsid.to_owned(), exchange }
+    }
+
+    /// Publish to another exchange from now on.
+    pub fn to(self, exchange: &str) -> Producer {
+        Producer { exchange: exchange.to_owned(), ..self }
     }
 
     /// Open a channel for publishes that may be refused: a refusal closes it.
@@ -72,7 +86,7 @@ impl Producer {
         let options = BasicPublishOptions::default();
         let confirm = self
             .channel
-            .basic_publish("cdls.submit".into(), routing_key.into(), options, body, properties)
+            .basic_publish(self.exchange.as_str().into(), routing_key.into(), options, body, properties)
             .await
             .expect("published")
             .await
@@ -87,11 +101,20 @@ impl Producer {
 
     /// Wait for the next refused submission.
     pub async fn rejected(&self) -> BasicGetMessage {
+        self.next_in("cdls.rejected").await
+    }
+
+    /// Wait for the next refused submission of a sender that is not known.
+    pub async fn unauthenticated(&self) -> BasicGetMessage {
+        self.next_in("cdls.rejected.unauthenticated").await
+    }
+
+    async fn next_in(&self, queue: &str) -> BasicGetMessage {
         eventually("a refused submission", || async {
             let options = BasicGetOptions { no_ack: true };
             let channel = self.channel().await;
             channel
-                .basic_get("cdls.rejected".into(), options)
+                .basic_get(queue.into(), options)
                 .await
                 .expect("the queue exists")
                 .ok_or_else(|| "none".to_owned())
@@ -101,7 +124,12 @@ impl Producer {
 
     /// Open a queue of the producer's own; return its inbox.
     pub async fn reply_queue(&self) -> Inbox {
-        self.inbox("", None).await
+        self.queue("").await
+    }
+
+    /// Open a queue of this name; return its inbox.
+    pub async fn queue(&self, name: &str) -> Inbox {
+        self.inbox(name, None).await
     }
 
     /// Consume answers to submissions over the same channel, without a queue.
@@ -111,24 +139,29 @@ impl Producer {
 
     /// Listen to events.
     pub async fn events(&self, pattern: &str) -> Inbox {
-        self.inbox("", Some(pattern)).await
+        self.events_in("", pattern).await
     }
 
     /// Listen to events with a queue of this name.
     pub async fn events_in(&self, queue: &str, pattern: &str) -> Inbox {
-        self.inbox(queue, Some(pattern)).await
+        self.inbox(queue, Some(("cdls.events", pattern))).await
     }
 
-    async fn inbox(&self, name: &str, pattern: Option<&str>) -> Inbox {
+    /// Listen to the events of an exchange with a queue of this name.
+    pub async fn events_of(&self, exchange: &str, queue: &str, pattern: &str) -> Inbox {
+        self.inbox(queue, Some((exchange, pattern))).await
+    }
+
+    async fn inbox(&self, name: &str, bound_to: Option<(&str, &str)>) -> Inbox {
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
         let queue =
             self.channel.queue_declare(name.into(), options, FieldTable::default()).await.expect("a queue");
         let queue = queue.name().as_str().to_owned();
-        if let Some(pattern) = pattern {
+        if let Some((exchange, pattern)) = bound_to {
             self.channel
                 .queue_bind(
                     queue.as_str().into(),
-                    "cdls.events".into(),
+                    exchange.into(),
                     pattern.into(),
                     QueueBindOptions::default(),
                     FieldTable::default(),
@@ -175,6 +208,15 @@ impl Inbox {
     pub async fn is_empty(&mut self) -> bool {
         tokio::time::timeout(Duration::from_millis(300), self.consumer.next()).await.is_err()
     }
+}
+
+/// Return an address of direct reply-to in the broker's form, of a process on a node that is not there: RabbitMQ ends the
+/// connection that publishes to it.
+pub fn foreign_direct_reply_to() -> String {
+    let node = b"reply@1";
+    let numbers = [0, 0, 7, 7, 0, 0, 0, 0, 0x60, 0, 0, 1];
+    let pid = [&[131, 88, 118, 0, 7][..], node, &numbers].concat();
+    format!("amq.rabbitmq.reply-to.{}.{}", BASE64.encode(pid), BASE64.encode(b"a key of 16 byte"))
 }
 
 /// Return a header of a message as text.

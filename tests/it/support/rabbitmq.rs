@@ -12,11 +12,19 @@ use std::time::Duration;
 use futures::future::join_all;
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::{Channel, Connection, ConnectionProperties};
+use meta_dispatch::broker::grants::{Rights, TopicRights};
 use meta_dispatch::domain::Partition;
-use secrecy::SecretString;
+use meta_dispatch::settings::{BrokerSettings, Settings};
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::not_set;
+
+/// Return the settings of a broker at this URL.
+pub fn settings(url: &SecretString) -> BrokerSettings {
+    let given = vec![("broker.url".to_owned(), url.expose_secret().to_owned())];
+    Settings::load_with(None, given).expect("the URL is right").broker
+}
 
 /// A virtual host without the program's queues, leased until dropped.
 pub struct Vhost {
@@ -78,15 +86,37 @@ impl Vhost {
             .collect()
     }
 
-    /// Add a user, with these permissions on this virtual host and none elsewhere.
-    pub fn user(&self, permissions: &Permissions) -> User {
+    /// Add a user, with the rights that its name gives it on this virtual host and none elsewhere.
+    pub fn user(&self, rights: impl FnOnce(&str) -> Rights) -> User {
+        self.user_with(&uuid::Uuid::now_v7().to_string(), rights)
+    }
+
+    /// Add a user with this password.
+    pub fn user_with(&self, password: &str, rights: impl FnOnce(&str) -> Rights) -> User {
         let name = format!("test-{}", uuid::Uuid::now_v7().simple());
-        control(&["add_user", &name, &name]);
+        let rights = rights(&name);
+        control(&["add_user", &name, password]);
         // Made first, so that the user is deleted whatever happens next.
-        let user = User { url: self.url_of(&name, &name), name };
-        let Permissions { configure, write, read } = permissions;
+        let user = User { url: self.url_of(&name, password), name };
+        let Rights { configure, write, read, topics } = &rights;
         self.control(&["set_permissions", &user.name, configure, write, read]);
+        for TopicRights { exchange, write, read } in topics {
+            self.control(&["set_topic_permissions", &user.name, exchange, write, read]);
+        }
         user
+    }
+
+    /// Delete what the program has declared for the submissions of this user.
+    pub async fn forget(&self, user: &User) {
+        let (connection, channel) = self.connect().await;
+        let queue = format!("cdls.submit.{}", user.name);
+        let deleted = channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
+        deleted.expect("a queue may be absent");
+        for exchange in [queue, format!("cdls.unrouted.{}", user.name)] {
+            let options = ExchangeDeleteOptions::default();
+            channel.exchange_delete(exchange.into(), options).await.expect("an exchange may be absent");
+        }
+        connection.close(200, "OK".into()).await.expect("a clean close");
     }
 
     fn url_of(&self, name: &str, password: &str) -> Url {
@@ -127,7 +157,8 @@ impl Vhost {
     async fn delete_queues(&self) {
         let (connection, channel) = self.connect().await;
         let work = Partition::all().map(|partition| format!("cdls.work.{partition}"));
-        let public = ["cdls.submit", "cdls.rejected", "cdls.unreadable"].map(str::to_owned);
+        let public = ["cdls.submit", "cdls.rejected", "cdls.rejected.unauthenticated", "cdls.unreadable"]
+            .map(str::to_owned);
         let deleted =
             work.chain(public).map(|queue| channel.queue_delete(queue.into(), QueueDeleteOptions::default()));
         for deleted in join_all(deleted).await {
@@ -174,13 +205,6 @@ impl Drop for OwnVhost {
     }
 }
 
-/// The permissions of a user of the broker, in RabbitMQ's notation.
-pub struct Permissions {
-    pub configure: &'static str,
-    pub write: &'static str,
-    pub read: &'static str,
-}
-
 /// A user of the broker, deleted at the end of the test.
 pub struct User {
     pub name: String,
@@ -188,6 +212,10 @@ pub struct User {
 }
 
 impl User {
+    pub fn url(&self) -> SecretString {
+        self.url.as_str().into()
+    }
+
     pub async fn connect(&self) -> Connection {
         let properties = ConnectionProperties::default();
         Connection::connect(self.url.as_str(), properties).await.expect("the user may log in")

@@ -8,7 +8,7 @@ use meta_dispatch::domain::RowId;
 use meta_dispatch::edge::tokens;
 use meta_dispatch::simulator::{Simulator, SimulatorOptions};
 use meta_dispatch::store::sqlite::SqliteStore;
-use meta_dispatch::store::{DirectoryStore, LogRow, LogStore, NewLine, Scope};
+use meta_dispatch::store::{DirectoryStore, LogRow, LogStore, NewLine, Scope, TokenStore};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use testkit::process::{Output, Running};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use meta_dispatch::channel::{Class, MessageKind};
 use meta_dispatch::domain::{AccountId, ErrorDetail, ErrorKind, Lane, LineId, Partition, RowId, Submission};
+use meta_dispatch::settings::Plaintext;
 use meta_dispatch::store::postgres::PostgresStore;
 use meta_dispatch::store::sqlite::SqliteStore;
 use meta_dispatch::store::{
@@ -15,6 +16,7 @@ use meta_dispatch::store::{
 use sqlx::{Connection, PgConnection, SqliteConnection};
 
 use super::database::Database;
+use super::insert::Insert;
 
 pub const HOUR: Duration = Duration::from_secs(3_600);
 pub const LEASE: Duration = Duration::from_secs(30);
@@ -87,6 +89,10 @@ pub fn retry(after: Duration) -> ChangeKind {
     ChangeKind::Retry { after, error: error(), counted: true, ambiguous: true }
 }
 
+pub fn suspected(after: Duration) -> ChangeKind {
+    ChangeKind::Suspected { after, error: error(), ambiguous: false }
+}
+
 pub fn unknown() -> ChangeKind {
     ChangeKind::Unknown { error: error() }
 }
@@ -119,7 +125,8 @@ impl Fixture {
         let (store, place): (SharedStore, Place) = match backend {
             Backend::Postgres => {
                 let database = Database::create().await;
-                let store = PostgresStore::open(&database.url().into(), 8).expect("the URL is right");
+                let store = PostgresStore::open(&database.url().into(), 8, Plaintext::default())
+                    .expect("the URL is right");
                 (Arc::new(store), Place::Postgres(database))
             }
             Backend::Sqlite => {

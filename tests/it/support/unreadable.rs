@@ -5,11 +5,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use url::Url;
 
-/// Publish a submission with a `message_id` that is no UTF-8, and wait until the broker has it.
-pub async fn publish(url: &str, line: i64) {
+/// Publish a submission with a `message_id` that is no UTF-8 to an exchange, and wait until the broker has it.
+pub async fn publish(url: &str, exchange: &str, line: i64) {
     let mut properties = (1_u16 << 7).to_be_bytes().to_vec();
     short(&mut properties, b"\xff\xfe\xfd");
-    publish_with(url, line, &properties).await;
+    publish_with(url, exchange, line, &properties).await;
 }
 
 /// Publish a submission whose headers are a table in a table, 18,000 deep.
@@ -24,10 +24,10 @@ pub async fn publish_deep(url: &str, line: i64) {
     }
     let mut properties = (1_u16 << 13).to_be_bytes().to_vec();
     long(&mut properties, &headers);
-    publish_with(url, line, &properties).await;
+    publish_with(url, "cdls.submit", line, &properties).await;
 }
 
-async fn publish_with(url: &str, line: i64, properties: &[u8]) {
+async fn publish_with(url: &str, exchange: &str, line: i64, properties: &[u8]) {
     let url: Url = url.parse().expect("a URL");
     let address = (url.host_str().expect("a host"), url.port().unwrap_or(5672));
     let mut stream = TcpStream::connect(address).await.expect("the broker listens");
@@ -58,7 +58,7 @@ async fn publish_with(url: &str, line: i64, properties: &[u8]) {
     let body = serde_json::json!({"app_id": line, "dest": "nobody", "mdata": "unreadable"}).to_string();
     let mut publish = method(60, 40);
     publish.extend([0, 0]);
-    short(&mut publish, b"cdls.submit");
+    short(&mut publish, exchange.as_bytes());
     short(&mut publish, b"messenger");
     publish.push(0);
     send(&mut stream, 1, 1, &publish).await;

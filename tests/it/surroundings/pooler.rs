@@ -5,11 +5,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use meta_dispatch::settings::Plaintext;
 use meta_dispatch::store::postgres::PostgresStore;
-use meta_dispatch::store::{IntakeStore, SchemaState, SchemaStore, StoreError};
+use meta_dispatch::store::{SchemaState, SchemaStore, StoreError};
 use sqlx::{Connection, PgConnection};
 use testkit::process::{Output, Running, free_address};
 
+use crate::support::insert::Insert;
 use crate::support::pipeline::eventually;
 use crate::support::store::{Backend, Fixture, text};
 
@@ -61,7 +63,7 @@ async fn start(fixture: &Fixture, pool_mode: &str) -> Option<PgBouncer> {
 impl PgBouncer {
     fn store(&self, fixture: &Fixture) -> PostgresStore {
         let url = fixture.database().url_at(self.address.parse().expect("an address"));
-        PostgresStore::open(&url.into(), 16).expect("the URL is right")
+        PostgresStore::open(&url.into(), 16, Plaintext::default()).expect("the URL is right")
     }
 }
 

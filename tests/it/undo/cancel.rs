@@ -149,6 +149,26 @@ async fn other_accounts_are_out_of_reach(#[case] backend: Backend) {
     pipeline.stop().await;
 }
 
+/// A message that waits for its next try holds the next one to its recipient back, and no longer than it waits.
+#[rstest]
+#[case::sqlite(EMBEDDED)]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+#[case::postgres(SERVERS)]
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelled_retry_frees_its_recipient(#[case] backend: Backend) {
+    let pipeline = Pipeline::start_with(backend, &[("retry.base", "10m"), ("retry.cap", "10m")]).await;
+    let first = pipeline.text("code2-ann", json!({})).await;
+    pipeline.until(first, "a retry", |row| row.status == Status::Retry).await;
+    let second = pipeline.text("code2-ann", json!({})).await;
+    // A message that another recipient gets meanwhile shows that the line sends, and the second one waits.
+    let other = pipeline.text("bob", json!({})).await;
+    pipeline.expect_ok(other).await;
+    assert_eq!(pipeline.row(second).await.status, Status::Pending);
+    assert_eq!(pipeline.touched(&format!("messages/{first}/cancel")).await, 1);
+    pipeline.until(second, "a retry of its own", |row| row.status == Status::Retry).await;
+    pipeline.stop().await;
+}
+
 /// While the line sends: each message is sent once or cancelled once, and the counts say the same as the log and as Graph.
 #[rstest]
 #[case::sqlite(EMBEDDED)]

@@ -1,11 +1,13 @@
 //! The commands of operators and senders beside these calls.
 
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::later;
 use crate::cli::program::Program;
 use crate::cli::senders::Sender;
-use crate::support::pipeline::{Backend, Pipeline};
+use crate::support::pipeline::{Backend, Pipeline, eventually};
+use crate::support::producer::Producer;
 
 /// The program, on the database of a running one.
 fn beside(pipeline: &Pipeline) -> Program {
@@ -32,6 +34,27 @@ async fn log_cancel_ends_one_message_or_those_of_a_filter() {
     assert!(run("log cancel --yes").error().contains("--batch-id"));
     assert!(run("log cancel --status OK").error().contains("do not wait"));
     assert_eq!(json("log cancel --since 1h")["cancelled"], 1);
+    pipeline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_tail_filters_by_recipient_reference_error_and_time() {
+    let pipeline = Pipeline::start(Backend::Embedded).await;
+    for dest in ["ann", "bob", "code551-cleo"] {
+        let id = pipeline.text(dest, json!({"msg_id": format!("of-{dest}")})).await;
+        pipeline.outcome(id).await;
+    }
+    pipeline.execute("update cdls set created_at = '2020-01-01T00:00:00.000Z' where dest = 'ann'").await;
+    let program = beside(&pipeline);
+    let dests = |filter: &str| {
+        let listed = tokio::task::block_in_place(|| program.json(&format!("log tail {filter}")));
+        let messages = listed["messages"].as_array().expect("a list").clone();
+        messages.iter().map(|row| row["dest"].as_str().expect("a text").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(dests("--dest bob"), ["bob"]);
+    assert_eq!(dests("--msg-id of-ann"), ["ann"]);
+    assert_eq!(dests("--error-code 551"), ["code551-cleo"]);
+    assert_eq!(dests("--since 1h"), ["bob", "code551-cleo"]);
     pipeline.stop().await;
 }
 
@@ -116,4 +139,28 @@ fn account_is_disabled_and_enabled() {
 #[test]
 fn rejected_list_needs_a_broker() {
     assert!(Program::new().run("rejected list").error().contains("broker.url"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+async fn rejected_list_shows_submissions_and_takes_none_away() {
+    let pipeline = Pipeline::start(Backend::Servers).await;
+    let producer = Producer::connect(&pipeline).await;
+    let mut inbox = producer.reply_queue().await;
+    let properties = producer.properties().with_reply_to(inbox.queue.as_str().into());
+    producer.submit_text(pipeline.messenger, "2.53E+16", "hi", properties).await;
+    inbox.next_json().await;
+    let program = beside(&pipeline).with("BROKER__URL", pipeline.vhost().url().expose_secret());
+    for _ in 0..2 {
+        let listed = eventually("the refused submission", || async {
+            let listed = tokio::task::block_in_place(|| program.json("rejected list"));
+            if listed["queued"] == 1 { Ok(listed) } else { Err(listed.to_string()) }
+        })
+        .await;
+        let row = &listed["rejected"][0];
+        assert_eq!((&row["status_code"], &row["dest"]), (&json!(229), &json!("2.53E+16")), "{listed}");
+        assert!(row["detail"].as_str().is_some_and(|detail| detail.contains("spreadsheets")), "{listed}");
+        assert!(row["at"].is_string(), "{listed}");
+    }
+    pipeline.stop().await;
 }
