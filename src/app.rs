@@ -3,45 +3,29 @@
 //! The only place that starts long-lived tasks. If one of them ends before the stop of the process, the
 //! process stops: a supervisor starts a whole one again.
 
+mod listeners;
+mod rows;
+
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use secrecy::ExposeSecret;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 
-use crate::api;
 use crate::broker::{self, JobDelivery, SharedBroker};
 use crate::dispatch::{Dispatch, DispatchOptions};
-use crate::domain::{BreakerState, Reply, Serving};
-use crate::edge::{self, Directory};
+use crate::domain::{BreakerState, Serving};
 use crate::feedback::Feedback;
 use crate::graph::GraphClient;
-use crate::ingest::{self, Ingest};
 use crate::ops;
-use crate::settings::Settings;
+use crate::settings::{AdminAddress, Settings};
 use crate::store::{self, SchemaState, SharedStore, StoreError};
 use crate::tasks::every;
-
-/// The time between two checks of the log's room for further ids, and after a check that could make none: at
-/// full speed a range is used up within minutes.
-const ROOM_EVERY: Duration = Duration::from_secs(10);
-const ROOM_AGAIN: Duration = Duration::from_secs(1);
-
-/// How often the log is searched for rows older than `log.keep`.
-const DROP_EVERY: Duration = Duration::from_secs(3_600);
-
-/// Counters of campaigns that are older than this are folded into totals, so many at once, and how often.
-/// Younger ones give the rate of a campaign.
-const FOLD_AGE: Duration = Duration::from_secs(120);
-const FOLD_AT_ONCE: u32 = 5_000;
-const FOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// The longest time that a stop takes beyond the grace, whatever hangs: half a second less than is promised,
 /// for the end of the process itself. Dispatch takes three seconds of it where results cannot be written.
@@ -80,7 +64,7 @@ impl Role {
 pub struct App {
     /// The address of the send endpoints.
     pub http: Option<SocketAddr>,
-    pub admin: SocketAddr,
+    pub admin: AdminAddress,
     pub store: SharedStore,
     tasks: JoinMap<&'static str, ()>,
     /// The send endpoints; ends when the requests in flight are answered.
@@ -106,32 +90,6 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Take messages in over HTTP and AMQP. Return the address of HTTP, and its server.
-    async fn take_requests(
-        &mut self,
-        replies: mpsc::Receiver<Reply>,
-    ) -> Result<(SocketAddr, JoinHandle<()>)> {
-        let listener = listen(self.settings.http.listen, "http.listen").await?;
-        let address = listener.local_addr()?;
-        let directory = Arc::new(Directory::new(self.store.clone()));
-        let ingest = Ingest::new(
-            self.store.clone(),
-            directory.clone(),
-            self.broker.clone(),
-            self.feedback.clone(),
-            self.settings,
-            self.stopping.clone(),
-        );
-        self.tasks.spawn("ingest", ingest.clone().run(replies, self.ended.clone()));
-        if let Some(batches) = self.broker.take_in(ingest::LONGEST_BODY) {
-            self.tasks.spawn("intake", ingest.clone().take_in(batches));
-        }
-        let api = api::router(directory, self.store.clone(), self.settings);
-        let router = edge::http::unstored(ingest::http::router(ingest).merge(api));
-        let per_address = self.settings.http.max_connections_per_address;
-        Ok((address, tokio::spawn(edge::serve(listener, router, per_address, self.stopping.clone()))))
-    }
-
     fn dispatch(
         &self,
         jobs: mpsc::Receiver<JobDelivery>,
@@ -152,28 +110,14 @@ impl Parts<'_> {
         Ok(tokio::spawn(dispatch.run(self.stopping.clone())))
     }
 
-    /// Serve health checks and metrics; return their address.
-    async fn serve_admin(
-        &mut self,
-        serving: watch::Receiver<Serving>,
-        graph: watch::Receiver<BreakerState>,
-    ) -> Result<SocketAddr> {
-        let listener = listen(self.settings.admin.listen, "admin.listen").await?;
-        let address = listener.local_addr()?;
-        let router = ops::router(self.store.clone(), self.broker.clone(), serving, graph, api::document());
-        let per_address = self.settings.http.max_connections_per_address;
-        self.tasks.spawn("admin", edge::serve(listener, router, per_address, self.ended.clone()));
-        Ok(address)
-    }
-
     /// Count rows, make room for new ones and drop old ones.
     fn look_after_rows(&mut self) {
         let keep = self.settings.log.keep;
         self.keep_running("watch", ops::watch_rows(self.store.clone(), self.role.sends()));
-        self.repeat("room", make_room);
-        self.repeat("counts", fold_counts);
+        self.repeat("room", rows::make_room);
+        self.repeat("counts", rows::fold_counts);
         if !keep.is_zero() {
-            self.repeat("old rows", move |store| drop_old(store, keep));
+            self.repeat("old rows", move |store| rows::drop_old(store, keep));
         }
     }
 
@@ -200,6 +144,7 @@ impl App {
     /// Open everything and start the role's tasks. Database and broker may be down; the process is not ready
     /// until the database answers.
     pub async fn start(settings: &Settings, role: Role) -> Result<App> {
+        settings.check_names().await?;
         for key in settings.without_effect() {
             tracing::warn!(key, "setting without effect: not built yet");
         }
@@ -336,42 +281,8 @@ async fn open_store(settings: &Settings, role: Role) -> Result<SharedStore> {
         }
         Ok(SchemaState::Current | SchemaState::Newer) => {}
         Err(error @ StoreError::Invalid(_)) => return Err(error.into()),
+        Err(error @ StoreError::Denied(_)) => tracing::error!(%error, "database refuses the role: retrying"),
         Err(error) => tracing::error!(%error, "database unreachable: retrying"),
     }
     Ok(store)
-}
-
-async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("setting {key}: cannot listen on {address}"))
-}
-
-/// Make room for the ids to come. Return the pause before the next time, as the jobs below do.
-async fn make_room(store: SharedStore) -> Duration {
-    match store.ensure_room().await {
-        Ok(_) => ROOM_EVERY,
-        Err(error) => {
-            tracing::warn!(%error, "cannot add a range to the log: retrying; `meta-dispatch migrate` also adds it");
-            ROOM_AGAIN
-        }
-    }
-}
-
-/// Drop rows that are older than the log is kept.
-async fn drop_old(store: SharedStore, keep: Duration) -> Duration {
-    if let Err(error) = store.drop_old(keep).await {
-        tracing::warn!(%error, "cannot drop rows older than log.keep: retrying in an hour");
-    }
-    DROP_EVERY
-}
-
-/// Fold the counters of campaigns, at once again while there are many.
-async fn fold_counts(store: SharedStore) -> Duration {
-    match store.fold_counts(FOLD_AGE, FOLD_AT_ONCE).await {
-        Ok(rows) if rows >= u64::from(FOLD_AT_ONCE) => Duration::ZERO,
-        Ok(_) => FOLD_EVERY,
-        Err(error) => {
-            tracing::debug!(%error, "counters of campaigns cannot be folded: they are summed row by row");
-            FOLD_EVERY
-        }
-    }
 }

@@ -1,5 +1,5 @@
 //! SIGTERM, SIGINT, SIGHUP and SIGQUIT: the first asks for an orderly stop, the second ends the process at
-//! once.
+//! once. A process with certificates reads them again on SIGHUP instead.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -7,16 +7,33 @@ use tokio_util::sync::CancellationToken;
 /// Exit code of a process that received a second stop signal.
 const EXIT_SECOND_SIGNAL: i32 = 130;
 
+/// The effect of SIGHUP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hangup {
+    /// SIGHUP stops the process, as the other signals do; under nohup it has no effect.
+    Stops,
+    /// SIGHUP has no effect here: another task listens for it.
+    Reloads,
+}
+
 /// Return a token that is cancelled by the first signal. `last_words` runs before the second one ends the
 /// process.
-pub fn on_signal(last_words: impl FnOnce() + Send + 'static) -> std::io::Result<CancellationToken> {
+pub fn on_signal(
+    hangup: Hangup,
+    last_words: impl FnOnce() + Send + 'static,
+) -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;
-    // Under nohup a closed terminal stops nothing.
-    let mut hangup = match hangup_is_ignored() {
-        true => None,
-        false => Some(signal(SignalKind::hangup())?),
+    let mut hangup = match hangup {
+        // Under nohup a closed terminal stops nothing.
+        Hangup::Stops if hangup_is_ignored() => None,
+        Hangup::Stops => Some(signal(SignalKind::hangup())?),
+        Hangup::Reloads => {
+            // Once listened for, the signal no longer ends the process, also before the other task listens.
+            let _heard = signal(SignalKind::hangup())?;
+            None
+        }
     };
     let token = CancellationToken::new();
     let cancel = token.clone();

@@ -3,7 +3,8 @@
 //! One thread writes the lines, behind a bounded queue. A reader that has stopped reading (a pipe, a terminal
 //! after Ctrl-S) holds up that thread and nothing else: lines that find no place are dropped and counted.
 //!
-//! Never here: tokens, page tokens and message texts. Each log statement takes care of that; no filter could.
+//! Never here: tokens, page tokens and message texts. Each log statement of the program takes care of that; statements
+//! of libraries that print what they send and receive are withheld, whatever the filter says.
 
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
@@ -13,8 +14,12 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tracing::Metadata;
+use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::metrics::METRICS;
@@ -27,6 +32,17 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How long the last lines may take at the program's end: a part of the half second that `app` leaves for the
 /// end.
 const LAST_LINES: Duration = Duration::from_millis(400);
+
+/// The finest level of each target and of the modules below it; no filter lifts it. At trace, lapin prints every frame as
+/// numbers, and with it tokens, texts and the password of the broker. sqlx prints lines of a password file and parameters
+/// of a URL, and reqwest its proxy.
+const FINEST: [(&str, LevelFilter); 3] = [
+    ("meta_dispatch", LevelFilter::TRACE),
+    ("sqlx_postgres::options", LevelFilter::ERROR),
+    ("reqwest", LevelFilter::INFO),
+];
+/// The finest level of all other targets.
+const FINEST_OF_OTHERS: LevelFilter = LevelFilter::DEBUG;
 
 /// The log of this process, until it ends.
 static LOG: Mutex<Option<Log>> = Mutex::new(None);
@@ -59,12 +75,23 @@ pub fn install(settings: &LogSettings, default: &'static str) -> Result<(), Sett
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     match settings.format {
-        LogFormat::Text => log.finish().try_init(),
-        LogFormat::Json => log.json().flatten_event(true).finish().try_init(),
+        LogFormat::Text => log.finish().with(filter_fn(may_be_logged)).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).finish().with(filter_fn(may_be_logged)).try_init(),
     }
     .map_err(|error| SettingsError::of("log", error))?;
     *LOG.lock() = Some(Log { dropped, written, queue });
     Ok(())
+}
+
+/// Whether a statement may be logged at all.
+fn may_be_logged(statement: &Metadata<'_>) -> bool {
+    let target = statement.target();
+    let is_within = |module: &str| {
+        target.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    let finest =
+        FINEST.iter().find(|(module, _)| is_within(module)).map_or(FINEST_OF_OTHERS, |(_, level)| *level);
+    *statement.level() <= finest
 }
 
 /// Log panics from now on: standard error, where they are printed otherwise, may be stuck.
@@ -161,6 +188,49 @@ impl LineDrops {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A writer that keeps what is written.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn frames_of_libraries_are_withheld_whatever_the_filter_says() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new("trace,lapin=trace,reqwest=trace,sqlx_postgres::options=trace"))
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .finish()
+            .with(filter_fn(may_be_logged));
+        tracing::subscriber::with_default(log, || {
+            tracing::trace!(target: "lapin::channels", frame = ?b"withheld", "withheld");
+            tracing::trace!(target: "amq_protocol_types", "withheld");
+            tracing::debug!(target: "reqwest::connect", "withheld");
+            tracing::warn!(target: "sqlx_postgres::options::pgpass", "withheld");
+            tracing::trace!(target: "meta_dispatch_not", "withheld");
+            tracing::debug!(target: "lapin::channels", "shown 1");
+            tracing::info!(target: "reqwest::connect", "shown 2");
+            tracing::error!(target: "sqlx_postgres::options::pgpass", "shown 3");
+            tracing::trace!("shown 4");
+            tracing::trace!(target: "meta_dispatch", "shown 5");
+        });
+        let printed = String::from_utf8(kept.0.lock().clone()).expect("UTF-8");
+        assert!(!printed.contains("withheld"), "{printed}");
+        let shown = printed.lines().filter(|line| line.contains("shown")).count();
+        assert_eq!(shown, 5, "{printed}");
+    }
 
     #[test]
     fn drops_are_reported_after_a_later_write() {

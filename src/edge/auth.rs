@@ -1,38 +1,38 @@
-//! The account of a request, and the line it sends from: tokens and lines, looked up in the store and
-//! remembered for a few seconds.
+//! The account of a request, and the line it sends from: looked up in the store and remembered for a few seconds.
 //!
-//! Only tokens and lines that may send are remembered: a new one is usable at once, and a change or
-//! revocation takes effect within the time below.
+//! Only lines and tokens that may send are remembered: a new one is usable at once, and a change or revocation takes
+//! effect within the time below. The check of a token is the authenticator's.
 
+use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
-use secrecy::ExposeSecret;
-use subtle::ConstantTimeEq;
+use secrecy::SecretString;
 
-use super::{Refusal, tokens, unavailable};
+use super::authenticator::Authenticator;
+use super::tokens::TokenKeys;
+use super::{Caller, Guard, Refusal, Refused, unavailable};
 use crate::channel::Class;
-use crate::domain::{AccountId, LineId};
-use crate::store::SharedStore;
-use crate::text::{Charset, form_pairs, is_blank, trimmed};
+use crate::domain::{AccountId, LineId, TokenScope};
+use crate::store::{LineSummary, SharedStore, StoreError};
+use crate::text::{Charset, form_pairs, is_blank};
 
 /// Well below the ten seconds in which a change has to take effect (contract: "HTTP: the two send
 /// endpoints").
-const CACHE_TTL: Duration = Duration::from_secs(5);
+pub(super) const CACHE_TTL: Duration = Duration::from_secs(5);
 /// Entries of each cache at most; further ones displace the entries that are used least.
-const MAX_CACHED: u64 = 50_000;
-const TOKEN_LENGTHS: std::ops::RangeInclusive<usize> = 10..=64;
+pub(super) const MAX_CACHED: u64 = 50_000;
 
 pub struct Directory {
     store: SharedStore,
-    /// Accounts by the hash of a valid token.
-    accounts: Cache<Vec<u8>, AccountId>,
+    authenticator: Authenticator,
     /// Accounts by the name of the broker's user that is mapped to them.
     broker_users: Cache<String, AccountId>,
     lines: Cache<LineId, SendingLine>,
-    /// The reasons why lines cannot send before an operator acts.
+    /// The reasons why lines cannot send before somebody acts.
     held_up: Cache<LineId, Arc<str>>,
 }
 
@@ -44,46 +44,60 @@ struct SendingLine {
 }
 
 impl Directory {
-    pub fn new(store: SharedStore) -> Directory {
-        Directory { store, accounts: cache(), broker_users: cache(), lines: cache(), held_up: cache() }
+    pub fn new(store: SharedStore, keys: TokenKeys, guard: Arc<Guard>) -> Directory {
+        let authenticator = Authenticator::new(store.clone(), keys, guard);
+        Directory { store, authenticator, broker_users: cache(), lines: cache(), held_up: cache() }
     }
 
-    /// Return the account of a request whose token is in its query or its `Authorization` header. `tsid`
-    /// takes precedence over `sid`, and `sid` over the header; the last value of a repeated name counts. A
-    /// blank token counts as none.
-    pub async fn account_of_request(&self, query: &str, bearer: Option<&str>) -> Result<AccountId, Refusal> {
-        let given = |wanted: &str| {
-            let of_name = form_pairs(query.as_bytes(), Charset::Utf8).filter(|(name, _)| name == wanted);
-            of_name.last().map(|(_, value)| value.text).filter(|value| !is_blank(value))
-        };
-        let token = given("tsid").or_else(|| given("sid"));
-        let token = token.as_deref().or(bearer).ok_or(Refusal::NoToken)?;
-        self.account(token).await
+    /// Return the refusal of a request by its head alone: its address is shut out, and its token is not known.
+    pub fn shut_out(
+        &self,
+        caller: &Caller,
+        query: &str,
+        bearer: Option<&str>,
+        has_body: bool,
+    ) -> Option<Refusal> {
+        self.authenticator.shut_out(caller, given(query, bearer).as_deref(), has_body)
     }
 
-    /// Return the active account of a token.
-    pub async fn account(&self, token: &str) -> Result<AccountId, Refusal> {
-        let token = trimmed(token);
-        if !TOKEN_LENGTHS.contains(&token.chars().count()) || token.contains(char::is_control) {
-            return Err(Refusal::UnknownToken);
-        }
-        let Some(identifier) = tokens::identifier(token) else { return Err(Refusal::UnknownToken) };
-        let hash = tokens::hash(token);
-        if let Some(account) = self.accounts.get(&hash) {
-            return Ok(account);
-        }
-        let found = self.store.token(identifier).await.map_err(unavailable)?;
-        // An absent token is compared too: the time taken does not distinguish it from a wrong one.
-        let known = found.as_ref().map_or(&[0; 32][..], |token| &token.hash);
-        let matches = bool::from(known.ct_eq(&hash));
-        match found {
-            Some(token) if matches && token.account_active => {
-                self.accounts.insert(hash, token.account);
-                Ok(token.account)
-            }
-            Some(_) if matches => Err(Refusal::AccountInactive),
-            _ => Err(Refusal::UnknownToken),
-        }
+    /// Return the account of a request whose token is in its query or its `Authorization` header, and count a
+    /// failure of its address. `tsid` takes precedence over `sid`, and `sid` over the header; the last value of a
+    /// repeated name counts. A blank token counts as none.
+    pub async fn account_of_request(
+        &self,
+        caller: &Caller,
+        query: &str,
+        bearer: Option<&str>,
+        scope: TokenScope,
+    ) -> Result<AccountId, Refused> {
+        let token = given(query, bearer).map(SecretString::from).ok_or_else(|| Refusal::NoToken.into());
+        self.admit(caller, &token, scope).await
+    }
+
+    /// Return the active account of a request's token, if the token has the scope, and count a failure of its address.
+    pub async fn admit(
+        &self,
+        caller: &Caller,
+        token: &Result<SecretString, Refused>,
+        scope: TokenScope,
+    ) -> Result<AccountId, Refused> {
+        self.authenticator.admit(caller, token, scope).await
+    }
+
+    /// Return the active account of a token, if the token has the scope and the account allows the address; nothing
+    /// is counted.
+    pub async fn account(
+        &self,
+        token: &str,
+        scope: TokenScope,
+        address: Option<IpAddr>,
+    ) -> Result<AccountId, Refusal> {
+        self.authenticator.account(token, scope, address).await
+    }
+
+    /// Write the uses of tokens. Return the pause before the next time.
+    pub async fn write_token_uses(&self) -> Duration {
+        self.authenticator.write_uses().await
     }
 
     /// Return the class of a line of the account; an unknown line counts as Messenger's.
@@ -92,7 +106,7 @@ impl Directory {
         if let Some(usable) = self.lines.get(&line) {
             return if usable.account == account { Ok(usable.class) } else { Err(unknown) };
         }
-        let record = self.store.lines(&[line]).await.map_err(unavailable)?.pop();
+        let record = self.store.line_summaries(&[line]).await.map_err(unavailable)?.pop();
         record.filter(|record| record.account == account).map(|record| record.class).ok_or(unknown)
     }
 
@@ -117,28 +131,52 @@ impl Directory {
         if self.lines.get(&line) == Some(wanted) {
             return Ok(());
         }
-        let record = self.store.lines(&[line]).await.map_err(unavailable)?.pop();
+        let record = self.store.line_summaries(&[line]).await.map_err(unavailable)?.pop();
         let record = record
             .filter(|record| record.account == account && record.class == class && record.active)
             .ok_or(Refusal::LineNotFound(class))?;
-        if record.page_token.as_ref().is_none_or(|token| is_blank(token.expose_secret())) {
+        if !record.has_token {
             return Err(Refusal::NoPageToken);
         }
         if class.needs_page_id && record.page_id.as_deref().is_none_or(is_blank) {
             return Err(Refusal::NoPageId);
         }
-        match record.held_up() {
-            Some(reason) => self.held_up.insert(line, reason.into()),
-            None => self.held_up.invalidate(&line),
-        }
+        self.note(&record);
         self.lines.insert(line, wanted);
         Ok(())
     }
 
-    /// Return the reason why a line that was usable a moment ago cannot send before an operator acts.
-    pub fn held_up(&self, line: LineId) -> Option<Arc<str>> {
-        self.held_up.get(&line)
+    /// Return the reason why a line that was usable a moment ago cannot send before somebody acts. A known reason is
+    /// asked for again, as somebody may have acted.
+    pub async fn held_up(&self, line: LineId) -> Option<Arc<str>> {
+        let known = self.held_up.get(&line)?;
+        self.held_up_of(&[line]).await.map_or(Some(known), |mut reasons| reasons.remove(&line))
     }
+
+    /// Return the reasons of these lines at this moment; a line that sends, or will by itself, has none.
+    pub async fn held_up_of(&self, lines: &[LineId]) -> Result<HashMap<LineId, Arc<str>>, StoreError> {
+        let records = self.store.line_summaries(lines).await?;
+        Ok(records.iter().filter_map(|record| Some((record.id, self.note(record)?))).collect())
+    }
+
+    /// Remember whether the line is held up; return the reason.
+    fn note(&self, record: &LineSummary) -> Option<Arc<str>> {
+        let reason: Option<Arc<str>> = record.held_up().map(Arc::from);
+        match &reason {
+            Some(reason) => self.held_up.insert(record.id, reason.clone()),
+            None => self.held_up.invalidate(&record.id),
+        }
+        reason
+    }
+}
+
+/// Return the token of a request's query or header.
+fn given(query: &str, bearer: Option<&str>) -> Option<String> {
+    let of_query = |wanted: &str| {
+        let of_name = form_pairs(query.as_bytes(), Charset::Utf8).filter(|(name, _)| name == wanted);
+        of_name.last().map(|(_, value)| value.text).filter(|value| !is_blank(value))
+    };
+    of_query("tsid").or_else(|| of_query("sid")).or_else(|| bearer.map(str::to_owned))
 }
 
 /// Create a cache of recent values.

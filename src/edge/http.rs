@@ -3,9 +3,9 @@
 //!
 //! Never here: a log line with a query, a body or a header, which hold tokens and texts.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -13,13 +13,16 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde::Serialize;
 
-use super::{Envelope, Refusal, Refused, shown};
+use super::{Envelope, Refused, shown};
 use crate::metrics::METRICS;
 use crate::text::{CHARSETS, Charset, trimmed};
 
 /// How much of a body that is too long is read and discarded, to let its sender read the answer.
 const MAX_DRAINED_BYTES: usize = 4 * 1024 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Unused bytes of an answer's memory that are not given back.
+const MAX_SPARE_BYTES: usize = 16 * 1024;
 
 /// Return the token of `Authorization: Bearer <tsid>`; a blank token counts as none.
 pub fn bearer(headers: &HeaderMap) -> Option<String> {
@@ -44,6 +47,29 @@ pub fn charset(content_type: &str) -> Result<Charset, Refused> {
     })
 }
 
+/// Return the value of a header that counts once: lines that repeat it are as good as one. Lines that differ
+/// are refused, as another reader may have taken the other one.
+pub fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+    differing: impl FnOnce() -> Refused,
+) -> Result<Option<&'a HeaderValue>, Refused> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    match values.all(|value| Some(value) == first) {
+        true => Ok(first),
+        false => Err(differing()),
+    }
+}
+
+/// Return the value of `Content-Encoding`; empty where there is none.
+pub fn content_encoding(headers: &HeaderMap) -> Result<Cow<'_, str>, Refused> {
+    let several =
+        || Refused::malformed("The request has several headers Content-Encoding: send one, or none");
+    let value = single(headers, header::CONTENT_ENCODING.as_str(), several)?;
+    Ok(value.map_or(Cow::Borrowed(""), |value| String::from_utf8_lossy(value.as_bytes())))
+}
+
 /// Return the answer in JSON, or the refusal.
 pub fn answer<T: Serialize, R: Into<Refused>>(found: Result<T, R>) -> Response {
     match found {
@@ -58,30 +84,22 @@ pub fn refused(refusal: impl Into<Refused>) -> Response {
     METRICS.ingest.refused(refused.code());
     let status = StatusCode::from_u16(refused.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, &Envelope::refused(&refused, &refused.status()));
-    if refused.refusal == Refusal::Unavailable {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    if let Some(seconds) = refused.refusal.retry_after() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
 
 /// Return a response with a JSON body.
 pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
-    let json = serde_json::to_vec(body).expect("answers are texts and numbers, which are always JSON");
+    let mut json = serde_json::to_vec(body).expect("answers are texts and numbers, which are always JSON");
+    // An answer waits for its reader: a large one does so without the room that its growth has left.
+    if json.capacity() - json.len() > MAX_SPARE_BYTES {
+        json.shrink_to_fit();
+    }
     let mut response = Response::new(Body::from(json));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-/// Mark every answer of a listener for senders: never stored, and never read as another type than its own.
-pub fn unstored(router: Router) -> Router {
-    router.layer(axum::middleware::map_response(mark_unstored))
-}
-
-async fn mark_unstored(mut response: Response) -> Response {
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -131,6 +149,29 @@ mod tests {
         assert_eq!(of("Bearer \u{feff}abc\u{a0}".as_bytes()).as_deref(), Some("abc"));
         assert_eq!(of(b"Bearer\tabc").as_deref(), Some("abc"));
         assert_eq!(of(b"Bearer ab\xff"), None);
+    }
+
+    #[test]
+    fn header_that_counts_once_may_be_repeated() {
+        let several = || Refused::malformed("several");
+        let of = |values: &[&str]| {
+            let headers = headers("idempotency-key", values);
+            single(&headers, "idempotency-key", several).map(|value| value.cloned())
+        };
+        assert_eq!(of(&[]), Ok(None));
+        assert_eq!(of(&["a", "a"]), Ok(Some(HeaderValue::from_static("a"))));
+        assert_eq!(of(&["a", "b"]), Err(several()));
+        assert_eq!(of(&["a", "a", "A"]), Err(several()));
+    }
+
+    #[test]
+    fn content_encoding_is_refused_where_two_differ() {
+        let of =
+            |values: &[&str]| content_encoding(&headers("content-encoding", values)).map(Cow::into_owned);
+        assert_eq!(of(&[]).as_deref(), Ok(""));
+        assert_eq!(of(&["gzip"]).as_deref(), Ok("gzip"));
+        assert_eq!(of(&["identity", "identity"]).as_deref(), Ok("identity"));
+        assert!(of(&["identity", "gzip"]).is_err_and(|refused| refused.code() == 400));
     }
 
     #[test]

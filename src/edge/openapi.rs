@@ -48,7 +48,11 @@ pub fn common() -> OpenApi {
 fn components() -> Components {
     let in_query = |name: &str| SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::new(name)));
     let unauthenticated = [Refusal::NoToken, Refusal::UnknownToken, Refusal::AccountInactive];
-    let unauthenticated = enveloped("Not authenticated", refusals(unauthenticated, 401));
+    let unauthenticated = enveloped(
+        "Not authenticated (100, also where the token has no scope for the call; 102, 110), or not from this address (131, \
+         142, 199)",
+        refusals(unauthenticated, 401),
+    );
     let retry_after = HeaderBuilder::new()
         .description(Some("Seconds until the next try"))
         .schema(Some(i32::schema()))
@@ -119,11 +123,17 @@ pub fn example(about: &str, value: Value) -> Example {
 /// Return the cause of a refusal in words. A new refusal also belongs into a list of answers.
 fn cause(refusal: Refusal) -> &'static str {
     match refusal {
+        Refusal::AddressBanned => "The address is blocked after too many failed attempts",
+        Refusal::TooManyAttempts => "Too many requests from this address have failed",
         Refusal::TooLarge => "The body is over 64 KiB",
         Refusal::Malformed => "The body does not match its Content-Type",
         Refusal::NoToken => "No token",
-        Refusal::UnknownToken => "Unknown, malformed or revoked token",
+        Refusal::NoContentType => "No token, as JSON without its Content-Type was read as a form",
+        Refusal::UnknownToken => "Unknown, malformed, expired or revoked token",
+        Refusal::TokenKeyMissing => "The token cannot be checked, as its key is not in the settings",
         Refusal::AccountInactive => "The account is disabled",
+        Refusal::AddressNotAllowed => "The account may not be used from this address",
+        Refusal::NoScope(_) => "The token has no scope for this call",
         Refusal::KeyReused => "The Idempotency-Key was used with other parameters",
         Refusal::NoAppId => "app_id is missing, or not a positive integer",
         Refusal::NoDest => "dest is missing or blank",
@@ -142,5 +152,8 @@ fn cause(refusal: Refusal) -> &'static str {
         Refusal::CampaignCancelled => "The campaign of this cp_id is cancelled",
         Refusal::NotFound => "The account has no such message, campaign or line",
         Refusal::Unavailable => "Nothing was logged or changed, or the outcome is unknown",
+        Refusal::OverRate => "The account is over its quota of messages a second",
+        Refusal::OverBacklog => "The account is over its quota of waiting messages",
+        Refusal::Crowded => "The account has as many lists, exports or batches under way as it may",
     }
 }

@@ -23,6 +23,9 @@ metrics! {
     describe_gauge BUILD = "build_info", "Constant 1, labelled with the version";
     describe_counter ACCEPTED = "messages_accepted_total", "Messages committed to the log, by class";
     describe_counter REFUSED = "requests_refused_total", "Submissions refused before anything was logged, by status_code";
+    describe_counter OVER_QUOTA = "over_quota_total", "Submissions refused because their account is over a quota, by quota";
+    describe_counter CONNECTIONS_CLOSED = "connections_closed_total", "Connections of clients that were closed for a limit, by limit";
+    describe_gauge BANNED = "banned_addresses", "Banned addresses; the same in every process that takes requests";
     describe_counter NOT_LOGGED = "messages_not_logged_total", "Messages whose commit failed or is unknown; the caller receives 503";
     describe_histogram COMMIT_ROWS = "ingest_commit_rows", "Messages in one commit of ingest";
     describe_histogram COMMIT_SECONDS = "ingest_commit_seconds", "Duration of one commit of ingest";
@@ -34,6 +37,7 @@ metrics! {
     describe_counter JOBS_PUBLISHED = "jobs_published_total", "Jobs handed to the broker";
     describe_counter JOBS_RETURNED = "jobs_returned_total", "Jobs returned as unroutable or unconfirmed; each is published again";
     describe_counter ANSWERS_DROPPED = "answers_dropped_total", "Dropped answers to producers; the log has the outcomes";
+    describe_counter ANSWERS_WITHHELD = "answers_withheld_total", "Direct replies withheld from accounts whose addresses ended the answering connection";
     describe_gauge BROKER_UP = "broker_up", "1 while the broker is connected, else 0";
     describe_gauge BROKER_BLOCKED = "broker_blocked", "1 while the connected broker takes no messages (memory or disk alarm), else 0";
     describe_gauge SUBMISSIONS_ARRIVING = "submissions_arriving", "0 while producers' submissions cannot arrive at this process, else 1";
@@ -49,6 +53,7 @@ metrics! {
     describe_counter RESULTS_REFUSED = "results_refused_total", "Results refused by the database; their rows become UNKNOWN";
     describe_counter CLAIMS_MADE = "claims_made_total", "Rows claimed for a call";
     describe_counter CLAIMS_REFUSED = "claims_refused_total", "Claims not made because the row, its campaign or the lease had changed";
+    describe_gauge RESTING = "lines_resting", "Lines of this process that rest because their calls keep failing";
     describe_gauge LEASES = "leases_held", "Partitions leased by this process, of 64";
     describe_gauge UNSERVED = "leases_unserved", "Partitions leased by this process whose scans fail";
     describe_counter SCANS_FAILED = "scans_failed_total", "Failed scans of the queue; each is repeated";
@@ -56,8 +61,11 @@ metrics! {
     describe_gauge ROWS = "rows", "Rows of the log that are not final, by status";
     describe_gauge UNKNOWN_ROWS = "unknown_rows", "UNKNOWN rows, held until an operator settles them";
     describe_gauge OLDEST_UNKNOWN = "unknown_oldest_seconds", "Time since the last call of the oldest UNKNOWN row; 0 without such a row";
+    describe_gauge LINES_STOPPED = "lines_stopped", "Lines that are switched on and do not send, paused or without a token, by who ends that (itself, somebody)";
     describe_gauge DATABASE_UP = "database_up", "1 if the last count of the rows succeeded, else 0";
     describe_gauge DATABASE_WRITABLE = "database_writable", "1 if the database reports that messages can be logged, else 0";
+    describe_counter CERTIFICATE_LOADS = "certificate_loads_total", "Looks that found the certificate files of a listener changed, by listener and outcome (loaded, refused)";
+    describe_gauge CERTIFICATE_ENDS = "certificate_end_timestamp_seconds", "Unix time at which the certificate of a listener ends, by listener; 0 without TLS";
     describe_counter LOG_DROPPED = "log_lines_dropped_total", "Lines of the process log that were not written because standard error was not read";
 }
 

@@ -1,4 +1,5 @@
-//! Counts of the rows that are not final, for metrics, with a log line when messages become UNKNOWN.
+//! Counts of the rows that are not final, and of the lines that do not send, for metrics, with a log line when messages
+//! become UNKNOWN.
 //!
 //! Every process counts the same rows; counting may take a fiftieth of its time. Never here: settling a row.
 
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::domain::Status;
 use crate::metrics::METRICS;
-use crate::store::{OpenRows, SharedStore};
+use crate::store::{LineSummary, OpenRows, SharedStore};
 
 /// How often rows are counted, at most.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
@@ -37,6 +38,10 @@ pub async fn watch_rows(store: SharedStore, warns: bool) {
                 tracing::debug!(%error, "rows cannot be counted");
             }
         }
+        match store.stopped_lines().await {
+            Ok(lines) => show_stopped(&lines),
+            Err(error) => tracing::debug!(%error, "lines cannot be counted"),
+        }
         let reason = store.not_writable().await.unwrap_or_else(|error| Some(error.to_string()));
         METRICS.rows.database_writable.set(f64::from(u8::from(reason.is_none())));
         match reason {
@@ -61,4 +66,10 @@ fn show(open: &OpenRows) {
     rows.unknown.set(open.unknown as f64);
     rows.oldest_unknown_seconds.set(open.oldest_unknown.unwrap_or_default().as_secs_f64());
     rows.database_up.set(1.0);
+}
+
+fn show_stopped(lines: &[LineSummary]) {
+    let held_up = lines.iter().filter(|line| line.held_up().is_some()).count();
+    METRICS.rows.lines_held_up.set(held_up as f64);
+    METRICS.rows.lines_stopped.set((lines.len() - held_up) as f64);
 }

@@ -15,8 +15,12 @@ impl Settings {
         self.check_durations()?;
         self.check_numbers()?;
         self.http.proxies()?;
+        self.admin.hosts()?;
         self.graph.proxy()?;
-        self.security.key_bytes()?;
+        self.check_tls()?;
+        self.check_plaintext()?;
+        self.security.keys()?;
+        self.security.token_keys()?;
         for (key, secret) in [
             ("graph.app_secret", &self.graph.app_secret),
             ("webhooks.verify_token", &self.webhooks.verify_token),
@@ -42,13 +46,17 @@ impl Settings {
             "must be sqlite:PATH or postgres://user:password@host:5432/name (special characters of the password percent-encoded)",
         )?;
         let broker = self.broker.url.expose_secret();
+        let is_amqp = |url: url::Url| matches!(url.scheme(), "amqp" | "amqps") && url.has_host();
         require(
-            broker == "embedded"
-                || url::Url::parse(broker)
-                    .is_ok_and(|url| matches!(url.scheme(), "amqp" | "amqps") && url.has_host()),
+            broker == "embedded" || (broker.contains("://") && url::Url::parse(broker).is_ok_and(is_amqp)),
             "broker.url",
             "must be embedded, or amqp://user:password@host:5672/vhost, or amqps://… (special characters percent-encoded)",
         )?;
+        for (key, url) in [("database.url", database), ("broker.url", broker)] {
+            let demand = "must not hold an @ behind the host, or a #; percent-encode special characters of the password";
+            require(!may_cut_a_password(url), key, demand)?;
+        }
+        check_parameters(database)?;
         let graph = &self.graph.base_url;
         require(
             matches!(graph.scheme(), "http" | "https") && graph.has_host(),
@@ -66,7 +74,7 @@ impl Settings {
             "must not hold a user or password",
         )?;
         require(
-            self.http.listen != self.admin.listen || self.http.listen.port() == 0,
+            self.admin.listen.tcp() != Some(self.http.listen) || self.http.listen.port() == 0,
             "admin.listen",
             "must differ from http.listen",
         )
@@ -115,6 +123,16 @@ impl Settings {
         )?;
         require(self.ingest.max_backlog > 0, "ingest.max_backlog", "must be at least 1")?;
         require(
+            self.ingest.max_spool >= bytesize::ByteSize::mib(1),
+            "ingest.max_spool",
+            "must be at least 1 MiB, such as 4 GiB",
+        )?;
+        require(
+            self.security.quota_backlog >= 0,
+            "security.quota_backlog",
+            "must be at least 1, or 0 for no quota",
+        )?;
+        require(
             (1..=100_000).contains(&self.dispatch.concurrency),
             "dispatch.concurrency",
             "must be 1 to 100000",
@@ -135,6 +153,55 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// The parameters that the driver of PostgreSQL reads. It would log any other one with its value, which may be a
+/// password under a mistyped name.
+const PARAMETERS: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
+/// Whether a `/`, a `?` or a `#` may belong to a password, which the parser ends there: the rest of such a password would
+/// be shown and logged as a part of the URL.
+fn may_cut_a_password(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://").filter(|_| !url.starts_with("sqlite:")) else { return false };
+    let host_ends = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    rest[host_ends..].contains(['@', '#'])
+}
+
+/// Refuse parameters of `database.url` that nothing reads. The error does not repeat their names: behind an `&` in a
+/// password, its rest counts as a name.
+fn check_parameters(url: &str) -> Result<(), SettingsError> {
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        return require(!path.contains('?'), "database.url", "must be sqlite:PATH, without parameters");
+    }
+    let Ok(url) = url::Url::parse(url) else { return Ok(()) };
+    for (place, (name, _)) in (1..).zip(url.query_pairs()) {
+        let is_known = PARAMETERS.contains(&&*name) || (name.starts_with("options[") && name.ends_with(']'));
+        let near = PARAMETERS.iter().find(|known| strsim::osa_distance(&name, known) <= 2);
+        let meant = near.map_or_else(String::new, |near| format!(", perhaps {near}"));
+        let known = PARAMETERS.join(", ");
+        let demand = format!("its parameter {place} is not known{meant}; known ones are {known}");
+        require(is_known, "database.url", demand)?;
+    }
+    Ok(())
 }
 
 fn require(holds: bool, key: &str, demand: impl std::fmt::Display) -> Result<(), SettingsError> {

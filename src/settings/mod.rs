@@ -6,30 +6,46 @@
 
 mod check;
 mod duration;
+mod keys;
 mod limits;
+mod listen;
 mod names;
+mod peers;
+mod plaintext;
 mod redact;
+mod secret_files;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::channel::Class;
+pub use listen::AdminAddress;
+pub use plaintext::{Plaintext, PlaintextRefused};
+pub use secret_files::{ExposedFile, exposed_mode};
+pub use tls::{TlsFiles, authorities};
 
 /// The built-in settings file, with every key and its documentation.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// A setting that cannot be used: one line, naming the key and never the value of a secret.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+#[error("{}", escaped(.0))]
 pub struct SettingsError(String);
+
+/// Return a text in one line: a key in quotes, the name of a variable and a path may hold line ends.
+fn escaped(text: &str) -> String {
+    let written = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(written).collect()
+}
 
 impl SettingsError {
     /// Create `setting section.key: demand`. The demand must not repeat the value, which may be a secret.
@@ -55,6 +71,9 @@ pub struct Settings {
     pub security: SecuritySettings,
     pub shutdown: ShutdownSettings,
     pub log: LogSettings,
+    /// Files with secrets that others may open, found while the settings were read.
+    #[serde(skip)]
+    pub exposed_files: Vec<ExposedFile>,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -64,6 +83,9 @@ pub struct DatabaseSettings {
     #[serde(serialize_with = "redact::url")]
     pub url: SecretString,
     pub max_connections: u32,
+    /// As in `security.plaintext`.
+    #[serde(skip)]
+    pub plaintext: Plaintext,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -72,6 +94,21 @@ pub struct BrokerSettings {
     /// May hold a password.
     #[serde(serialize_with = "redact::url")]
     pub url: SecretString,
+    /// Empty: none.
+    pub ca_file: PathBuf,
+    pub reply_to: ReplyScope,
+    /// As in `security.plaintext`.
+    #[serde(skip)]
+    pub plaintext: Plaintext,
+}
+
+/// The queues to which producers may have their answers sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplyScope {
+    /// Direct reply-to, queues that the broker named, and names that begin with the validated `user_id` and a dot.
+    Own,
+    Any,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -83,6 +120,8 @@ pub struct GraphSettings {
     #[serde(serialize_with = "redact::url")]
     pub proxy: SecretString,
     /// Empty: none.
+    pub ca_file: PathBuf,
+    /// Empty: none.
     #[serde(serialize_with = "redact::secret")]
     pub app_secret: SecretString,
     #[serde(with = "duration")]
@@ -91,28 +130,45 @@ pub struct GraphSettings {
     pub timeout: Duration,
     #[serde(with = "duration")]
     pub media_timeout: Duration,
+    /// As in `security.plaintext`.
+    #[serde(skip)]
+    pub plaintext: Plaintext,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
     pub listen: SocketAddr,
+    /// Empty, as the key is then: no TLS.
+    pub tls_cert: PathBuf,
+    pub tls_key: PathBuf,
     #[serde(with = "duration")]
     pub default_wait: Duration,
     pub trusted_proxies: String,
+    /// Over all addresses; 0: as many as the limit of open files leaves.
+    pub max_connections: usize,
     pub max_connections_per_address: usize,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdminSettings {
-    pub listen: SocketAddr,
+    pub listen: AdminAddress,
+    /// Empty, as the key is then: no TLS.
+    pub tls_cert: PathBuf,
+    pub tls_key: PathBuf,
+    /// The file of the tokens. Empty: none.
+    pub token_file: String,
+    /// Further names of the listener, separated by commas; `*`: any.
+    pub hosts: String,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct IngestSettings {
     pub max_backlog: i64,
+    /// Disk for the answers of all batches that are being read.
+    pub max_spool: bytesize::ByteSize,
     #[serde(with = "duration")]
     pub idempotency_ttl: Duration,
 }
@@ -211,12 +267,21 @@ pub struct WebhookSettings {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecuritySettings {
-    /// 32 bytes in base64; empty: none.
+    /// 32 bytes in base64, or several such keys: the first seals, all open. Empty: none.
     #[serde(serialize_with = "redact::secret")]
     pub key: SecretString,
+    /// Keys in the same form: the hash of a new token is made with the first. Empty: none.
+    #[serde(serialize_with = "redact::secret")]
+    pub token_key: SecretString,
+    /// Zero: no address is banned.
     #[serde(with = "duration")]
     pub ban: Duration,
     pub ban_loopback: bool,
+    pub plaintext: Plaintext,
+    /// Of an account, in one process; 0: no quota.
+    pub quota_rows_per_second: u32,
+    /// Waiting rows of an account; 0: no quota.
+    pub quota_backlog: i64,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -261,94 +326,12 @@ impl Settings {
     }
 }
 
-impl DatabaseSettings {
-    /// Return the name of the database for commands: the URL without passwords, a file by its path from the
-    /// root.
-    pub fn name(&self) -> String {
-        let url = self.url.expose_secret();
-        let Some(path) = url.strip_prefix("sqlite:") else { return redact::without_passwords(url) };
-        let path = Path::new(path.strip_prefix("//").unwrap_or(path));
-        let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        format!("sqlite:{}", whole.display())
-    }
-}
-
-impl GraphSettings {
-    /// Return `graph.proxy` as a URL, if one is set.
-    pub fn proxy(&self) -> Result<Option<url::Url>, SettingsError> {
-        let text = self.proxy.expose_secret();
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let is_origin = |url: &url::Url| {
-            url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.has_host()
-        };
-        // The parser also reads `http:user:password@host`, whose password would not be recognised where
-        // settings are shown.
-        let has_scheme = ["http://", "https://"]
-            .iter()
-            .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
-        text.parse().ok().filter(|url: &url::Url| has_scheme && is_origin(url)).map(Some).ok_or_else(|| {
-            let demand =
-                "must be http://host:port, with user:password@ before the host if need be, or https://…";
-            SettingsError::of("graph.proxy", demand)
-        })
-    }
-}
-
-impl HttpSettings {
-    /// Return `http.trusted_proxies` as networks: address and prefix length.
-    pub fn proxies(&self) -> Result<Vec<(std::net::IpAddr, u8)>, SettingsError> {
-        let wrong = || {
-            SettingsError::of(
-                "http.trusted_proxies",
-                "must be addresses or networks such as 10.0.0.0/8, separated by commas",
-            )
-        };
-        self.trusted_proxies
-            .split(',')
-            .map(str::trim)
-            .filter(|entry| !entry.is_empty())
-            .map(|entry| {
-                let (address, prefix) = entry.split_once('/').map_or((entry, None), |(a, p)| (a, Some(p)));
-                let address: std::net::IpAddr = address.parse().map_err(|_| wrong())?;
-                let longest = if address.is_ipv4() { 32 } else { 128 };
-                let prefix = prefix.map_or(Ok(longest), |p| p.parse::<u8>().map_err(|_| wrong()))?;
-                if prefix > longest { Err(wrong()) } else { Ok((address, prefix)) }
-            })
-            .collect()
-    }
-}
-
 impl Settings {
     /// Return the changed settings that have no effect in this version (contract: "Commands and settings").
     pub fn without_effect(&self) -> Vec<&'static str> {
-        let SecuritySettings { key, ban, ban_loopback } = &self.security;
-        [
-            ("security.key", !key.expose_secret().is_empty()),
-            ("security.ban", *ban != Duration::from_secs(86_400)),
-            ("security.ban_loopback", *ban_loopback),
-            ("webhooks.verify_token", !self.webhooks.verify_token.expose_secret().is_empty()),
-        ]
-        .into_iter()
-        .filter_map(|(key, is_set)| is_set.then_some(key))
-        .collect()
-    }
-}
-
-impl SecuritySettings {
-    /// Return the key that seals page tokens, if one is set.
-    pub fn key_bytes(&self) -> Result<Option<[u8; 32]>, SettingsError> {
-        use base64::Engine;
-        let text = self.key.expose_secret();
-        if text.is_empty() {
-            return Ok(None);
-        }
-        base64::engine::general_purpose::STANDARD
-            .decode(text)
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(Some)
-            .ok_or_else(|| SettingsError::of("security.key", "must be 32 bytes in base64"))
+        [("webhooks.verify_token", !self.webhooks.verify_token.expose_secret().is_empty())]
+            .into_iter()
+            .filter_map(|(key, is_set)| is_set.then_some(key))
+            .collect()
     }
 }

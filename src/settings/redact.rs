@@ -13,6 +13,20 @@ pub(super) fn url<S: Serializer>(url: &SecretString, serializer: S) -> Result<S:
     serializer.serialize_str(&without_passwords(url.expose_secret()))
 }
 
+/// Whether a URL holds a password; one that cannot be read counts as a password.
+pub(super) fn holds_password(text: &str) -> bool {
+    if !text.contains("://") || text.starts_with("sqlite:") {
+        return false;
+    }
+    url::Url::parse(text)
+        .map_or(true, |url| url.password().is_some() || url.query_pairs().any(|(name, _)| is_password(&name)))
+}
+
+/// Whether a parameter of a URL is a password: PostgreSQL takes `password`.
+fn is_password(name: &str) -> bool {
+    name.to_ascii_lowercase().contains("password")
+}
+
 /// Return a URL with `***` where its authority or its query holds a password. Text without `://` (a SQLite
 /// path, `embedded`) has no place for one; a URL that cannot be read is not shown.
 pub(super) fn without_passwords(text: &str) -> String {
@@ -26,9 +40,8 @@ pub(super) fn without_passwords(text: &str) -> String {
     let pairs: Vec<(String, String)> = url
         .query_pairs()
         .map(|(name, value)| {
-            // PostgreSQL also takes `password` and `sslpassword` as parameters.
-            let secret = name.to_ascii_lowercase().contains("password");
-            (name.into_owned(), if secret { "***".to_owned() } else { value.into_owned() })
+            let value = if is_password(&name) { "***".to_owned() } else { value.into_owned() };
+            (name.into_owned(), value)
         })
         .collect();
     if !pairs.is_empty() {
@@ -52,6 +65,7 @@ mod tests {
             ("embedded", "embedded"),
         ] {
             assert_eq!(without_passwords(given), shown);
+            assert_eq!(holds_password(given), given.contains("hunter2"), "{given}");
         }
     }
 }

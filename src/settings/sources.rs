@@ -7,65 +7,98 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use config::builder::{ConfigBuilder, DefaultState};
 use config::{Config, ConfigError, File, FileFormat, Map, Source, Value, ValueKind};
 use serde::Deserialize;
 
 use super::names::{self, PREFIX};
+use super::secret_files::{self, ExposedFile, SecretFiles};
 use super::{DEFAULTS, Overrides, Settings, SettingsError};
 
 /// The allowed values of settings, where the library's message would not list them.
 const CHOICES: &[(&str, &str)] = &[
     ("dispatch.on_ambiguous", "must be hold or retry"),
     ("dispatch.on_5xx", "must be retry or hold"),
+    ("broker.reply_to", "must be own or any"),
     ("events.publish", "must be none, outcomes or all"),
+    ("security.plaintext", "must be private, never or anywhere"),
     ("log.format", "must be text or json"),
     ("graph.base_url", "must be an absolute http(s) URL"),
+    ("admin.listen", "must be an address with a port such as 127.0.0.1:9090, or unix:/path of a socket"),
+    ("security.quota_rows_per_second", "must be an integer from 1 on, or 0 for no quota"),
 ];
 
 impl Settings {
     /// Merge a file, environment variables and overrides over the built-in settings, and check the result.
-    pub(super) fn load_from(
+    pub fn load_from(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         overrides: Overrides,
     ) -> Result<Settings, SettingsError> {
-        let known = File::from_str(DEFAULTS, FileFormat::Toml)
+        let mut known = File::from_str(DEFAULTS, FileFormat::Toml)
             .collect()
             .map_err(|error| SettingsError(format!("built-in settings: {}", one_line(&error))))?;
+        secret_files::add_keys(&mut known);
+        let (mut secrets, mut exposed) = (SecretFiles::default(), Vec::new());
         let mut sources = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         if let Some(path) = file {
-            sources = add_file(sources, &known, path)?;
+            let mut values = values_of(&known, path)?;
+            if secrets.take_from(&mut values) {
+                exposed.extend(ExposedFile::look("--config", path));
+            }
+            sources = sources.add_source(FileValues(values));
         }
-        for (key, value) in from_environment(&known, environment)?.into_iter().chain(overrides) {
+        let mut settings = from_environment(&known, environment)?;
+        settings.retain(|(key, value)| !secrets.note(key, value));
+        for (key, value) in overrides {
+            compare(&known, &key, &Value::from(value.as_str()))?;
+            if !secrets.prescribe(&key, &value) {
+                settings.push((key, value));
+            }
+        }
+        let of_files = secrets.read(&mut exposed)?;
+        settings.extend(of_files.into_iter().map(|(key, secret)| (key.to_owned(), secret)));
+        for (key, value) in settings {
             compare(&known, &key, &Value::from(value.as_str()))?;
             sources = sources.set_override(&key, value).map_err(|_| unknown(&key))?;
         }
         let merged =
             sources.build().map_err(|error| SettingsError(format!("settings: {}", one_line(&error))))?;
-        let settings: Settings = serde_path_to_error::deserialize(merged).map_err(|error| {
+        let mut settings: Settings = serde_path_to_error::deserialize(merged).map_err(|error| {
             let key = error.path().to_string();
             let choice = CHOICES.iter().find(|(named, _)| *named == key);
             let demand =
                 choice.map_or_else(|| without_value(error.inner()), |(_, words)| (*words).to_owned());
             SettingsError::of(&key, demand)
         })?;
+        settings.exposed_files = exposed;
+        settings.copy_plaintext();
         settings.check()?;
         Ok(settings)
     }
 }
 
-fn add_file(
-    sources: ConfigBuilder<DefaultState>,
-    known: &Map<String, Value>,
-    path: &Path,
-) -> Result<ConfigBuilder<DefaultState>, SettingsError> {
+/// The values of a settings file.
+#[derive(Debug, Clone)]
+struct FileValues(Map<String, Value>);
+
+impl Source for FileValues {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// Read a settings file.
+fn values_of(known: &Map<String, Value>, path: &Path) -> Result<Map<String, Value>, SettingsError> {
     let wrong = |why: String| SettingsError(format!("settings file {}: {why}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let file = File::from_str(text.trim_start_matches('\u{feff}'), FileFormat::Toml);
     let values = file.collect().map_err(|error| wrong(one_line(&error)))?;
     compare_section(known, "", &values).map_err(|error| wrong(error.to_string()))?;
-    Ok(sources.add_source(file))
+    Ok(values)
 }
 
 /// Return the settings among the environment's variables, as (key, value).

@@ -1,6 +1,8 @@
 //! The loading of settings: defaults load, sources have their order, and every fault is one line that names
 //! its key and reveals no secret.
 
+mod secret_files;
+
 use std::ffi::OsString;
 use std::io::Write;
 
@@ -46,13 +48,16 @@ fn built_in_settings_are_the_documented_ones() {
     assert_eq!(settings.graph.media_timeout, Duration::from_secs(95));
     assert_eq!(settings.http.listen, "127.0.0.1:8080".parse().expect("an address"));
     assert_eq!(settings.admin.listen, "127.0.0.1:9090".parse().expect("an address"));
+    assert_eq!((settings.security.quota_rows_per_second, settings.security.quota_backlog), (0, 0));
     assert_eq!(settings.dispatch.on_ambiguous, OnAmbiguous::Hold);
     assert_eq!(settings.dispatch.on_5xx, On5xx::Retry);
     assert_eq!(settings.dispatch.valid_for, Duration::from_secs(86_400));
     assert_eq!(settings.limits.of(Class::INSTAGRAM), ClassLimits { text: 40, media: 10 });
     assert!(settings.limits.enforce_ceilings);
     assert_eq!(settings.events.publish, EventScope::None);
-    assert_eq!(settings.security.key_bytes().expect("no key is right"), None);
+    assert_eq!(settings.broker.reply_to, ReplyScope::Own);
+    assert!(settings.security.keys().expect("no key is right").is_empty());
+    assert!(settings.security.token_keys().expect("no key is right").is_empty());
     assert!(settings.http.proxies().expect("no proxies are right").is_empty());
     assert_eq!(settings.graph.proxy().expect("no proxy is right"), None);
 }
@@ -61,8 +66,8 @@ fn built_in_settings_are_the_documented_ones() {
 fn setting_without_effect_is_named() {
     let settings = Settings::load_from(None, [], Overrides::new()).expect("defaults are right");
     assert!(settings.without_effect().is_empty());
-    let settings = from_environment("META_DISPATCH__SECURITY__BAN_LOOPBACK", "true").expect("a right one");
-    assert_eq!(settings.without_effect(), ["security.ban_loopback"]);
+    let settings = from_environment("META_DISPATCH__WEBHOOKS__VERIFY_TOKEN", "word").expect("a right one");
+    assert_eq!(settings.without_effect(), ["webhooks.verify_token"]);
 }
 
 #[test]
@@ -102,6 +107,9 @@ fn override_wins_over_environment_over_file() {
 #[case::fewer_refusals_than_none("dispatch.unknown_refusals", "-1")]
 #[case::no_backlog("ingest.max_backlog", "0")]
 #[case::no_connections("http.max_connections_per_address", "0")]
+#[case::fewer_connections_than_none("http.max_connections", "-1")]
+#[case::no_spool("ingest.max_spool", "0 B")]
+#[case::a_mapped_network("http.trusted_proxies", "::ffff:10.0.0.0/104")]
 #[case::no_rate("limits.messenger.text", "0")]
 #[case::no_media_rate("limits.instagram.media", "0")]
 #[case::a_number_for_a_truth("security.ban_loopback", "1")]
@@ -122,16 +130,29 @@ fn override_wins_over_environment_over_file() {
 #[case::an_unknown_policy("dispatch.on_ambiguous", "drop")]
 #[case::an_unknown_policy_for_5xx("dispatch.on_5xx", "Retry")]
 #[case::an_unknown_scope("events.publish", "some")]
+#[case::an_unknown_reply_scope("broker.reply_to", "all")]
 #[case::an_unknown_format("log.format", "xml")]
 #[case::a_wrong_filter("log.filter", "info,[[")]
 #[case::no_address("http.listen", "localhost")]
 #[case::an_address_without_port("admin.listen", "127.0.0.1")]
 #[case::the_same_address_twice("admin.listen", "127.0.0.1:8080")]
+#[case::a_socket_without_path("admin.listen", "unix:")]
+#[case::a_url_for_a_host("admin.hosts", "https://admin.example")]
+#[case::a_port_beside_a_host("admin.hosts", "admin.example:9090")]
+#[case::a_rate_below_zero("security.quota_rows_per_second", "-1")]
+#[case::a_backlog_below_zero("security.quota_backlog", "-1")]
+#[case::a_certificate_without_its_key("http.tls_cert", "/etc/tls/tls.crt")]
+#[case::a_key_without_its_certificate("http.tls_key", "/etc/tls/tls.key")]
+#[case::a_certificate_of_admin_without_its_key("admin.tls_cert", "/etc/tls/tls.crt")]
+#[case::an_unknown_rule_for_plain_text("security.plaintext", "loopback")]
 #[case::no_network("http.trusted_proxies", "10.0.0.0/33")]
 #[case::no_proxy("http.trusted_proxies", "proxy.example")]
 #[case::an_unknown_database("database.url", "mysql://host/name")]
 #[case::a_broken_database_url("database.url", "postgres://user@[host/name")]
 #[case::no_database_file("database.url", "sqlite:")]
+#[case::a_parameter_of_a_database_file("database.url", "sqlite:log.db?mode=ro")]
+#[case::an_unknown_parameter("database.url", "postgres://host/log?passwrd=x")]
+#[case::a_parameter_of_libpq_alone("database.url", "postgres://host/log?sslpassword=x")]
 #[case::an_unknown_broker("broker.url", "redis://host")]
 #[case::a_broker_without_host("broker.url", "amqp:///vhost")]
 #[case::a_broken_broker_url("broker.url", "amqp://host:port")]
@@ -150,6 +171,10 @@ fn override_wins_over_environment_over_file() {
 #[case::a_space_in_a_secret("webhooks.verify_token", "a b")]
 #[case::a_short_key("security.key", "c2hvcnQ=")]
 #[case::a_key_that_is_no_base64("security.key", "***")]
+#[case::a_short_key_behind_a_right_one(
+    "security.key",
+    "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=,c2hvcnQ="
+)]
 fn wrong_value_is_refused_by_its_key(#[case] key: &str, #[case] value: &str) {
     let text = refusal(from_environment(&as_variable(key), value));
     assert!(text.starts_with(&format!("setting {key}: ")), "{text}");
@@ -165,6 +190,7 @@ fn wrong_value_is_refused_by_its_key(#[case] key: &str, #[case] value: &str) {
 #[case::a_key_outside_its_section("timeout = \"1s\"\n", "timeout")]
 #[case::another_case("[graph]\nTimeout = \"1s\"\n", "graph.Timeout")]
 #[case::a_key_in_quotes("\"graph.timeout\" = \"1s\"\n", "graph.timeout")]
+#[case::a_line_end_in_a_key("\"a\\nb\" = 1\n", "a\\nb")]
 #[case::a_value_for_a_section("graph = \"https://graph.facebook.com\"\n", "graph")]
 #[case::a_section_for_a_value("[graph.timeout]\nseconds = 1\n", "graph.timeout")]
 #[case::a_list_for_a_text("[http]\ntrusted_proxies = [\"10.0.0.1\"]\n", "http.trusted_proxies")]
@@ -189,6 +215,22 @@ fn wrong_shape_in_a_file_is_refused_by_its_key(#[case] file: &str, #[case] key: 
 fn unknown_variable_is_refused_by_its_name(#[case] name: &str) {
     let text = refusal(from_environment(name, "1"));
     assert!(text.starts_with(&format!("environment variable {name}: ")), "{text}");
+}
+
+#[rstest]
+#[case::one("{1}", &[1])]
+#[case::commas("{2},{1}", &[2, 1])]
+#[case::lines("{2}\n{1}\n", &[2, 1])]
+#[case::both(" {1} , {2} ", &[1, 2])]
+#[case::a_blank(" ", &[])]
+fn keys_are_separated_by_commas_or_white_space(#[case] text: &str, #[case] expected: &[u8]) {
+    use base64::Engine;
+    let key = |byte: u8| base64::engine::general_purpose::STANDARD.encode([byte; 32]);
+    let text = text.replace("{1}", &key(1)).replace("{2}", &key(2));
+    let settings = from_environment("META_DISPATCH__SECURITY__KEY", &text).expect("the keys are right");
+    let keys = settings.security.keys().expect("the keys are right");
+    let first: Vec<u8> = keys.iter().map(|key| key[0]).collect();
+    assert_eq!(first, expected);
 }
 
 #[test]
@@ -232,6 +274,14 @@ fn non_utf_8_variable_is_refused_by_its_name() {
 #[rstest]
 #[case("database.url", &format!("mysql://user:{SECRET}@host/x"))]
 #[case("database.url", &format!("postgres://user:{SECRET}@[host/x"))]
+#[case("database.url", &format!("postgres://host/log?sslpassword={SECRET}"))]
+#[case("database.url", &format!("postgres://user:/{SECRET}@host/log"))]
+#[case("database.url", &format!("postgres://user:12?{SECRET}@host/log"))]
+#[case("database.url", &format!("postgres://user:12#{SECRET}@host/log"))]
+#[case("database.url", &format!("postgres://host/log?password=a&{SECRET}"))]
+#[case("database.url", &format!("postgres://host/log?password=a#{SECRET}"))]
+#[case("broker.url", &format!("amqp://user:12/{SECRET}@host"))]
+#[case("broker.url", &format!("amqp:/\t/user:{SECRET}@host"))]
 #[case("broker.url", &format!("http://user:{SECRET}@host"))]
 #[case("broker.url", &format!("amqp://user:{SECRET}@ho st"))]
 #[case("graph.base_url", &format!("https://user:{SECRET}@[graph"))]
@@ -242,6 +292,7 @@ fn non_utf_8_variable_is_refused_by_its_name() {
 #[case("graph.app_secret", &format!("{SECRET} "))]
 #[case("webhooks.verify_token", &format!("{SECRET}\t"))]
 #[case("security.key", SECRET)]
+#[case("security.token_key", SECRET)]
 fn errors_never_repeat_a_secret(#[case] key: &str, #[case] value: &str) {
     for text in [
         refusal(from_environment(&as_variable(key), value)),
@@ -260,13 +311,13 @@ fn shown_settings_hide_secrets() {
     use base64::Engine;
     let key = base64::engine::general_purpose::STANDARD.encode([7; 32]);
     let settings = from_file(&format!(
-        "[database]\nurl = \"postgres://user:{SECRET}@host/log?sslpassword={SECRET}\"\n\
+        "[database]\nurl = \"postgres://user:{SECRET}@host/log?password={SECRET}\"\n\
          [broker]\nurl = \"amqp://user:{SECRET}@host\"\n[graph]\napp_secret = \"{SECRET}\"\nproxy = \"http://user:{SECRET}@proxy:3128\"\n\
          [webhooks]\nverify_token = \"{SECRET}\"\n[security]\nkey = \"{key}\"\n"
     ))
     .expect("all are right");
     let shown = serde_json::to_value(&settings).expect("settings serialise");
-    assert_eq!(shown["database"]["url"], "postgres://user:***@host/log?sslpassword=***");
+    assert_eq!(shown["database"]["url"], "postgres://user:***@host/log?password=***");
     assert_eq!(shown["broker"]["url"], "amqp://user:***@host");
     assert_eq!(shown["graph"]["app_secret"], "[set]");
     assert_eq!(shown["graph"]["proxy"], "http://user:***@proxy:3128/");
