@@ -49,15 +49,16 @@ impl Directory {
         Directory { store, authenticator, broker_users: cache(), lines: cache(), held_up: cache() }
     }
 
-    /// Return the refusal of a request by its head alone: its address is shut out, and its token is not known.
+    /// Return the refusal of a request by its head alone: its address is shut out, and its token is not known. The token is
+    /// read only where the address is shut out: most are not.
     pub fn shut_out(
         &self,
         caller: &Caller,
         query: &str,
-        bearer: Option<&str>,
+        bearer: impl FnOnce() -> Option<String>,
         has_body: bool,
     ) -> Option<Refusal> {
-        self.authenticator.shut_out(caller, given(query, bearer).as_deref(), has_body)
+        self.authenticator.shut_out(caller, || given(query, bearer().as_deref()), has_body)
     }
 
     /// Return the account of a request whose token is in its query or its `Authorization` header, and count a

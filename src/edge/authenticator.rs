@@ -73,10 +73,15 @@ impl Authenticator {
 
     /// Return the refusal of a request by its head alone: its address is shut out, and its token is not known. A request
     /// without a token there may have one in its body, if it has any; the refusal then waits for that.
-    pub fn shut_out(&self, caller: &Caller, token: Option<&str>, has_body: bool) -> Option<Refusal> {
+    pub fn shut_out(
+        &self,
+        caller: &Caller,
+        token: impl FnOnce() -> Option<String>,
+        has_body: bool,
+    ) -> Option<Refusal> {
         let refusal = self.guard.shut_out(caller)?;
-        let is_served = match token {
-            Some(token) => self.was_in_force(token),
+        let is_served = match token() {
+            Some(token) => self.was_in_force(&token),
             None => has_body,
         };
         (!is_served).then_some(refusal)
@@ -339,7 +344,7 @@ mod tests {
         for (token, has_body, is_refused) in
             [(Some(TOKEN), false, false), (Some(OTHER), true, true), (None, false, true), (None, true, false)]
         {
-            let refused = authenticator.shut_out(&caller(), token, has_body);
+            let refused = authenticator.shut_out(&caller(), || token.map(str::to_owned), has_body);
             assert_eq!(refused.is_some(), is_refused, "{token:?} {has_body}");
         }
     }

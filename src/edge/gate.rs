@@ -30,5 +30,5 @@ fn shut_out(directory: &Directory, request: &Request) -> Option<Refusal> {
     let caller = Caller::of(request.extensions(), request.headers());
     let query = request.uri().query().unwrap_or_default();
     let has_body = !request.body().is_end_stream();
-    directory.shut_out(&caller, query, bearer(request.headers()).as_deref(), has_body)
+    directory.shut_out(&caller, query, || bearer(request.headers()), has_body)
 }

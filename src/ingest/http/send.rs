@@ -51,8 +51,8 @@ async fn submit(ingest: &Ingest, class: Class, request: Request) -> Result<Submi
     let query = head.uri.query().unwrap_or_default();
     let parameters = read(&head, query, body).await.map_err(|reason| {
         // An address that is shut out was let through for the sake of a token in the body.
-        let bearer = bearer(&head.headers);
-        ingest.directory.shut_out(&caller, query, bearer.as_deref(), false).map_or(reason, Refused::from)
+        let bearer = || bearer(&head.headers);
+        ingest.directory.shut_out(&caller, query, bearer, false).map_or(reason, Refused::from)
     })?;
     let outcome = ingest.submit(class, &parameters, from_headers(&head.headers), &caller).await?;
     let note = parameters.detail();
