@@ -32,15 +32,21 @@ const KEY_ID_BYTES: usize = 4;
 
 /// The use of a secret, which its sealed text is bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub enum Purpose<'a> {
     /// The page access token of a line. The account is left out: a line may change hands with its token.
     PageToken(LineId),
+    /// The secret of an app of Meta, by its id.
+    AppSecret(&'a str),
+    /// The token with which Meta verifies the webhook of an app, by the app's id.
+    VerifyToken(&'a str),
 }
 
-impl Purpose {
+impl Purpose<'_> {
     fn associated_data(self) -> String {
         match self {
             Purpose::PageToken(line) => format!("pat/v1{}", line.0),
+            Purpose::AppSecret(app) => format!("app-secret/v1{app}"),
+            Purpose::VerifyToken(app) => format!("verify-token/v1{app}"),
         }
     }
 }
@@ -54,6 +60,17 @@ pub enum OpenError {
     UnknownForm,
     #[error("the sealed text is damaged, or was sealed for another line")]
     Refused,
+}
+
+impl OpenError {
+    /// Return the reason for a secret of an app, whose keys are those of another setting.
+    pub fn of_app(&self) -> String {
+        match self {
+            OpenError::UnknownKey(id) => format!("key {id} is not in security.app_key"),
+            OpenError::UnknownForm => self.to_string(),
+            OpenError::Refused => "the sealed text is damaged, or was sealed for another app".to_owned(),
+        }
+    }
 }
 
 /// A key that seals and opens.
@@ -79,7 +96,7 @@ impl Key {
     }
 
     /// Seal a secret for its purpose.
-    pub fn seal(&self, secret: &SecretString, purpose: Purpose) -> SecretString {
+    pub fn seal(&self, secret: &SecretString, purpose: Purpose<'_>) -> SecretString {
         let text = secret.expose_secret().as_bytes();
         let mut nonce = [0_u8; NONCE_LEN];
         fill(&mut nonce);
@@ -100,7 +117,7 @@ impl Key {
     }
 
     /// Open the data of a text that names this key.
-    fn open(&self, data: &str, purpose: Purpose) -> Result<SecretString, OpenError> {
+    fn open(&self, data: &str, purpose: Purpose<'_>) -> Result<SecretString, OpenError> {
         let mut data = Zeroizing::new(URL_SAFE_NO_PAD.decode(data).map_err(|_| OpenError::Refused)?);
         let (nonce, sealed) = data.split_at_mut_checked(NONCE_LEN).ok_or(OpenError::Refused)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| OpenError::Refused)?;
@@ -130,7 +147,7 @@ impl KeyRing {
     }
 
     /// Open a stored text. A text that is not sealed is the secret itself.
-    pub fn open(&self, stored: &SecretString, purpose: Purpose) -> Result<SecretString, OpenError> {
+    pub fn open(&self, stored: &SecretString, purpose: Purpose<'_>) -> Result<SecretString, OpenError> {
         let text = stored.expose_secret();
         if !is_sealed(text) {
             return Ok(stored.clone());
@@ -179,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    const LINE: Purpose = Purpose::PageToken(LineId(12));
+    const LINE: Purpose<'static> = Purpose::PageToken(LineId(12));
     const TOKEN: &str = "EAAverysecretpagetoken";
 
     fn ring(keys: &[u8]) -> KeyRing {
@@ -257,6 +274,18 @@ mod tests {
             let moved = keys.open(&sealed, Purpose::PageToken(other));
             assert_eq!(moved.map(|_| ()), Err(OpenError::Refused));
         }
+    }
+
+    #[test]
+    fn secrets_of_an_app_open_for_their_purpose_alone() {
+        let keys = ring(&[1]);
+        let sealed = keys.first().unwrap().seal(&TOKEN.into(), Purpose::AppSecret("12"));
+        assert!(keys.open(&sealed, Purpose::AppSecret("12")).is_ok());
+        for other in [Purpose::AppSecret("13"), Purpose::VerifyToken("12"), Purpose::PageToken(LineId(12))] {
+            assert_eq!(keys.open(&sealed, other).map(|_| ()), Err(OpenError::Refused), "{other:?}");
+        }
+        let error = ring(&[2]).open(&sealed, Purpose::AppSecret("12")).map(|_| ()).unwrap_err();
+        assert!(error.of_app().ends_with("is not in security.app_key"), "{}", error.of_app());
     }
 
     #[test]

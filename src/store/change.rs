@@ -47,6 +47,9 @@ pub enum ChangeKind {
     /// Without a claim: the line can never send the row, as the line is another account's. Applies only if
     /// the log agrees.
     Unsendable,
+    /// Without a claim: the recipient's window is closed, or the recipient cannot be reached. Applies only if
+    /// the recipient's facts still say so.
+    Withheld { kind: ErrorKind },
 }
 
 /// The values that a change binds, and the row it matches: one that is PENDING or RETRY with the fence
@@ -106,7 +109,8 @@ impl Change {
             | ChangeKind::Expire
             | ChangeKind::Refuse { .. }
             | ChangeKind::Cancel
-            | ChangeKind::Unsendable => false,
+            | ChangeKind::Unsendable
+            | ChangeKind::Withheld { .. } => false,
         }
     }
 
@@ -114,8 +118,17 @@ impl Change {
     pub fn ends_claim(&self) -> bool {
         !matches!(
             self.kind,
-            ChangeKind::Expire | ChangeKind::Refuse { .. } | ChangeKind::Cancel | ChangeKind::Unsendable
+            ChangeKind::Expire
+                | ChangeKind::Refuse { .. }
+                | ChangeKind::Cancel
+                | ChangeKind::Unsendable
+                | ChangeKind::Withheld { .. }
         )
+    }
+
+    /// Whether the line is told if the change took place: its row is read again if not.
+    pub fn is_withheld(&self) -> bool {
+        matches!(self.kind, ChangeKind::Withheld { .. })
     }
 
     /// Whether the row then waits for a time, in `cdls_open`.
@@ -218,6 +231,23 @@ impl Change {
                 let error = ErrorDetail { message, ..ErrorDetail::default() };
                 unchanged.with_error(&error).ended(ErrorKind::Line)
             }
+            ChangeKind::Withheld { kind } => {
+                let message = withheld(*kind).to_owned();
+                let error = ErrorDetail { message, ..ErrorDetail::default() };
+                unchanged.with_error(&error).ended(*kind)
+            }
+        }
+    }
+}
+
+/// Return why a message to a recipient was not sent, and what to do, for the row.
+const fn withheld(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Window => {
+            "not sent: the recipient's 24-hour window is closed; send again after the recipient has written"
+        }
+        _ => {
+            "not sent: Graph refused an earlier message to this recipient (551); send again after the recipient has written"
         }
     }
 }

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use time::OffsetDateTime;
 
 use super::StoreError;
-use crate::channel::Class;
+use crate::channel::{Class, Login};
 use crate::domain::{AccountId, LineId};
 use crate::text::is_blank;
 
@@ -32,6 +32,11 @@ pub struct LineSummary {
     /// Whether the line has a token that is not blank; the database tells, and keeps the token.
     pub has_token: bool,
     pub page_id: Option<String>,
+    pub instagram_account_id: Option<String>,
+    /// The chosen way to connect; `None`: the token shows it.
+    pub login: Option<Login>,
+    /// The end of the token, if it is known.
+    pub token_expires_at: Option<OffsetDateTime>,
     /// The rate in messages a second; `None` is the class's default.
     pub rate_text: Option<u32>,
     pub rate_media: Option<u32>,
@@ -55,6 +60,18 @@ pub struct LineRecord {
     pub page_token: Option<SecretString>,
     pub page_id: Option<String>,
     pub instagram_account_id: Option<String>,
+    /// The chosen way to connect; `None`: the token shows it.
+    pub login: Option<Login>,
+    /// The end of the token, if it is known.
+    pub token_expires_at: Option<OffsetDateTime>,
+    /// Grows with each change of the token's text.
+    pub token_version: i64,
+    /// The failure of the last try to refresh the token.
+    pub token_error: Option<String>,
+    /// The app that the line belongs to; `None`: the common one.
+    pub meta_app: Option<String>,
+    /// The secret of that app, plain or sealed, as stored.
+    pub app_secret: Option<SecretString>,
     /// The rate in messages a second; `None` is the class's default.
     pub rate_text: Option<u32>,
     pub rate_media: Option<u32>,
@@ -82,13 +99,21 @@ impl LineSummary {
         self.active && self.account_active && (self.pause_left.is_some() || !self.has_token)
     }
 
+    /// Whether the path of the line's calls needs an Instagram account id that the line does not have.
+    pub fn lacks_account_id(&self) -> bool {
+        self.login.is_some_and(Login::needs_account_id)
+            && self.instagram_account_id.as_deref().is_none_or(is_blank)
+    }
+
     fn cause(&self) -> Option<String> {
         let lacks_page_id = self.class.needs_page_id && self.page_id.as_deref().is_none_or(is_blank);
+        let lacks_account_id = self.lacks_account_id();
         let obstacles = [
             (!self.account_active, "The account is disabled"),
             (!self.active, "The line is switched off"),
             (!self.has_token, "The line has no page access token"),
             (lacks_page_id, "The line has no Facebook Page id"),
+            (lacks_account_id, "The line has no Instagram account id, which Unified Login needs"),
         ];
         if let Some((_, obstacle)) = obstacles.into_iter().find(|(is_there, _)| *is_there) {
             return Some(obstacle.to_owned());
@@ -134,6 +159,8 @@ pub struct NewLine {
     pub page_token: SecretString,
     pub page_id: Option<String>,
     pub instagram_account_id: Option<String>,
+    /// The chosen way to connect; `None`: the token shows it.
+    pub login: Option<Login>,
     pub rate_text: Option<u32>,
     pub rate_media: Option<u32>,
 }
@@ -143,6 +170,10 @@ pub struct NewLine {
 pub struct LineChange {
     pub name: Option<String>,
     pub active: Option<bool>,
+    pub page_id: Option<String>,
+    pub instagram_account_id: Option<String>,
+    /// The way to connect; `Some(None)`: the token shows it.
+    pub login: Option<Option<Login>>,
     /// The rate in messages a second; `Some(None)` is the class's default.
     pub rate_text: Option<Option<u32>>,
     pub rate_media: Option<Option<u32>>,
@@ -217,7 +248,8 @@ pub trait DirectoryStore: Send + Sync {
     /// Add a line; `Invalid` if the account does not exist or the id is taken.
     async fn add_line(&self, line: &NewLine) -> Result<LineId, StoreError>;
 
-    /// Replace the page token and end a pause that its predecessor caused; return whether the line exists.
+    /// Replace the page token, forget the known facts about its predecessor, and end a pause that the predecessor
+    /// caused; return whether the line exists.
     async fn set_page_token(&self, line: LineId, page_token: &SecretString) -> Result<bool, StoreError>;
 
     /// Set an operator's pause, which replaces any other; `None` lasts until `resume_line`. Return whether
@@ -249,6 +281,9 @@ mod tests {
             account_active: true,
             has_token: true,
             page_id: Some("1".into()),
+            instagram_account_id: None,
+            login: None,
+            token_expires_at: None,
             rate_text: None,
             rate_media: None,
             paused_until: None,
@@ -272,6 +307,10 @@ mod tests {
     #[case::switched_off(LineSummary { active: false, ..line() }, Some("switched off"))]
     #[case::without_a_token(LineSummary { has_token: false, ..line() }, Some("no page access token"))]
     #[case::without_a_page_id(LineSummary { page_id: Some(" ".into()), ..line() }, Some("no Facebook Page id"))]
+    #[case::unified_without_an_account_id(
+        LineSummary { login: Some(Login::Unified), ..line() },
+        Some("no Instagram account id")
+    )]
     #[case::of_a_disabled_account(LineSummary { account_active: false, ..line() }, Some("disabled"))]
     fn line_that_waits_for_somebody_says_why(#[case] line: LineSummary, #[case] words: Option<&str>) {
         let said = line.held_up();

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use md5::{Digest, Md5};
 use time::OffsetDateTime;
 
-use super::{Change, StoreError};
+use super::{Change, Contact, StoreError};
 use crate::channel::{Medium, MessageKind};
 use crate::domain::{AccountId, Lane, LineId, Partition, RowId, Status, WorkId};
 
@@ -37,6 +37,8 @@ pub struct ReadyRow {
     /// How long the row is still valid, by the database's clock; zero or less has expired.
     pub valid_for: time::Duration,
     pub waiter: Option<String>,
+    /// The facts of the recipient that count: the reader adds those that a setting asks for.
+    pub contact: Contact,
 }
 
 impl ReadyRow {

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn embeds_every_migration_file() {
-        let embedded = [("postgres", &postgres::MIGRATIONS[..]), ("sqlite", &sqlite::MIGRATIONS[..])];
+        let embedded = [("postgres", postgres::MIGRATIONS), ("sqlite", sqlite::MIGRATIONS)];
         for (folder, migrations) in embedded {
             let folder = format!("{}/migrations/{folder}", env!("CARGO_MANIFEST_DIR"));
             let entries = fs::read_dir(folder).expect("the folder is part of the repository");

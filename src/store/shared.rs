@@ -3,15 +3,23 @@
 use std::sync::Arc;
 
 use super::addresses::AddressStore;
+use super::apps::AppStore;
+use super::attachments::AttachmentStore;
+use super::budgets::BudgetStore;
 use super::cancel::CancelStore;
 use super::directory::DirectoryStore;
 use super::dispatch::DispatchStore;
+use super::echoes::EchoStore;
 use super::enquiry::EnquiryStore;
+use super::inbox::InboxStore;
 use super::intake::IntakeStore;
 use super::leases::LeaseStore;
 use super::log::LogStore;
 use super::operator::OperatorStore;
 use super::page_tokens::PageTokenStore;
+use super::receipts::ReceiptStore;
+use super::recipients::RecipientStore;
+use super::refresh::RefreshStore;
 use super::schema::SchemaStore;
 use super::tokens::TokenStore;
 
@@ -23,6 +31,7 @@ pub trait Store:
     SchemaStore
     + IntakeStore
     + DispatchStore
+    + EchoStore
     + LeaseStore
     + LogStore
     + OperatorStore
@@ -30,8 +39,15 @@ pub trait Store:
     + CancelStore
     + DirectoryStore
     + PageTokenStore
+    + RefreshStore
+    + ReceiptStore
+    + RecipientStore
     + TokenStore
     + AddressStore
+    + AppStore
+    + InboxStore
+    + AttachmentStore
+    + BudgetStore
     + 'static
 {
 }
@@ -40,6 +56,7 @@ impl<S> Store for S where
     S: SchemaStore
         + IntakeStore
         + DispatchStore
+        + EchoStore
         + LeaseStore
         + LogStore
         + OperatorStore
@@ -47,8 +64,15 @@ impl<S> Store for S where
         + CancelStore
         + DirectoryStore
         + PageTokenStore
+        + RefreshStore
+        + ReceiptStore
+        + RecipientStore
         + TokenStore
         + AddressStore
+        + AppStore
+        + InboxStore
+        + AttachmentStore
+        + BudgetStore
         + 'static
 {
 }

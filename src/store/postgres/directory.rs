@@ -11,6 +11,7 @@ use super::error::failed;
 use super::parameters::milliseconds;
 use super::pool::Pool;
 use super::rows;
+use crate::channel::Login;
 use crate::domain::{AccountId, LineId};
 use crate::store::{
     AccountRow, BrokerUser, BrokerUserRow, DirectoryStore, LineChange, LineRecord, LineSummary, NewLine,
@@ -19,7 +20,7 @@ use crate::store::{
 use crate::text::seen;
 
 /// The end of a pause that only an operator ends. Not 'infinity', which few clients can read.
-const FOR_EVER: &str = "9999-12-31T23:59:59.999Z";
+pub(super) const FOR_EVER: &str = "9999-12-31T23:59:59.999Z";
 
 #[async_trait]
 impl DirectoryStore for PostgresStore {
@@ -102,7 +103,10 @@ impl DirectoryStore for PostgresStore {
                 "update cd_v8_line set
                      v8l_name = coalesce($2, v8l_name), v8l_active = coalesce($3, v8l_active),
                      v8l_rate_text = case when $4 then $5::bigint::integer else v8l_rate_text end,
-                     v8l_rate_media = case when $6 then $7::bigint::integer else v8l_rate_media end
+                     v8l_rate_media = case when $6 then $7::bigint::integer else v8l_rate_media end,
+                     v8l_fb_page_id = coalesce($8, v8l_fb_page_id),
+                     v8l_ig_account_id = coalesce($9, v8l_ig_account_id),
+                     v8l_graph = case when $10 then $11::text else v8l_graph end
                  where v8l_id = $1",
             )
             .bind(line.0)
@@ -112,6 +116,10 @@ impl DirectoryStore for PostgresStore {
             .bind(rate(change.rate_text))
             .bind(change.rate_media.is_some())
             .bind(rate(change.rate_media))
+            .bind(change.page_id.as_deref())
+            .bind(change.instagram_account_id.as_deref())
+            .bind(change.login.is_some())
+            .bind(change.login.flatten().map(Login::as_str))
             .execute(&self.background)
             .await,
         )
@@ -222,8 +230,9 @@ impl DirectoryStore for PostgresStore {
         let id: i64 = sqlx::query_scalar(
             "with added as (
                  insert into cd_v8_line (v8l_id, cdcs_id, v8l_name, v8l_class, v8l_wa_api_key, v8l_fb_page_id,
-                                         v8l_ig_account_id, v8l_rate_text, v8l_rate_media)
-                 values (coalesce($1, nextval(pg_get_serial_sequence('cd_v8_line', 'v8l_id'))), $2, $3, $4, $5, $6, $7, $8, $9)
+                                         v8l_ig_account_id, v8l_rate_text, v8l_rate_media, v8l_graph, v8l_pat_refreshed_at)
+                 values (coalesce($1, nextval(pg_get_serial_sequence('cd_v8_line', 'v8l_id'))), $2, $3, $4, $5, $6, $7, $8, $9,
+                         $10, now())
                  returning v8l_id)
              select v8l_id from added,
                  lateral (select case when $1::bigint is not null then
@@ -239,6 +248,7 @@ impl DirectoryStore for PostgresStore {
         .bind(line.instagram_account_id.as_deref())
         .bind(line.rate_text.map(i64::from))
         .bind(line.rate_media.map(i64::from))
+        .bind(line.login.map(Login::as_str))
         .fetch_one(&self.background)
         .await
         .map_err(|error| {
@@ -251,7 +261,10 @@ impl DirectoryStore for PostgresStore {
     async fn set_page_token(&self, line: LineId, page_token: &SecretString) -> Result<bool, StoreError> {
         changed(
             sqlx::query(
-                "update cd_v8_line set v8l_wa_api_key = $2, v8l_paused_until = null, v8l_pause_reason = null where v8l_id = $1",
+                "update cd_v8_line set v8l_wa_api_key = $2, v8l_paused_until = null, v8l_pause_reason = null,
+                     v8l_pat_version = v8l_pat_version + 1, v8l_pat_expires_at = null, v8l_pat_refreshed_at = now(),
+                     v8l_pat_next_try_at = null, v8l_pat_error = null
+                 where v8l_id = $1",
             )
             .bind(line.0)
             .bind(page_token.expose_secret())
@@ -309,19 +322,25 @@ macro_rules! select_lines {
     ($further:literal) => {
         concat!(
             "select l.v8l_id, l.cdcs_id, l.v8l_name, l.v8l_class, l.v8l_active, a.cdcs_active, l.v8l_has_token,
-                    l.v8l_fb_page_id, l.v8l_rate_text, l.v8l_rate_media, p.paused_until,
+                    l.v8l_fb_page_id, l.v8l_ig_account_id, l.v8l_graph, p.pat_expires_at,
+                    l.v8l_rate_text, l.v8l_rate_media, p.paused_until,
                     (extract(epoch from p.paused_until - now()) * 1000)::bigint as pause_left, l.v8l_pause_reason",
             $further,
             " from cd_v8_line l join account a using (cdcs_id), lateral (
                   select case when l.v8l_paused_until > '-infinity' then least(l.v8l_paused_until, $2::text::timestamptz) end
-                  as paused_until) p
+                  as paused_until,
+                  case when l.v8l_pat_expires_at > '-infinity' then least(l.v8l_pat_expires_at, $2::text::timestamptz) end
+                  as pat_expires_at) p
               where $1::bigint[] is null or l.v8l_id = any($1) order by l.v8l_id"
         )
     };
 }
 
 const SUMMARIES: &str = select_lines!("");
-const LINES: &str = select_lines!(", l.v8l_wa_api_key, l.v8l_ig_account_id");
+const LINES: &str = select_lines!(
+    ", l.v8l_wa_api_key, l.v8l_pat_version, l.v8l_pat_error, l.v8l_meta_app,
+       (select m.secret from meta_app m where m.meta_app_id = l.v8l_meta_app) as app_secret"
+);
 
 /// Return the lines. A line that this version cannot read is left out, so that it stops no other line.
 async fn read<T>(
@@ -357,6 +376,9 @@ fn summary(row: &PgRow) -> Result<LineSummary, StoreError> {
         account_active: rows::get(row, "cdcs_active")?,
         has_token: rows::get(row, "v8l_has_token")?,
         page_id: seen(rows::get(row, "v8l_fb_page_id")?),
+        instagram_account_id: seen(rows::get(row, "v8l_ig_account_id")?),
+        login: rows::optional_word(row, "v8l_graph")?,
+        token_expires_at: rows::get(row, "pat_expires_at")?,
         rate_text: rate("v8l_rate_text")?,
         rate_media: rate("v8l_rate_media")?,
         paused_until: rows::get(row, "paused_until")?,
@@ -379,7 +401,13 @@ fn line(row: &PgRow) -> Result<LineRecord, StoreError> {
         account_active: line.account_active,
         page_token: seen(rows::get(row, "v8l_wa_api_key")?).map(SecretString::from),
         page_id: line.page_id,
-        instagram_account_id: seen(rows::get(row, "v8l_ig_account_id")?),
+        instagram_account_id: line.instagram_account_id,
+        login: line.login,
+        token_expires_at: line.token_expires_at,
+        token_version: rows::get(row, "v8l_pat_version")?,
+        token_error: rows::get(row, "v8l_pat_error")?,
+        meta_app: seen(rows::get(row, "v8l_meta_app")?),
+        app_secret: seen(rows::get(row, "app_secret")?).map(SecretString::from),
         rate_text: line.rate_text,
         rate_media: line.rate_media,
         paused_until: line.paused_until,

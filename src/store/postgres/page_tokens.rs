@@ -31,14 +31,18 @@ impl PageTokenStore for PostgresStore {
         old: &SecretString,
         new: &SecretString,
     ) -> Result<bool, StoreError> {
-        sqlx::query("update cd_v8_line set v8l_wa_api_key = $3 where v8l_id = $1 and v8l_wa_api_key = $2")
-            .bind(line.0)
-            .bind(old.expose_secret())
-            .bind(new.expose_secret())
-            .execute(&self.background)
-            .await
-            .map(|done| done.rows_affected() == 1)
-            .map_err(failed)
+        // The same token in another form: the known facts about it stay.
+        sqlx::query(
+            "update cd_v8_line set v8l_wa_api_key = $3, v8l_pat_version = v8l_pat_version + 1
+             where v8l_id = $1 and v8l_wa_api_key = $2",
+        )
+        .bind(line.0)
+        .bind(old.expose_secret())
+        .bind(new.expose_secret())
+        .execute(&self.background)
+        .await
+        .map(|done| done.rows_affected() == 1)
+        .map_err(failed)
     }
 
     async fn lines_paused_for(&self, reason: &str) -> Result<Vec<LineId>, StoreError> {

@@ -238,7 +238,11 @@ impl RecordStatement<'_> {
             Form::Plain => include_str!("sql/record_plain.sql"),
             Form::Any => include_str!("sql/record_any.sql"),
         };
-        let update = update.replace("{set}", include_str!("sql/record_set.sql"));
+        let withheld =
+            if self.changes.iter().any(is_withheld) { include_str!("sql/record_withheld.sql") } else { "" };
+        let update = update
+            .replace("{set}", include_str!("sql/record_set.sql"))
+            .replace("{withheld}", withheld.trim_end());
         parts.push(include_str!("sql/record_changes.sql").to_owned());
         parts.extend(ranges.iter().map(|range| on(&update, *range)));
         let all: Vec<String> = ranges.iter().map(|range| format!("select * from changed_{range}")).collect();
@@ -266,6 +270,12 @@ impl RecordStatement<'_> {
             .bind(self.claims.iter().map(|claim| claim.digest).collect::<Vec<_>>());
         if self.changes.is_empty() { query } else { bind_changes(query, self.changes) }
     }
+}
+
+/// Whether the facts that are kept of the recipient decide about the change.
+fn is_withheld(change: &RowChange) -> bool {
+    let kinds = [ErrorKind::Window.as_str(), ErrorKind::Unreachable.as_str()];
+    change.error_kind.is_some_and(|kind| kinds.contains(&kind))
 }
 
 /// Ended work is removed only where every change took place: a failed change may be of one of its rows.

@@ -56,20 +56,26 @@ static RELATIONS: &[Rights] = &[
     rights("account", READ, READ, READ),
     rights("account_network", READ, NONE, NONE),
     rights("account_token", "select, update (last_used_at)", NONE, NONE),
+    rights("attachment", NONE, ALL, NONE),
     rights("ban", ALL, NONE, NONE),
     rights("batch", ALL, NONE, NONE),
     rights("batch_line", "select, insert, delete", NONE, NONE),
     rights("broker_user", READ, NONE, NONE),
+    rights("budget", READ, ALL, READ),
+    rights("budget_day", READ, COUNT, READ),
     rights("campaign", COUNT, "select, update", NONE),
     rights("campaign_delta", ALL, ALL, NONE),
     rights("campaign_error", COUNT, COUNT, NONE),
     rights("campaign_error_delta", "select, update, delete", ALL, NONE),
     rights("campaign_label", ADD, ADD, NONE),
     rights("campaign_total", COUNT, COUNT, NONE),
+    rights("cd_recipient", READ, ALL, READ),
     rights(
         "cd_v8_line",
         "select ({open columns})",
-        "select, update (v8l_paused_until, v8l_pause_reason)",
+        // The worker refreshes tokens, and writes the new ones.
+        "select, update (v8l_paused_until, v8l_pause_reason, v8l_wa_api_key, v8l_pat_expires_at, v8l_pat_version, \
+         v8l_pat_refreshed_at, v8l_pat_next_try_at, v8l_pat_error)",
         "select ({open columns})",
     ),
     rights("cdls", COUNT, "select, update", READ),
@@ -78,18 +84,28 @@ static RELATIONS: &[Rights] = &[
     rights("cdls_open", "select, insert, delete", ALL, NONE),
     rights("cdls_sending", READ, READ, NONE),
     rights("claim", READ, "select, insert, delete", NONE),
+    rights("early_receipt", NONE, ALL, NONE),
+    rights("echo", NONE, "select, insert, delete", NONE),
+    rights("echo_unnamed", NONE, "select, insert, delete", NONE),
     rights("http_duplicate", ALL, NONE, NONE),
     rights("idempotency_key", ALL, NONE, NONE),
+    rights("line_enforcement", READ, COUNT, READ),
+    rights("meta_app", READ, READ, NONE),
     rights("resend", NONE, NONE, NONE),
-    rights("settled", COUNT, "select, update, delete", NONE),
+    rights("settled", COUNT, ALL, NONE),
+    rights("webhook_inbox", "insert", ALL, NONE),
     rights("work", ADD, ALL, NONE),
     rights("work_work_id_seq", NONE, READ, NONE),
     rights("worker_lease", "select, update", ALL, NONE),
 ];
 
 /// Every function of the schema, and whether the processes may call it.
-static FUNCTIONS: &[(&str, bool)] =
-    &[("cdls_drop_range", true), ("cdls_ensure_partitions", true), ("cdls_share_range", false)];
+static FUNCTIONS: &[(&str, bool)] = &[
+    ("cd_v8_line_token_replaced", false),
+    ("cdls_drop_range", true),
+    ("cdls_ensure_partitions", true),
+    ("cdls_share_range", false),
+];
 
 /// How long a change of an owner waits for readers of its table; requests wait behind it.
 const LOCK_TIMEOUT: &str = "set local lock_timeout = '5s'";

@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use super::error::failed;
 use crate::channel::Medium;
 use crate::domain::{AccountId, LineId, RowId, WorkId};
-use crate::store::{Flow, LogRow, Position, ReadyRow, StoreError, WorkHead};
+use crate::store::{Contact, Flow, LogRow, Position, ReadyRow, StoreError, WorkHead};
 use crate::text::UnknownWord;
 
 /// The columns of a [`ReadyRow`], for rows named `c`.
@@ -86,6 +86,7 @@ pub fn ready(row: &PgRow, work: WorkId) -> Result<ReadyRow, StoreError> {
         tries: get(row, "tries")?,
         valid_for: time::Duration::milliseconds(get(row, "valid_ms")?),
         waiter: get(row, "waiter")?,
+        contact: Contact::default(),
     })
 }
 

@@ -15,9 +15,10 @@ use crate::store::schema::{migrations, migrator, versions};
 use crate::store::{SchemaState, SchemaStore, StoreError};
 
 /// The migrations, in their order.
-pub(in crate::store) const MIGRATIONS: [(&str, &str); 10] = migrations!(
+pub(in crate::store) const MIGRATIONS: &[(&str, &str)] = &migrations!(
     "postgres": "0001_accounts" "0002_log" "0003_queue" "0004_once" "0005_campaigns" "0006_views"
-        "0007_campaign_errors" "0008_tokens_and_bans" "0009_rights" "0010_submit_queues"
+        "0007_campaign_errors" "0008_tokens_and_bans" "0009_rights" "0010_submit_queues" "0011_webhooks"
+        "0012_instagram_login" "0013_recipients" "0014_budgets" "0015_attachments" "0016_echoes"
 );
 
 #[async_trait]
@@ -84,7 +85,7 @@ async fn migrate(pool: &Pool) -> Result<usize, StoreError> {
         .map_err(failed)?;
     roles::act_as_owner(&mut lent).await?;
     // `run` under another name, as the future of `run` is not general enough for a `Send` trait method.
-    migrator(&MIGRATIONS)
+    migrator(MIGRATIONS)
         .run_direct(&mut *lent)
         .await
         .map_err(|error| StoreError::Schema(error.to_string()))?;
@@ -186,7 +187,7 @@ async fn state(pool: &Pool) -> Result<SchemaState, StoreError> {
 
 /// Whether all migrations of this program are among those that were applied.
 fn is_known(applied: &BTreeSet<i64>) -> bool {
-    migrator(&MIGRATIONS).iter().all(|migration| applied.contains(&migration.version))
+    migrator(MIGRATIONS).iter().all(|migration| applied.contains(&migration.version))
 }
 
 /// Whether the table of migrations is found, and whether the tables are in a schema of the path that this role may not
@@ -221,7 +222,7 @@ async fn applied_by(connection: &mut PgConnection) -> Result<BTreeSet<i64>, Stor
             .fetch_all(connection)
             .await
             .map_err(failed)?;
-    versions(applied, &migrator(&MIGRATIONS))
+    versions(applied, &migrator(MIGRATIONS))
 }
 
 async fn ensure_room(pool: &Pool) -> Result<usize, StoreError> {

@@ -43,6 +43,11 @@ impl CampaignDeltas {
         }
     }
 
+    /// Count a row of which Meta has told more, under the word for it.
+    pub fn received(&mut self, group: CounterGroup, word: &str) {
+        self.add(group, word, 1, 0);
+    }
+
     /// Count a row that ended as ERROR.
     pub fn erred(&mut self, group: &CounterGroup, code: Option<i32>, subcode: Option<i32>, kind: &str) {
         let number = |number: Option<i32>| number.map(|number| number.to_string()).unwrap_or_default();

@@ -11,6 +11,7 @@ use super::clock::{self, Now};
 use super::error::{begin, commit, failed};
 use super::line::{line_select, records, summaries, summary_select};
 use super::row::{get, list, readable, time};
+use crate::channel::Login;
 use crate::domain::{AccountId, LineId};
 use crate::store::{
     AccountRow, BrokerUser, BrokerUserRow, DirectoryStore, LineChange, LineRecord, LineSummary, NewLine,
@@ -123,7 +124,9 @@ impl DirectoryStore for SqliteStore {
         sqlx::query(
             "update cd_v8_line set
                  v8l_name = coalesce(?2, v8l_name), v8l_active = coalesce(?3, v8l_active),
-                 v8l_rate_text = iif(?4, ?5, v8l_rate_text), v8l_rate_media = iif(?6, ?7, v8l_rate_media)
+                 v8l_rate_text = iif(?4, ?5, v8l_rate_text), v8l_rate_media = iif(?6, ?7, v8l_rate_media),
+                 v8l_fb_page_id = coalesce(?8, v8l_fb_page_id),
+                 v8l_ig_account_id = coalesce(?9, v8l_ig_account_id), v8l_graph = iif(?10, ?11, v8l_graph)
              where v8l_id = ?1",
         )
         .bind(line.0)
@@ -133,6 +136,10 @@ impl DirectoryStore for SqliteStore {
         .bind(change.rate_text.flatten())
         .bind(change.rate_media.is_some())
         .bind(change.rate_media.flatten())
+        .bind(change.page_id.as_deref())
+        .bind(change.instagram_account_id.as_deref())
+        .bind(change.login.is_some())
+        .bind(change.login.flatten().map(Login::as_str))
         .execute(&self.writer)
         .await
         .map(|done| done.rows_affected() == 1)
@@ -258,8 +265,8 @@ impl DirectoryStore for SqliteStore {
     async fn add_line(&self, line: &NewLine) -> Result<LineId, StoreError> {
         let added = sqlx::query(
             "insert into cd_v8_line (v8l_id, cdcs_id, v8l_name, v8l_class, v8l_wa_api_key, v8l_fb_page_id,
-                                     v8l_ig_account_id, v8l_rate_text, v8l_rate_media)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                                     v8l_ig_account_id, v8l_rate_text, v8l_rate_media, v8l_graph, v8l_pat_refreshed_at)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )
         .bind(line.id.map(|id| id.0))
         .bind(line.account.0)
@@ -270,6 +277,8 @@ impl DirectoryStore for SqliteStore {
         .bind(&line.instagram_account_id)
         .bind(line.rate_text)
         .bind(line.rate_media)
+        .bind(line.login.map(Login::as_str))
+        .bind(Now::read().text())
         .execute(&self.writer)
         .await
         .map_err(|error| line_refused(error, line))?;
@@ -278,11 +287,14 @@ impl DirectoryStore for SqliteStore {
 
     async fn set_page_token(&self, line: LineId, page_token: &SecretString) -> Result<bool, StoreError> {
         sqlx::query(
-            "update cd_v8_line set v8l_wa_api_key = ?2, v8l_paused_until = null, v8l_pause_reason = null
+            "update cd_v8_line set v8l_wa_api_key = ?2, v8l_paused_until = null, v8l_pause_reason = null,
+                 v8l_pat_version = v8l_pat_version + 1, v8l_pat_expires_at = null, v8l_pat_refreshed_at = ?3,
+                 v8l_pat_next_try_at = null, v8l_pat_error = null
              where v8l_id = ?1",
         )
         .bind(line.0)
         .bind(page_token.expose_secret())
+        .bind(Now::read().text())
         .execute(&self.writer)
         .await
         .map(|done| done.rows_affected() == 1)

@@ -21,8 +21,8 @@ use super::{SqliteStore, claims, doomed, due, record};
 use crate::channel::Medium;
 use crate::domain::{AccountId, LineId, Partition, RowId, WorkId};
 use crate::store::{
-    ClaimedRow, DispatchStore, DoomedRow, Flow, FlowPage, FlowRead, HeldRecipient, NewWork, Position,
-    Promoted, ReadyRow, Record, Recorded, StoreError, WorkHead, WorkRead,
+    ClaimedRow, Contact, DispatchStore, DoomedRow, Flow, FlowPage, FlowRead, HeldRecipient, NewWork,
+    Position, Promoted, ReadyRow, Record, Recorded, StoreError, WorkHead, WorkRead,
 };
 
 pub(super) const READ_WORK: &str = include_str!("sql/read_work.sql");
@@ -268,7 +268,7 @@ fn empty_work(row: &SqliteRow) -> Result<WorkRead, StoreError> {
     Ok(WorkRead { position: position(row)?, flow, rows: Vec::new() })
 }
 
-fn ready_row(row: &SqliteRow, work: WorkId, now: Now) -> Result<ReadyRow, StoreError> {
+pub(super) fn ready_row(row: &SqliteRow, work: WorkId, now: Now) -> Result<ReadyRow, StoreError> {
     Ok(ReadyRow {
         id: RowId(get(row, "cdls_id")?),
         work,
@@ -284,6 +284,7 @@ fn ready_row(row: &SqliteRow, work: WorkId, now: Now) -> Result<ReadyRow, StoreE
         tries: get(row, "tries")?,
         valid_for: now.until(time(row, "expires_at")?),
         waiter: get(row, "waiter")?,
+        contact: Contact::default(),
     })
 }
 

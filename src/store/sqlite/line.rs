@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 
 use super::clock::{self, Now};
 use super::error::failed;
+use crate::channel::Login;
 use crate::domain::{AccountId, LineId};
 use crate::store::{LineRecord, LineSummary, StoreError};
 use crate::text::seen;
@@ -30,7 +31,8 @@ macro_rules! summary_columns {
                             8234, 8235, 8236, 8237, 8238, 8239, 8287, 8288, 8289, 8290, 8291, 8292, 8293, 8294, 8295, 8296,
                             8297, 8298, 8299, 8300, 8301, 8302, 8303, 10240, 12288, 12644, 65279, 65440)) <> '', 0)
              as has_token,
-         cast(l.v8l_fb_page_id as blob) as page_id,
+         cast(l.v8l_fb_page_id as blob) as page_id, cast(l.v8l_ig_account_id as blob) as instagram_account_id,
+         cast(l.v8l_graph as blob) as graph, cast(l.v8l_pat_expires_at as blob) as token_expires_at,
          cast(l.v8l_rate_text as integer) as rate_text, cast(l.v8l_rate_media as integer) as rate_media,
          cast(l.v8l_paused_until as blob) as paused_until, cast(l.v8l_pause_reason as blob) as pause_reason"
     };
@@ -55,7 +57,9 @@ macro_rules! line_select {
         concat!(
             "select ",
             $crate::store::sqlite::line::summary_columns!(),
-            ", cast(l.v8l_wa_api_key as blob) as page_token, cast(l.v8l_ig_account_id as blob) as instagram_account_id
+            ", cast(l.v8l_wa_api_key as blob) as page_token, cast(l.v8l_pat_version as integer) as token_version,
+             cast(l.v8l_pat_error as blob) as token_error, cast(l.v8l_meta_app as blob) as meta_app,
+             (select cast(m.secret as blob) from meta_app m where m.meta_app_id = l.v8l_meta_app) as app_secret
              from cd_v8_line l left join account a on a.cdcs_id = l.cdcs_id "
         )
     };
@@ -93,6 +97,9 @@ fn summary(row: &SqliteRow, now: Now) -> Result<Option<LineSummary>, sqlx::Error
         account_active: row.try_get("account_active")?,
         has_token: row.try_get("has_token")?,
         page_id: seen(text(row, "page_id")?),
+        instagram_account_id: seen(text(row, "instagram_account_id")?),
+        login: login(row, id)?,
+        token_expires_at: token_end(row, id)?,
         rate_text: rate(row, id, "rate_text")?,
         rate_media: rate(row, id, "rate_media")?,
         paused_until,
@@ -114,7 +121,13 @@ fn record(row: &SqliteRow, now: Now) -> Result<Option<LineRecord>, sqlx::Error> 
         account_active: line.account_active,
         page_token: seen(text(row, "page_token")?).map(SecretString::from),
         page_id: line.page_id,
-        instagram_account_id: seen(text(row, "instagram_account_id")?),
+        instagram_account_id: line.instagram_account_id,
+        login: line.login,
+        token_expires_at: line.token_expires_at,
+        token_version: row.try_get("token_version")?,
+        token_error: text(row, "token_error")?,
+        meta_app: seen(text(row, "meta_app")?),
+        app_secret: seen(text(row, "app_secret")?).map(SecretString::from),
         rate_text: line.rate_text,
         rate_media: line.rate_media,
         paused_until: line.paused_until,
@@ -147,6 +160,30 @@ fn pause_end(row: &SqliteRow, line: LineId) -> Result<Option<OffsetDateTime>, sq
         tracing::warn!(
             v8l_id = line.0,
             "v8l_paused_until is not an RFC 3339 time: the line counts as not paused"
+        );
+    }
+    Ok(end)
+}
+
+fn login(row: &SqliteRow, line: LineId) -> Result<Option<Login>, sqlx::Error> {
+    let Some(word) = text(row, "graph")? else { return Ok(None) };
+    let login = word.parse().ok();
+    if login.is_none() {
+        tracing::warn!(
+            v8l_id = line.0,
+            "v8l_graph is no known way to connect: the token of the line decides"
+        );
+    }
+    Ok(login)
+}
+
+fn token_end(row: &SqliteRow, line: LineId) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+    let Some(text) = text(row, "token_expires_at")? else { return Ok(None) };
+    let end = clock::parse(&text);
+    if end.is_none() {
+        tracing::warn!(
+            v8l_id = line.0,
+            "v8l_pat_expires_at is not an RFC 3339 time: the end of the token counts as not known"
         );
     }
     Ok(end)

@@ -48,8 +48,9 @@ impl PageTokenStore for SqliteStore {
         old: &SecretString,
         new: &SecretString,
     ) -> Result<bool, StoreError> {
+        // The same token in another form: the known facts about it stay.
         sqlx::query(
-            "update cd_v8_line set v8l_wa_api_key = ?3
+            "update cd_v8_line set v8l_wa_api_key = ?3, v8l_pat_version = v8l_pat_version + 1
              where v8l_id = ?1 and cast(v8l_wa_api_key as blob) = cast(?2 as blob)",
         )
         .bind(line.0)

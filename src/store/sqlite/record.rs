@@ -36,6 +36,14 @@ delete from work where work_id in (select value from json_each(?1)) and not exis
         c.status = 'PENDING'
         or (c.status = 'RETRY' and again and not exists (select 1 from cdls_open o where o.cdls_id = c.cdls_id))))";
 
+/// The facts of the recipients of rows ?1. Now ?2.
+pub(super) const WITHHELD: &str = "
+select c.cdls_id, coalesce(r.window_until <= ?2, 0) as is_closed, r.unreachable_since is not null as is_unreachable
+from json_each(?1) j
+cross join cdls c
+cross join cd_recipient r
+where c.cdls_id = j.value and r.v8l_id = c.v8l_id and r.dest = c.dest";
+
 /// The claims with numbers ?2 of worker ?1.
 const END_CLAIMS: [&str; 2] = [
     "delete from claim_row where claim_id in (
@@ -57,7 +65,8 @@ pub async fn record(
     // Read inside the transaction: partitions change hands only when it has ended.
     let held = leases.held(record.worker);
     let rows = current(&mut transaction, &record, now).await?;
-    let mut plan = Plan { rows, seen: HashSet::new(), now, counts: CampaignDeltas::default() };
+    let withheld = withheld(&mut transaction, &record, now).await?;
+    let mut plan = Plan { rows, withheld, seen: HashSet::new(), now, counts: CampaignDeltas::default() };
     let changes = plan.changes(changes.iter().map(|change| change.row()));
     let claims = plan.claims(&record, &held);
     changes.write(&mut transaction, now).await?;
@@ -149,6 +158,8 @@ impl CurrentRow {
 /// The plan of this transaction for the rows it has read.
 struct Plan {
     rows: HashMap<i64, CurrentRow>,
+    /// Rows that may be ended because of their recipients, each with the kind of its end.
+    withheld: HashSet<(i64, &'static str)>,
     /// Rows named so far: each may be named once.
     seen: HashSet<i64>,
     now: Now,
@@ -177,7 +188,8 @@ impl Plan {
         let mut changes = PlannedChanges::default();
         for change in wanted {
             let row = self.rows.get(&change.id).filter(|_| self.seen.insert(change.id));
-            let matching = row.and_then(|row| Some((row, row.matches(&change)?)));
+            let may_end = may_end(&self.withheld, &change);
+            let matching = row.filter(|_| may_end).and_then(|row| Some((row, row.matches(&change)?)));
             changes.done.push(matching.is_some());
             let Some((row, is_late)) = matching else { continue };
             changes.late += usize::from(is_late);
@@ -225,10 +237,44 @@ impl CurrentRow {
     }
 }
 
+/// Return the rows whose recipients are such that a change of the record may end them. Most records have no such
+/// change, and ask nothing.
+async fn withheld(
+    connection: &mut SqliteConnection,
+    record: &Record<'_>,
+    now: Now,
+) -> Result<HashSet<(i64, &'static str)>, StoreError> {
+    let ids: Vec<i64> =
+        record.changes.iter().filter(|change| change.is_withheld()).map(|change| change.id.0).collect();
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let found: Vec<(i64, bool, bool)> = sqlx::query_as(WITHHELD)
+        .bind(list(ids))
+        .bind(now.text())
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    let mut withheld = HashSet::new();
+    for (id, is_closed, is_unreachable) in found {
+        withheld.extend(is_closed.then_some((id, ErrorKind::Window.as_str())));
+        withheld.extend(is_unreachable.then_some((id, ErrorKind::Unreachable.as_str())));
+    }
+    Ok(withheld)
+}
+
+/// Whether the facts that are kept of the recipient allow the change.
+fn may_end(withheld: &HashSet<(i64, &'static str)>, change: &RowChange) -> bool {
+    match change.error_kind.filter(|kind| kind.parse().is_ok_and(ErrorKind::is_of_recipient)) {
+        Some(kind) => withheld.contains(&(change.id, kind)),
+        None => true,
+    }
+}
+
 /// Whether Graph's answer has ended the row: such a row counts for its campaign's rate.
 fn is_answered(change: &RowChange) -> bool {
-    let unasked = [ErrorKind::Expired.as_str(), ErrorKind::Line.as_str()];
-    let is_unasked = change.error_kind.is_some_and(|kind| unasked.contains(&kind));
+    let unasked = [ErrorKind::Expired, ErrorKind::Line, ErrorKind::Window, ErrorKind::Unreachable];
+    let is_unasked = change.error_kind.is_some_and(|kind| unasked.iter().any(|own| own.as_str() == kind));
     change.to == Status::Ok || (change.to == Status::Error && !is_unasked)
 }
 

@@ -57,9 +57,10 @@ fn without_roles() -> StoreError {
 }
 
 /// The migrations, in their order.
-pub(in crate::store) const MIGRATIONS: [(&str, &str); 9] = migrations!(
+pub(in crate::store) const MIGRATIONS: &[(&str, &str)] = &migrations!(
     "sqlite": "0001_accounts" "0002_log" "0003_queue" "0004_once" "0005_campaigns" "0006_views"
-        "0007_campaign_errors" "0008_tokens_and_bans" "0010_submit_queues"
+        "0007_campaign_errors" "0008_tokens_and_bans" "0010_submit_queues" "0011_webhooks"
+        "0012_instagram_login" "0013_recipients" "0014_budgets" "0015_attachments" "0016_echoes"
 );
 
 /// Apply the missing migrations, in one transaction: two programs that open a new file at once do not both
@@ -71,7 +72,7 @@ pub async fn migrate(writer: &SqlitePool) -> Result<usize, StoreError> {
     let (mut transaction, _) = begin(writer).await?;
     let before = applied(&mut transaction).await?.len();
     // `run` under another name, as the future of `run` is not general enough for a `Send` trait method.
-    migrator(&MIGRATIONS).run_direct(&mut *transaction).await.map_err(not_migrated)?;
+    migrator(MIGRATIONS).run_direct(&mut *transaction).await.map_err(not_migrated)?;
     let after = applied(&mut transaction).await?.len();
     commit(transaction).await?;
     Ok(after - before)
@@ -81,7 +82,7 @@ pub async fn migrate(writer: &SqlitePool) -> Result<usize, StoreError> {
 async fn state(pool: &SqlitePool) -> Result<SchemaState, StoreError> {
     let mut connection = pool.acquire().await.map_err(failed)?;
     let applied = applied(&mut connection).await?;
-    let known: BTreeSet<i64> = migrator(&MIGRATIONS).iter().map(|migration| migration.version).collect();
+    let known: BTreeSet<i64> = migrator(MIGRATIONS).iter().map(|migration| migration.version).collect();
     Ok(if !known.is_subset(&applied) {
         SchemaState::Older
     } else if applied.len() > known.len() {
@@ -105,7 +106,7 @@ async fn applied(connection: &mut SqliteConnection) -> Result<BTreeSet<i64>, Sto
             .fetch_all(connection)
             .await
             .map_err(failed)?;
-    versions(applied, &migrator(&MIGRATIONS))
+    versions(applied, &migrator(MIGRATIONS))
 }
 
 fn not_migrated(error: MigrateError) -> StoreError {

@@ -59,6 +59,7 @@ async fn lines_are_added_listed_and_given_tokens(#[case] backend: Backend) {
         page_token: "EAAold".into(),
         page_id: Some("1001".into()),
         instagram_account_id: None,
+        login: None,
         rate_text: Some(20),
         rate_media: None,
     };

@@ -1,22 +1,30 @@
 //! The duties of every store, run on PostgreSQL and on SQLite: a file for each use case.
 
 mod addresses;
+mod apps;
+mod attachments;
 mod backends;
+mod budgets;
 mod cancel;
 mod claims;
 mod counts;
 mod directory;
 mod doomed;
 mod due;
+mod echoes;
 mod enquiry;
 mod held;
+mod inbox;
 mod intake;
 mod leases;
 mod log;
 mod once;
 mod operator;
 mod page_tokens;
+mod receipts;
+mod recipients;
 mod record;
+mod refresh;
 mod schema;
 mod sessions;
 mod tokens;

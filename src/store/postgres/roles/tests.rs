@@ -51,5 +51,8 @@ fn token_is_granted_to_the_worker_alone() {
     for role in [INGEST, DASHBOARD] {
         assert!(of_lines(role).starts_with("grant select (v8l_id, v8l_has_token) on "), "{}", of_lines(role));
     }
-    assert!(of_lines(WORKER).starts_with("grant select, update (v8l_paused_until, v8l_pause_reason) on "));
+    assert!(
+        of_lines(WORKER)
+            .starts_with("grant select, update (v8l_paused_until, v8l_pause_reason, v8l_wa_api_key, ")
+    );
 }

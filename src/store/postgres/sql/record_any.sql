@@ -8,7 +8,7 @@ before_{range} as materialized (
           and (c.fence = w.from_fence and c.status in ('PENDING', 'RETRY')
                or w.late and c.fence = w.to_fence and c.status in ('PENDING', 'RETRY', 'UNKNOWN'))
           and (w.error_kind is distinct from 'line' or not exists (
-              select from cd_v8_line l where l.v8l_id = c.v8l_id and l.cdcs_id = c.cdcs_id))
+              select from cd_v8_line l where l.v8l_id = c.v8l_id and l.cdcs_id = c.cdcs_id)){withheld}
         for update) as c),
 changed_{range} as (
     update cdls_{range} c set

@@ -13,7 +13,7 @@ counted as (
     select w.cdcs_id, w.cp_id, w.v8l_id, w.media, m.status, sum(m.rows), sum(m.sent)
     from changed w cross join lateral (values
         (w.was, -1, 0),
-        (w.status, 1, (w.status = 'OK' or w.status = 'ERROR' and w.error_kind not in ('expired', 'line'))::integer)
+        (w.status, 1, (w.status = 'OK' or w.status = 'ERROR' and w.error_kind not in ('expired', 'line', 'window', 'unreachable'))::integer)
     ) as m(status, rows, sent)
     where w.cp_id is not null
     group by w.cdcs_id, w.cp_id, w.v8l_id, w.media, m.status

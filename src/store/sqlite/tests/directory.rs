@@ -15,6 +15,7 @@ fn new_line(id: Option<i64>) -> NewLine {
         page_token: SecretString::from("PAT"),
         page_id: Some("1234".into()),
         instagram_account_id: None,
+        login: None,
         rate_text: Some(20),
         rate_media: None,
     }

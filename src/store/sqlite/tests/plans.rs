@@ -5,7 +5,9 @@ use sqlx::Row;
 
 use super::*;
 use crate::store::sqlite::operator::settle;
-use crate::store::sqlite::{campaign, claims, dispatch, doomed, due, enquiry, intake, log, record};
+use crate::store::sqlite::{
+    campaign, claims, dispatch, doomed, due, enquiry, intake, log, receipts, recipients, record,
+};
 
 /// Statements name the log n, c or cdls, and the queue w, n, o, k and r; open claims are few, and looked at
 /// one by one.
@@ -39,6 +41,14 @@ use crate::store::sqlite::{campaign, claims, dispatch, doomed, due, enquiry, int
 #[case::next_line(enquiry::NEXT_LINE)]
 #[case::dest_newest(log::DEST_NEWEST)]
 #[case::msg_id_after(log::MSG_ID_AFTER)]
+#[case::contacts(recipients::CONTACTS)]
+#[case::recipient_counts(recipients::COUNTS)]
+#[case::open_windows(recipients::WITH_OPEN_WINDOWS)]
+#[case::line_backlog(recipients::BACKLOG)]
+#[case::closing(recipients::CLOSING)]
+#[case::withheld(record::WITHHELD)]
+#[case::receipts(receipts::FOUND)]
+#[case::early_receipts(receipts::OPEN)]
 #[tokio::test]
 async fn never_walks_over_a_table(#[case] sql: &'static str) {
     let plan = plan(sql).await;
