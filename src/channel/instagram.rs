@@ -16,6 +16,8 @@ pub static INSTAGRAM: Channel = Channel {
     // Meta, Instagram Platform, "Rate Limiting": 100 calls a second for text, 10 for audio and video.
     ceiling: Rates { text: 100, media: 10 },
     needs_page_id: false,
+    returns_metadata: false,
+    upload_platform: Some("instagram"),
     body: send_api::body,
     example: Example { line: 2, dest: "17841400000000001" },
 };

@@ -20,6 +20,9 @@ pub static MESSENGER: Channel = Channel {
     // Meta, Messenger Platform, "Rate Limits": 300 calls a second for text, 10 for audio and video.
     ceiling: Rates { text: 300, media: 10 },
     needs_page_id: true,
+    // Meta, "Send API Reference": `message.metadata`.
+    returns_metadata: true,
+    upload_platform: None,
     body: send_api::body,
     example: Example { line: 1, dest: "2531927391" },
 };

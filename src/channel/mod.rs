@@ -8,6 +8,7 @@
 mod class;
 mod instagram;
 mod kind;
+mod login;
 mod messenger;
 mod properties;
 #[cfg(test)]
@@ -19,5 +20,6 @@ mod tests;
 
 pub use class::Class;
 pub use kind::{FILE_ALIAS, Medium, MessageKind, Rates};
+pub use login::Login;
 pub use properties::{Channel, Example, TextLimit};
-pub use send_api::Content;
+pub use send_api::{Asset, Content, upload_body};

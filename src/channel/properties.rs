@@ -20,6 +20,10 @@ pub struct Channel {
     pub ceiling: Rates,
     /// A line without `v8l_fb_page_id` cannot send.
     pub needs_page_id: bool,
+    /// Whether Meta returns the metadata of a message with its echo.
+    pub returns_metadata: bool,
+    /// The platform that an upload of an asset names; none is Messenger.
+    pub upload_platform: Option<&'static str>,
     /// The JSON body of a request to Graph.
     pub body: fn(&Content<'_>) -> Vec<u8>,
     pub example: Example,

@@ -15,6 +15,8 @@ struct Fixtures {
     refused_kinds: Vec<MessageKind>,
     longest_text: LongestText,
     bodies: Vec<SentBody>,
+    #[serde(default)]
+    bodies_with_metadata: Vec<SentBody>,
 }
 
 #[derive(Deserialize)]
@@ -28,6 +30,7 @@ struct SentBody {
     kind: MessageKind,
     dest: String,
     mdata: String,
+    metadata: Option<String>,
     body: String,
 }
 
@@ -58,14 +61,17 @@ fn text_limit_matches_the_fixtures() {
 #[test]
 fn bodies_match_to_the_letter() {
     for class in Class::ALL {
-        let sent = fixtures(*class).bodies;
-        for SentBody { kind, dest, mdata, body } in &sent {
-            let content = Content { kind: *kind, dest, mdata, appsecret_proof: None };
+        let Fixtures { bodies: sent, bodies_with_metadata, .. } = fixtures(*class);
+        for SentBody { kind, dest, mdata, metadata, body } in sent.iter().chain(&bodies_with_metadata) {
+            let metadata = metadata.as_deref();
+            let content =
+                Content { kind: *kind, dest, mdata, attachment_id: None, metadata, appsecret_proof: None };
             let written = String::from_utf8((class.body)(&content)).expect("JSON is UTF-8");
             assert_eq!(&written, body, "{class} {kind}");
         }
         let kinds: Vec<MessageKind> = sent.iter().map(|sent| sent.kind).collect();
         assert_eq!(class.kinds, kinds, "{class}: each kind has a body");
+        assert_eq!(class.returns_metadata, !bodies_with_metadata.is_empty(), "{class}");
     }
 }
 

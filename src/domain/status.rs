@@ -58,10 +58,14 @@ pub enum ErrorKind {
     Poison,
     /// An operator settled the row.
     Resolved,
+    /// The recipient's window was known to be closed.
+    Window,
+    /// Graph has said that the recipient cannot be reached, and the recipient has not written since.
+    Unreachable,
 }
 words!(ErrorKind, "error_kind", {
     Refused => "refused", Exhausted => "exhausted", Expired => "expired", Line => "line", Poison => "poison",
-    Resolved => "resolved",
+    Resolved => "resolved", Window => "window", Unreachable => "unreachable",
 });
 
 impl ErrorKind {
@@ -80,15 +84,37 @@ impl ErrorKind {
                 "Workers failed inside the calls of this message: ask the operator before it is sent again."
             }
             ErrorKind::Resolved => "An operator settled the message as not sent.",
+            ErrorKind::Window => {
+                "The recipient's window is closed: send the message again after the recipient has written."
+            }
+            ErrorKind::Unreachable => {
+                "The recipient cannot be reached: send the message again after the recipient has written."
+            }
         }
+    }
+
+    /// Whether such a row ended because of the facts that are kept of its recipient.
+    pub fn is_of_recipient(self) -> bool {
+        matches!(self, ErrorKind::Window | ErrorKind::Unreachable)
     }
 
     /// Whether such a row ended without an answer from Graph to its last call: its `status_code` is given as
     /// 0.
     pub fn is_without_answer(self) -> bool {
-        matches!(self, ErrorKind::Expired | ErrorKind::Line | ErrorKind::Resolved)
+        matches!(self, ErrorKind::Expired | ErrorKind::Line | ErrorKind::Resolved) || self.is_of_recipient()
     }
 }
+
+/// The state of a recipient's window, as far as inbound events have told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WindowState {
+    Open,
+    Closed,
+    Unknown,
+}
+words!(WindowState, "window state", {
+    Open => "open", Closed => "closed", Unknown => "unknown",
+});
 
 /// State of a campaign; a campaign without a row is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,4 +1,4 @@
-//! The breaker of Graph's host: limits the calls of an outage, and prevents a storm at its end.
+//! The breaker of one of Graph's hosts: limits the calls of an outage, and prevents a storm at its end.
 //!
 //! While it is closed, calls are unlimited. After [`TRIPS_AFTER`] failures without a sign of life it opens:
 //! no call goes out for a while. Then one call is tried; each answer lets one more be in flight, and

@@ -8,8 +8,14 @@ mod backoff;
 pub mod breaker;
 pub mod classify;
 pub mod pace;
+mod reach;
+pub mod reconcile;
 pub mod retry;
+pub mod token_check;
+pub mod token_life;
 pub mod unlisted;
+pub mod usage;
 
 pub use self::account_rate::AccountRate;
 pub use self::backoff::{Backoff, spread};
+pub use self::reach::is_unreachable;

@@ -10,6 +10,8 @@ pub static SAMPLE: Channel = Channel {
     text_limit: TextLimit::Characters(5),
     ceiling: Rates { text: 7, media: 1 },
     needs_page_id: false,
+    returns_metadata: false,
+    upload_platform: None,
     body,
     example: Example { line: 3, dest: "5531999990000" },
 };

@@ -6,6 +6,7 @@ use super::answer::{CallResult, GraphAnswer, Subject};
 use super::body::{GraphBody, GraphError};
 use super::detail::{detail, pause_reason};
 use super::judgement::{Judgement, PauseDemand, Verdict};
+use super::overrides::CodeOverrides;
 use super::pause::{self, LONGEST_UNAVAILABLE, PauseKind};
 use super::table::{self, Meaning};
 use crate::domain::ErrorDetail;
@@ -14,10 +15,15 @@ use crate::text::{MAX_ERROR_CHARS, redact};
 /// Calls in all of a message that Graph refuses for a passing reason under a code that is not in the table.
 const PASSING_CALLS: u32 = 3;
 
-/// Judge the result of a call of `subject`.
+/// Judge the result of a call of `subject` by the table alone.
 pub fn classify(result: &CallResult, subject: &Subject) -> Judgement {
+    classify_with(result, subject, &CodeOverrides::default())
+}
+
+/// Judge the result of a call of `subject`, with the codes to which the settings give a meaning of their own.
+pub fn classify_with(result: &CallResult, subject: &Subject, overrides: &CodeOverrides) -> Judgement {
     match result {
-        CallResult::Answer(answer) => judge_answer(answer, subject),
+        CallResult::Answer(answer) => judge_answer(answer, subject, overrides),
         CallResult::NotSent { reason } | CallResult::NoFile { reason } => {
             judge_silence(Verdict::TryAgain, None, reason)
         }
@@ -34,7 +40,7 @@ fn judge_silence(verdict: Verdict, pause: Option<PauseDemand>, reason: &str) -> 
     Judgement { verdict, error: ErrorDetail { message, ..ErrorDetail::default() }, pause, by_graph: false }
 }
 
-fn judge_answer(answer: &GraphAnswer, subject: &Subject) -> Judgement {
+fn judge_answer(answer: &GraphAnswer, subject: &Subject, overrides: &CodeOverrides) -> Judgement {
     let GraphBody { graph_id, error } = GraphBody::read(&answer.body);
     let success = (200..300).contains(&answer.http_status);
     let taken = graph_id.filter(|_| success);
@@ -45,7 +51,7 @@ fn judge_answer(answer: &GraphAnswer, subject: &Subject) -> Judgement {
     let of_header = || answer.challenge.as_deref().filter(|_| !success).and_then(GraphError::of_challenge);
     let error = error.or_else(of_header);
     let meaning = match &error {
-        Some(error) => meaning_of(answer.http_status, error),
+        Some(error) => meaning_of(answer.http_status, error, overrides),
         None => by_status(answer.http_status, None),
     };
     let verdict = if taken.is_some() { despite_message_id(verdict(meaning)) } else { verdict(meaning) };
@@ -80,15 +86,15 @@ fn named_time(
 
 /// Return the meaning of an error. The code decides; HTTP 429 and answers without a code that Meta documents
 /// are judged by their status.
-fn meaning_of(http_status: u16, error: &GraphError) -> Meaning {
-    let known = table::look_up(error);
+fn meaning_of(http_status: u16, error: &GraphError, overrides: &CodeOverrides) -> Meaning {
+    let known = table::look_up(error, overrides);
     if http_status != 429 {
         return known.unwrap_or_else(|| by_status(http_status, Some(error)));
     }
     match known {
         // The contract's rules for these codes hold under every HTTP status: 10 and 551 end the message, a
         // call that Graph may have taken is counted as such.
-        Some(kept @ (Meaning::Server | Meaning::InFactSent)) => kept,
+        Some(kept @ (Meaning::Server | Meaning::InFactSent | Meaning::MaybeSent)) => kept,
         Some(kept @ (Meaning::Final | Meaning::FinalForLine)) if matches!(error.code, Some(10 | 551)) => kept,
         // A rate code may stop more than this line, or for longer.
         Some(kept @ (Meaning::RateApp | Meaning::RateUseCase)) => kept,
@@ -153,7 +159,7 @@ fn verdict(meaning: Meaning) -> Verdict {
         Meaning::Again { at_most, not_before } => Verdict::RetryCounted { at_most, not_before },
         Meaning::Server => Verdict::ServerFailed,
         Meaning::InFactSent => Verdict::Hold,
-        Meaning::Unclear => Verdict::Ambiguous,
+        Meaning::MaybeSent | Meaning::Unclear => Verdict::Ambiguous,
     }
 }
 

@@ -30,9 +30,6 @@ const MAX_REASON_CHARS: usize = 160;
 /// The beginning of the reason of a pause that ends only after a person has acted.
 pub const CANNOT_SEND: &str = "cannot send";
 
-/// Types of objects in a usage header that are about messages.
-const OF_MESSAGES: [&str; 3] = ["messenger", "instagram", "pages"];
-
 /// The kinds of pause (contract: "What goes to Graph").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PauseKind {
@@ -85,17 +82,18 @@ impl PauseKind {
 /// "Rate Limits"). Zero and less name no time. Several header lines come joined by commas.
 pub(super) fn named_by(business_usage: Option<&str>, subject: &Subject) -> Option<Duration> {
     let usages: Vec<Map<String, Value>> = serde_json::from_str(&format!("[{}]", business_usage?)).ok()?;
-    let minutes = usages
-        .iter()
-        .flatten()
-        .filter(|(id, _)| subject.is(id))
-        .flat_map(|(_, entries)| match entries {
+    let entries = usages.iter().flatten().flat_map(|(id, entries)| {
+        let entries = match entries {
             Value::Array(entries) => entries.as_slice(),
             entry => std::slice::from_ref(entry),
-        })
-        .filter(|entry| entry["type"].as_str().is_some_and(|kind| OF_MESSAGES.contains(&kind)))
-        .filter_map(|entry| integer(&entry["estimated_time_to_regain_access"]))
-        .max()?;
+        };
+        entries.iter().filter_map(move |entry| Some((subject.rank(id, entry["type"].as_str()?)?, entry)))
+    });
+    let named: Vec<(u8, i64)> = entries
+        .filter_map(|(rank, entry)| Some((rank, integer(&entry["estimated_time_to_regain_access"])?)))
+        .collect();
+    let best = named.iter().map(|(rank, _)| *rank).min()?;
+    let minutes = named.into_iter().filter(|(rank, _)| *rank == best).map(|(_, minutes)| minutes).max()?;
     let minutes = u64::try_from(minutes).ok().filter(|&minutes| minutes > 0)?;
     Some(Duration::from_secs(minutes.saturating_mul(60)))
 }
@@ -125,7 +123,7 @@ mod tests {
     }
 
     fn subject() -> Subject {
-        Subject { page_id: Some("1".into()), instagram_account_id: Some("17".into()) }
+        Subject { class: None, page_id: Some("1".into()), instagram_account_id: Some("17".into()) }
     }
 
     #[rstest]

@@ -3,6 +3,7 @@
 mod codes;
 mod details;
 mod envelopes;
+mod overrides;
 mod success;
 mod without_code;
 

@@ -75,7 +75,6 @@ fn error_of_delivered_messages_is_held(#[values(200, 400, 429, 500)] status: u16
 #[case(100, 33)]
 #[case(100, 2018001)]
 #[case(100, 2018047)]
-#[case(100, 2018074)]
 #[case(100, 2018109)]
 #[case(100, 2018014)]
 #[case(100, 2018034)]
@@ -210,6 +209,7 @@ fn business_limit_pauses_the_line_for_minutes(
 #[case(1200, 2018024, NO_LIMIT)]
 #[case(100, 2018008, Verdict::RetryCounted { at_most: Some(3), not_before: None })]
 #[case(100, 2018294, Verdict::RetryCounted { at_most: Some(2), not_before: None })]
+#[case(100, 2018074, Verdict::RetryCounted { at_most: Some(3), not_before: None })]
 #[case(389, 0, Verdict::RetryCounted { at_most: Some(3), not_before: None })]
 #[case(100, 2018300, Verdict::RetryCounted { at_most: Some(6), not_before: Some(minutes(5)) })]
 #[case(100, 2018321, Verdict::RetryCounted { at_most: Some(6), not_before: Some(minutes(5)) })]
@@ -246,4 +246,30 @@ fn a_code_100_about_the_caller_pauses_the_line(
 fn the_text_decides_nothing_beside_a_subcode() {
     let body = json!({"error": {"code": 100, "error_subcode": 2018001, "message": "Object with ID 'me'"}});
     assert_eq!(answer_json(400, body).verdict, Verdict::Refused);
+}
+
+#[test]
+fn a_failed_fetch_is_tried_again_without_a_subcode_too() {
+    let message = "(#100) Failed to fetch the file from the url";
+    let body = json!({"error": {"code": 100, "type": "OAuthException", "message": message}});
+    let verdict = Verdict::RetryCounted { at_most: Some(3), not_before: None };
+    assert_eq!(answer_json(400, body).verdict, verdict);
+}
+
+/// Instagram Login has a type of its own for most errors; the codes are the same.
+#[rstest]
+#[case::outside_the_window(10, 2534022, Verdict::Refused)]
+#[case::unknown_recipient(100, 2534014, Verdict::Refused)]
+#[case::ended_token(190, 463, Verdict::WaitForLine)]
+#[case::access_turned_off(200, 2534041, Verdict::WaitForLine)]
+#[case::app_limit(4, 0, Verdict::TryAgain)]
+#[case::limit_of_the_account(80002, 0, Verdict::TryAgain)]
+fn type_of_instagram_login_changes_no_meaning(
+    #[case] code: i64,
+    #[case] subcode: i64,
+    #[case] verdict: Verdict,
+    #[values("OAuthException", "IGApiException")] kind: &str,
+) {
+    let body = json!({"error": {"code": code, "error_subcode": subcode, "type": kind, "message": "(#1) no"}});
+    assert_eq!(answer_json(403, body).verdict, verdict);
 }

@@ -54,7 +54,7 @@ fn demanded(code: i64) -> PauseDemand {
         ),
         ..GraphAnswer::default()
     };
-    let subject = Subject { page_id: Some("9".into()), instagram_account_id: None };
+    let subject = Subject { page_id: Some("9".into()), ..Subject::default() };
     classify(&CallResult::Answer(answer), &subject).pause.expect("the code pauses the line")
 }
 
