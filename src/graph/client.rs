@@ -3,22 +3,23 @@
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use reqwest::Response;
 use reqwest::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
 use reqwest::redirect::Policy;
-use ring::hmac;
+use reqwest::{Method, RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::egress::egress;
+use super::endpoint::{AppSecret, Endpoint, Host, with_path};
 use super::inflate::inflate;
-use super::request::{self, Call};
+use super::request::{self, Call, Caller};
 use super::withheld::{GuardedBody, Withheld};
 use crate::channel::MessageKind;
 use crate::policy::classify::{CallResult, GraphAnswer};
@@ -46,10 +47,10 @@ const SHORTEST_TOKEN: usize = 8;
 /// An error of the settings from which no client can be built.
 #[derive(Debug, thiserror::Error)]
 pub enum GraphClientError {
-    #[error("setting graph.base_url: must hold no user name or password")]
-    Credentials,
-    #[error("setting graph.base_url: must be an http(s) URL")]
-    NotHttp,
+    #[error("setting {0}: must hold no user name or password")]
+    Credentials(&'static str),
+    #[error("setting {0}: must be an http(s) URL")]
+    NotHttp(&'static str),
     #[error(transparent)]
     Setting(#[from] SettingsError),
     #[error("cannot prepare connections to Graph: {0}")]
@@ -60,19 +61,56 @@ pub enum GraphClientError {
 #[derive(Debug, Clone)]
 pub struct GraphClient {
     http: reqwest::Client,
-    messages: Url,
-    app_secret: Option<hmac::Key>,
+    facebook: HostUrls,
+    instagram: HostUrls,
+    /// The secret of the app of lines that name no other one.
+    app_secret: Option<AppSecret>,
     timeout: Duration,
     media_timeout: Duration,
     /// The time of the last warning that no file is left.
     warned: Arc<Mutex<Option<Instant>>>,
 }
 
+/// The URLs of one host.
+#[derive(Debug, Clone)]
+struct HostUrls {
+    base: Url,
+    /// `{base}/me/messages`, of nearly every call.
+    messages: Url,
+    /// Whether a call went there.
+    is_used: Arc<AtomicBool>,
+}
+
+impl HostUrls {
+    fn of(host: Host, base: &Url) -> Result<HostUrls, GraphClientError> {
+        if !base.username().is_empty() || base.password().is_some() {
+            return Err(GraphClientError::Credentials(host.key()));
+        }
+        if base.cannot_be_a_base() {
+            return Err(GraphClientError::NotHttp(host.key()));
+        }
+        let messages = with_path(base, &["me", "messages"]);
+        Ok(HostUrls { base: base.clone(), messages, is_used: Arc::default() })
+    }
+}
+
 impl GraphClient {
-    /// Whether Graph answers a request without a token, in its own envelope; an error is an answer too.
+    /// Whether Graph answers requests without a token, in its own envelope; an error is an answer too. Each host is
+    /// asked that calls of this process went to.
     pub async fn answers(&self, within: Duration) -> bool {
+        let (facebook, instagram) = (&self.facebook, &self.instagram);
+        let asks_instagram = instagram.is_used.load(Ordering::Relaxed);
+        let asks_facebook = !asks_instagram || facebook.is_used.load(Ordering::Relaxed);
+        let (facebook, instagram) =
+            tokio::join!(async { !asks_facebook || self.host_answers(facebook, within).await }, async {
+                !asks_instagram || self.host_answers(instagram, within).await
+            },);
+        facebook && instagram
+    }
+
+    async fn host_answers(&self, host: &HostUrls, within: Duration) -> bool {
         let asking = async {
-            let answer = self.http.get(self.messages.clone()).send().await.ok()?;
+            let answer = self.http.get(host.messages.clone()).send().await.ok()?;
             let body = answer.bytes().await.ok()?;
             let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
             body.get("error").map(drop)
@@ -80,9 +118,50 @@ impl GraphClient {
         tokio::time::timeout(within, asking).await.ok().flatten().is_some()
     }
 
+    fn host(&self, host: Host) -> &HostUrls {
+        match host {
+            Host::Facebook => &self.facebook,
+            Host::Instagram => &self.instagram,
+        }
+    }
+
+    /// Return the URL of a path at a host.
+    pub(super) fn url(&self, host: Host, path: &[&str]) -> Url {
+        with_path(&self.host(host).base, path)
+    }
+
+    /// Return the secret that proves calls of a place: that of the line's own app, or else the common one, which is no
+    /// secret of Instagram Login.
+    pub(super) fn secret<'a>(
+        &'a self,
+        endpoint: &Endpoint,
+        own: Option<&'a AppSecret>,
+    ) -> Option<&'a AppSecret> {
+        own.or_else(|| self.app_secret.as_ref().filter(|_| endpoint.host() == Host::Facebook))
+    }
+
+    /// Return a request that is no message, in the name of a line: its token in the header, and the proof of its app.
+    /// `None` for a token that fits no header.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        mut url: Url,
+        caller: &Caller<'_>,
+    ) -> Option<RequestBuilder> {
+        let authorization = request::authorization(caller.page_token)?;
+        if let Some(secret) = self.secret(caller.endpoint, caller.app_secret) {
+            url.query_pairs_mut().append_pair("appsecret_proof", &secret.proof(caller.page_token));
+        }
+        Some(self.http.request(method, url).header(AUTHORIZATION, authorization))
+    }
+
+    /// Return a request whose URL is complete.
+    pub(super) fn plain_request(&self, method: Method, url: Url) -> RequestBuilder {
+        self.http.request(method, url)
+    }
+
     /// Build a client. No connection is opened yet.
     pub fn new(settings: &GraphSettings) -> Result<GraphClient, GraphClientError> {
-        let app_secret = settings.app_secret.expose_secret();
         let builder = reqwest::Client::builder()
             // One connection a call in flight: over HTTP/2 all calls would share a single connection.
             .http1_only()
@@ -103,9 +182,9 @@ impl GraphClient {
             egress(builder, settings)?.build().map_err(|error| GraphClientError::Transport(chain(error)))?;
         Ok(GraphClient {
             http,
-            messages: messages_url(&settings.base_url)?,
-            app_secret: (!app_secret.is_empty())
-                .then(|| hmac::Key::new(hmac::HMAC_SHA256, app_secret.as_bytes())),
+            facebook: HostUrls::of(Host::Facebook, &settings.base_url)?,
+            instagram: HostUrls::of(Host::Instagram, &settings.instagram_base_url)?,
+            app_secret: AppSecret::of(&settings.app_secret),
             timeout: settings.timeout,
             media_timeout: settings.media_timeout,
             warned: Arc::default(),
@@ -122,6 +201,11 @@ impl GraphClient {
         }
     }
 
+    /// Return the longest duration of a call that is no message, connecting included.
+    pub(super) fn short_timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Send one message, once. Dropping the future leaves the outcome unknown. `may_begin` is called when the
     /// connection is open and the request is about to be written.
     pub async fn send<F>(&self, call: &Call<'_>, may_begin: F) -> Result<CallResult, Withheld>
@@ -129,28 +213,46 @@ impl GraphClient {
         F: Fn() -> bool + Unpin + Send + Sync + 'static,
     {
         let Some(authorization) = request::authorization(call.page_token) else {
-            let reason = "the line's page access token is empty or fits no HTTP header; set it again";
-            return Ok(CallResult::Unsendable { reason: reason.to_owned() });
+            return Ok(no_token());
         };
-        let bytes = Some(request::body(call, self.app_secret.as_ref()).into());
-        let timeout = self.total_timeout(call.kind);
-        let sent = self
+        let host = self.host(call.endpoint.host());
+        host.is_used.store(true, Ordering::Relaxed);
+        let url = match call.endpoint {
+            Endpoint::Facebook | Endpoint::Instagram => host.messages.clone(),
+            Endpoint::Unified { account } => with_path(&host.base, &[&**account, "messages"]),
+        };
+        let bytes = Some(request::body(call, self.secret(call.endpoint, call.app_secret)).into());
+        // Meta has the asset already.
+        let timeout = if call.attachment_id.is_some() { self.timeout } else { self.total_timeout(call.kind) };
+        let request = self
             .http
-            .post(self.messages.clone())
+            .post(url)
             .header(AUTHORIZATION, authorization)
-            .body(reqwest::Body::wrap(GuardedBody { bytes, may_begin }))
-            .timeout(timeout)
-            .send()
-            .await;
-        let result = match sent {
+            .body(reqwest::Body::wrap(GuardedBody { bytes, may_begin }));
+        self.exchange(request, timeout, &[call.page_token]).await
+    }
+
+    /// Send a request that is no message, once. The secrets are removed from the answer.
+    pub(super) async fn ask(
+        &self,
+        request: RequestBuilder,
+        timeout: Duration,
+        secrets: &[&SecretString],
+    ) -> CallResult {
+        let asked = self.exchange(request, timeout, secrets).await;
+        asked.unwrap_or_else(|Withheld| CallResult::NotSent { reason: Withheld.to_string() })
+    }
+
+    async fn exchange(
+        &self,
+        request: RequestBuilder,
+        timeout: Duration,
+        secrets: &[&SecretString],
+    ) -> Result<CallResult, Withheld> {
+        let result = match request.timeout(timeout).send().await {
             Ok(response) => match read(response).await {
                 Ok(mut answer) => {
-                    conceal(&mut answer.body, call.page_token);
-                    if let Some(challenge) = answer.challenge.take() {
-                        let mut bytes = challenge.into_bytes();
-                        conceal(&mut bytes, call.page_token);
-                        answer.challenge = String::from_utf8(bytes).ok();
-                    }
+                    secrets.iter().for_each(|secret| conceal_in(&mut answer, secret));
                     CallResult::Answer(answer)
                 }
                 Err(Unread::TooLong) => CallResult::Cut { reason: "the answer is over 64 KiB".to_owned() },
@@ -174,19 +276,10 @@ impl GraphClient {
     }
 }
 
-/// Return `{base}/me/messages`, whether or not the base ends in a slash.
-fn messages_url(base: &Url) -> Result<Url, GraphClientError> {
-    if !base.username().is_empty() || base.password().is_some() {
-        return Err(GraphClientError::Credentials);
-    }
-    let mut url = base.clone();
-    url.set_query(None);
-    url.set_fragment(None);
-    url.path_segments_mut()
-        .map_err(|()| GraphClientError::NotHttp)?
-        .pop_if_empty()
-        .extend(["me", "messages"]);
-    Ok(url)
+/// Return the result of a call whose token fits no header.
+pub(super) fn no_token() -> CallResult {
+    let reason = "the line's page access token is empty or fits no HTTP header; set it again";
+    CallResult::Unsendable { reason: reason.to_owned() }
 }
 
 /// The reason for which an answer was not read to its end.
@@ -211,9 +304,12 @@ async fn read(mut response: Response) -> Result<GraphAnswer, Unread> {
         is_unreadable: plain.is_none(),
         body: plain.unwrap_or_default(),
         business_usage: joined(headers, "x-business-use-case-usage"),
+        app_usage: joined(headers, "x-app-usage"),
+        page_usage: joined(headers, "x-page-usage"),
         retry_after: first(headers, RETRY_AFTER.as_str()),
         date: first(headers, DATE.as_str()),
         challenge: joined(headers, WWW_AUTHENTICATE.as_str()),
+        api_version: first(headers, "facebook-api-version"),
     })
 }
 
@@ -270,6 +366,16 @@ fn chain(error: reqwest::Error) -> String {
         text.push_str(&cause.to_string());
     }
     text
+}
+
+/// Remove a secret from the parts of an answer that may repeat it.
+fn conceal_in(answer: &mut GraphAnswer, secret: &SecretString) {
+    conceal(&mut answer.body, secret);
+    if let Some(challenge) = answer.challenge.take() {
+        let mut bytes = challenge.into_bytes();
+        conceal(&mut bytes, secret);
+        answer.challenge = String::from_utf8(bytes).ok();
+    }
 }
 
 /// Remove the token, whatever its form, from an answer that echoes it ("Malformed access token …").

@@ -2,6 +2,7 @@
 
 mod answers;
 mod proxies;
+mod questions;
 mod requests;
 mod settings;
 mod silence;
@@ -21,12 +22,14 @@ const DEADLINE: Duration = Duration::from_secs(20);
 fn settings(base_url: &str) -> GraphSettings {
     GraphSettings {
         base_url: base_url.parse().expect("a URL"),
+        instagram_base_url: base_url.parse().expect("a URL"),
         proxy: SecretString::from(""),
         ca_file: Default::default(),
         app_secret: SecretString::from(""),
         connect_timeout: Duration::from_secs(3),
         timeout: Duration::from_secs(10),
         media_timeout: Duration::from_secs(15),
+        codes: String::new(),
         plaintext: Default::default(),
     }
 }
@@ -46,10 +49,14 @@ async fn send_while(
 ) -> Result<CallResult, Withheld> {
     let page_token = SecretString::from(token);
     let call = Call {
+        endpoint: &Endpoint::Facebook,
+        app_secret: None,
         class: Class::MESSENGER,
         kind: MessageKind::Text,
         dest: "2531",
         mdata: "the private text",
+        attachment_id: None,
+        metadata: None,
         page_token: &page_token,
     };
     tokio::time::timeout(DEADLINE, client.send(&call, may_begin))

@@ -25,10 +25,14 @@ fn printing_a_client_or_a_call_shows_no_secret() {
     let client = GraphClient::new(&settings).expect("a client");
     let page_token = SecretString::from(TOKEN);
     let call = Call {
+        endpoint: &Endpoint::Instagram,
+        app_secret: None,
         class: Class::INSTAGRAM,
         kind: MessageKind::Text,
         dest: "2531",
         mdata: "hi",
+        attachment_id: None,
+        metadata: None,
         page_token: &page_token,
     };
     let printed = format!("{client:?} {call:?}");
