@@ -5,13 +5,15 @@
 
 mod listeners;
 mod rows;
+mod webhooks;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use secrecy::ExposeSecret;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -85,6 +87,8 @@ struct Parts<'a> {
     broker: SharedBroker,
     feedback: Feedback,
     tasks: JoinMap<&'static str, ()>,
+    /// Hears of bodies of webhooks that this process has put into the inbox.
+    webhooks_arrived: Arc<Notify>,
     stopping: CancellationToken,
     ended: CancellationToken,
 }
@@ -114,6 +118,7 @@ impl Parts<'_> {
     fn look_after_rows(&mut self) {
         let keep = self.settings.log.keep;
         self.keep_running("watch", ops::watch_rows(self.store.clone(), self.role.sends()));
+        self.keep_running("page tokens", ops::watch_page_tokens(self.store.clone(), self.role.sends()));
         self.repeat("room", rows::make_room);
         self.repeat("counts", rows::fold_counts);
         if !keep.is_zero() {
@@ -145,8 +150,8 @@ impl App {
     /// until the database answers.
     pub async fn start(settings: &Settings, role: Role) -> Result<App> {
         settings.check_names().await?;
-        for key in settings.without_effect() {
-            tracing::warn!(key, "setting without effect: not built yet");
+        for (key, reason) in settings.without_effect() {
+            tracing::warn!(key, reason, "setting without effect");
         }
         let store = open_store(settings, role).await?;
         let (broker, arrivals) = broker::open(&settings.broker).await?;
@@ -158,6 +163,7 @@ impl App {
             broker,
             feedback,
             tasks: JoinMap::new(),
+            webhooks_arrived: Arc::default(),
             stopping: CancellationToken::new(),
             ended: CancellationToken::new(),
         };
@@ -176,6 +182,9 @@ impl App {
             true => Some(parts.dispatch(arrivals.jobs, serves, breaker)?),
             false => None,
         };
+        if role.sends() {
+            parts.apply_webhooks();
+        }
         parts.look_after_rows();
         tracing::info!(role = role.name(), http = http.map(tracing::field::display), %admin, "started");
         let Parts { store, broker, tasks, stopping, ended, .. } = parts;

@@ -17,6 +17,7 @@ use crate::edge::{self, ConnectionLimits, Directory, Guard, GuardOptions, Listen
 use crate::ingest::{self, Ingest};
 use crate::ops::{self, AdminListener};
 use crate::settings::{AdminAddress, Settings, TlsFiles};
+use crate::webhooks;
 
 /// The limit of open files where the system does not tell it.
 const COMMON_FILE_LIMIT: u64 = 1_024;
@@ -47,7 +48,9 @@ impl Parts<'_> {
             self.tasks.spawn("intake", ingest.clone().take_in(batches));
         }
         let api = api::router(directory.clone(), self.store.clone(), self.settings);
-        let router = edge::gated(ingest::http::router(ingest).merge(api), directory);
+        // Outside the gate: Meta has no token, and a wrong signature is no guess of one.
+        let webhooks = webhooks::http::router(self.webhook_door()?);
+        let router = edge::gated(ingest::http::router(ingest).merge(api), directory).merge(webhooks);
         let options = ServeOptions {
             listener: "http",
             limits: connection_limits(settings, self.role),

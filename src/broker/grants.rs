@@ -29,22 +29,23 @@ impl Rights {
     }
 
     /// Return the rights of an `ingest` process. It declares what producers and listeners use, consumes
-    /// submissions, and publishes jobs, answers, refused submissions and events.
+    /// submissions, and publishes jobs, answers, refused submissions, events and the bodies of webhooks. A queue with a
+    /// dead-letter exchange is declared by a user that may read the queue.
     pub fn of_ingest() -> Rights {
         Rights::of(
-            r"^cdls\.(submit|unrouted|rejected|unreadable|events|work|reply)(\..*)?$",
+            r"^cdls\.(submit|unrouted|rejected|unreadable|events|inbound|webhooks|work|reply)(\..*)?$",
             r"^(amq\.default|cdls\.(submit|unrouted|events)(\..*)?)$",
-            r"^cdls\.(submit|unrouted|reply)(\..*)?$",
+            r"^cdls\.(submit|unrouted|webhooks|reply)(\..*)?$",
         )
     }
 
-    /// Return the rights of a `worker` process. It consumes jobs, and publishes answers and events; it has no
-    /// right on submissions.
+    /// Return the rights of a `worker` process. It consumes jobs and the bodies of webhooks, and publishes answers and
+    /// events; it has no right on submissions.
     pub fn of_worker() -> Rights {
         Rights::of(
-            r"^cdls\.(events|work|reply)(\..*)?$",
-            r"^(amq\.default|cdls\.events(\..*)?)$",
-            r"^cdls\.(work|reply)(\..*)?$",
+            r"^cdls\.(events|inbound|webhooks|work|reply)(\..*)?$",
+            r"^(amq\.default|cdls\.inbound|cdls\.events(\..*)?)$",
+            r"^cdls\.(webhooks|work|reply)(\..*)?$",
         )
     }
 
@@ -64,6 +65,14 @@ impl Rights {
         let read = format!(r"^({}|{own}\..*)$", escaped(&exchange));
         let topics = vec![TopicRights { exchange, write: "^$".to_owned(), read: ".*".to_owned() }];
         Rights { topics, ..Rights::of(queues.clone(), queues, read) }
+    }
+
+    /// Return the rights of a program that hears the events of Meta's webhooks, of all accounts: to bind queues of its
+    /// own to their exchange.
+    pub fn of_inbound_listener(user: &str) -> Rights {
+        let (own, exchange) = (escaped(user), escaped(public::INBOUND));
+        let queues = format!(r"^{own}\..*$");
+        Rights::of(queues.clone(), queues, format!(r"^({exchange}|{own}\..*)$"))
     }
 
     /// Return the commands that grant the rights.
@@ -130,6 +139,13 @@ mod tests {
                 r"rabbitmqctl set_permissions -p / 'o'\''neil (+1)' '^(amq\.gen.*|o'\''neil \(\+1\)\..*)$' '^cdls\.submit\.o'\''neil \(\+1\)$' '^(amq\.gen.*|o'\''neil \(\+1\)\..*)$'"
             ]
         );
+    }
+
+    #[test]
+    fn inbound_listener_hears_webhooks_alone() {
+        let rights = Rights::of_inbound_listener("crm");
+        assert_eq!(rights.read, r"^(cdls\.inbound|crm\..*)$");
+        assert_eq!((rights.configure.as_str(), rights.write.as_str()), (r"^crm\..*$", r"^crm\..*$"));
     }
 
     #[test]

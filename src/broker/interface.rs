@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::intake::{IntakeBatch, Rejected};
+use super::webhooks::{Webhook, WebhookBatch};
 use crate::domain::{AccountId, Job, Partition, Reply, ReplyTo};
 
 /// How many outcomes for this process's waiters are held until they are read; more are dropped.
@@ -68,7 +69,8 @@ pub struct Arrivals {
     pub replies: mpsc::Receiver<Reply>,
 }
 
-/// The broker, with the methods that ingest and dispatch need. Only `reject` and `close` wait for the network.
+/// The broker, with the methods that ingest, dispatch and webhooks need. Only `reject`, `keep_webhook` and `close` wait for
+/// the network.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
     /// Announce new work of a partition: persistent, mandatory, confirmed in the background. While a job of
@@ -102,6 +104,24 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Publish an event of an account for listeners. At most once; the log has the same data.
     fn event(&self, account: AccountId, key: &str, event: Vec<u8>);
+
+    /// Whether this broker keeps bodies of webhooks. Where it does not, the database keeps them.
+    fn keeps_webhooks(&self) -> bool {
+        false
+    }
+
+    /// Keep a body of a webhook until it is applied; return whether the broker has it, replicated and on disk.
+    async fn keep_webhook(&self, _webhook: Webhook) -> bool {
+        false
+    }
+
+    /// Take kept bodies out from now on, until the receiver is dropped. To be called once. `None`: this broker keeps none.
+    fn take_webhooks(&self) -> Option<mpsc::Receiver<WebhookBatch>> {
+        None
+    }
+
+    /// Publish an event of a webhook, as it came, for other programs. At most once.
+    fn inbound(&self, _key: &str, _event: Vec<u8>) {}
 
     fn state(&self) -> BrokerState;
 

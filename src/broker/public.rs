@@ -21,6 +21,8 @@ pub const UNAUTHENTICATED: &str = "cdls.rejected.unauthenticated";
 pub const UNREADABLE: &str = "cdls.unreadable";
 /// Topic exchange of events.
 pub const EVENTS: &str = "cdls.events";
+/// Topic exchange of the events of Meta's webhooks, as they came.
+pub const INBOUND: &str = "cdls.inbound";
 /// Longest name of a user that may have a queue, in bytes: names of the broker have 255 at most, and
 /// [`unrouted_of`] makes the longest of it.
 pub const LONGEST_USER: usize = 255 - UNROUTED.len() - 1;

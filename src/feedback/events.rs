@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::row_event::{RowEvent, RowEventError};
 use crate::broker::SharedBroker;
 use crate::channel::Class;
-use crate::domain::{AccountId, LineId, RowId, Status};
+use crate::domain::{AccountId, LineId, RowId};
 use crate::store::{LogRow, SharedStore};
 
 /// How many rows one look-up reads at most.
@@ -36,7 +36,7 @@ struct EventBody<'a> {
     dest: &'a str,
     msg_id: Option<&'a str>,
     cp_id: Option<&'a str>,
-    status: Status,
+    status: &'static str,
     status_code: i32,
     message_id: Option<&'a str>,
     error_code: Option<i32>,
@@ -96,7 +96,7 @@ impl EventPublisher {
 
 /// Return the routing key `<class>.<status>.<v8l_id>`.
 fn key(event: &EventBody<'_>) -> String {
-    format!("{}.{}.{}", event.class, event.status.as_str().to_ascii_lowercase(), event.v8l_id)
+    format!("{}.{}.{}", event.class, event.status.to_ascii_lowercase(), event.v8l_id)
 }
 
 fn event<'a>(row_event: &'a RowEvent, row: &'a LogRow) -> EventBody<'a> {
@@ -106,6 +106,10 @@ fn event<'a>(row_event: &'a RowEvent, row: &'a LogRow) -> EventBody<'a> {
             (row.error_code, row.error_subcode, row.error_kind.map(|kind| kind.as_str()))
         }
     };
+    let (status_code, message_id) = match row_event.news.is_receipt() {
+        true => (row.status_code, row.message_id.as_deref()),
+        false => (row_event.status_code, row_event.graph_id.as_deref()),
+    };
     EventBody {
         cdls_id: row.cdls_id,
         cdcs_id: row.cdcs_id,
@@ -114,9 +118,9 @@ fn event<'a>(row_event: &'a RowEvent, row: &'a LogRow) -> EventBody<'a> {
         dest: &row.dest,
         msg_id: row.msg_id.as_deref(),
         cp_id: row.cp_id.as_deref(),
-        status: row_event.status,
-        status_code: row_event.status_code,
-        message_id: row_event.graph_id.as_deref(),
+        status: row_event.news.as_str(),
+        status_code,
+        message_id,
         error_code,
         error_subcode,
         error_kind,

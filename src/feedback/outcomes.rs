@@ -3,12 +3,12 @@
 use tokio::sync::mpsc;
 
 use super::events::EventPublisher;
-use super::row_event::{RowEvent, RowEventError};
+use super::row_event::{RowEvent, RowEventError, RowNews};
 use crate::broker::{BrokerState, SharedBroker};
 use crate::domain::{ErrorKind, Outcome, Reply, RowId, Status, Waiter};
 use crate::edge::Envelope;
 use crate::settings::EventScope;
-use crate::store::{Change, ChangeKind, RowChange, SharedStore};
+use crate::store::{Change, ChangeKind, Received, RowChange, SharedStore};
 
 /// Changes that wait to become events; more are dropped.
 const MAX_QUEUED_EVENTS: usize = 20_000;
@@ -71,6 +71,17 @@ impl Feedback {
         }
     }
 
+    /// Publish the events of receipts: of each row what was not known before.
+    pub fn received(&self, received: &[Received]) {
+        for row in received {
+            for (news, at) in [(RowNews::Delivered, row.delivered_at), (RowNews::Read, row.read_at)] {
+                if let Some(at) = at {
+                    self.publish(RowEvent::at(row.id, news, at));
+                }
+            }
+        }
+    }
+
     /// Publish the event of a row that ended without a call, and answer its waiter.
     pub fn ended(&self, outcome: Outcome, waiter: Option<&str>) {
         self.publish(RowEvent {
@@ -102,7 +113,7 @@ impl Feedback {
 
     fn publish(&self, event: RowEvent) {
         let Some(row_events) = &self.row_events else { return };
-        if self.scope == EventScope::Outcomes && !event.status.is_outcome() {
+        if self.scope == EventScope::Outcomes && !event.news.is_outcome() {
             return;
         }
         if row_events.try_send(event).is_err() {

@@ -15,7 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use super::super::interface::MAX_QUEUED_REPLIES;
 use super::super::{
-    Arrivals, Broker, BrokerError, BrokerState, IntakeBatch, IntakeState, JobDelivery, Rejected, reply_to,
+    Arrivals, Broker, BrokerError, BrokerState, IntakeBatch, IntakeState, JobDelivery, Rejected, Webhook,
+    WebhookBatch, reply_to,
 };
 use super::answers::{AnswerPublisher, DroppedAnswers};
 use super::connection::{Endpoint, Session, supervise};
@@ -30,7 +31,10 @@ use super::outgoing::Outgoing;
 use super::publisher::Publisher;
 use super::replies::ReplyListener;
 use super::topology;
+use super::webhook_outlet::{OutgoingWebhook, WebhookOutlet};
+use super::webhook_source::WebhookSource;
 use crate::domain::{AccountId, Job, Partition, Reply, ReplyTo};
+use crate::metrics::METRICS;
 use crate::settings::BrokerSettings;
 
 /// Jobs read from the broker that wait for the dispatcher.
@@ -39,6 +43,8 @@ const MAX_QUEUED_JOBS: usize = 64;
 const MAX_QUEUED_ANSWERS: usize = 4096;
 /// Events that wait to be published; more are dropped.
 const MAX_QUEUED_EVENTS: usize = 10_000;
+/// Bodies of webhooks that wait to be published; further ones wait for a place, and their callers have a limit.
+const MAX_QUEUED_WEBHOOKS: usize = 256;
 /// Refused submissions that wait to be published; further ones wait for a place.
 const MAX_QUEUED_REJECTED: usize = 256;
 /// How long the broker may take to confirm a refused submission.
@@ -59,6 +65,7 @@ pub struct RabbitBroker {
     dropped_answers: Arc<DroppedAnswers>,
     events: mpsc::Sender<OutgoingEvent>,
     rejected: mpsc::Sender<Outgoing>,
+    webhooks: mpsc::Sender<OutgoingWebhook>,
     endpoint: Endpoint,
     health: Arc<ConnectionHealth>,
     /// Of the shared queue.
@@ -84,6 +91,7 @@ impl RabbitBroker {
         let (answers, outgoing_answers) = mpsc::channel(MAX_QUEUED_ANSWERS);
         let (events, outgoing_events) = mpsc::channel(MAX_QUEUED_EVENTS);
         let (rejected, outgoing_rejected) = mpsc::channel(MAX_QUEUED_REJECTED);
+        let (webhooks, outgoing_webhooks) = mpsc::channel(MAX_QUEUED_WEBHOOKS);
         let (wanted, wanted_now) = watch::channel(BTreeSet::new());
         let dropped_answers = Arc::<DroppedAnswers>::default();
         let (direct_answers, together, one_by_one) = DirectAnswers::new(&dropped_answers);
@@ -98,6 +106,7 @@ impl RabbitBroker {
             dropped_answers,
             events,
             rejected,
+            webhooks,
             endpoint,
             health: Arc::default(),
             intake: Arc::default(),
@@ -125,6 +134,7 @@ impl RabbitBroker {
         broker.connect(together, &broker.stop_publishing);
         broker.connect(one_by_one, &broker.stop_publishing);
         broker.connect(EventOutlet::new(outgoing_events), &broker.stop_publishing);
+        broker.connect(WebhookOutlet::new(outgoing_webhooks), &broker.stop_publishing);
         broker.connect(consumer, &broker.stop_consuming);
         broker.connections.close();
         Ok((broker, Arrivals { jobs, replies }))
@@ -210,6 +220,31 @@ impl Broker for RabbitBroker {
         }
     }
 
+    fn keeps_webhooks(&self) -> bool {
+        true
+    }
+
+    async fn keep_webhook(&self, webhook: Webhook) -> bool {
+        let (kept, is_kept) = oneshot::channel();
+        // An error: the connection ended before the broker confirmed the body.
+        self.webhooks.send(OutgoingWebhook { webhook, kept }).await.is_ok() && is_kept.await.unwrap_or(false)
+    }
+
+    fn take_webhooks(&self) -> Option<mpsc::Receiver<WebhookBatch>> {
+        // One batch waits while one is applied; further bodies stay with the broker.
+        let (batches_out, batches) = mpsc::channel(1);
+        self.connect(WebhookSource::new(batches_out), &self.stop_consuming);
+        Some(batches)
+    }
+
+    fn inbound(&self, key: &str, event: Vec<u8>) {
+        let event = OutgoingEvent::inbound(key, event);
+        if event.is_none_or(|event| self.events.try_send(event).is_err()) {
+            METRICS.webhooks.inbound_dropped.increment(1);
+            tracing::debug!(key, "an event of a webhook was dropped; other programs do not hear it");
+        }
+    }
+
     fn state(&self) -> BrokerState {
         self.health.state()
     }
@@ -242,7 +277,6 @@ impl Drop for RabbitBroker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::METRICS;
     use crate::settings::Settings;
 
     fn dropped_answers() -> u64 {

@@ -1,5 +1,5 @@
 //! The connection for events, opened with the first one: each goes to the exchange of all listeners and to that of
-//! its account.
+//! its account, and an event of a webhook to the exchange of those.
 //!
 //! An account's exchange is declared when its first event is published, so that accounts without events have
 //! none. An exchange that cannot be declared (an operator made another one of its name) loses its events and no
@@ -34,7 +34,8 @@ const MAX_IN_FLIGHT: usize = 256;
 
 /// An event on its way.
 pub(super) struct OutgoingEvent {
-    account: AccountId,
+    /// `None`: an event of a webhook.
+    account: Option<AccountId>,
     key: ShortString,
     body: Vec<u8>,
 }
@@ -42,7 +43,12 @@ pub(super) struct OutgoingEvent {
 impl OutgoingEvent {
     /// Create an event; `None` if its key is no routing key.
     pub(super) fn new(account: AccountId, key: &str, body: Vec<u8>) -> Option<OutgoingEvent> {
-        Some(OutgoingEvent { account, key: ShortString::try_new(key).ok()?, body })
+        Some(OutgoingEvent { account: Some(account), key: ShortString::try_new(key).ok()?, body })
+    }
+
+    /// Create an event of a webhook; `None` if its key is no routing key.
+    pub(super) fn inbound(key: &str, body: Vec<u8>) -> Option<OutgoingEvent> {
+        Some(OutgoingEvent { account: None, key: ShortString::try_new(key).ok()?, body })
     }
 }
 
@@ -122,6 +128,8 @@ struct Exchanges<'l> {
     /// Closed by the broker when it refuses a declaration.
     declaring: Channel,
     is_common_declared: bool,
+    /// Whether the exchange of webhooks' events is declared, once it was to be.
+    is_inbound_declared: Option<bool>,
     /// The accounts whose exchange was to be declared, and whether it is.
     accounts: HashMap<AccountId, bool>,
     written: FuturesUnordered<BoxFuture<'static, lapin::Result<()>>>,
@@ -135,6 +143,7 @@ impl Exchanges<'_> {
             channel,
             declaring,
             is_common_declared: false,
+            is_inbound_declared: None,
             accounts: HashMap::new(),
             written: FuturesUnordered::new(),
         };
@@ -143,18 +152,11 @@ impl Exchanges<'_> {
     }
 
     async fn publish(&mut self, event: OutgoingEvent) -> Result<(), SessionError> {
-        let of_account = public::events_of(event.account);
-        let is_declared = match self.accounts.get(&event.account) {
-            Some(is_declared) => *is_declared,
-            None => {
-                let is_declared = self.declare(&of_account).await?;
-                self.accounts.insert(event.account, is_declared);
-                is_declared
-            }
+        let OutgoingEvent { account, key, body } = event;
+        let exchanges = match account {
+            Some(account) => self.of_account(account).await?,
+            None => self.of_webhooks().await?,
         };
-        let OutgoingEvent { key, body, .. } = event;
-        let common = self.is_common_declared.then(|| public::EVENTS.to_owned());
-        let exchanges = common.into_iter().chain(is_declared.then_some(of_account));
         let channel = self.channel.clone();
         self.written.push(Box::pin(async move {
             for exchange in exchanges {
@@ -164,6 +166,34 @@ impl Exchanges<'_> {
             Ok(())
         }));
         Ok(())
+    }
+
+    /// Return the exchanges of an account's events, as far as they are there.
+    async fn of_account(&mut self, account: AccountId) -> Result<Vec<String>, SessionError> {
+        let of_account = public::events_of(account);
+        let is_declared = match self.accounts.get(&account) {
+            Some(is_declared) => *is_declared,
+            None => {
+                let is_declared = self.declare(&of_account).await?;
+                self.accounts.insert(account, is_declared);
+                is_declared
+            }
+        };
+        let common = self.is_common_declared.then(|| public::EVENTS.to_owned());
+        Ok(common.into_iter().chain(is_declared.then_some(of_account)).collect())
+    }
+
+    /// Return the exchange of webhooks' events, if it is there.
+    async fn of_webhooks(&mut self) -> Result<Vec<String>, SessionError> {
+        let is_declared = match self.is_inbound_declared {
+            Some(is_declared) => is_declared,
+            None => {
+                let is_declared = self.declare(public::INBOUND).await?;
+                self.is_inbound_declared = Some(is_declared);
+                is_declared
+            }
+        };
+        Ok(is_declared.then(|| public::INBOUND.to_owned()).into_iter().collect())
     }
 
     /// Declare an exchange of events; return whether it is there.

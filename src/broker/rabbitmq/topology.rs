@@ -14,6 +14,20 @@ use crate::domain::{PARTITIONS, Partition};
 const WORK_PREFIX: &str = "cdls.work.";
 const REPLY_PREFIX: &str = "cdls.reply.";
 
+/// Queue of webhooks' bodies, each until it is applied.
+pub(super) const WEBHOOKS: &str = "cdls.webhooks";
+/// Queue of bodies that cannot be applied.
+const WEBHOOKS_ASIDE: &str = "cdls.webhooks.aside";
+
+/// No body is dropped: the queue has no limit of length. A body that has come back a hundred times, or is rejected, is set
+/// aside. Bodies are given back every twenty minutes of an outage, so that a hundred times are more than a day.
+const WEBHOOK_ARGUMENTS: public::Arguments = &[
+    ("x-queue-type", Argument::Text("quorum")),
+    ("x-delivery-limit", Argument::Number(100)),
+    ("x-dead-letter-exchange", Argument::Text("")),
+    ("x-dead-letter-routing-key", Argument::Text(WEBHOOKS_ASIDE)),
+];
+
 /// How many jobs a work queue keeps while no worker consumes it. Older ones are dropped: scans find
 /// their work.
 const WORK_QUEUE_JOBS: i64 = 10_000;
@@ -99,7 +113,7 @@ async fn declare_outlets(channel: &Channel) -> Result<()> {
     declare_events(channel, public::EVENTS).await
 }
 
-/// Declare an exchange of events: the one of all listeners, or an account's.
+/// Declare an exchange of events: the one of all listeners, an account's, or that of webhooks' events.
 pub(super) async fn declare_events(channel: &Channel, exchange: &str) -> Result<()> {
     declare_exchange(channel, exchange, ExchangeKind::Topic, FieldTable::default()).await
 }
@@ -130,6 +144,22 @@ fn table(arguments: public::Arguments) -> FieldTable {
         table.insert((*name).into(), value);
     }
     table
+}
+
+/// Declare the queue of webhooks, the one for bodies that cannot be applied, and the exchange of webhooks' events, so that
+/// listeners can bind queues before the first event.
+pub(super) async fn declare_webhooks(channel: &Channel) -> Result<()> {
+    declare_queue(channel, WEBHOOKS_ASIDE, public::REJECTED_QUEUE_ARGUMENTS).await?;
+    declare_queue(channel, WEBHOOKS, WEBHOOK_ARGUMENTS).await?;
+    declare_events(channel, public::INBOUND).await
+}
+
+/// Return how many bodies of webhooks wait in the queue, and how many are set aside.
+pub(super) async fn count_webhooks(channel: &Channel) -> Result<(u32, u32)> {
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    let waiting = channel.queue_declare(WEBHOOKS.into(), options, FieldTable::default()).await?;
+    let aside = channel.queue_declare(WEBHOOKS_ASIDE.into(), options, FieldTable::default()).await?;
+    Ok((waiting.message_count(), aside.message_count()))
 }
 
 /// Declare a reply queue that lives as long as its connection.
