@@ -4,10 +4,11 @@
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::dispatch::line::AssetAnswer;
 use crate::domain::{LineId, Partition, RowId, WorkId};
 use crate::store::{
-    ChangeKind, ClaimedRow, DoomedRow, Flow, FlowPage, FlowRead, HeldRecipient, LineRecord, Position,
-    WorkHead, WorkRead,
+    AttachmentKey, BudgetRow, BudgetScope, ChangeKind, ClaimedRow, ClosingRows, DoomedRow, Flow, FlowPage,
+    FlowRead, HeldRecipient, LineRecord, Position, WorkHead, WorkRead,
 };
 
 /// The answer to a requested claim.
@@ -23,6 +24,13 @@ pub struct ReturnedRow {
     /// The fence of the claim that ended in this way.
     pub fence: i32,
     /// Whether the log has the change.
+    pub is_written: bool,
+}
+
+/// A row that was to end because of its recipient.
+pub struct WithheldRow {
+    pub id: RowId,
+    /// Whether the log has the change; if not, the facts of the recipient have changed.
     pub is_written: bool,
 }
 
@@ -68,6 +76,13 @@ pub enum Event {
     ClaimsAnswered(Vec<ClaimAnswer>),
     /// Rows that were given back.
     Returned(Vec<ReturnedRow>),
+    /// Rows that were to end because of their recipients.
+    Withheld(Vec<WithheldRow>),
+    /// Messages of a line whose recipients' windows close soon.
+    Closing {
+        line: LineId,
+        found: ClosingRows,
+    },
     /// Claimed rows of owned partitions, as the database has them.
     Claimed(Vec<ClaimedRow>),
     /// The rows that have not ended, of the rows in question.
@@ -81,6 +96,16 @@ pub enum Event {
         rows: Vec<DoomedRow>,
         kind: ChangeKind,
         written: oneshot::Sender<bool>,
+    },
+    /// What is known of an asset that a line asked about.
+    Asset {
+        key: AttachmentKey,
+        answer: AssetAnswer,
+    },
+    /// What other workers have learnt of Meta's budgets.
+    Budgets {
+        read: Vec<BudgetScope>,
+        rows: Vec<BudgetRow>,
     },
     /// Results that waited for the log are written.
     LogIsBack,

@@ -3,11 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
+
 use super::send::call_deadline;
 use super::tasks::lease::margin;
+use super::tasks::reader::RecipientChecks;
+use crate::domain::MetadataKey;
+use crate::policy::classify::CodeOverrides;
+use crate::policy::reconcile::CallLength;
 use crate::policy::retry::RetryPolicy;
+use crate::reconcile::call_length;
 use crate::seal::KeyRing;
-use crate::settings::{LimitSettings, On5xx, OnAmbiguous, Settings};
+use crate::settings::{LimitSettings, On5xx, OnAmbiguous, OnUnfetchable, Settings};
 
 /// The settings of a worker, in the form that dispatch uses.
 #[derive(Debug, Clone)]
@@ -23,9 +30,21 @@ pub struct DispatchOptions {
     pub retry: RetryPolicy,
     /// `dispatch.unknown_refusals`; 0: no limit.
     pub unknown_refusals: u32,
+    /// `graph.codes`.
+    pub codes: CodeOverrides,
+    /// `None`: webhooks are off.
+    pub metadata_key: Option<MetadataKey>,
+    /// The length of calls, for `dispatch.reconcile`; `None`: off.
+    pub reconcile: Option<CallLength>,
     pub limits: LimitSettings,
+    /// Which facts of recipients end messages.
+    pub recipients: RecipientChecks,
+    /// `attachments.on_unfetchable`; `None` without `attachments.reuse`.
+    pub attachments: Option<OnUnfetchable>,
     /// The keys that open page tokens.
     pub keys: Arc<KeyRing>,
+    /// The keys that open the secrets of apps.
+    pub app_keys: Arc<KeyRing>,
     pub grace: Duration,
 }
 
@@ -33,6 +52,7 @@ impl DispatchOptions {
     pub fn of(settings: &Settings) -> DispatchOptions {
         // Checked when the settings were loaded.
         let keys = settings.security.keys().unwrap_or_default();
+        let app_keys = settings.security.app_keys().unwrap_or_default();
         DispatchOptions {
             concurrency: settings.dispatch.concurrency,
             memory: settings.dispatch.memory.as_u64(),
@@ -48,8 +68,20 @@ impl DispatchOptions {
                 retry_5xx: settings.dispatch.on_5xx == On5xx::Retry,
             },
             unknown_refusals: settings.dispatch.unknown_refusals,
+            codes: settings.graph.code_overrides().unwrap_or_default(),
+            metadata_key: MetadataKey::derive(
+                settings.webhooks.verify_token.expose_secret(),
+                settings.graph.app_secret.expose_secret(),
+            ),
+            reconcile: settings.dispatch.reconcile.then(|| call_length(&settings.graph)),
             limits: settings.limits.clone(),
+            recipients: RecipientChecks {
+                window: settings.dispatch.window_check,
+                unreachable: settings.dispatch.suppress_unreachable,
+            },
+            attachments: settings.attachments.reuse.then_some(settings.attachments.on_unfetchable),
             keys: Arc::new(KeyRing::new(keys.iter().map(|key| &**key))),
+            app_keys: Arc::new(KeyRing::new(app_keys.iter().map(|key| &**key))),
             grace: settings.shutdown.grace,
         }
     }

@@ -10,21 +10,28 @@ use futures::FutureExt;
 use rand::Rng;
 use tokio::time::Instant;
 
+use super::dispatcher::Tickets;
 use super::line::PlannedCall;
 use super::tasks::lease::SendUntil;
-use crate::domain::{ErrorDetail, LineId, RowId};
+use crate::channel::Class;
+use crate::domain::{ErrorDetail, LineId, Metadata, MetadataKey, RowId};
 use crate::failpoint;
-use crate::graph::{Call, GraphClient};
+use crate::graph::{Call, GraphClient, Host};
 use crate::metrics::METRICS;
 use crate::policy::breaker::{HostHealth, is_failure};
-use crate::policy::classify::{CallResult, Judgement, Subject, classify};
+use crate::policy::classify::{CallResult, CodeOverrides, Judgement, Subject, classify_with, is_listed};
 use crate::policy::retry::{Next, RetryHistory, RetryPolicy, decide, decide_orphan, decide_suspect};
+use crate::policy::usage::{self, Usage};
 use crate::store::{Change, ChangeKind, ClaimedRow, ReadyRow};
 
 /// The data that every call needs.
 pub struct SendContext {
     pub graph: GraphClient,
     pub policy: RetryPolicy,
+    /// Codes to which the settings give a meaning.
+    pub codes: CodeOverrides,
+    /// The key of messages' metadata; `None`: webhooks are off, and messages carry none.
+    pub metadata_key: Option<MetadataKey>,
     pub send_until: SendUntil,
 }
 
@@ -35,6 +42,8 @@ pub struct Finished {
     pub change: Change,
     /// The meaning of the answer; `None` if the call was not made.
     pub judgement: Option<Judgement>,
+    /// The use of Meta's budgets that the answer tells.
+    pub usage: Usage,
     /// The evidence of the call about Graph's host; `None` if it was not made.
     pub health: Option<HostHealth>,
     /// Whether the call failed its line; `None` if it was not made.
@@ -48,11 +57,16 @@ pub struct CallInFlight {
     pub row: Arc<ReadyRow>,
     /// When the call began.
     pub begun: Instant,
-    /// The breaker's period in which the call began.
+    /// The host that was called, and its breaker's period in which the call began.
+    pub host: Host,
     pub period: u64,
+    /// The number of the call in Meta's budgets.
+    pub tickets: Tickets,
     /// The sender of the call, as usage headers name it.
     subject: Arc<Subject>,
     expires: Instant,
+    /// The id of the asset that the call names in place of its URL.
+    pub attachment_id: Option<Arc<str>>,
 }
 
 impl CallInFlight {
@@ -60,9 +74,12 @@ impl CallInFlight {
         CallInFlight {
             row: call.row.clone(),
             begun: call.begun,
+            host: call.sender.endpoint.host(),
             period,
+            tickets: Tickets::default(),
             subject: call.sender.subject.clone(),
             expires: call.expires,
+            attachment_id: call.attachment_id.clone(),
         }
     }
 
@@ -83,11 +100,13 @@ impl CallInFlight {
     ///
     /// A defect that panics over an answer leaves the outcome unknown; it takes neither the worker nor the
     /// row with it.
-    pub fn conclude(self, result: &CallResult, policy: &RetryPolicy) -> Finished {
-        let judged = std::panic::catch_unwind(AssertUnwindSafe(|| self.judge(result, policy)));
+    pub fn conclude(self, result: &CallResult, context: &SendContext) -> Finished {
+        let judged =
+            std::panic::catch_unwind(AssertUnwindSafe(|| (self.judge(result, context), self.usage(result))));
         match judged {
-            Ok((change, judgement)) => Finished {
+            Ok(((change, judgement), usage)) => Finished {
                 change,
+                usage,
                 health: HostHealth::of(result, &judgement),
                 is_failure: is_failure(result, &judgement),
                 judgement: Some(judgement),
@@ -97,7 +116,7 @@ impl CallInFlight {
                 let message = "judging the answer failed inside this process".to_owned();
                 let error = ErrorDetail { message, ..ErrorDetail::default() };
                 let change = self.change(ChangeKind::Unknown { error });
-                Finished { change, judgement: None, health: None, is_failure: None, in_flight: self }
+                self.without_meaning(change)
             }
         }
     }
@@ -117,8 +136,15 @@ impl CallInFlight {
         self.change(kind(next, &judgement.error, 0))
     }
 
-    fn judge(&self, result: &CallResult, policy: &RetryPolicy) -> (Change, Judgement) {
-        let judgement = classify(result, &self.subject);
+    fn judge(&self, result: &CallResult, context: &SendContext) -> (Change, Judgement) {
+        let SendContext { policy, codes, .. } = context;
+        let judgement = classify_with(result, &self.subject, codes);
+        if let ErrorDetail { code: Some(code), subcode, .. } = judgement.error
+            && judgement.by_graph
+            && !is_listed(code, subcode, codes)
+        {
+            METRICS.codes.unlisted(code, subcode);
+        }
         let next = decide(&judgement, self.history(), policy, rand::rng().random());
         let (decision, after_seconds) = shown(&next);
         tracing::debug!(
@@ -132,7 +158,19 @@ impl CallInFlight {
     /// written.
     fn withdraw(self) -> Finished {
         let change = Change::release(self.row.id, self.row.fence);
-        Finished { change, judgement: None, health: None, is_failure: None, in_flight: self }
+        self.without_meaning(change)
+    }
+
+    fn without_meaning(self, change: Change) -> Finished {
+        let usage = Usage::default();
+        Finished { change, judgement: None, usage, health: None, is_failure: None, in_flight: self }
+    }
+
+    fn usage(&self, result: &CallResult) -> Usage {
+        match result {
+            CallResult::Answer(answer) => usage::read(answer, &self.subject),
+            _ => Usage::default(),
+        }
     }
 }
 
@@ -144,16 +182,22 @@ pub async fn send(context: Arc<SendContext>, in_flight: CallInFlight, call: Plan
     if !context.send_until.allows(partition, Instant::now()) {
         return in_flight.withdraw();
     }
-    let PlannedCall { row, sender, .. } = call;
+    let PlannedCall { row, sender, attachment_id, .. } = call;
+    let metadata = metadata(&context, &in_flight, sender.class);
     let request = Call {
+        endpoint: &sender.endpoint,
+        app_secret: sender.app_secret.as_deref(),
         class: sender.class,
         kind: row.kind,
         dest: &row.dest,
         mdata: &row.mdata,
+        attachment_id: attachment_id.as_deref(),
+        metadata: metadata.as_deref(),
         page_token: &sender.page_token,
     };
     failpoint::hit("before_call");
     METRICS.dispatch.begun.increment(1);
+    METRICS.attachments.reused.increment(u64::from(attachment_id.is_some()));
     let started = Instant::now();
     let send_until = context.send_until.clone();
     let may_begin = move || send_until.allows(partition, Instant::now());
@@ -164,7 +208,13 @@ pub async fn send(context: Arc<SendContext>, in_flight: CallInFlight, call: Plan
     let Ok(result) = result else { return in_flight.withdraw() };
     METRICS.dispatch.call_took(sender.class, started.elapsed());
     failpoint::hit("after_call");
-    in_flight.conclude(&result, &context.policy)
+    in_flight.conclude(&result, &context)
+}
+
+/// Return the text by which the echo of a call's message is known, where Meta returns it.
+fn metadata(context: &SendContext, in_flight: &CallInFlight, class: Class) -> Option<String> {
+    let key = context.metadata_key.as_ref().filter(|_| class.returns_metadata)?;
+    Some(Metadata::write(key, in_flight.id(), in_flight.row.fence))
 }
 
 /// Return a decision's word for the log, and the delay of a retry.

@@ -11,16 +11,23 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::dispatcher::{Channels, Dispatcher};
 use super::event::Event;
+use super::line::UploadOrder;
 use super::options::DispatchOptions;
 use super::send::SendContext;
 use super::tasks::lease::{LeaseKeeper, SendUntil};
+use super::tasks::reconcile::Reconciling;
 use super::tasks::recorder::{Entry, Recorder, WriteProgress};
+use super::tasks::refresh::TokenKeeper;
 use super::tasks::scan::{Failures, Scanner};
-use super::tasks::{doomed, reader, settled, upkeep};
+use super::tasks::uploads::Uploader;
+use super::tasks::{budgets, doomed, echoes, reader, recipients, settled, upkeep};
 use crate::broker::{JobDelivery, SharedBroker};
 use crate::domain::{BreakerState, Partition, Serving};
 use crate::feedback::Feedback;
 use crate::graph::GraphClient;
+use crate::policy::Backoff;
+use crate::policy::retry::RetryPolicy;
+use crate::settings::OnUnfetchable;
 use crate::store::SharedStore;
 
 /// The time for which a stopping process waits for a lease that is being renewed. The connection is then free
@@ -52,7 +59,7 @@ struct Tasks {
     recorder: AbortOnDropHandle<()>,
     keeper: AbortOnDropHandle<()>,
     /// The tasks that only have to notice the end.
-    others: [AbortOnDropHandle<()>; 5],
+    others: Vec<AbortOnDropHandle<()>>,
 }
 
 /// The state that the tasks share, and their way to the dispatcher.
@@ -112,12 +119,16 @@ impl Dispatch {
         // claim comes behind the result of its call before, so that results are never more than permits; rows
         // that end without a call are few while many entries wait; and while the log cannot be written lines
         // rest. `requests`: one a flow, and few a job; those that cannot be answered are dropped. `orders`:
-        // few a line. `events`: answers to these, and the results of scans, a thousand rows at a time; they
-        // come from the log, and cost the dispatcher less than they cost the log.
+        // few a line. `uploads`: one an asset, as long as it has no answer. `events`: answers to these, and the
+        // results of scans, a thousand rows at a time; they come from the log, and cost the dispatcher less than
+        // they cost the log.
         let (events, inbox) = mpsc::unbounded_channel();
         let (entries, recorder_inbox) = mpsc::unbounded_channel();
         let (requests, reader_inbox) = mpsc::unbounded_channel();
         let (orders, upkeep_inbox) = mpsc::unbounded_channel();
+        let (recipients, recipients_inbox) = mpsc::unbounded_channel();
+        let (uploads, uploads_inbox) = mpsc::unbounded_channel();
+        let (budgets, budgets_inbox) = mpsc::unbounded_channel();
         let shared = Shared {
             events,
             progress: WriteProgress::default(),
@@ -129,16 +140,40 @@ impl Dispatch {
         };
         let (store, events, stop) = (&self.store, &shared.events, background);
         let recorder = spawn(shutdown, self.recorder(recorder_inbox, &shared).run());
-        let others = [
-            spawn(shutdown, reader::run(store.clone(), reader_inbox, events.clone(), stop.clone())),
+        let mut others = vec![
+            spawn(
+                shutdown,
+                reader::run(
+                    store.clone(),
+                    self.options.recipients,
+                    reader_inbox,
+                    events.clone(),
+                    stop.clone(),
+                ),
+            ),
+            spawn(shutdown, recipients::run(store.clone(), recipients_inbox, events.clone(), stop.clone())),
             spawn(shutdown, upkeep::run(store.clone(), upkeep_inbox, events.clone(), stop.clone())),
             spawn(
                 shutdown,
                 doomed::run(store.clone(), shared.owned.subscribe(), events.clone(), stop.clone()),
             ),
+            spawn(
+                shutdown,
+                budgets::run(self.worker.clone(), store.clone(), budgets_inbox, events.clone(), stop.clone()),
+            ),
             spawn(shutdown, settled::run(store.clone(), self.feedback.clone(), stop.clone())),
             spawn(shutdown, self.scanner(&shared).run(shutdown.clone())),
+            spawn(shutdown, self.token_keeper(&shared).run(stop.clone())),
+            spawn(shutdown, self.uploader(uploads_inbox, &shared).run(stop.clone())),
         ];
+        // Echoes come only where webhooks are on.
+        if self.options.metadata_key.is_some() {
+            let (worker, feedback) = (self.worker.clone(), self.feedback.clone());
+            others.push(spawn(shutdown, echoes::run(worker, store.clone(), feedback, stop.clone())));
+        }
+        if let Some(reconciling) = self.reconciling(&shared) {
+            others.push(spawn(shutdown, reconciling.run(stop.clone())));
+        }
         let keeper = spawn(shutdown, self.keeper(&shared).run(shutdown.clone()));
         let Shared { progress, send_until, look, due, .. } = shared;
         let dispatcher = Dispatcher::new(
@@ -146,10 +181,23 @@ impl Dispatch {
             SendContext {
                 graph: self.graph,
                 policy: self.options.retry.clone(),
+                codes: self.options.codes.clone(),
+                metadata_key: self.options.metadata_key.clone(),
                 send_until: send_until.clone(),
             },
             self.options,
-            Channels { inbox, jobs: self.jobs, entries, requests, orders, look, due },
+            Channels {
+                inbox,
+                jobs: self.jobs,
+                entries,
+                requests,
+                orders,
+                recipients,
+                budgets,
+                uploads,
+                look,
+                due,
+            },
             progress,
             send_until,
             self.breaker,
@@ -169,6 +217,31 @@ impl Dispatch {
         }
     }
 
+    fn uploader(&self, orders: mpsc::UnboundedReceiver<UploadOrder>, shared: &Shared) -> Uploader {
+        let RetryPolicy { base, cap, .. } = self.options.retry;
+        Uploader {
+            worker: self.worker.clone(),
+            store: self.store.clone(),
+            graph: self.graph.clone(),
+            send_until: shared.send_until.clone(),
+            delays: Backoff { base, cap },
+            policy: self.options.attachments.unwrap_or(OnUnfetchable::Refuse),
+            orders,
+            events: shared.events.clone(),
+        }
+    }
+
+    fn reconciling(&self, shared: &Shared) -> Option<Reconciling> {
+        Some(Reconciling {
+            store: self.store.clone(),
+            graph: self.graph.clone(),
+            keys: self.options.keys.clone(),
+            app_keys: self.options.app_keys.clone(),
+            length: self.options.reconcile?,
+            owned: shared.owned.subscribe(),
+        })
+    }
+
     fn scanner(&self, shared: &Shared) -> Scanner {
         Scanner {
             store: self.store.clone(),
@@ -178,6 +251,16 @@ impl Dispatch {
             look: shared.look.clone(),
             due: shared.due.clone(),
             failures: shared.failures.clone(),
+        }
+    }
+
+    fn token_keeper(&self, shared: &Shared) -> TokenKeeper {
+        TokenKeeper {
+            store: self.store.clone(),
+            graph: self.graph.clone(),
+            keys: self.options.keys.clone(),
+            owned: shared.owned.subscribe(),
+            events: shared.events.clone(),
         }
     }
 

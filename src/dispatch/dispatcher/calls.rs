@@ -15,7 +15,9 @@ use crate::dispatch::tasks::upkeep::PauseOrder;
 use crate::domain::LineId;
 use crate::failpoint;
 use crate::metrics::{CallOutcome, METRICS};
-use crate::policy::classify::{CallResult, Judgement, PauseDemand, PauseTarget, Verdict};
+use crate::policy::classify::{
+    CallResult, Judgement, PauseDemand, PauseTarget, Verdict, is_unknown_attachment,
+};
 use crate::store::{Change, ChangeKind, PauseScope, ReadyRow};
 
 impl Dispatcher {
@@ -33,11 +35,13 @@ impl Dispatcher {
     }
 
     fn finish(&mut self, finished: Finished) {
-        let Finished { in_flight, change, judgement, health, is_failure } = finished;
+        let Finished { in_flight, change, judgement, usage, health, is_failure } = finished;
         let row = in_flight.row.clone();
         self.in_flight.remove(&row.id);
         let now = Instant::now();
         self.report_health(&in_flight, health, now);
+        self.learn_attachment(&in_flight, judgement.as_ref(), now);
+        self.learn_budgets(&in_flight, judgement.as_ref(), usage, now);
         let change = match judgement {
             Some(judgement) => self.learn(&in_flight, change, judgement, is_failure, now),
             None => change,
@@ -72,8 +76,23 @@ impl Dispatcher {
             let attempts = row.attempts - i32::from(matches!(change.kind, ChangeKind::Release));
             self.returning.insert(row.id, ReadyRow { attempts, ..(*row).clone() });
         }
+        self.learn_reach(&change, &row);
         self.change(change, row.lane, row.waiter.clone());
         self.work_ended(ended);
+    }
+
+    /// Apply the evidence of an ended call about the id of its asset.
+    fn learn_attachment(&mut self, in_flight: &CallInFlight, judgement: Option<&Judgement>, now: Instant) {
+        let Some(id) = in_flight.attachment_id.as_ref() else { return };
+        if judgement.is_none_or(|judgement| !is_unknown_attachment(&judgement.error)) {
+            return;
+        }
+        METRICS.attachments.refused_ids.increment(1);
+        if let Some(line) = self.line(in_flight.line())
+            && line.attachment_refused(&in_flight.row, id, now)
+        {
+            tracing::info!(line = %in_flight.line(), "id of an attachment refused: asset is uploaded again");
+        }
     }
 
     /// Apply the evidence of an ended call about its line: pauses, a trial, a rest, suspects. Return the
@@ -158,7 +177,9 @@ impl Dispatcher {
     }
 
     pub(super) fn begin(&mut self, call: PlannedCall) {
-        let in_flight = CallInFlight::of(&call, self.breaker.begun(call.row.line, call.begun.into_std()));
+        let breaker = self.breakers.of_mut(call.sender.endpoint.host());
+        let mut in_flight = CallInFlight::of(&call, breaker.begun(call.row.line, call.begun.into_std()));
+        in_flight.tickets = self.budgets.tickets(in_flight.line());
         self.in_flight.insert(in_flight.id(), in_flight.clone());
         METRICS.dispatch.in_flight.set(self.in_flight.len() as f64);
         self.calls.spawn(send(self.send_context.clone(), in_flight, call));
@@ -198,7 +219,7 @@ impl Dispatcher {
         self.calls.abort_all();
         let outlasted = CallResult::Cut { reason: "the process stopped before Graph answered".into() };
         for (_, in_flight) in std::mem::take(&mut self.in_flight) {
-            let finished = in_flight.conclude(&outlasted, &self.send_context.policy);
+            let finished = in_flight.conclude(&outlasted, &self.send_context);
             count_ended(&finished.change, 0);
             let row = finished.in_flight.row;
             self.change(finished.change, row.lane, row.waiter.clone());
@@ -221,7 +242,8 @@ fn count_ended(change: &Change, in_flight: usize) {
         | ChangeKind::Expire
         | ChangeKind::Refuse { .. }
         | ChangeKind::Cancel
-        | ChangeKind::Unsendable => CallOutcome::Error,
+        | ChangeKind::Unsendable
+        | ChangeKind::Withheld { .. } => CallOutcome::Error,
         ChangeKind::Retry { .. } | ChangeKind::Suspected { .. } => CallOutcome::Retry,
         ChangeKind::Unknown { .. } => CallOutcome::Unknown,
         ChangeKind::WaitForLine { .. } | ChangeKind::Release => CallOutcome::Line,

@@ -9,24 +9,30 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::budgets::Budgets;
 use super::held_rows::HeldRows;
+use super::hosts::HostBreakers;
 use crate::broker::JobDelivery;
 use crate::dispatch::event::Event;
-use crate::dispatch::line::Line;
+use crate::dispatch::line::{Line, UploadOrder};
 use crate::dispatch::memory::RowMemory;
 use crate::dispatch::options::DispatchOptions;
 use crate::dispatch::send::{CallInFlight, Finished, SendContext};
+use crate::dispatch::tasks::budgets::BudgetOrder;
 use crate::dispatch::tasks::lease::SendUntil;
 use crate::dispatch::tasks::reader::Request;
+use crate::dispatch::tasks::recipients::RecipientOrder;
 use crate::dispatch::tasks::recorder::{Entry, WriteProgress};
 use crate::dispatch::tasks::upkeep::PauseOrder;
 use crate::domain::{BreakerState, Lane, LineId, Partition, RowId, WorkId};
 use crate::metrics::METRICS;
-use crate::policy::breaker::Breaker;
 use crate::store::{Change, ReadyRow};
 
 /// The pause between readings of line records: changes by SQL take effect within ten seconds.
 const REFRESH_EVERY: Duration = Duration::from_secs(3);
+
+/// The pause between counts of the persons who wrote to lines.
+const COUNT_EVERY: Duration = Duration::from_secs(300);
 
 /// Events handled before lines are pumped.
 const EVENTS_AT_ONCE: usize = 256;
@@ -38,6 +44,12 @@ pub struct Channels {
     pub entries: mpsc::UnboundedSender<Entry>,
     pub requests: mpsc::UnboundedSender<Request>,
     pub orders: mpsc::UnboundedSender<PauseOrder>,
+    /// Recipients that cannot be reached, and looks at closing windows.
+    pub recipients: mpsc::UnboundedSender<RecipientOrder>,
+    /// Meta's budgets to be shared with other workers.
+    pub budgets: mpsc::UnboundedSender<BudgetOrder>,
+    /// Questions about assets.
+    pub uploads: mpsc::UnboundedSender<UploadOrder>,
     /// Requests a full look at the queue.
     pub look: Arc<Notify>,
     /// Requests a look at the rows that are due next.
@@ -53,8 +65,11 @@ pub struct Dispatcher {
     pub(super) channels: Channels,
     pub(super) progress: WriteProgress,
     pub(super) send_until: SendUntil,
-    pub(super) breaker: Breaker,
+    pub(super) breakers: HostBreakers,
+    /// The state of the host that most lines call, for health checks and leases.
     pub(super) breaker_state: watch::Sender<BreakerState>,
+    /// Meta's budgets of the lines and their apps.
+    pub(super) budgets: Budgets,
     pub(super) owned: BTreeSet<Partition>,
     /// Owned partitions without a complete scan that began after this time: work announced in them waits, or
     /// it would go before older rows.
@@ -71,6 +86,10 @@ pub struct Dispatcher {
     pub(super) held: HeldRows,
     /// Rows given back, until that is written; with the fence that each has then.
     pub(super) returning: HashMap<RowId, ReadyRow>,
+    /// Rows that are being ended because of their recipients, until the log has answered.
+    pub(super) withheld: HashMap<RowId, ReadyRow>,
+    /// The line whose closing windows were looked at last.
+    pub(super) looked_at: Option<LineId>,
     /// Lines with work to read again because claims of its rows were refused, and the time of the reading.
     pub(super) refused: BTreeSet<(Instant, LineId)>,
     pub(super) calls: JoinSet<Finished>,
@@ -81,6 +100,7 @@ pub struct Dispatcher {
     /// Open claims of lines that were let go, with the fence that each gets: their rows are given back.
     pub(super) abandoned: HashMap<RowId, VecDeque<(i32, Lane)>>,
     refresh_at: Instant,
+    count_at: Instant,
 }
 
 impl Dispatcher {
@@ -95,7 +115,7 @@ impl Dispatcher {
     ) -> Dispatcher {
         Dispatcher {
             worker,
-            breaker: Breaker::default(),
+            breakers: HostBreakers::default(),
             breaker_state,
             memory: RowMemory::of(options.memory),
             options,
@@ -103,6 +123,7 @@ impl Dispatcher {
             channels,
             progress,
             send_until,
+            budgets: Budgets::default(),
             owned: BTreeSet::new(),
             unscanned: BTreeMap::new(),
             lines: HashMap::new(),
@@ -113,12 +134,15 @@ impl Dispatcher {
             wake_of: HashMap::new(),
             held: HeldRows::default(),
             returning: HashMap::new(),
+            withheld: HashMap::new(),
+            looked_at: None,
             refused: BTreeSet::new(),
             calls: JoinSet::new(),
             in_flight: HashMap::new(),
             reserved: 0,
             abandoned: HashMap::new(),
             refresh_at: Instant::now() + REFRESH_EVERY,
+            count_at: Instant::now() + REFRESH_EVERY,
         }
     }
 
@@ -156,7 +180,9 @@ impl Dispatcher {
         self.ask_held(now);
         self.ask_refused(now);
         self.tick_breaker(now);
-        if now >= self.refresh_at {
+        let is_due = now >= self.refresh_at;
+        self.share_budgets(is_due, now);
+        if is_due {
             self.refresh_at = now + REFRESH_EVERY;
             self.lines.retain(|_, line| !line.is_idle(now));
             for (id, line) in &mut self.lines {
@@ -165,6 +191,13 @@ impl Dispatcher {
                 self.dirty.insert(*id);
             }
             self.count_resting(now);
+            self.forget_assets(now);
+            self.show_breaker();
+            self.look_at_closing_windows(now);
+            if now >= self.count_at {
+                self.count_at = now + COUNT_EVERY;
+                self.count_engaged();
+            }
         }
     }
 
@@ -174,10 +207,18 @@ impl Dispatcher {
         METRICS.dispatch.resting.set(resting as f64);
     }
 
+    /// Forget assets that have not been used for a while, and count the messages that wait for one.
+    fn forget_assets(&mut self, now: Instant) {
+        if self.options.attachments.is_some() {
+            let waiting: usize = self.lines.values_mut().map(|line| line.forget_assets(now)).sum();
+            METRICS.attachments.waiting.set(waiting as f64);
+        }
+    }
+
     fn next_wake(&self) -> Instant {
         let line = self.wakes.first().map(|(at, _)| *at);
         let held = self.held.next_look();
-        let breaker = self.breaker.wakes_at().map(Instant::from_std);
+        let breaker = self.breakers.wakes_at().map(Instant::from_std);
         let refused = self.refused.first().map(|(at, _)| *at);
         [line, held, breaker, refused].into_iter().flatten().fold(self.refresh_at, Instant::min)
     }
@@ -211,7 +252,9 @@ impl Dispatcher {
         if !self.lines.contains_key(&id) {
             self.request(Request::Line(id));
         }
-        self.lines.entry(id).or_insert_with(|| Line::new(id, self.memory.clone()))
+        self.lines
+            .entry(id)
+            .or_insert_with(|| Line::new(id, self.memory.clone()).with_assets(self.options.attachments))
     }
 
     pub(super) fn work_ended(&self, work: impl IntoIterator<Item = WorkId>) {

@@ -33,6 +33,8 @@ impl Fixture {
         let context = SendContext {
             graph: GraphClient::new(&settings.graph).expect("defaults are right"),
             policy: options.retry.clone(),
+            codes: options.codes.clone(),
+            metadata_key: options.metadata_key.clone(),
             send_until: send_until.clone(),
         };
         let (jobs, jobs_in) = mpsc::channel(1);
@@ -44,6 +46,9 @@ impl Fixture {
             entries: entries_out,
             requests: requests_out,
             orders: mpsc::unbounded_channel().0,
+            recipients: mpsc::unbounded_channel().0,
+            budgets: mpsc::unbounded_channel().0,
+            uploads: mpsc::unbounded_channel().0,
             look: Arc::default(),
             due: Arc::default(),
         };

@@ -52,9 +52,17 @@ impl Dispatcher {
             Event::Unopened(lines) => self.look_at_unopened(lines),
             Event::ClaimsAnswered(answers) => self.claims_answered(answers),
             Event::Returned(rows) => self.returned(rows),
+            Event::Withheld(rows) => self.withheld_answered(rows),
+            Event::Closing { line, found } => self.closing_found(line, found),
             Event::Claimed(rows) => self.settle_claimed(rows),
             Event::StillHeld { asked, held } => self.release_held(asked, held),
             Event::Doomed { rows, kind, written } => self.end_doomed(rows, kind, written),
+            Event::Asset { key, answer } => {
+                if let Some(line) = self.line(key.line) {
+                    line.asset_answered(&key, answer, Instant::now());
+                }
+            }
+            Event::Budgets { read, rows } => self.budgets.apply(&self.worker, read, rows, Instant::now()),
             // The arrival alone wakes the loop.
             Event::LogIsBack => {}
         }
@@ -106,6 +114,7 @@ impl Dispatcher {
         let gone: Vec<LineId> =
             self.lines.keys().copied().filter(|line| partitions.contains(&line.partition())).collect();
         for id in gone {
+            self.budgets.lose(id);
             if let Some(mut line) = self.lines.remove(&id) {
                 self.reserved -= line.reserved();
                 for (message, claim) in line.open_claims() {
@@ -117,6 +126,7 @@ impl Dispatcher {
                 self.carry_out(actions);
             }
             self.returning.retain(|_, row| row.line != id);
+            self.withheld.retain(|_, row| row.line != id);
             self.forget_wake(id);
         }
     }
@@ -155,6 +165,8 @@ impl Dispatcher {
             missing.remove(&record.id);
             if let Some(line) = self.lines.get_mut(&record.id) {
                 let options = &self.options;
+                line.note_app(&record, &options.app_keys);
+                self.budgets.know(record.id, record.meta_app.as_deref());
                 let change = line.configure(&record, &options.limits, &options.keys, pause_written, now);
                 self.dirty.insert(record.id);
                 if let Some(change) = change {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::event_loop::Dispatcher;
 use crate::dispatch::send::CallInFlight;
 use crate::domain::BreakerState;
+use crate::graph::Host;
 use crate::policy::breaker::{CallReport, HostHealth};
 
 impl Dispatcher {
@@ -26,35 +27,60 @@ impl Dispatcher {
             period: in_flight.period,
             health,
         };
-        if self.breaker.report(report, now.into_std(), rand::rng().random()) {
-            self.breaker_changed(now);
+        let breaker = self.breakers.of_mut(in_flight.host);
+        if breaker.report(report, now.into_std(), rand::rng().random()) {
+            self.breaker_changed(in_flight.host, now);
         }
     }
 
     /// Suspect a host that does not answer, and try a call again when the breaker has been open for long
     /// enough.
     pub(super) fn tick_breaker(&mut self, now: Instant) {
-        if self.breaker.tick(now.into_std()) {
-            self.breaker_changed(now);
+        for host in Host::ALL {
+            if self.breakers.of_mut(host).tick(now.into_std()) {
+                self.breaker_changed(host, now);
+            }
         }
     }
 
-    fn breaker_changed(&mut self, now: Instant) {
-        let state = self.breaker.state();
-        match state {
+    fn breaker_changed(&mut self, host: Host, now: Instant) {
+        let (breaker, host) = (self.breakers.of(host), host.key());
+        match breaker.state() {
             BreakerState::Open => {
-                let rest = self.breaker.wakes_at().map(|until| until.duration_since(now.into_std()));
+                let rest = breaker.wakes_at().map(|until| until.duration_since(now.into_std()));
                 let rest_seconds = rest.map(|rest| rest.as_secs_f64());
-                tracing::warn!(rest_seconds, "calls to Graph keep failing: breaker open, sending stopped");
+                tracing::warn!(
+                    host,
+                    rest_seconds,
+                    "calls to Graph keep failing: breaker open, sending stopped"
+                );
             }
             BreakerState::Stalled => {
-                tracing::info!("Graph answers no call in flight: breaker stalled, one new call at a time");
+                tracing::info!(
+                    host,
+                    "Graph answers no call in flight: breaker stalled, one new call at a time"
+                );
             }
-            BreakerState::HalfOpen => tracing::info!("breaker half-open: trying one call"),
-            BreakerState::Closed => tracing::info!("Graph answers again: breaker closed"),
+            BreakerState::HalfOpen => tracing::info!(host, "breaker half-open: trying one call"),
+            BreakerState::Closed => tracing::info!(host, "Graph answers again: breaker closed"),
         }
-        self.breaker_state.send_replace(state);
+        self.show_breaker();
         self.dirty.extend(self.lines.keys());
+    }
+
+    /// Show the state of the host that most lines in hand call: an outage of a host that few lines call is no reason to
+    /// give the others away.
+    pub(super) fn show_breaker(&self) {
+        let (mut facebook, mut instagram) = (0_usize, 0_usize);
+        for line in self.lines.values() {
+            match line.host() {
+                Host::Facebook => facebook += 1,
+                Host::Instagram => instagram += 1,
+            }
+        }
+        let main = if instagram > facebook { Host::Instagram } else { Host::Facebook };
+        let state = self.breakers.of(main).state();
+        self.breaker_state.send_if_modified(|shown| std::mem::replace(shown, state) != state);
     }
 }
 
@@ -69,7 +95,7 @@ mod tests {
     use crate::dispatch::tasks::recorder::Entry;
     use crate::domain::{AccountId, Lane, LineId, RowId, WorkId};
     use crate::policy::breaker::{FIRST_REST, TRIPS_AFTER};
-    use crate::store::{LineRecord, Position, ReadyRow, WorkRead};
+    use crate::store::{Contact, LineRecord, Position, ReadyRow, WorkRead};
 
     fn row(line: i64, kind: MessageKind) -> ReadyRow {
         ReadyRow {
@@ -87,6 +113,7 @@ mod tests {
             tries: 0,
             valid_for: time::Duration::HOUR,
             waiter: None,
+            contact: Contact::default(),
         }
     }
 
@@ -106,6 +133,12 @@ mod tests {
             page_token: Some("EAA".into()),
             page_id: Some("1".into()),
             instagram_account_id: None,
+            login: None,
+            token_expires_at: None,
+            token_version: 0,
+            token_error: None,
+            meta_app: None,
+            app_secret: None,
             rate_text: None,
             rate_media: None,
             paused_until: None,
@@ -119,13 +152,14 @@ mod tests {
         for id in 1..=TRIPS_AFTER as i64 {
             let begun = std::time::Instant::now();
             let line = LineId(-1);
-            let period = dispatcher.breaker.begun(line, begun);
+            let breaker = dispatcher.breakers.of_mut(Host::Facebook);
+            let period = breaker.begun(line, begun);
             let health = Some(HostHealth::Failing);
-            dispatcher.breaker.report(CallReport { id: RowId(-id), line, begun, period, health }, begun, 0.5);
+            breaker.report(CallReport { id: RowId(-id), line, begun, period, health }, begun, 0.5);
         }
-        assert_eq!(dispatcher.breaker.state(), BreakerState::Open);
+        assert_eq!(dispatcher.breakers.of(Host::Facebook).state(), BreakerState::Open);
         dispatcher.tick_breaker(Instant::now() + FIRST_REST * 2);
-        assert_eq!(dispatcher.breaker.state(), BreakerState::HalfOpen);
+        assert_eq!(dispatcher.breakers.of(Host::Facebook).state(), BreakerState::HalfOpen);
     }
 
     fn claims(fixture: &mut Fixture) -> Vec<LineId> {

@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::event_loop::Dispatcher;
-use crate::dispatch::line::{LineActions, PermitBudget};
+use crate::dispatch::line::{Line, LineActions, PermitBudget};
 use crate::dispatch::send::call_deadline;
 use crate::dispatch::tasks::reader::Request;
 use crate::dispatch::tasks::recorder::Entry;
-use crate::domain::{BreakerState, Lane, LineId, RowId};
+use crate::domain::{Lane, LineId, RowId};
+use crate::graph::Host;
 use crate::store::{Claim, digest};
 
 /// The shortest time ahead of its call that a row is claimed; slow commits lengthen it.
@@ -28,13 +29,18 @@ impl Dispatcher {
         if !self.send_until.allows_any(now) || self.progress.is_stalled() {
             return;
         }
-        if matches!(self.breaker.state(), BreakerState::Stalled | BreakerState::HalfOpen) {
+        if !self.breakers.are_closed() {
+            self.breakers.count_reserved(self.lines.values().map(|line| (line.host(), line.reserved())));
+        }
+        if self.breakers.are_tried() {
             self.pump_texts(now);
         }
         self.pump_fresh(now);
         // Lines that wait for permits go first, the longest waiting before the others.
-        for _ in 0..self.hungry.len().min(self.free_permits()) {
-            self.pump_hungriest(now, true);
+        for _ in 0..self.hungry.len().min(self.spare_permits()) {
+            if !self.pump_hungriest(now, true) {
+                break;
+            }
         }
         for id in std::mem::take(&mut self.dirty) {
             self.pump_line(id, now, true);
@@ -44,10 +50,12 @@ impl Dispatcher {
     /// Pump the texts of all lines before any media, while calls are tried one by one.
     fn pump_texts(&mut self, now: Instant) {
         for _ in 0..self.hungry.len() {
-            if self.free_permits() == 0 {
+            if self.spare_permits() == 0 {
                 return;
             }
-            self.pump_hungriest(now, false);
+            if !self.pump_hungriest(now, false) {
+                break;
+            }
         }
         for id in std::mem::take(&mut self.dirty) {
             self.pump_line(id, now, false);
@@ -57,30 +65,48 @@ impl Dispatcher {
     /// Pump the line that has waited longest, of the lines that may call although the breaker holds the
     /// others back.
     fn pump_fresh(&mut self, now: Instant) {
-        if !self.breaker.lets_fresh_out() {
-            return;
-        }
-        let first = self.hungry.iter().position(|id| self.breaker.lets_out(*id));
-        if let Some(id) = first.and_then(|first| self.hungry.remove(first)) {
-            self.is_hungry.remove(&id);
-            self.dirty.remove(&id);
-            self.pump_line(id, now, true);
+        for host in Host::ALL {
+            let breaker = self.breakers.of(host);
+            if !breaker.lets_fresh_out() {
+                continue;
+            }
+            let first = self.hungry.iter().position(|id| self.host(*id) == host && breaker.lets_out(*id));
+            if let Some(id) = first.and_then(|first| self.hungry.remove(first)) {
+                self.is_hungry.remove(&id);
+                self.dirty.remove(&id);
+                self.pump_line(id, now, true);
+            }
         }
     }
 
-    /// Pump the line that has waited longest for permits.
-    fn pump_hungriest(&mut self, now: Instant, media: bool) {
-        if let Some(id) = self.hungry.pop_front() {
-            self.is_hungry.remove(&id);
-            self.dirty.remove(&id);
-            self.pump_line(id, now, media);
-        }
+    /// Pump the line that has waited longest for permits, of the lines whose host may be called. Return whether there
+    /// was one.
+    fn pump_hungriest(&mut self, now: Instant, media: bool) -> bool {
+        let next = match self.breakers.are_closed() {
+            true => self.hungry.pop_front(),
+            false => {
+                let first = self.hungry.iter().position(|id| self.breakers.room(self.host(*id)) > 0);
+                first.and_then(|first| self.hungry.remove(first))
+            }
+        };
+        let Some(id) = next else { return false };
+        self.is_hungry.remove(&id);
+        self.dirty.remove(&id);
+        self.pump_line(id, now, media);
+        true
+    }
+
+    /// Return the host that a line calls.
+    fn host(&self, id: LineId) -> Host {
+        self.lines.get(&id).map(Line::host).unwrap_or_default()
     }
 
     fn pump_line(&mut self, id: LineId, now: Instant, media: bool) {
         let horizon = (self.progress.latency() * 2).clamp(SHORTEST_HORIZON, LONGEST_HORIZON);
-        let (spare, free) = (self.spare_permits(), self.free_permits());
-        let is_let_out = self.breaker.lets_out(id);
+        let host = self.host(id);
+        let spare = self.spare_permits();
+        let free = spare.min(self.breakers.room(host));
+        let is_let_out = self.breakers.of(host).lets_out(id);
         let budget = PermitBudget {
             spare,
             room: if is_let_out { spare.min(1) } else { free },
@@ -92,20 +118,27 @@ impl Dispatcher {
         }
         let Some(line) = self.lines.get_mut(&id) else { return };
         let mut actions = LineActions::default();
-        self.reserved -= line.reserved();
-        if self.breaker.withholds(id) {
+        let before = line.reserved();
+        if self.breakers.of(host).withholds(id) {
             line.abandon(&mut actions);
         }
+        line.allow(self.budgets.allowance(id, now));
         line.pump(now, horizon, budget, &mut actions);
-        self.reserved += line.reserved();
+        let after = line.reserved();
+        self.reserved = self.reserved - before + after;
+        self.breakers.reserved_changed(host, before, after);
         if is_let_out && !actions.claims.is_empty() {
-            self.breaker.let_out(id, now.into_std());
+            self.breakers.of_mut(host).let_out(id, now.into_std());
         }
         if actions.wants_permits && self.is_hungry.insert(id) {
             self.hungry.push_back(id);
         }
+        if actions.wants_budget {
+            self.budgets.waits(id, now);
+        }
         self.set_wake(id, actions.wake);
         for row in std::mem::take(&mut actions.claims) {
+            self.budgets.spend(id, row.lane, now);
             let call_deadline = call_deadline(self.send_context.graph.total_timeout(row.kind));
             let digest = Some(digest(row.account, id, &row.dest, &row.mdata));
             let in_campaign = row.cp_id.is_some();
@@ -115,6 +148,10 @@ impl Dispatcher {
         for read in std::mem::take(&mut actions.reads) {
             self.request(Request::Flow(read));
         }
+        for order in std::mem::take(&mut actions.uploads) {
+            // The receiver is gone only when the process ends.
+            let _ = self.channels.uploads.send(order);
+        }
         for call in std::mem::take(&mut actions.calls) {
             self.begin(call);
         }
@@ -123,7 +160,8 @@ impl Dispatcher {
 
     /// Record the changes that lines ask for, and remember the rows that come back.
     pub(super) fn carry_out(&mut self, actions: LineActions) {
-        let lanes: HashMap<RowId, Lane> = actions.returned.iter().map(|row| (row.id, row.lane)).collect();
+        let lanes: HashMap<RowId, Lane> =
+            actions.returned.iter().chain(&actions.withheld).map(|row| (row.id, row.lane)).collect();
         for (change, waiter) in actions.changes {
             let lane = lanes.get(&change.id).copied().unwrap_or(Lane::Bulk);
             self.entry(Entry::Change { change, lane, waiter });
@@ -131,15 +169,13 @@ impl Dispatcher {
         for row in actions.returned {
             self.returning.insert(row.id, row);
         }
+        for row in actions.withheld {
+            self.withheld.insert(row.id, row);
+        }
     }
 
     /// Return the number of free permits.
     fn spare_permits(&self) -> usize {
         self.options.concurrency.saturating_sub(self.reserved + self.in_flight.len())
-    }
-
-    /// Return the number of free permits that the breaker lets out.
-    fn free_permits(&self) -> usize {
-        self.spare_permits().min(self.breaker.room(self.reserved))
     }
 }

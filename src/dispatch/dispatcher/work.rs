@@ -9,7 +9,7 @@ use crate::broker::JobDelivery;
 use crate::dispatch::tasks::reader::Request;
 use crate::domain::{JobMessage, JobWork, LineId, WorkId};
 use crate::failpoint;
-use crate::store::{Flow, Position, ReadyRow, WorkHead, WorkRead};
+use crate::store::{Contact, Flow, Position, ReadyRow, WorkHead, WorkRead};
 
 impl Dispatcher {
     /// Take a job and the jobs behind it, and acknowledge them: their content is noted, and the queue keeps
@@ -84,6 +84,11 @@ impl Dispatcher {
         }
         let rows = messages.into_iter().map(|message| ready(message, position.work, &flow)).collect();
         let read = WorkRead { position, flow, rows };
+        if self.options.recipients.are_any() {
+            self.line_or_new(line).queue.asked(position.work);
+            self.request(Request::Carried(line, read));
+            return;
+        }
         let ended = self.line_or_new(line).queue.read_work(position.work, Some(read));
         self.work_ended(ended);
     }
@@ -118,6 +123,7 @@ fn ready(message: JobMessage, work: WorkId, flow: &Flow) -> ReadyRow {
         tries: 0,
         valid_for: time::Duration::milliseconds(valid_ms),
         waiter,
+        contact: Contact::default(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::assets::UploadOrder;
 use super::sender::Sender;
 use crate::channel::Medium;
 use crate::store::{Change, FlowRead, ReadyRow};
@@ -55,8 +56,14 @@ pub struct LineActions {
     /// Rows that `changes` give back, as they will be claimed next, except for the fence, which is that of
     /// the change.
     pub returned: Vec<ReadyRow>,
+    /// Rows that `changes` end because of their recipients, until the log has answered.
+    pub withheld: Vec<ReadyRow>,
+    /// Questions about assets that messages wait for.
+    pub uploads: Vec<UploadOrder>,
     /// Whether rows wait only for permits.
     pub wants_permits: bool,
+    /// Whether rows wait for Meta's budgets.
+    pub wants_budget: bool,
     /// The time of the next look, if no event comes before.
     pub wake: Option<Instant>,
 }
@@ -67,4 +74,6 @@ pub struct PlannedCall {
     pub sender: Sender,
     pub expires: Instant,
     pub begun: Instant,
+    /// The id of the asset, in place of its URL.
+    pub attachment_id: Option<Arc<str>>,
 }

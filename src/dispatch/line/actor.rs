@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::allowance::Allowance;
+use super::app_secret::LineSecret;
+use super::assets::LineAssets;
 use super::pacing::{MediumPacing, PendingCall};
 use super::pauses::Demanded;
 use super::sender::Config;
@@ -14,6 +17,7 @@ use crate::dispatch::memory::RowMemory;
 use crate::dispatch::queue::LineQueue;
 use crate::domain::{Lane, LineId, RowId, WorkId};
 use crate::policy::pace::PauseBackoff;
+use crate::settings::OnUnfetchable;
 use crate::store::{HeldRecipient, ReadyRow};
 
 /// A line that sent is remembered this long, with the state of its limiters and pauses.
@@ -24,14 +28,19 @@ pub struct Line {
     pub id: LineId,
     pub queue: LineQueue,
     pub(super) config: Option<Config>,
+    /// The secret of the app that the line names.
+    pub(super) app_secret: Option<LineSecret>,
     /// A pause that this process demanded and the line's record may not show yet.
     pub(super) local_pause: Option<Instant>,
     pub(super) backoff: PauseBackoff,
     /// The last demanded pause.
     pub(super) demanded: Option<Demanded>,
     pub(super) standing: Standing,
+    pub(super) assets: LineAssets,
     pub(super) text: MediumPacing,
     pub(super) media: MediumPacing,
+    /// The calls that Meta's budgets leave to the line.
+    pub(super) allowance: Allowance,
     /// Rows claimed or about to be claimed, until their call begins.
     pub(super) claiming: HashMap<RowId, PendingCall>,
 }
@@ -53,14 +62,22 @@ impl Line {
             id,
             queue: LineQueue::new(memory),
             config: None,
+            app_secret: None,
             local_pause: None,
             backoff: PauseBackoff::default(),
             demanded: None,
             standing: Standing::default(),
+            assets: LineAssets::new(None),
             text: MediumPacing::new(),
             media: MediumPacing::new(),
+            allowance: Allowance::default(),
             claiming: HashMap::new(),
         }
+    }
+
+    /// Upload the assets of the line's media, with this treatment of URLs that Meta cannot fetch.
+    pub fn with_assets(self, policy: Option<OnUnfetchable>) -> Line {
+        Line { assets: LineAssets::new(policy), ..self }
     }
 
     /// Hold a recipient whose row is claimed elsewhere or waits for its next try.

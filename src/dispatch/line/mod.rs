@@ -7,6 +7,10 @@
 
 mod actions;
 mod actor;
+mod allowance;
+mod app_secret;
+mod assets;
+mod closing;
 mod pacing;
 mod page_token;
 mod pauses;
@@ -18,6 +22,8 @@ mod tests;
 
 pub use actions::{LineActions, PermitBudget, PlannedCall};
 pub use actor::{CallEnd, Line};
+pub use allowance::Allowance;
+pub use assets::{AssetAnswer, UploadOrder};
 pub use pauses::GRAPH_PAUSE_PREFIX;
 pub use sender::PauseChange;
 pub use standing::{EndedCall, Suspect};

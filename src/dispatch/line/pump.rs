@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use super::actions::{LineActions, PermitBudget, PlannedCall};
 use super::actor::Line;
+use super::allowance::Choice;
 use super::pacing::PendingCall;
 use super::sender::Sender;
 use crate::channel::Medium;
-use crate::domain::AccountId;
+use crate::domain::ErrorKind;
 use crate::store::{Change, ChangeKind, ReadyRow};
 
 /// A claimed row is given back if its call has not begun this long after the request of the claim:
@@ -19,7 +20,7 @@ use crate::store::{Change, ChangeKind, ReadyRow};
 const CLAIM_STALE_AFTER: Duration = Duration::from_millis(1_500);
 
 /// The rest of a line that has ended as many rows as it may.
-const END_LIMIT_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const END_LIMIT_PAUSE: Duration = Duration::from_millis(10);
 
 impl Line {
     /// Return the actions that are due now. `horizon`: the time that a claim takes to commit, with a margin.
@@ -49,8 +50,9 @@ impl Line {
         self.give_back(|pending| is_stale(pending) || pending.row.account != sender.account, actions);
         for medium in [Medium::Text, Medium::Media] {
             self.begin_calls(medium, now, &sender, actions);
-            self.ask_claims(medium, now, horizon, sender.account, &mut budget, actions);
+            self.ask_claims(medium, now, horizon, &sender, &mut budget, actions);
         }
+        self.look_at_assets(&sender, now, actions);
         let (text, media) = (self.window(Medium::Text), self.window(Medium::Media));
         actions.reads = self.queue.reads(self.id, |medium| if medium == Medium::Text { text } else { media });
     }
@@ -68,7 +70,9 @@ impl Line {
             pacing.last_call = Some(now);
             pacing.calling += 1;
             self.standing.call_begun(pending.row.id);
+            let attachment_id = self.attachment_of(&pending.row, sender, now);
             actions.calls.push(PlannedCall {
+                attachment_id,
                 row: Arc::new(pending.row),
                 sender: sender.clone(),
                 expires: pending.expires,
@@ -83,7 +87,7 @@ impl Line {
         medium: Medium,
         now: Instant,
         horizon: Duration,
-        account: AccountId,
+        sender: &Sender,
         budget: &mut PermitBudget,
         actions: &mut LineActions,
     ) {
@@ -97,6 +101,7 @@ impl Line {
             if self.standing.room(self.reserved()) == 0 {
                 return;
             }
+            let Some(choice) = self.choice(medium, actions) else { return };
             let held = match medium {
                 Medium::Text => self.permits(),
                 Medium::Media => self.media.permits(),
@@ -105,11 +110,20 @@ impl Line {
                 actions.wants_permits = true;
                 return;
             }
-            let Some(row) = self.queue.next(medium) else { return };
+            let next = match choice {
+                Choice::Any => self.queue.next(medium),
+                Choice::High => self.queue.next_high(medium),
+            };
+            let Some(row) = next else { return };
             let left = Duration::try_from(row.valid_for).unwrap_or_default();
-            if left.is_zero() || row.account != account {
+            let is_lost = left.is_zero() || row.account != sender.account;
+            let withheld = row.contact.withholds(now.into_std());
+            if is_lost || withheld.is_some() {
                 budget.give_back();
-                self.end_unsent(row, left.is_zero(), actions);
+                match withheld.filter(|_| !is_lost) {
+                    Some(kind) => withhold(row, kind, actions),
+                    None => self.end_unsent(row, left.is_zero(), actions),
+                }
                 budget.ends = budget.ends.saturating_sub(1);
                 if budget.ends == 0 {
                     sooner(&mut actions.wake, now + END_LIMIT_PAUSE);
@@ -117,7 +131,15 @@ impl Line {
                 }
                 continue;
             }
+            if let Some(obstacle) = self.asset_obstacle(&row, sender, now, actions) {
+                budget.give_back();
+                if self.keep_for_asset(row, obstacle, now, budget, actions) {
+                    continue;
+                }
+                return;
+            }
             self.pacing_mut(medium).claiming += 1;
+            self.take_allowance();
             actions.claims.push(row.clone());
             self.claiming.insert(row.id, PendingCall { expires: now + left, asked: now, row });
         }
@@ -158,6 +180,13 @@ impl Line {
     }
 }
 
-fn sooner(wake: &mut Option<Instant>, at: Instant) {
+/// End a row without a call because of its recipient, if the log agrees. The row counts as taken until that is known.
+fn withhold(row: ReadyRow, kind: ErrorKind, actions: &mut LineActions) {
+    let change = Change::waiting(row.id, row.fence, ChangeKind::Withheld { kind });
+    actions.changes.push((change, row.waiter.clone()));
+    actions.withheld.push(row);
+}
+
+pub(super) fn sooner(wake: &mut Option<Instant>, at: Instant) {
     *wake = Some(wake.map_or(at, |known| known.min(at)));
 }

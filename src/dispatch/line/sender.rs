@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use super::actor::Line;
 use super::page_token::PageToken;
 use super::pauses::{GRAPH_PAUSE_PREFIX, is_refusal};
-use crate::channel::{Class, Rates};
+use crate::channel::{Class, Login, Rates};
 use crate::domain::AccountId;
+use crate::graph::{AppSecret, Endpoint, Host};
 use crate::policy::classify::Subject;
 use crate::policy::pace::Limits;
 use crate::seal::KeyRing;
@@ -25,6 +26,10 @@ pub struct Sender {
     /// from it.
     pub account: AccountId,
     pub class: Class,
+    /// Host and path of the calls.
+    pub endpoint: Endpoint,
+    /// The secret of the line's own app.
+    pub app_secret: Option<Arc<AppSecret>>,
     /// The token itself, never a sealed text.
     pub page_token: Arc<SecretString>,
     /// Page and Instagram account, as usage headers name them.
@@ -85,14 +90,23 @@ impl Line {
         let had = self.sender();
         let before = self.config.take().and_then(|config| config.token);
         let token = PageToken::of(record, before, keys);
-        let sender = token.as_ref().and_then(PageToken::opened).map(|page_token| Sender {
-            account: record.account,
-            class: record.class,
-            page_token,
-            subject: Arc::new(Subject {
-                page_id: record.page_id.clone(),
-                instagram_account_id: record.instagram_account_id.clone(),
-            }),
+        let sender = token.as_ref().and_then(PageToken::opened).and_then(|page_token| {
+            Some(Sender {
+                account: record.account,
+                class: record.class,
+                // A line of Unified Login without the id of its account waits; `line list` tells so.
+                endpoint: Endpoint::of(
+                    Login::of(record.login, page_token.expose_secret()),
+                    record.instagram_account_id.as_deref(),
+                )?,
+                app_secret: self.own_app_secret(),
+                page_token,
+                subject: Arc::new(Subject {
+                    class: Some(record.class),
+                    page_id: record.page_id.clone(),
+                    instagram_account_id: record.instagram_account_id.clone(),
+                }),
+            })
         });
         self.config = Some(Config {
             token,
@@ -146,6 +160,12 @@ impl Line {
     /// Whether rows are read for the line: not while it is known that the line cannot send.
     pub fn may_read(&self, now: Instant) -> bool {
         self.config.is_none() || (self.sender().is_some() && self.paused_until(now).is_none())
+    }
+
+    /// Return the host that the line calls; the common one while it is not known.
+    pub fn host(&self) -> Host {
+        let sender = self.config.as_ref().and_then(|config| config.sender.as_ref());
+        sender.map(|sender| sender.endpoint.host()).unwrap_or_default()
     }
 
     pub(super) fn sender(&self) -> Option<Sender> {

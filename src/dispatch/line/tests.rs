@@ -1,5 +1,6 @@
 //! The line's fixtures: its record, its rows, and the answers that it learns from.
 
+mod assets;
 mod limits;
 mod pauses;
 mod permits;
@@ -19,7 +20,7 @@ use crate::domain::{AccountId, Lane, LineId, RowId, WorkId};
 use crate::policy::classify::{PauseDemand, PauseTarget};
 use crate::seal::KeyRing;
 use crate::settings::{LimitSettings, Settings};
-use crate::store::{LineRecord, Position, ReadyRow, WorkRead};
+use crate::store::{Contact, LineRecord, Position, ReadyRow, WorkRead};
 
 const HORIZON: Duration = Duration::from_millis(15);
 
@@ -34,6 +35,12 @@ fn record(rate_text: Option<u32>) -> LineRecord {
         page_token: Some("EAA".into()),
         page_id: Some("1".into()),
         instagram_account_id: None,
+        login: None,
+        token_expires_at: None,
+        token_version: 0,
+        token_error: None,
+        meta_app: None,
+        app_secret: None,
         rate_text,
         rate_media: Some(10),
         paused_until: None,
@@ -72,6 +79,7 @@ fn row(id: i64, kind: MessageKind) -> ReadyRow {
         tries: 0,
         valid_for: time::Duration::hours(1),
         waiter: None,
+        contact: Contact::default(),
     }
 }
 

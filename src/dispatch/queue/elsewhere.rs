@@ -7,8 +7,12 @@ use crate::domain::{Lane, RowId, WorkId};
 use crate::store::ReadyRow;
 
 impl LineQueue {
-    /// Record that the claim of the row was refused: its work is to be read again, and its recipient waits.
+    /// Record that the claim of the row, or its end without a call, was refused: its work is to be read again, and its recipient waits.
     pub fn refuse(&mut self, row: &ReadyRow) {
+        if self.closing.is_alone(row.id) {
+            self.let_go(row);
+            return;
+        }
         self.hold(row.lane, &row.dest, row.id);
         self.ledger.refuse(row.id, (row.lane, row.dest.clone()));
     }

@@ -141,6 +141,7 @@ impl LineQueue {
         self.ledger.open(work);
         for row in read.rows {
             missing.remove(&row.id);
+            self.closing.joined(row.id);
             let is_elsewhere = self.has(row.id) && !self.ledger.holds_of(work, row.id);
             if self.is_foreign(row.id, row.fence) || self.ended.is_stale(&row) {
                 self.ledger.leaves_behind(work);

@@ -31,6 +31,14 @@ impl FlowRotation {
         self.last.insert((key.0, medium), key.2.clone());
         Some(key)
     }
+
+    /// Return the flow of the `high` lane whose turn it is, if any has a row to send.
+    pub fn next_high(&mut self, medium: Medium, flows: &BTreeMap<FlowKey, Window>) -> Option<FlowKey> {
+        let key = flow(self.last.get(&(Lane::High, medium)), Lane::High, medium, flows)?;
+        self.streak[medium as usize] = self.streak[medium as usize].saturating_add(1);
+        self.last.insert((Lane::High, medium), key.2.clone());
+        Some(key)
+    }
 }
 
 /// Return the next flow of this lane and medium behind the last one.

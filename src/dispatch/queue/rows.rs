@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::aside::Aside;
+use super::closing::{Closing, LatelyUnreachable};
 use super::ended::Ended;
 use super::flow::{FlowKey, flow_key};
 use super::ledger::Ledger;
@@ -27,6 +29,9 @@ pub struct LineQueue {
     /// Announced work that is being read.
     pub(super) asked: HashSet<WorkId>,
     pub(super) ended: Ended,
+    pub(super) closing: Closing,
+    pub(super) aside: Aside,
+    pub(super) unreachable: LatelyUnreachable,
     pub(super) ledger: Ledger,
     rotation: FlowRotation,
     /// A row that met its line's refusal: another row goes before it once.
@@ -43,6 +48,9 @@ impl LineQueue {
             foreign: HashMap::new(),
             asked: HashSet::new(),
             ended: Ended::default(),
+            closing: Closing::default(),
+            aside: Aside::default(),
+            unreachable: LatelyUnreachable::default(),
             ledger: Ledger::default(),
             rotation: FlowRotation::default(),
             avoided: None,
@@ -71,8 +79,9 @@ impl LineQueue {
         self.ledger.holds(id) || self.calls.contains(&id)
     }
 
-    pub(super) fn insert(&mut self, row: ReadyRow) {
+    pub(super) fn insert(&mut self, mut row: ReadyRow) {
         let (key, id) = (flow_key(&row), row.id);
+        row.contact.is_unreachable |= self.unreachable.has(&row.dest);
         let recipient_key: RecipientKey = (row.lane, row.dest.as_str().into());
         let recipient = self.recipients.entry(recipient_key).or_default();
         let comes_back = recipient.active == Some(Active::Held(id));
@@ -82,6 +91,7 @@ impl LineQueue {
             return;
         }
         self.ledger.hold(id, row.work);
+        self.closing.returned(id);
         if comes_back {
             recipient.active = None;
         }
@@ -109,10 +119,26 @@ impl LineQueue {
     /// Take the next row to send; its recipient is busy until the row ends or comes back.
     pub fn next(&mut self, medium: Medium) -> Option<ReadyRow> {
         let key = self.rotation.next(medium, &self.flows)?;
+        self.take_of(key, medium)
+    }
+
+    /// Take the next row of the `high` lane.
+    pub fn next_high(&mut self, medium: Medium) -> Option<ReadyRow> {
+        let key = self.rotation.next_high(medium, &self.flows)?;
+        self.take_of(key, medium)
+    }
+
+    fn take_of(&mut self, key: FlowKey, medium: Medium) -> Option<ReadyRow> {
+        let first = match key.0 {
+            Lane::Bulk => self.first_to_close(medium, self.avoided),
+            Lane::High => None,
+        };
+        let (key, first) = first.map_or((key, None), |(key, id)| (key, Some(id)));
         let window = self.flows.get_mut(&key)?;
-        let another = window.sendable.iter().copied().find(|id| Some(*id) != self.avoided);
-        let id = another.or_else(|| window.sendable.first().copied())?;
+        let another = || window.sendable.iter().copied().find(|id| Some(*id) != self.avoided);
+        let id = first.or_else(another).or_else(|| window.sendable.first().copied())?;
         window.sendable.remove(&id);
+        self.closing.taken(id);
         if self.avoided.is_some_and(|avoided| window.rows.contains_key(&avoided) || avoided == id) {
             self.avoided = None;
         }
@@ -129,6 +155,12 @@ impl LineQueue {
     /// Whether [`LineQueue::next`] would find a row.
     pub fn has_next(&self, medium: Medium) -> bool {
         self.flows.iter().any(|(key, window)| key.1 == medium && !window.sendable.is_empty())
+    }
+
+    /// Whether [`LineQueue::next_high`] would find a row.
+    pub fn has_next_high(&self, medium: Medium) -> bool {
+        let is_high = |key: &FlowKey| key.0 == Lane::High && key.1 == medium;
+        self.flows.iter().any(|(key, window)| is_high(key) && !window.sendable.is_empty())
     }
 
     /// Record that the row has ended; its recipient's next row may go. Return its work if that has ended with
@@ -150,6 +182,7 @@ impl LineQueue {
     fn leave(&mut self, id: RowId) -> Option<WorkId> {
         self.calls.remove(&id);
         self.foreign.remove(&id);
+        self.closing.left(id);
         let work = self.ledger.drop_row(id)?;
         self.ledger.close_if_empty(work)
     }
@@ -186,6 +219,7 @@ impl LineQueue {
             return;
         };
         self.memory.give_back(&row);
+        self.closing.left(id);
         let recipient_key: RecipientKey = (row.lane, row.dest.as_str().into());
         let Some(recipient) = self.recipients.get_mut(&recipient_key) else { return };
         recipient.waiting.remove(&id);
@@ -213,6 +247,9 @@ impl LineQueue {
     /// ended before the last turn.
     pub fn forget(&mut self) {
         self.ended.turn();
+        self.unreachable.turn();
+        let ledger = &self.ledger;
+        self.closing.keep(|id| ledger.holds(id));
         self.flows.retain(|_, window| !window.is_idle() || window.missed);
     }
 }

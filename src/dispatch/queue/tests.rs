@@ -1,6 +1,8 @@
 //! The queue's fixtures: rows, and work as it is read.
 
+mod aside;
 mod claims;
+mod closing;
 mod order;
 mod reading;
 mod recipient;
@@ -11,7 +13,7 @@ use super::rows::LineQueue;
 use crate::channel::{Medium, MessageKind};
 use crate::dispatch::memory::RowMemory;
 use crate::domain::{AccountId, Lane, LineId, RowId, WorkId};
-use crate::store::{FlowPage, Position, ReadyRow, WorkHead, WorkRead};
+use crate::store::{Contact, FlowPage, Position, ReadyRow, WorkHead, WorkRead};
 
 const LINE: LineId = LineId(7);
 
@@ -31,6 +33,7 @@ fn row(id: i64, dest: &str) -> ReadyRow {
         tries: 0,
         valid_for: time::Duration::hours(1),
         waiter: None,
+        contact: Contact::default(),
     }
 }
 

@@ -38,6 +38,17 @@ impl Window {
         self.seen_to = self.seen_to.max(self.read_to);
     }
 
+    /// Return the id behind which all rows are that wait in hand or are unread.
+    pub fn before_first(&self) -> RowId {
+        let in_hand = self.rows.first_key_value().map(|(id, _)| RowId(id.0 - 1));
+        let read_to = self.read_to.map(|position| position.first);
+        match (in_hand, read_to) {
+            (Some(in_hand), Some(read_to)) => in_hand.min(read_to),
+            (None, Some(read_to)) => read_to,
+            (_, None) => RowId(-1),
+        }
+    }
+
     /// Whether no row is in hand, and no more are known to wait.
     pub fn is_idle(&self) -> bool {
         self.rows.is_empty() && !self.more && !self.reading && !self.has_news

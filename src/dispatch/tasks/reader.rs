@@ -1,7 +1,8 @@
 //! Fetches work, rows and line records for the dispatcher, many requests in one query.
 //!
 //! One query of a kind is under way at a time; requests of the meantime go into the next. A failed read is
-//! reported or forgotten: scans find important rows again. Never here: writes.
+//! reported or forgotten: scans find important rows again. Rows get the facts of their recipients here, if a setting
+//! asks for them: the last reading before the claim. Never here: writes.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::event::Event;
 use crate::domain::{LineId, RowId, WorkId};
-use crate::store::{FlowRead, SharedStore, StoreError};
+use crate::store::{Contact, FlowPage, FlowRead, LineRecipient, ReadyRow, SharedStore, StoreError, WorkRead};
 
 /// Requests answered by one round of queries.
 const MAX_ROUND: usize = 512;
@@ -21,13 +22,46 @@ const AFTER_FAILURE: Duration = Duration::from_millis(200);
 pub enum Request {
     Work(LineId, WorkId),
     Flow(FlowRead),
+    /// Work whose messages a job carried, read but for the facts of its recipients.
+    Carried(LineId, WorkRead),
     Line(LineId),
     StillHeld(Vec<RowId>),
+}
+
+/// The facts of recipients that end messages: `dispatch.window_check` and `dispatch.suppress_unreachable`.
+#[derive(Debug, Clone, Copy)]
+pub struct RecipientChecks {
+    pub window: bool,
+    pub unreachable: bool,
+}
+
+impl RecipientChecks {
+    pub fn are_any(self) -> bool {
+        self.window || self.unreachable
+    }
+
+    /// Give the rows the facts that count.
+    async fn check(self, store: &SharedStore, rows: Vec<&mut ReadyRow>) -> Result<(), StoreError> {
+        if !self.are_any() || rows.is_empty() {
+            return Ok(());
+        }
+        let recipient = |row: &&mut ReadyRow| LineRecipient { line: row.line, dest: row.dest.clone() };
+        let recipients: Vec<LineRecipient> = rows.iter().map(recipient).collect();
+        let contacts = store.contacts(&recipients).await?;
+        for (row, contact) in rows.into_iter().zip(contacts) {
+            row.contact = Contact {
+                closes: contact.closes.filter(|_| self.window),
+                is_unreachable: contact.is_unreachable && self.unreachable,
+            };
+        }
+        Ok(())
+    }
 }
 
 /// Serve requests until the dispatcher is gone or `stop`.
 pub async fn run(
     store: SharedStore,
+    checks: RecipientChecks,
     mut requests: mpsc::UnboundedReceiver<Request>,
     events: mpsc::UnboundedSender<Event>,
     stop: CancellationToken,
@@ -46,7 +80,7 @@ pub async fn run(
             round.add(request);
         }
         let answered = tokio::select! {
-            answered = round.answer(&store, &events) => answered,
+            answered = round.answer(&store, checks, &events) => answered,
             () = stop.cancelled() => return,
         };
         if let Err(error) = answered {
@@ -67,6 +101,7 @@ pub async fn run(
 struct Round {
     work: Vec<(LineId, WorkId)>,
     flows: Vec<FlowRead>,
+    carried: Vec<(LineId, WorkRead)>,
     lines: HashSet<LineId>,
     held: Vec<RowId>,
 }
@@ -76,6 +111,7 @@ impl Round {
         match request {
             Request::Work(line, work) => self.work.push((line, work)),
             Request::Flow(read) => self.flows.push(read),
+            Request::Carried(line, read) => self.carried.push((line, read)),
             Request::Line(line) => drop(self.lines.insert(line)),
             Request::StillHeld(ids) => self.held.extend(ids),
         }
@@ -85,8 +121,10 @@ impl Round {
     fn fail(self, events: &mpsc::UnboundedSender<Event>) {
         // The dispatcher is gone only when the process ends.
         let tell = |event| drop(events.send(event));
-        if !self.work.is_empty() {
-            tell(Event::WorkUnread(self.work));
+        let carried = self.carried.into_iter().map(|(line, read)| (line, read.position.work));
+        let unread: Vec<(LineId, WorkId)> = self.work.into_iter().chain(carried).collect();
+        if !unread.is_empty() {
+            tell(Event::WorkUnread(unread));
         }
         if !self.flows.is_empty() {
             tell(Event::FlowsUnread(self.flows.into_iter().map(|read| read.flow).collect()));
@@ -100,6 +138,7 @@ impl Round {
     async fn answer(
         mut self,
         store: &SharedStore,
+        checks: RecipientChecks,
         events: &mpsc::UnboundedSender<Event>,
     ) -> Result<(), StoreError> {
         // The dispatcher is gone only when the process ends.
@@ -112,9 +151,22 @@ impl Round {
                 Err(error) => result = Err(error),
             }
         }
-        if !self.work.is_empty() {
+        if !self.carried.is_empty() {
+            let rows = self.carried.iter_mut().flat_map(|(_, read)| &mut read.rows).collect();
+            match checks.check(store, rows).await {
+                Ok(()) => {
+                    let carried = std::mem::take(&mut self.carried);
+                    let asked = carried.iter().map(|(line, read)| (*line, read.position.work)).collect();
+                    let read = carried.into_iter().map(|(_, read)| read).collect();
+                    tell(Event::WorkRead { asked, read });
+                }
+                Err(error) => result = Err(error),
+            }
+        }
+        // Carried work is older: while it cannot be checked, no other goes before it.
+        if !self.work.is_empty() && self.carried.is_empty() {
             let numbers: Vec<WorkId> = self.work.iter().map(|(_, work)| *work).collect();
-            match store.read_work(&numbers).await {
+            match read_work(store, checks, &numbers).await {
                 Ok(read) => {
                     tell(Event::WorkRead { asked: std::mem::take(&mut self.work), read });
                 }
@@ -122,7 +174,7 @@ impl Round {
             }
         }
         if !self.flows.is_empty() {
-            match store.read_flows(&self.flows).await {
+            match read_flows(store, checks, &self.flows).await {
                 Ok(pages) => {
                     tell(Event::Flows(std::mem::take(&mut self.flows).into_iter().zip(pages).collect()));
                 }
@@ -139,4 +191,25 @@ impl Round {
         self.fail(events);
         result
     }
+}
+
+async fn read_work(
+    store: &SharedStore,
+    checks: RecipientChecks,
+    numbers: &[WorkId],
+) -> Result<Vec<WorkRead>, StoreError> {
+    let mut read = store.read_work(numbers).await?;
+    checks.check(store, read.iter_mut().flat_map(|work| &mut work.rows).collect()).await?;
+    Ok(read)
+}
+
+async fn read_flows(
+    store: &SharedStore,
+    checks: RecipientChecks,
+    flows: &[FlowRead],
+) -> Result<Vec<FlowPage>, StoreError> {
+    let mut pages = store.read_flows(flows).await?;
+    let work = pages.iter_mut().flat_map(|page| &mut page.work);
+    checks.check(store, work.flat_map(|work| &mut work.rows).collect()).await?;
+    Ok(pages)
 }

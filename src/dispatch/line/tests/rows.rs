@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::channel::Medium;
+use crate::domain::ErrorKind;
 use crate::store::{Change, ChangeKind};
 
 #[tokio::test(start_paused = true)]
@@ -52,6 +53,29 @@ async fn an_expired_row_is_ended_and_not_claimed() {
         actions.changes[..],
         [(Change { id: RowId(1), fence: 3, kind: ChangeKind::Expire, .. }, None)]
     ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_to_a_closed_window_is_withheld_until_the_log_agrees() {
+    let mut line = line(&record(None));
+    let now = Instant::now().into_std();
+    let closed = Contact { closes: Some(now), is_unreachable: false };
+    let open = Contact { closes: Some(now + Duration::from_secs(60)), is_unreachable: false };
+    give(&mut line, ReadyRow { contact: closed, ..row(1, MessageKind::Text) });
+    give(&mut line, ReadyRow { contact: open, ..row(2, MessageKind::Text) });
+    let actions = pump(&mut line, 10);
+    assert!(matches!(
+        actions.changes[..],
+        [(
+            Change { id: RowId(1), fence: 3, kind: ChangeKind::Withheld { kind: ErrorKind::Window }, .. },
+            None
+        )]
+    ));
+    assert_eq!(actions.claims.iter().map(|row| row.id).collect::<Vec<_>>(), [RowId(2)]);
+    assert!(line.queue.in_call(RowId(1)), "no other look ends it");
+    let [withheld] = &actions.withheld[..] else { panic!("one row is withheld") };
+    line.queue.refuse(withheld);
+    assert_eq!(line.queue.refused_work(), [withheld.work], "its recipient has written: it is read again");
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::batch::CommitBatch;
 use super::run::Recorder;
 use super::state::RecorderState;
-use crate::dispatch::event::{ClaimAnswer, Event, ReturnedRow};
+use crate::dispatch::event::{ClaimAnswer, Event, ReturnedRow, WithheldRow};
 use crate::domain::{RowId, Status, WorkId};
 use crate::failpoint;
 use crate::metrics::METRICS;
@@ -168,6 +168,11 @@ impl Recorder {
                 is_written: false,
             }]));
         }
+        if change.is_withheld() {
+            let row = WithheldRow { id: change.id, is_written: false };
+            // As above.
+            let _ = self.events.send(Event::Withheld(vec![row]));
+        }
         tracing::error!(cdls_id = %change.id, reason, "result refused by the database: retrying in a plainer form");
         match change.plain(part.refused > 0).filter(|_| part.refused < 2) {
             Some(plain) => {
@@ -205,10 +210,13 @@ impl Recorder {
     /// Inform waiters and listeners of changes that are now in the log, and the dispatcher of rows that are
     /// ready again.
     fn announce(&self, batch: &CommitBatch, changed: &[bool]) {
-        let mut back = Vec::new();
+        let (mut back, mut withheld) = (Vec::new(), Vec::new());
         for ((change, waiter), changed) in batch.changes.iter().zip(&batch.waiters).zip(changed) {
             if change.stays_in_work() {
                 back.push(ReturnedRow { id: change.id, fence: change.fence, is_written: *changed });
+            }
+            if change.is_withheld() {
+                withheld.push(WithheldRow { id: change.id, is_written: *changed });
             }
             if *changed {
                 self.feedback.changed(change, waiter.as_deref());
@@ -219,6 +227,10 @@ impl Recorder {
         if !back.is_empty() {
             // As above.
             let _ = self.events.send(Event::Returned(back));
+        }
+        if !withheld.is_empty() {
+            // As above.
+            let _ = self.events.send(Event::Withheld(withheld));
         }
     }
 }
