@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use super::documented::{self, CampaignPath, CampaignsParameters, RefusedList, RefusedOne, RefusedResume};
 use super::lines::LineStatus;
 use super::parameters::{CampaignsRequest, OF_CAMPAIGNS, campaigns_cursor};
-use super::progress::{Progress, eta, lines_of, waits};
+use super::progress::{Binding, Progress, eta, lines_of, waits};
 use super::service::{Api, in_time, turn};
 use crate::domain::{AccountId, CampaignState, MAX_CP_ID_CHARS, RowId, Status, TokenScope};
 use crate::edge::http::answer;
@@ -283,7 +283,8 @@ impl Api {
         lines: &[LineStatus],
     ) -> Progress {
         let CampaignSnapshot { counts, rate, receipts } = snapshot;
-        let eta = eta(counts, records, &self.limits, OffsetDateTime::now_utc());
+        let bindings: Vec<Binding> = lines.iter().map(LineStatus::binding).collect();
+        let eta = eta(counts, records, &bindings, &self.limits, OffsetDateTime::now_utc());
         let of_campaign = lines_of(counts);
         Progress {
             delivered: receipts.delivered,

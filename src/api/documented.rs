@@ -15,12 +15,14 @@ use super::export::invalid_format;
 use super::lines::{PAUSED, SENDING};
 use super::parameters::{invalid_limit, no_filter};
 use super::progress::FINISHED;
-use crate::domain::CampaignState;
+use super::recipients::unreadable;
+use crate::domain::{CampaignState, WindowState};
 use crate::edge::openapi::{answers, enveloped, refusals};
 use crate::edge::{Refusal, Refused};
 use crate::store::LogRow;
 pub use query::{
     CampaignPath, CampaignsParameters, CancelParameters, ExportParameters, LinePath, ListParameters,
+    RecipientPath,
 };
 
 pub const CSV: &str = "text/csv";
@@ -37,6 +39,9 @@ pub struct RefusedOne;
 
 /// The refusals of a cancelling call with filters.
 pub struct RefusedCancel;
+
+/// The refusals of a check of recipients.
+pub struct RefusedCheck;
 
 /// The refusals of an export.
 pub struct RefusedExport;
@@ -88,6 +93,18 @@ impl IntoResponses for RefusedCancel {
         let refused = [no_filter(), Refused::malformed("The body is no JSON object")];
         let bad = enveloped(
             "No filter, one that is out of its range or unknown, or an unreadable body",
+            refusals(refused, 400),
+        );
+        let too_large = enveloped("The body is over 64 KiB", refusals([Refusal::TooLarge], 413));
+        answers([("400", bad.into()), ("413", too_large.into())])
+    }
+}
+
+impl IntoResponses for RefusedCheck {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let refused = [Refused::unknown_parameter("colour", &[]), unreadable()];
+        let bad = enveloped(
+            "A query parameter is unknown, or the body is no list of recipients",
             refusals(refused, 400),
         );
         let too_large = enveloped("The body is over 64 KiB", refusals([Refusal::TooLarge], 413));
@@ -168,7 +185,32 @@ pub fn line() -> Value {
     json!({
         "app_id": 1, "name": "Acme", "class": "messenger", "state": SENDING, "reason": null, "until": null,
         "action": null, "rate_text": 40, "rate_media": 10, "waiting": 0, "oldest_waiting_at": null,
+        "graph": null, "token_expires_at": null, "budget_use": null, "limited_to": null, "day_budget": null,
     })
+}
+
+pub fn recipient() -> Value {
+    json!({
+        "app_id": 1, "dest": "2531927391", "last_inbound_at": "2026-11-25T12:00:00.000Z",
+        "window_until": "2026-11-26T12:00:00.000Z", "window": WindowState::Open, "unreachable_since": null,
+    })
+}
+
+pub fn unknown_recipient() -> Value {
+    json!({
+        "app_id": 1, "dest": "2531927391", "last_inbound_at": null, "window_until": null,
+        "window": WindowState::Unknown, "unreachable_since": null,
+    })
+}
+
+/// Return the body of a check.
+pub fn checked_recipients() -> Value {
+    json!({"recipients": [{"app_id": 1, "dest": "2531927391"}]})
+}
+
+pub fn recipient_counts() -> Value {
+    let line = json!({"app_id": 1, "open": 0, "closed": 0, "unknown": 1, "unreachable": 0});
+    json!({"lines": [line], "not_found": 0})
 }
 
 pub fn paused_line() -> Value {

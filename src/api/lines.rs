@@ -15,15 +15,17 @@ use utoipa::ToSchema;
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 
 use super::documented::{self, LinePath, RefusedLines, RefusedOne};
+use super::progress::Binding;
 use super::service::{Api, in_time, turn};
-use crate::channel::{Class, Medium, Rates};
+use crate::channel::{Class, Login, Medium, Rates};
 use crate::domain::{AccountId, LineId, TokenScope};
 use crate::edge::http::answer;
 use crate::edge::openapi::Token;
 use crate::edge::{Refusal, Refused};
+use crate::policy::classify::remedy_of_pause;
 use crate::policy::pace::Limits;
 use crate::settings::{ClassLimits, LimitSettings};
-use crate::store::{LineBacklog, LineSummary, REFUSED_PAUSE, UNOPENED_PAUSE};
+use crate::store::{LineBacklog, LineSummary, LineUse, REFUSED_PAUSE, UNOPENED_PAUSE};
 use crate::text::{is_blank, trimmed};
 
 /// A longer pause has no end in the answer.
@@ -65,6 +67,23 @@ pub struct LineStatus {
     #[serde(serialize_with = "crate::text::time_or_null")]
     #[schema(required)]
     oldest_waiting_at: Option<OffsetDateTime>,
+    /// Chosen way to connect; null: the token shows it
+    #[schema(required, inline)]
+    graph: Option<Login>,
+    /// End of the page access token; null: not known
+    #[serde(serialize_with = "crate::text::time_or_null")]
+    #[schema(required)]
+    token_expires_at: Option<OffsetDateTime>,
+    /// Use of Meta's budgets in percent, the highest of the line's own and its app's; null: not told lately
+    #[schema(required)]
+    budget_use: Option<f64>,
+    /// Messages a second to which Meta's budgets limit the line, or all lines of its app together, now; null: they do
+    /// not
+    #[schema(required)]
+    limited_to: Option<f64>,
+    /// Messages that the line may send in 24 hours: 200 for each person who wrote to it in that time; null: not known
+    #[schema(required)]
+    day_budget: Option<i64>,
 }
 
 fn states() -> RefOr<Schema> {
@@ -145,9 +164,14 @@ impl Api {
         let ids: Vec<LineId> = records.iter().map(|record| record.id).collect();
         let _turn = turn(&self.lists, account).await?;
         let backlog = in_time(self.store.line_backlog(&ids)).await?;
+        let uses = in_time(self.store.line_uses(&ids)).await?;
         let of_line = |record: &LineSummary| {
             let waiting = backlog.iter().find(|backlog| backlog.line == record.id);
-            status(record, waiting, &self.limits, OffsetDateTime::now_utc())
+            let status = status(record, waiting, &self.limits, OffsetDateTime::now_utc());
+            match uses.iter().find(|found| found.line == record.id) {
+                Some(found) => status.with(found),
+                None => status,
+            }
         };
         Ok(records.iter().map(of_line).collect())
     }
@@ -172,7 +196,32 @@ fn status(
         rate_media: per_second(record, Medium::Media, limits),
         waiting: waiting.map_or(0, |backlog| backlog.waiting),
         oldest_waiting_at: waiting.and_then(|backlog| backlog.oldest),
+        graph: record.login,
+        token_expires_at: record.token_expires_at,
+        budget_use: None,
+        limited_to: None,
+        day_budget: None,
     }
+}
+
+impl LineStatus {
+    fn with(self, found: &LineUse) -> LineStatus {
+        LineStatus {
+            budget_use: found.percent.map(tenths),
+            limited_to: found.limited_to.map(tenths),
+            day_budget: found.day_budget,
+            ..self
+        }
+    }
+
+    /// Return what Meta's budgets mean for the line's campaigns.
+    pub(super) fn binding(&self) -> Binding {
+        Binding { line: self.app_id, limited_to: self.limited_to, day_budget: self.day_budget }
+    }
+}
+
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
 }
 
 /// Return the limit in force.
@@ -224,14 +273,25 @@ pub fn obstacle(record: &LineSummary, now: OffsetDateTime) -> Option<Obstacle> {
         return of(NO_TOKEN, "The line has no page access token", "The operator sets one: `line set-pat`");
     }
     if record.class.needs_page_id && record.page_id.as_deref().is_none_or(is_blank) {
-        return of(INACTIVE, "The line has no Facebook Page id", "The operator adds it to the line");
+        return of(
+            INACTIVE,
+            "The line has no Facebook Page id",
+            "The operator sets it: `line set --page-id`",
+        );
+    }
+    if record.lacks_account_id() {
+        let reason = "The line has no Instagram account id, which Unified Login needs";
+        return of(INACTIVE, reason, "The operator sets it: `line set --ig-account-id`");
     }
     let until = record.paused_until.filter(|until| *until > now)?;
     let reason = record.pause_reason.clone();
     let begins = |start: &str| reason.as_deref().is_some_and(|reason| reason.starts_with(start));
     let is_endless = until - now > LONGEST_PAUSE;
     let action = if begins(REFUSED_PAUSE) {
-        Some("The operator mends the cause at Meta (`line resume`), or sets a new token (`line set-pat`)")
+        let of_code = reason.as_deref().and_then(remedy_of_pause);
+        of_code.or(Some(
+            "The operator mends the cause at Meta (`line resume`), or sets a new token (`line set-pat`)",
+        ))
     } else if begins(UNOPENED_PAUSE) {
         Some("The operator puts the key into `security.key`, or sets a new token (`line set-pat`)")
     } else {
@@ -261,6 +321,9 @@ mod tests {
             account_active: true,
             has_token: true,
             page_id: Some("1".into()),
+            instagram_account_id: None,
+            login: None,
+            token_expires_at: None,
             rate_text: Some(5_000),
             rate_media: None,
             paused_until: None,
@@ -278,6 +341,9 @@ mod tests {
     #[case::switched_off(LineSummary { active: false, has_token: false, ..line() }, INACTIVE, None, true)]
     #[case::without_a_token(LineSummary { has_token: false, ..line() }, NO_TOKEN, None, true)]
     #[case::without_a_page(LineSummary { page_id: None, ..line() }, INACTIVE, None, true)]
+    #[case::unified_without_an_account(
+        LineSummary { login: Some(Login::Unified), ..line() }, INACTIVE, None, true
+    )]
     #[case::slowed_down(paused(SOON, "Graph: slowed down: 613"), PAUSED, Some(SOON), false)]
     #[case::refused(paused(SOON, "Graph: cannot send: 190/460"), PAUSED, Some(SOON), true)]
     #[case::by_the_operator(paused(NEVER, "new page"), PAUSED, None, true)]

@@ -12,6 +12,7 @@ mod lines;
 mod messages;
 pub(crate) mod parameters;
 mod progress;
+mod recipients;
 mod service;
 
 pub use lines::{Obstacle, obstacle};

@@ -111,16 +111,53 @@ impl Progress {
     }
 }
 
+/// What Meta's budgets mean for a line.
+#[derive(Debug, Clone, Copy)]
+pub struct Binding {
+    pub line: LineId,
+    /// Messages a second to which the line is limited now.
+    pub limited_to: Option<f64>,
+    /// Messages that the line may send in 24 hours.
+    pub day_budget: Option<i64>,
+}
+
+const DAY: f64 = 86_400.0;
+
+impl Binding {
+    /// Return the least time in which the line can send so many messages.
+    fn takes(&self, rows: i64) -> Duration {
+        let limited = self.limited_to.filter(|rate| *rate > 0.0).map_or(0.0, |rate| rows as f64 / rate);
+        let days =
+            self.day_budget.filter(|budget| *budget > 0).map_or(0.0, |budget| rows as f64 / budget as f64);
+        // The budget of the first day may go at once.
+        let spread = (days - 1.0).max(0.0) * DAY;
+        Duration::try_from_secs_f64(limited.max(spread)).unwrap_or(Duration::MAX)
+    }
+}
+
 /// Return the earliest time at which the last waiting row can be sent: each line sends text and media at its
-/// limits, from the end of its pause on, and from the time for which its newest row is scheduled. `None`
-/// where no row waits, or a line cannot send until a person acts.
+/// limits and within Meta's budgets, from the end of its pause on, and from the time for which its newest row is
+/// scheduled. `None` where no row waits, or a line cannot send until a person acts.
 pub fn eta(
     counted: &[CampaignCount],
     lines: &[LineSummary],
+    bindings: &[Binding],
     limits: &LimitSettings,
     now: OffsetDateTime,
 ) -> Option<OffsetDateTime> {
     let mut latest = None;
+    for binding in bindings {
+        let line = lines.iter().find(|line| line.id == binding.line);
+        let rows: i64 = counted
+            .iter()
+            .filter(|count| count.line == binding.line && waits(count.status))
+            .map(|count| count.rows)
+            .sum();
+        if rows > 0 {
+            let begins = line.and_then(|line| line.paused_until).map_or(now, |until| until.max(now));
+            latest = latest.max(begins.checked_add(time::Duration::try_from(binding.takes(rows)).ok()?));
+        }
+    }
     for group in waiting(counted) {
         let line = lines.iter().find(|line| line.id == group.line)?;
         if needs_somebody(line, now) {

@@ -10,13 +10,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::campaigns::CountCache;
-use super::{campaigns, cancel, export, lines, messages};
+use super::{campaigns, cancel, export, lines, messages, recipients};
 use crate::domain::{AccountId, TokenScope};
 use crate::edge::http::{bearer, refused};
 use crate::edge::{Caller, Directory, Refusal, Refused, Turn, Turns, known_only};
 use crate::ingest;
 use crate::settings::{LimitSettings, Settings};
 use crate::store::{SharedStore, StoreError};
+use crate::webhooks;
 
 /// A query of the log that takes longer is given up.
 pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -53,6 +54,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(cancel::many))
         .routes(routes!(lines::list))
         .routes(routes!(lines::show))
+        .routes(routes!(recipients::show))
+        .routes(routes!(recipients::check))
         .routes(routes!(campaigns::list))
         .routes(routes!(campaigns::show))
         .routes(routes!(campaigns::pause))
@@ -79,6 +82,7 @@ pub fn router(directory: Arc<Directory>, store: SharedStore, settings: &Settings
 /// Return the whole HTTP interface as OpenAPI 3.1, written from the routes that serve it.
 pub fn document() -> String {
     let document = ingest::http::routes().into_openapi().merge_from(routes().into_openapi());
+    let document = document.merge_from(webhooks::http::routes().into_openapi());
     let mut text = document.to_pretty_json().expect("what is documented is always JSON");
     text.push('\n');
     text

@@ -5,6 +5,7 @@
 mod access;
 mod health;
 mod hosts;
+mod page_tokens;
 mod router;
 mod rows;
 mod socket;
@@ -12,6 +13,7 @@ mod tokens;
 
 pub use access::Access;
 pub use health::Health;
+pub use page_tokens::watch_page_tokens;
 pub use router::router;
 pub use rows::watch_rows;
 pub use socket::AdminListener;

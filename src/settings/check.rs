@@ -17,10 +17,12 @@ impl Settings {
         self.http.proxies()?;
         self.admin.hosts()?;
         self.graph.proxy()?;
+        self.graph.code_overrides()?;
         self.check_tls()?;
         self.check_plaintext()?;
         self.security.keys()?;
         self.security.token_keys()?;
+        self.security.app_keys()?;
         for (key, secret) in [
             ("graph.app_secret", &self.graph.app_secret),
             ("webhooks.verify_token", &self.webhooks.verify_token),
@@ -57,22 +59,17 @@ impl Settings {
             require(!may_cut_a_password(url), key, demand)?;
         }
         check_parameters(database)?;
-        let graph = &self.graph.base_url;
-        require(
-            matches!(graph.scheme(), "http" | "https") && graph.has_host(),
-            "graph.base_url",
-            "must be an http:// or https:// URL",
-        )?;
-        require(
-            graph.query().is_none() && graph.fragment().is_none(),
-            "graph.base_url",
-            "must not have a query or a fragment",
-        )?;
-        require(
-            graph.username().is_empty() && graph.password().is_none(),
-            "graph.base_url",
-            "must not hold a user or password",
-        )?;
+        for (key, url) in [
+            ("graph.base_url", &self.graph.base_url),
+            ("graph.instagram_base_url", &self.graph.instagram_base_url),
+        ] {
+            let is_http = matches!(url.scheme(), "http" | "https") && url.has_host();
+            require(is_http, key, "must be an http:// or https:// URL")?;
+            let is_plain = url.query().is_none() && url.fragment().is_none();
+            require(is_plain, key, "must not have a query or a fragment")?;
+            let is_anonymous = url.username().is_empty() && url.password().is_none();
+            require(is_anonymous, key, "must not hold a user or password")?;
+        }
         require(
             self.admin.listen.tcp() != Some(self.http.listen) || self.http.listen.port() == 0,
             "admin.listen",

@@ -1,5 +1,5 @@
-//! `security.key` and `security.token_key`: the keys that seal secrets in the database, and those of the hashes of API
-//! tokens. Never here: sealing and hashing; the modules `seal` and `edge` do that.
+//! `security.key`, `security.app_key` and `security.token_key`: the keys that seal page tokens and the secrets of apps in
+//! the database, and those of the hashes of API tokens. Never here: sealing and hashing; the modules `seal` and `edge` do that.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +15,11 @@ impl SecuritySettings {
     /// Return the keys, the one that seals first; empty if none is set.
     pub fn keys(&self) -> Result<Vec<KeyBytes>, SettingsError> {
         keys("security.key", &self.key)
+    }
+
+    /// Return the keys for the secrets of Meta's apps, the one that seals first; empty if none is set.
+    pub fn app_keys(&self) -> Result<Vec<KeyBytes>, SettingsError> {
+        keys("security.app_key", &self.app_key)
     }
 
     /// Return the keys of tokens' hashes, the one for new tokens first; empty if none is set.

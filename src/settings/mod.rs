@@ -28,6 +28,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::channel::Class;
+use crate::policy::classify::{CodeOverrides, OverrideError};
 pub use listen::AdminAddress;
 pub use plaintext::{Plaintext, PlaintextRefused};
 pub use secret_files::{ExposedFile, exposed_mode};
@@ -65,6 +66,7 @@ pub struct Settings {
     pub ingest: IngestSettings,
     pub dispatch: DispatchSettings,
     pub retry: RetrySettings,
+    pub attachments: AttachmentSettings,
     pub limits: LimitSettings,
     pub events: EventSettings,
     pub webhooks: WebhookSettings,
@@ -116,6 +118,9 @@ pub enum ReplyScope {
 pub struct GraphSettings {
     #[serde(deserialize_with = "sources::url")]
     pub base_url: url::Url,
+    /// Of lines of Instagram Login.
+    #[serde(deserialize_with = "sources::url")]
+    pub instagram_base_url: url::Url,
     /// May hold a password. Empty: none.
     #[serde(serialize_with = "redact::url")]
     pub proxy: SecretString,
@@ -130,6 +135,8 @@ pub struct GraphSettings {
     pub timeout: Duration,
     #[serde(with = "duration")]
     pub media_timeout: Duration,
+    /// Codes of Graph to which the operator gives a meaning. Empty: none.
+    pub codes: String,
     /// As in `security.plaintext`.
     #[serde(skip)]
     pub plaintext: Plaintext,
@@ -187,6 +194,12 @@ pub struct DispatchSettings {
     pub line_trials: u32,
     /// 0: no limit.
     pub unknown_refusals: u32,
+    /// Whether workers look for the messages of UNKNOWN rows in Meta's conversations.
+    pub reconcile: bool,
+    /// Whether a known closed window ends a message without a call.
+    pub window_check: bool,
+    /// Whether messages to recipients that cannot be reached end without a call.
+    pub suppress_unreachable: bool,
     #[serde(with = "duration")]
     pub valid_for: Duration,
 }
@@ -214,6 +227,22 @@ pub struct RetrySettings {
     pub base: Duration,
     #[serde(with = "duration")]
     pub cap: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachmentSettings {
+    /// Whether an asset is uploaded once a line, and its messages are sent by its id.
+    pub reuse: bool,
+    pub on_unfetchable: OnUnfetchable,
+}
+
+/// The treatment of messages whose URL Meta cannot fetch, where assets are uploaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnfetchable {
+    Refuse,
+    Hold,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -245,6 +274,8 @@ impl LimitSettings {
 #[serde(deny_unknown_fields)]
 pub struct EventSettings {
     pub publish: EventScope,
+    /// Whether events of Meta's webhooks are published as they came.
+    pub inbound: bool,
 }
 
 /// Which events are published.
@@ -262,6 +293,8 @@ pub struct WebhookSettings {
     /// Empty: none.
     #[serde(serialize_with = "redact::secret")]
     pub verify_token: SecretString,
+    /// Whether an echo of Instagram, which names no row, is matched by recipient, text and time.
+    pub match_instagram_echoes: bool,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -273,6 +306,9 @@ pub struct SecuritySettings {
     /// Keys in the same form: the hash of a new token is made with the first. Empty: none.
     #[serde(serialize_with = "redact::secret")]
     pub token_key: SecretString,
+    /// Keys in the same form: the first seals the secrets of Meta's apps, all open. Empty: none.
+    #[serde(serialize_with = "redact::secret")]
+    pub app_key: SecretString,
     /// Zero: no address is banned.
     #[serde(with = "duration")]
     pub ban: Duration,
@@ -327,11 +363,28 @@ impl Settings {
 }
 
 impl Settings {
-    /// Return the changed settings that have no effect in this version (contract: "Commands and settings").
-    pub fn without_effect(&self) -> Vec<&'static str> {
-        [("webhooks.verify_token", !self.webhooks.verify_token.expose_secret().is_empty())]
-            .into_iter()
-            .filter_map(|(key, is_set)| is_set.then_some(key))
-            .collect()
+    /// Return the settings that have no effect beside the others, each with its reason.
+    pub fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        let is_embedded = self.broker.url.expose_secret() == "embedded";
+        let reason = match self.events.inbound {
+            true if !self.webhooks.is_on() => Some("webhooks are off; set webhooks.verify_token"),
+            true if is_embedded => Some("the embedded broker has no exchanges; set broker.url to a RabbitMQ"),
+            _ => None,
+        };
+        reason.map(|reason| ("events.inbound", reason)).into_iter().collect()
+    }
+}
+
+impl GraphSettings {
+    /// Return the meanings of codes.
+    pub fn code_overrides(&self) -> Result<CodeOverrides, SettingsError> {
+        self.codes.parse().map_err(|error: OverrideError| SettingsError::of("graph.codes", error))
+    }
+}
+
+impl WebhookSettings {
+    /// Whether Meta's webhooks are taken in.
+    pub fn is_on(&self) -> bool {
+        !self.verify_token.expose_secret().is_empty()
     }
 }

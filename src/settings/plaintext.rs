@@ -129,7 +129,11 @@ impl PlainPeer {
 impl GraphSettings {
     /// Return the settings whose URLs are http.
     fn plain_peers(&self) -> Result<Vec<PlainPeer>, SettingsError> {
-        let urls = [("graph.base_url", Some(self.base_url.clone())), ("graph.proxy", self.proxy()?)];
+        let urls = [
+            ("graph.base_url", Some(self.base_url.clone())),
+            ("graph.instagram_base_url", Some(self.instagram_base_url.clone())),
+            ("graph.proxy", self.proxy()?),
+        ];
         let plain = urls.into_iter().filter_map(|(key, url)| {
             let url = url.filter(|url| url.scheme() == "http")?;
             let (host, port) = (url.host_str()?.to_owned(), url.port_or_known_default().unwrap_or(80));
@@ -270,6 +274,13 @@ mod tests {
     #[case::another_writing_of_a_public_one("private", "graph.base_url", "http://3405803785/v25.0", false)]
     #[case::no_graph("never", "graph.base_url", "http://127.0.0.1:8090/v25.0", false)]
     #[case::meta("never", "graph.base_url", "https://graph.facebook.com/v25.0", true)]
+    #[case::a_public_instagram("private", "graph.instagram_base_url", "http://203.0.113.9/v25.0", false)]
+    #[case::an_instagram_of_this_machine(
+        "private",
+        "graph.instagram_base_url",
+        "http://127.0.0.1:8090/v25.0",
+        true
+    )]
     #[case::a_public_proxy("private", "graph.proxy", "http://203.0.113.9:3128", false)]
     #[case::a_public_proxy_with_tls("private", "graph.proxy", "https://203.0.113.9:3128", true)]
     #[case::a_private_proxy("private", "graph.proxy", "http://192.168.7.7:3128", true)]

@@ -22,6 +22,7 @@ const SECRETS: &[(&str, SecretKind)] = &[
     ("graph.app_secret", SecretKind::Text),
     ("security.key", SecretKind::Text),
     ("security.token_key", SecretKind::Text),
+    ("security.app_key", SecretKind::Text),
     ("webhooks.verify_token", SecretKind::Text),
 ];
 

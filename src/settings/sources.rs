@@ -18,11 +18,13 @@ use super::{DEFAULTS, Overrides, Settings, SettingsError};
 const CHOICES: &[(&str, &str)] = &[
     ("dispatch.on_ambiguous", "must be hold or retry"),
     ("dispatch.on_5xx", "must be retry or hold"),
+    ("attachments.on_unfetchable", "must be refuse or hold"),
     ("broker.reply_to", "must be own or any"),
     ("events.publish", "must be none, outcomes or all"),
     ("security.plaintext", "must be private, never or anywhere"),
     ("log.format", "must be text or json"),
     ("graph.base_url", "must be an absolute http(s) URL"),
+    ("graph.instagram_base_url", "must be an absolute http(s) URL"),
     ("admin.listen", "must be an address with a port such as 127.0.0.1:9090, or unix:/path of a socket"),
     ("security.quota_rows_per_second", "must be an integer from 1 on, or 0 for no quota"),
 ];

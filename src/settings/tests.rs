@@ -58,6 +58,7 @@ fn built_in_settings_are_the_documented_ones() {
     assert_eq!(settings.broker.reply_to, ReplyScope::Own);
     assert!(settings.security.keys().expect("no key is right").is_empty());
     assert!(settings.security.token_keys().expect("no key is right").is_empty());
+    assert!(settings.security.app_keys().expect("no key is right").is_empty());
     assert!(settings.http.proxies().expect("no proxies are right").is_empty());
     assert_eq!(settings.graph.proxy().expect("no proxy is right"), None);
 }
@@ -65,9 +66,18 @@ fn built_in_settings_are_the_documented_ones() {
 #[test]
 fn setting_without_effect_is_named() {
     let settings = Settings::load_from(None, [], Overrides::new()).expect("defaults are right");
-    assert!(settings.without_effect().is_empty());
-    let settings = from_environment("META_DISPATCH__WEBHOOKS__VERIFY_TOKEN", "word").expect("a right one");
-    assert_eq!(settings.without_effect(), ["webhooks.verify_token"]);
+    assert!(settings.without_effect().is_empty() && !settings.webhooks.is_on());
+    let inbound = "[events]\ninbound = true\n";
+    let named = |more: &str| {
+        let settings = from_file(&format!("{inbound}{more}")).expect("right ones");
+        settings.without_effect().first().map(|(key, reason)| format!("{key}: {reason}"))
+    };
+    let off = named("").expect("webhooks are off");
+    assert!(off.starts_with("events.inbound: ") && off.contains("webhooks.verify_token"), "{off}");
+    let webhooks = "[webhooks]\nverify_token = \"word\"\n";
+    let embedded = named(webhooks).expect("the broker is embedded");
+    assert!(embedded.contains("broker.url"), "{embedded}");
+    assert_eq!(named(&format!("{webhooks}[broker]\nurl = \"amqp://host\"\n")), None);
 }
 
 #[test]
@@ -105,6 +115,11 @@ fn override_wins_over_environment_over_file() {
 #[case::no_attempts("dispatch.max_attempts", "0")]
 #[case::no_trials("dispatch.line_trials", "0")]
 #[case::fewer_refusals_than_none("dispatch.unknown_refusals", "-1")]
+#[case::a_code_without_a_word("graph.codes", "4242")]
+#[case::an_unknown_word_for_a_code("graph.codes", "4242=stop")]
+#[case::a_code_10_that_is_retried("graph.codes", "10/1=retry")]
+#[case::a_number_for_reconcile("dispatch.reconcile", "1")]
+#[case::a_word_for_the_match_of_echoes("webhooks.match_instagram_echoes", "maybe")]
 #[case::no_backlog("ingest.max_backlog", "0")]
 #[case::no_connections("http.max_connections_per_address", "0")]
 #[case::fewer_connections_than_none("http.max_connections", "-1")]
@@ -114,6 +129,8 @@ fn override_wins_over_environment_over_file() {
 #[case::no_media_rate("limits.instagram.media", "0")]
 #[case::a_number_for_a_truth("security.ban_loopback", "1")]
 #[case::a_word_for_a_truth("limits.enforce_ceilings", "maybe")]
+#[case::window_check("dispatch.window_check", "maybe")]
+#[case::suppress_unreachable("dispatch.suppress_unreachable", "1")]
 #[case::a_duration_without_unit("graph.timeout", "30")]
 #[case::a_duration_of_an_unknown_unit("graph.timeout", "30 parsecs")]
 #[case::a_duration_below_zero("graph.timeout", "-1s")]
@@ -129,6 +146,8 @@ fn override_wins_over_environment_over_file() {
 #[case::a_long_default_wait("http.default_wait", "31s")]
 #[case::an_unknown_policy("dispatch.on_ambiguous", "drop")]
 #[case::an_unknown_policy_for_5xx("dispatch.on_5xx", "Retry")]
+#[case::an_unknown_treatment_of_urls("attachments.on_unfetchable", "skip")]
+#[case::a_word_for_a_truth("attachments.reuse", "sometimes")]
 #[case::an_unknown_scope("events.publish", "some")]
 #[case::an_unknown_reply_scope("broker.reply_to", "all")]
 #[case::an_unknown_format("log.format", "xml")]
@@ -159,6 +178,8 @@ fn override_wins_over_environment_over_file() {
 #[case::no_url("graph.base_url", "graph.facebook.com")]
 #[case::an_unknown_scheme("graph.base_url", "ftp://graph.facebook.com")]
 #[case::a_query("graph.base_url", "https://graph.facebook.com/v25.0?x=1")]
+#[case::no_instagram_url("graph.instagram_base_url", "graph.instagram.com")]
+#[case::an_instagram_url_with_a_user("graph.instagram_base_url", "https://user@graph.instagram.com/v25.0")]
 #[case::a_user("graph.base_url", "https://user@graph.facebook.com/v25.0")]
 #[case::a_proxy_without_a_scheme("graph.proxy", "proxy.example:3128")]
 #[case::a_proxy_of_another_kind("graph.proxy", "socks5://proxy.example:1080")]
@@ -293,6 +314,7 @@ fn non_utf_8_variable_is_refused_by_its_name() {
 #[case("webhooks.verify_token", &format!("{SECRET}\t"))]
 #[case("security.key", SECRET)]
 #[case("security.token_key", SECRET)]
+#[case("security.app_key", SECRET)]
 fn errors_never_repeat_a_secret(#[case] key: &str, #[case] value: &str) {
     for text in [
         refusal(from_environment(&as_variable(key), value)),

@@ -31,6 +31,9 @@ pub struct CampaignPath;
 /// The path of a call about one line.
 pub struct LinePath;
 
+/// The path of a call about one recipient.
+pub struct RecipientPath;
+
 /// A parameter with its example.
 type Exemplified = (Parameter, Option<Value>);
 
@@ -155,5 +158,13 @@ impl IntoParams for CampaignPath {
 impl IntoParams for LinePath {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         in_path("app_id", "Id of the line", line(), json!(1))
+    }
+}
+
+impl IntoParams for RecipientPath {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut path = in_path("app_id", "Id of the line", line(), json!(1));
+        path.extend(in_path("dest", "Recipient's PSID or IGSID", text(MAX_DEST_CHARS), json!("2531927391")));
+        path
     }
 }

@@ -21,6 +21,9 @@ fn line(id: i64) -> LineSummary {
         account_active: true,
         has_token: true,
         page_id: Some("1".into()),
+        instagram_account_id: None,
+        login: None,
+        token_expires_at: None,
         rate_text: None,
         rate_media: None,
         paused_until: None,
@@ -35,7 +38,26 @@ fn limits() -> LimitSettings {
 }
 
 fn seconds(counted: &[CampaignCount], lines: &[LineSummary]) -> Option<i64> {
-    eta(counted, lines, &limits(), NOW).map(|at| (at - NOW).whole_seconds())
+    eta(counted, lines, &[], &limits(), NOW).map(|at| (at - NOW).whole_seconds())
+}
+
+#[rstest::rstest]
+#[case::nothing_binds(None, None, 100)]
+#[case::the_budget_is_slower(Some(10.0), None, 400)]
+#[case::the_line_is_slower(Some(50.0), None, 100)]
+#[case::calls_are_held(Some(0.0), None, 100)]
+#[case::the_day_has_room(None, Some(4_000), 100)]
+#[case::it_takes_two_days(None, Some(2_000), 86_400)]
+#[case::nobody_wrote(None, Some(0), 100)]
+fn estimate_knows_metas_budgets(
+    #[case] limited_to: Option<f64>,
+    #[case] day_budget: Option<i64>,
+    #[case] expected: i64,
+) {
+    let waiting = [count(1, Medium::Text, Status::Pending, 4_000), count(1, Medium::Text, Status::Ok, 9)];
+    let bindings = [Binding { line: LineId(1), limited_to, day_budget }];
+    let ends = eta(&waiting, &[line(1)], &bindings, &limits(), NOW);
+    assert_eq!(ends.map(|at| (at - NOW).whole_seconds()), Some(expected));
 }
 
 #[test]

@@ -19,6 +19,7 @@ fn secret_file(secret: &str) -> tempfile::NamedTempFile {
 #[case("webhooks.verify_token", SECRET)]
 #[case("security.key", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=")]
 #[case("security.token_key", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=")]
+#[case("security.app_key", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=")]
 fn secret_comes_from_a_file(#[case] key: &str, #[case] secret: &str) {
     let file = secret_file(&format!("{secret}\n"));
     let (named, path) = (format!("{key}_file"), file.path().to_str().expect("UTF-8"));
@@ -34,6 +35,7 @@ fn secret_comes_from_a_file(#[case] key: &str, #[case] secret: &str) {
             "graph.app_secret" => settings.graph.app_secret,
             "webhooks.verify_token" => settings.webhooks.verify_token,
             "security.token_key" => settings.security.token_key,
+            "security.app_key" => settings.security.app_key,
             _ => settings.security.key,
         };
         assert_eq!(found.expose_secret(), secret);
