@@ -17,6 +17,8 @@ use crate::store::{BrokerUserRow, Store};
 /// The names of the program's own users in the commands; the operator may choose others.
 const INGEST_USER: &str = "meta-dispatch-ingest";
 const WORKER_USER: &str = "meta-dispatch-worker";
+/// The name of a program that hears the events of Meta's webhooks.
+const INBOUND_USER: &str = "listener-inbound";
 
 #[derive(Debug, Subcommand)]
 pub enum BrokerCommand {
@@ -74,6 +76,8 @@ fn grants(mapped: &[BrokerUserRow], wanted: &[String], vhost: &str) -> Vec<Grant
     if wanted.is_empty() {
         grants.push(grant(INGEST_USER, "ingest (serve has both grants)".into(), Rights::of_ingest()));
         grants.push(grant(WORKER_USER, "worker".into(), Rights::of_worker()));
+        let purpose = "listener to Meta's events of all accounts (events.inbound)".to_owned();
+        grants.push(grant(INBOUND_USER, purpose, Rights::of_inbound_listener(INBOUND_USER)));
     }
     let shown = || mapped.iter().filter(|user| wanted.is_empty() || wanted.contains(&user.broker_user));
     for user in shown() {
@@ -120,7 +124,10 @@ mod tests {
         let mapped = [user("clinic", 2, false), user("shop", 1, true)];
         let names = |grants: &[Grant]| grants.iter().map(|grant| grant.user.clone()).collect::<Vec<_>>();
         let all = grants(&mapped, &[], "/");
-        assert_eq!(names(&all), [INGEST_USER, WORKER_USER, "clinic", "shop", "listener-1", "listener-2"]);
+        assert_eq!(
+            names(&all),
+            [INGEST_USER, WORKER_USER, INBOUND_USER, "clinic", "shop", "listener-1", "listener-2"]
+        );
         let one = grants(&mapped, &["shop".to_owned()], "prod");
         assert_eq!(names(&one), ["shop", "listener-1"]);
         let text = commands(&one);

@@ -22,7 +22,7 @@ use super::output::{Answered, Output, printable, reason};
 use super::progress::{ListArgs, OneArgs, ask, list};
 use super::remote::{NOT_OURS, Remote, RemoteArgs, accepted};
 use super::upload::{Sent, Shown};
-use super::{help, parse};
+use super::{help, parse, reach};
 use crate::batch::{Format, Part, Parts};
 use crate::channel::Class;
 use crate::domain::{LineId, MAX_BATCH_ID_CHARS, MAX_CP_ID_CHARS};
@@ -32,8 +32,8 @@ use crate::text::trimmed;
 /// Refused lines, and notes to logged ones, that are told one by one.
 const TOLD: u64 = 20;
 /// Tries of a part before the command gives up, with pauses that double from the first to the longest.
-const TRIES: u32 = 8;
-const PAUSES: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(10) };
+pub(super) const TRIES: u32 = 8;
+pub(super) const PAUSES: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(10) };
 const PART_TIMEOUT: Duration = Duration::from_secs(120);
 /// The reason for which a line is left out.
 const REPEATED: &str = "The recipient stands in an earlier line, and --once-per-dest was given.";
@@ -101,6 +101,9 @@ pub struct SendFileArgs {
     /// Name of the batch (default: a hash of file and options); the same name again sends only lines not logged yet
     #[arg(long, value_name = "NAME", value_parser = batch_id)]
     batch_id: Option<String>,
+    /// Count the recipients by what is known of their windows, and log nothing
+    #[arg(long)]
+    check: bool,
 }
 
 /// A name to which the numbers of parts can be added.
@@ -151,6 +154,9 @@ async fn send(arguments: &SendFileArgs, out: &Output) -> anyhow::Result<()> {
     let remote = arguments.remote.connect()?;
     let path = &arguments.file;
     let format = format_of(path)?;
+    if arguments.check {
+        return reach::check(&remote, path, format, arguments.app_id, out).await;
+    }
     let options = options(arguments);
     let open = || File::open(path).with_context(|| format!("{}: cannot be read", path.display()));
     // The batch's name does not hang on the day: the command that goes on after a cut may be tomorrow's.

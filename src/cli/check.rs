@@ -9,6 +9,8 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::app_secrets::StoredSecrets;
+use super::ending_tokens::{self, Ending};
 use super::fields::fields;
 use super::migrate::schema_word;
 use super::output::{Answered, Output, printable};
@@ -18,6 +20,7 @@ use super::stored_tokens::StoredTokens;
 use super::table::{Column, Table};
 use crate::broker::rabbitmq::reach::reach;
 use crate::graph::egress;
+use crate::policy::token_check::{ends_at, version_of};
 use crate::seal::KeyRing;
 use crate::settings::{BrokerSettings, DatabaseSettings, GraphSettings, Settings};
 use crate::store::{self, OpenRows, SchemaState, Store, StoreError};
@@ -39,6 +42,18 @@ struct Report<'a> {
     stopped_lines: Option<Vec<StoppedLine>>,
     /// Page tokens by form; `null` if the database did not say.
     page_tokens: Option<StoredTokens>,
+    /// Secrets of apps by form; `null` if the database did not say.
+    app_secrets: Option<StoredSecrets>,
+    /// Page tokens that end within 14 days; `null` if the database did not say.
+    ending_tokens: Option<Vec<Ending>>,
+}
+
+/// The keys of these settings.
+struct Keys {
+    /// Of page tokens.
+    lines: KeyRing,
+    /// Of the secrets of apps.
+    apps: KeyRing,
 }
 
 /// The answers of a database whose schema is known.
@@ -46,6 +61,8 @@ struct Contents {
     open: OpenRows,
     stopped: Vec<StoppedLine>,
     tokens: Option<StoredTokens>,
+    apps: Option<StoredSecrets>,
+    ending: Vec<Ending>,
 }
 
 #[derive(Default, Serialize)]
@@ -69,15 +86,20 @@ struct GraphReport {
     ok: bool,
     http_status: Option<u16>,
     error: Option<String>,
+    /// Version of Meta's interface in the path, and the day on which it ends, if they are known.
+    version: Option<String>,
+    version_ends_at: Option<String>,
 }
 
 pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
-    let keys = super::key_ring(settings)?;
+    let keys = Keys { lines: super::key_ring(settings)?, apps: super::app_keys(settings)? };
     let ((database, contents), broker, graph) =
         tokio::join!(database(&settings.database, &keys), broker(&settings.broker), graph(&settings.graph));
-    let (open, stopped_lines, page_tokens) = match contents {
-        Some(Contents { open, stopped, tokens }) => (Some(open), Some(stopped), tokens),
-        None => (None, None, None),
+    let (open, stopped_lines, page_tokens, app_secrets, ending_tokens) = match contents {
+        Some(Contents { open, stopped, tokens, apps, ending }) => {
+            (Some(open), Some(stopped), tokens, apps, Some(ending))
+        }
+        None => (None, None, None, None, None),
     };
     let report = Report {
         settings,
@@ -88,6 +110,8 @@ pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
         oldest_unknown_seconds: open.and_then(|open| open.oldest_unknown).map(|age| age.as_secs()),
         stopped_lines,
         page_tokens,
+        app_secrets,
+        ending_tokens,
     };
     if out.json {
         out.json(&report)?;
@@ -104,7 +128,7 @@ pub async fn run(settings: &Settings, out: &Output) -> anyhow::Result<()> {
 }
 
 /// Return the database's state, and what it holds.
-async fn database(settings: &DatabaseSettings, keys: &KeyRing) -> (DatabaseReport, Option<Contents>) {
+async fn database(settings: &DatabaseSettings, keys: &Keys) -> (DatabaseReport, Option<Contents>) {
     let mut report = DatabaseReport::default();
     let asked = tokio::time::timeout(TIMEOUT, async {
         let store = store::open_existing(settings).await?;
@@ -123,7 +147,7 @@ async fn database(settings: &DatabaseSettings, keys: &KeyRing) -> (DatabaseRepor
 
 async fn ask_database(
     store: &dyn Store,
-    keys: &KeyRing,
+    keys: &Keys,
     report: &mut DatabaseReport,
 ) -> Result<Option<Contents>, StoreError> {
     let schema = store.schema().await?;
@@ -137,8 +161,10 @@ async fn ask_database(
     report.ok = report.error.is_none();
     let stopped = stopped(&store.stopped_lines().await?, OffsetDateTime::now_utc());
     // A role without the right to read tokens fails here alone.
-    let tokens = StoredTokens::count(store, keys).await.ok();
-    Ok(Some(Contents { open, stopped, tokens }))
+    let tokens = StoredTokens::count(store, &keys.lines).await.ok();
+    let apps = StoredSecrets::count(store, &keys.apps).await.ok();
+    let ending = ending_tokens::ending(store).await?;
+    Ok(Some(Contents { open, stopped, tokens, apps, ending }))
 }
 
 async fn broker(settings: &BrokerSettings) -> BrokerReport {
@@ -155,9 +181,17 @@ async fn graph(settings: &GraphSettings) -> GraphReport {
         let client = egress(builder, settings)?.build().map_err(explain)?;
         client.get(settings.base_url.clone()).send().await.map_err(explain)
     };
-    match ask.await {
-        Ok(answer) => GraphReport { ok: true, http_status: Some(answer.status().as_u16()), error: None },
-        Err(error) => GraphReport { ok: false, http_status: None, error: Some(format!("{error:#}")) },
+    let (http_status, error) = match ask.await {
+        Ok(answer) => (Some(answer.status().as_u16()), None),
+        Err(error) => (None, Some(format!("{error:#}"))),
+    };
+    let version = version_of(settings.base_url.path());
+    GraphReport {
+        ok: error.is_none(),
+        http_status,
+        error,
+        version: version.map(str::to_owned),
+        version_ends_at: version.and_then(ends_at).map(|end| end.to_string()),
     }
 }
 
@@ -170,7 +204,7 @@ fn no_answer() -> String {
     format!("no answer within {}", humantime::format_duration(TIMEOUT))
 }
 
-fn human(report: &Report, keys: &KeyRing, screen: Screen) -> anyhow::Result<String> {
+fn human(report: &Report, keys: &Keys, screen: Screen) -> anyhow::Result<String> {
     const COLUMNS: [Column; 2] = [Column::new("SETTING"), Column::text("VALUE", 20)];
     let mut settings = Table::new(&COLUMNS, screen);
     for (key, value) in fields(report.settings)? {
@@ -180,7 +214,10 @@ fn human(report: &Report, keys: &KeyRing, screen: Screen) -> anyhow::Result<Stri
     let schema = database.schema.map(|schema| format!("schema {schema}"));
     let broker = &report.broker;
     let graph = &report.graph;
-    let status = graph.http_status.map(|status| format!("answers (HTTP {status}, asked without a token)"));
+    let end = graph.version.as_ref().zip(graph.version_ends_at.as_ref());
+    let end = end.map(|(version, end)| format!("; {version} ends on {end}")).unwrap_or_default();
+    let status =
+        graph.http_status.map(|status| format!("answers (HTTP {status}, asked without a token){end}"));
     let answers = [
         answer("database", database.ok, database.error.as_deref().or(schema.as_deref())),
         answer("broker", broker.ok, broker.error.as_deref().or(Some(broker.kind))),
@@ -196,14 +233,37 @@ fn human(report: &Report, keys: &KeyRing, screen: Screen) -> anyhow::Result<Stri
         ),
     };
     let tokens = match &report.page_tokens {
-        Some(tokens) => tokens.human(keys),
+        Some(tokens) => tokens.human(&keys.lines),
         None => "The forms of page tokens could not be read.".to_owned(),
+    };
+    let ending = match &report.ending_tokens {
+        Some(ending) => ending_tokens::told(ending),
+        None => "The ends of page tokens could not be read.".to_owned(),
     };
     let lines = match &report.stopped_lines {
         Some(lines) => told(lines),
         None => "The states of lines could not be read.".to_owned(),
     };
-    Ok(format!("{}\n\n{}\n\n{lines}\n{unknown}\n{tokens}", settings.render(), answers.join("\n")))
+    let apps = match &report.app_secrets {
+        Some(apps) if apps.is_empty() => unsigned(report.settings),
+        Some(apps) => format!("\n{}", apps.human(&keys.apps)),
+        None => "\nThe forms of apps' secrets could not be read.".to_owned(),
+    };
+    Ok(format!(
+        "{}\n\n{}\n\n{lines}\n{unknown}\n{tokens}\n{ending}{apps}",
+        settings.render(),
+        answers.join("\n")
+    ))
+}
+
+/// Return a warning if webhooks are on, and no secret is known by which their signatures could be checked.
+fn unsigned(settings: &Settings) -> String {
+    match settings.webhooks.is_on() && settings.graph.app_secret.expose_secret().is_empty() {
+        true => "\nWarning: webhooks are on, and no secret of an app is known, so that each is refused: set graph.app_secret, \
+                 or `app add`."
+            .to_owned(),
+        false => String::new(),
+    }
 }
 
 /// Return the answer in full length: an error is worth its lines.

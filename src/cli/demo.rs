@@ -9,16 +9,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use super::output::Output;
+use super::table::{Column, Table, near_time, or_dash};
 use super::tail;
 use crate::app::{App, Role};
 use crate::channel::Class;
-use crate::domain::{AccountId, LineId};
+use crate::domain::{AccountId, LineId, Status};
 use crate::edge::tokens;
 use crate::settings::{AdminAddress, Settings};
 use crate::shutdown::{self, Hangup};
-use crate::simulator::{Simulator, SimulatorOptions};
+use crate::simulator::{GivenIdentity, Simulator, SimulatorOptions, WebhookRules};
 use crate::store::{LogFilter, LogRow, NewLine, SharedStore};
 use crate::telemetry;
 
@@ -26,6 +28,13 @@ use crate::telemetry;
 const USUAL_ADDRESS: &str = "127.0.0.1:8080";
 /// The time for which `--once` waits for its messages.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The time for which `--once` waits for receipts. A message is not late without them.
+const RECEIPTS_PATIENCE: Duration = Duration::from_secs(10);
+/// Where webhooks come in.
+const WEBHOOKS: &str = "/webhooks/meta";
+/// The ids of the sample Page and the sample Instagram account.
+const PAGE_ID: &str = "1001";
+const INSTAGRAM_ID: &str = "1784";
 const POLL: Duration = Duration::from_millis(200);
 
 /// The messages of `--once`: class, parameters, and purpose. A recipient beginning with an outcome's name
@@ -61,6 +70,15 @@ const PAUSING: &[(&str, &str)] = &[
     ("code4-xia", "the app's call limit is reached"),
 ];
 
+/// The receipts of `--once`.
+const RECEIPTS: [Column; 5] = [
+    Column::number("CDLS_ID"),
+    Column::text("DEST", 17),
+    Column::new("SENT_AT"),
+    Column::new("DELIVERED_AT"),
+    Column::new("READ_AT"),
+];
+
 /// Run the demo until it is stopped, or send the showcase and exit.
 pub async fn run(once: bool, config: Option<&Path>, out: &Output) -> Result<()> {
     let stop = shutdown::on_signal(Hangup::Stops, telemetry::finish)?;
@@ -68,35 +86,74 @@ pub async fn run(once: bool, config: Option<&Path>, out: &Output) -> Result<()> 
         .permissions(Permissions::from_mode(0o700))
         .tempdir()
         .context("no temporary folder for the demo's database")?;
-    let simulator = Simulator::start(SimulatorOptions::default())?;
-    let settings = settings(config, folder.path(), &simulator.base_url(), once).await?;
+    let secrets = Secrets::make();
+    let app_secret = Some(secrets.app_secret.clone());
+    let simulator = Simulator::start(SimulatorOptions { app_secret, ..SimulatorOptions::default() })?;
+    let settings = settings(config, folder.path(), &simulator.base_url(), &secrets, once).await?;
     let Some(app) = stop.run_until_cancelled(App::start(&settings, Role::Serve)).await.transpose()? else {
         return Ok(());
     };
     let http = app.http.context("the demo takes requests")?;
-    let stage = Stage::set(app.store.clone(), http).await?;
+    simulator.play_webhooks(secrets.webhooks(http, once))?;
+    let stage = Stage::set(app.store.clone(), http, simulator).await?;
     let shown = if once {
         let shown = stop.run_until_cancelled(stage.show(out)).await;
         app.stop().await;
         shown.unwrap_or(Ok(()))
     } else {
-        out.text(&stage.introduction(&simulator.base_url(), &app.admin))?;
+        out.text(&stage.introduction(&app.admin))?;
         let everything = LogFilter::default();
         tokio::select! {
             followed = tail::follow(&everything, 20, &*stage.store, out) => followed,
             ended = app.run_until(stop) => ended,
         }
     };
-    simulator.shutdown().await;
+    stage.simulator.shutdown().await;
     shown
 }
 
-async fn settings(config: Option<&Path>, folder: &Path, graph: &str, once: bool) -> Result<Settings> {
+/// The secrets of the demo's app at Meta, made anew for each run.
+struct Secrets {
+    verify_token: SecretString,
+    app_secret: SecretString,
+}
+
+impl Secrets {
+    fn make() -> Secrets {
+        let random = || SecretString::from(hex::encode(rand::random::<[u8; 16]>()));
+        Secrets { verify_token: random(), app_secret: random() }
+    }
+
+    /// Let the simulator send receipts to the demo: within seconds, so that a reader sees them come.
+    fn webhooks(&self, http: SocketAddr, once: bool) -> WebhookRules {
+        let (delay_ms, read_delay_ms) = if once { (100, 300) } else { (1_500, 2_500) };
+        WebhookRules {
+            url: format!("http://{http}{WEBHOOKS}"),
+            app_secret: Some(self.app_secret.clone()),
+            verify_token: Some(self.verify_token.clone()),
+            delay_ms,
+            read_delay_ms,
+            ..WebhookRules::default()
+        }
+    }
+}
+
+async fn settings(
+    config: Option<&Path>,
+    folder: &Path,
+    graph: &str,
+    secrets: &Secrets,
+    once: bool,
+) -> Result<Settings> {
     let is_free = !once && tokio::net::TcpListener::bind(USUAL_ADDRESS).await.is_ok();
     let mut prescribed = vec![
         ("database.url", format!("sqlite:{}", folder.join("demo.db").display())),
         ("broker.url", "embedded".into()),
         ("graph.base_url", graph.into()),
+        ("graph.instagram_base_url", graph.into()),
+        ("graph.app_secret", secrets.app_secret.expose_secret().to_owned()),
+        ("webhooks.verify_token", secrets.verify_token.expose_secret().to_owned()),
+        ("graph.instagram_base_url", graph.into()),
         ("http.listen", if is_free { USUAL_ADDRESS } else { "127.0.0.1:0" }.into()),
         ("admin.listen", "127.0.0.1:0".into()),
         ("http.default_wait", "10s".into()),
@@ -125,6 +182,7 @@ async fn settings(config: Option<&Path>, folder: &Path, graph: &str, once: bool)
 /// The sample account with its lines.
 struct Stage {
     store: SharedStore,
+    simulator: Simulator,
     http: SocketAddr,
     account: AccountId,
     tsid: SecretString,
@@ -133,18 +191,19 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(store: SharedStore, http: SocketAddr) -> Result<Stage> {
+    async fn set(store: SharedStore, http: SocketAddr, simulator: Simulator) -> Result<Stage> {
         let account = store.add_account("Demo").await?;
         let tsid = tokens::mint();
         let identifier = tokens::identifier(tsid.expose_secret()).context("a minted token is long enough")?;
         store.add_token(account, identifier, &tokens::hash(tsid.expose_secret())).await?;
-        let messenger = add_line(&store, account, Class::MESSENGER, "Demo page").await?;
-        let instagram = add_line(&store, account, Class::INSTAGRAM, "Demo Instagram").await?;
-        Ok(Stage { store, http, account, tsid, messenger, instagram })
+        let messenger = add_line(&store, &simulator, account, Class::MESSENGER, "Demo page").await?;
+        let instagram = add_line(&store, &simulator, account, Class::INSTAGRAM, "Demo Instagram").await?;
+        Ok(Stage { store, simulator, http, account, tsid, messenger, instagram })
     }
 
-    fn introduction(&self, graph: &str, admin: &AdminAddress) -> String {
+    fn introduction(&self, admin: &AdminAddress) -> String {
         let Stage { http, messenger, instagram, .. } = self;
+        let graph = self.simulator.base_url();
         let tsid = self.tsid.expose_secret();
         format!(
             "\
@@ -173,7 +232,8 @@ The recipient chooses the outcome: dest=code10-ann is outside the 24-hour
 window, code1200x2-ann fails twice and is then sent, cut-ann is cut.
 `meta-dispatch simulate --help` lists all of them. Stop with Ctrl-C.
 
-The log, as it changes:
+The log, as it changes; seconds after a message was sent, its recipient gets it
+and reads it:
 "
         )
     }
@@ -186,18 +246,42 @@ The log, as it changes:
         }
         self.wait_until(|row| row.status.is_outcome()).await?;
         for (dest, mdata) in PAUSING {
-            let line = add_line(&self.store, self.account, Class::MESSENGER, dest).await?;
+            let line = add_line(&self.store, &self.simulator, self.account, Class::MESSENGER, dest).await?;
             self.submit(Class::MESSENGER, line, dest, "text", mdata).await?;
             self.wait_until(|row| row.status.is_outcome() || row.error_code.is_some()).await?;
         }
+        // Without receipts the log is shown as it stands.
+        let is_read = |row: &LogRow| row.status != Status::Ok || row.read_at.is_some();
+        let _ = tokio::time::timeout(RECEIPTS_PATIENCE, self.wait_until(is_read)).await;
         tail::newest(&LogFilter::default(), 200, &*self.store, out).await?;
         if !out.json {
             out.text(
                 "\nThe last two wait: Graph's answers paused their lines.\n\
                  UNKNOWN rows are held, as Graph may have taken them.",
             )?;
+            out.text(&format!("\nReceipts, as webhooks told them:\n\n{}", self.receipts(out).await?))?;
         }
         Ok(())
+    }
+
+    /// Return the table of the messages that their recipients got, oldest first.
+    async fn receipts(&self, out: &Output) -> Result<String> {
+        let mut rows = self.store.log_newest(&LogFilter::default(), 200).await?;
+        rows.retain(|row| row.delivered_at.is_some() || row.read_at.is_some());
+        rows.reverse();
+        let now = OffsetDateTime::now_utc();
+        let time = |at: Option<OffsetDateTime>| or_dash(at.map(|at| near_time(at, now)));
+        let mut table = Table::new(&RECEIPTS, out.screen);
+        for row in &rows {
+            table.add([
+                row.cdls_id.to_string(),
+                row.dest.clone(),
+                time(row.sent_at),
+                time(row.delivered_at),
+                time(row.read_at),
+            ]);
+        }
+        Ok(table.render())
     }
 
     async fn submit(&self, class: Class, line: LineId, dest: &str, mtype: &str, mdata: &str) -> Result<()> {
@@ -234,15 +318,32 @@ The log, as it changes:
     }
 }
 
-async fn add_line(store: &SharedStore, account: AccountId, class: Class, name: &str) -> Result<LineId> {
+async fn add_line(
+    store: &SharedStore,
+    simulator: &Simulator,
+    account: AccountId,
+    class: Class,
+    name: &str,
+) -> Result<LineId> {
+    let page_token = format!("EAAdemo{}", uuid::Uuid::now_v7().simple());
+    let is_instagram = class == Class::INSTAGRAM;
+    simulator.play_identity(
+        &page_token,
+        GivenIdentity {
+            page_id: (!is_instagram).then(|| PAGE_ID.to_owned()),
+            ig_id: is_instagram.then(|| INSTAGRAM_ID.to_owned()),
+            ..GivenIdentity::default()
+        },
+    );
     let line = NewLine {
         id: None,
         account,
         name: Some(name.to_owned()),
         class,
-        page_token: format!("EAAdemo{}", uuid::Uuid::now_v7().simple()).into(),
-        page_id: Some("1001".into()),
-        instagram_account_id: (class == Class::INSTAGRAM).then(|| "1784".into()),
+        page_token: page_token.into(),
+        page_id: Some(PAGE_ID.to_owned()),
+        instagram_account_id: is_instagram.then(|| INSTAGRAM_ID.to_owned()),
+        login: None,
         rate_text: None,
         rate_media: None,
     };

@@ -8,10 +8,10 @@ use clap::{Command, Subcommand};
 /// The commands by purpose. A blank leads to a command inside another.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Run it", &["demo", "serve", "ingest", "worker", "simulate"]),
-    ("Set up", &["migrate", "account", "broker", "token", "ban", "line", "key", "check", "health"]),
+    ("Set up", &["migrate", "account", "broker", "token", "ban", "app", "line", "key", "check", "health"]),
     ("Send", &["send", "campaign send"]),
-    ("Watch and mend", &["log", "campaign", "rejected"]),
-    ("Describe it", &["openapi", "completions", "man"]),
+    ("Watch and mend", &["log", "campaign", "recipient", "rejected", "attachment"]),
+    ("Describe it", &["codes", "openapi", "completions", "man"]),
 ];
 
 pub const PROGRAM: &str = "\
@@ -72,8 +72,10 @@ Examples:
     --mdata 'The sale begins.' --send-at 2027-01-01T09:00:00Z --cp-id sale";
 
 pub const KEY: &str = "\
-Page tokens are sealed with the first key of security.key, and opened with any.
-Restart the workers with a new key before tokens are sealed with it.
+Page tokens are sealed with the first key of security.key, and opened with any;
+the secrets of Meta's apps with those of security.app_key. Restart the workers
+with a new key before tokens are sealed with it, and all processes with a new
+key of apps.
 
 Examples:
   meta-dispatch key generate
@@ -96,6 +98,10 @@ same file with other options, is a new batch, and all its lines are sent. To
 send repaired lines, put them into a file of their own, or name the batch with
 --batch-id from the beginning.
 
+With --check nothing is logged: the command counts the recipients whose 24-hour
+window is known to be open or closed, of whom nothing is known, and who cannot
+be reached.
+
 The API token comes from META_DISPATCH_TSID, or from --tsid-file.
 
 Examples:
@@ -104,7 +110,8 @@ Examples:
     --mdata 'The sale begins.' --priority bulk --valid-for 3600
   meta-dispatch campaign send crm.csv --app-id 1 --cp-id offers \\
     --ignore-columns=name,city --once-per-dest
-  meta-dispatch campaign send offers.ndjson --batch-id offers-2026-11";
+  meta-dispatch campaign send offers.ndjson --batch-id offers-2026-11
+  meta-dispatch campaign send offers.csv --app-id 1 --check";
 
 pub const LOG_TAIL: &str = "\
 Times are UTC: a time of the last day without its date. ERROR_CODE is code and
@@ -128,6 +135,17 @@ message is not retried.
 Examples:
   meta-dispatch log resolve 4711 --as ok --message-id m_abc
   meta-dispatch log resolve --line 3 --since 2h --as retry --dry-run";
+
+pub const LOG_RECONCILE: &str = "\
+A message that Meta shows becomes OK, if no other message can be meant. A
+message that Meta does not show stays UNKNOWN: that is no proof, and
+`--not-found retry` may deliver the message twice. Meta shows the 20 newest
+messages of a recipient, and takes two questions a second for each line.
+
+Examples:
+  meta-dispatch log reconcile --dry-run
+  meta-dispatch log reconcile --line 3 --since 2h
+  meta-dispatch log reconcile 4711 --not-found error";
 
 pub const LOG_RESEND: &str = "\
 A filter selects messages in ERROR, unless --status names CANCELLED or OK. The
@@ -190,7 +208,8 @@ Examples:
 pub const BROKER_GRANTS: &str = "\
 The commands go to the machine of RabbitMQ. Add the users first (rabbitmqctl
 add_user NAME), and put names of your own in place of listener-1,
-meta-dispatch-ingest and meta-dispatch-worker. This command changes nothing.
+listener-inbound, meta-dispatch-ingest and meta-dispatch-worker. This command
+changes nothing.
 
 Examples:
   meta-dispatch broker grants
@@ -203,9 +222,27 @@ Examples:
   meta-dispatch line add --account 1 --class instagram \\
     --ig-account-id 17841400000000000 --pat-file page-token.txt";
 
+pub const APP_ADD: &str = "\
+The secret and the verify token are sealed with the first key of
+security.app_key, which every process needs then. The dashboard of the app at
+Meta shows the secret, and takes the same verify token. An app that exists has
+its secrets replaced.
+
+Examples:
+  meta-dispatch app add --id 1234567890 --name Shop \\
+    --verify-token-file verify-token.txt --secret-stdin < app-secret.txt
+  meta-dispatch app add --id 1234567890 --secret-file app-secret.txt \\
+    --verify-token-file verify-token.txt";
+
+pub const LINE_CHECK: &str = "\
+Without an id, every line that is switched on is checked. The command reads,
+and sends nothing; the end of a token that Meta tells is noted. The exit code
+is 1 if a line cannot send as it is configured.";
+
 pub const LINE_LIST: &str = "\
-A limit in brackets is the limit of the class. The reasons of pauses, and limits
-above Meta's ceilings, stand below the table.";
+A limit in brackets is the limit of the class. BUDGET is the use of Meta's
+budgets, and the rate to which they limit the line now. The reasons of pauses,
+and limits above Meta's ceilings, stand below the table.";
 
 /// The layout of the program's help: the commands stand in groups.
 pub fn template() -> String {

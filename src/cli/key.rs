@@ -1,4 +1,4 @@
-//! `key`: a new key for `security.key`, and the sealing of stored page tokens.
+//! `key`: new keys, and the sealing of stored page tokens and of the secrets of Meta's apps.
 //!
 //! The commands run beside busy workers: each token is replaced where it still has the text that was read, and
 //! nothing else of its line changes. A run that was cut off is repeated. Never here: a page access token in an
@@ -9,6 +9,7 @@ use clap::Subcommand;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
+use super::app_secrets::{AppSecretChoice, SealedSecrets};
 use super::output::{Answered, Output, tell_note};
 use super::parse;
 use crate::domain::LineId;
@@ -24,15 +25,15 @@ const LOOKS: usize = 3;
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
-    /// Print a new key for security.key, or for security.token_key
+    /// Print a new key for security.key, security.app_key or security.token_key
     Generate,
-    /// Seal the page tokens that are stored in plain
+    /// Seal the page tokens and the secrets of apps that are stored in plain
     Seal {
         /// Seal only the token of this line
         #[arg(long, value_name = "V8L_ID", value_parser = parse::id(LineId))]
         line: Option<LineId>,
     },
-    /// Seal with the first key what other keys of security.key sealed
+    /// Seal with the first key what other keys of security.key and security.app_key sealed
     Rotate,
 }
 
@@ -57,6 +58,9 @@ struct Sealed {
     /// Tokens in plain that the command leaves alone.
     #[serde(skip)]
     plain: u64,
+    /// The secrets of apps; `None` where the command leaves them alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    apps: Option<SealedSecrets>,
 }
 
 #[derive(Serialize)]
@@ -80,28 +84,56 @@ pub fn generate(out: &Output) -> anyhow::Result<()> {
     out.answer(&Generated { key: key.expose_secret() }, |generated| generated.key.to_owned())
 }
 
-/// Run a command on the stored page tokens.
-pub async fn run(command: KeyCommand, store: &dyn Store, keys: &KeyRing, out: &Output) -> anyhow::Result<()> {
+/// Run a command on the stored page tokens, and on the secrets of apps.
+pub async fn run(
+    command: KeyCommand,
+    store: &dyn Store,
+    keys: &KeyRing,
+    app_keys: &KeyRing,
+    out: &Output,
+) -> anyhow::Result<()> {
     match command {
         KeyCommand::Generate => generate(out),
-        KeyCommand::Seal { line } => seal(line, store, keys, out).await,
-        KeyCommand::Rotate => rotate(store, keys, out).await,
+        KeyCommand::Seal { line: Some(line) } => {
+            let run = Run { choice: Choice::Plain, first: first(keys)?, keys, store };
+            tell(&run.over(Some(line)).await?, out)
+        }
+        KeyCommand::Seal { line: None } => tell(&all(Choice::Plain, store, keys, app_keys).await?, out),
+        KeyCommand::Rotate => rotate(store, keys, app_keys, out).await,
     }
-}
-
-/// Seal the page tokens that are stored in plain, of one line or of all.
-async fn seal(line: Option<LineId>, store: &dyn Store, keys: &KeyRing, out: &Output) -> anyhow::Result<()> {
-    let done = Run { choice: Choice::Plain, first: first(keys)?, keys, store }.over(line).await?;
-    tell(&done, out)
 }
 
 /// Seal with the first key what other keys sealed.
-async fn rotate(store: &dyn Store, keys: &KeyRing, out: &Output) -> anyhow::Result<()> {
-    let done = Run { choice: Choice::OfOtherKeys, first: first(keys)?, keys, store }.over(None).await?;
+async fn rotate(store: &dyn Store, keys: &KeyRing, app_keys: &KeyRing, out: &Output) -> anyhow::Result<()> {
+    let done = all(Choice::OfOtherKeys, store, keys, app_keys).await?;
     if done.plain > 0 {
         tell_note(&format!("page tokens in plain: {}; `key seal` seals them", done.plain));
     }
+    if let Some(apps) = done.apps.as_ref().filter(|apps| apps.plain > 0) {
+        tell_note(&format!("secrets of apps in plain: {}; `key seal` seals them", apps.plain));
+    }
     tell(&done, out)
+}
+
+/// Seal the chosen secrets of all lines and apps, as far as there are keys for them.
+async fn all(
+    choice: Choice,
+    store: &dyn Store,
+    keys: &KeyRing,
+    app_keys: &KeyRing,
+) -> anyhow::Result<Sealed> {
+    let mut done = match (keys.first(), app_keys.first()) {
+        (None, Some(_)) => Sealed::default(),
+        _ => Run { choice, first: first(keys)?, keys, store }.over(None).await?,
+    };
+    if app_keys.first().is_some() {
+        let choice = match choice {
+            Choice::Plain => AppSecretChoice::Plain,
+            Choice::OfOtherKeys => AppSecretChoice::OfOtherKeys,
+        };
+        done.apps = Some(SealedSecrets::over(choice, store, app_keys).await?);
+    }
+    Ok(done)
 }
 
 fn first(keys: &KeyRing) -> anyhow::Result<&Key> {
@@ -112,11 +144,13 @@ fn tell(done: &Sealed, out: &Output) -> anyhow::Result<()> {
     out.answer(done, |done| {
         let counts = format!("page tokens sealed: {}; sealed already: {}", done.sealed, done.already);
         let failed = done.failed.iter().map(|failed| format!("line {}: {}", failed.v8l_id, failed.reason));
-        std::iter::once(counts).chain(failed).collect::<Vec<_>>().join("\n")
+        let apps = done.apps.iter().flat_map(SealedSecrets::human);
+        std::iter::once(counts).chain(failed).chain(apps).collect::<Vec<_>>().join("\n")
     })?;
-    match done.failed.len() {
-        0 => Ok(()),
-        failed => Err(Answered(format!("page tokens that could not be sealed: {failed}")).into()),
+    match (done.failed.len(), done.apps.as_ref().map_or(0, SealedSecrets::failures)) {
+        (0, 0) => Ok(()),
+        (0, failed) => Err(Answered(format!("secrets of apps that could not be sealed: {failed}")).into()),
+        (failed, _) => Err(Answered(format!("page tokens that could not be sealed: {failed}")).into()),
     }
 }
 

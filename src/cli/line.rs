@@ -7,18 +7,21 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
+use secrecy::ExposeSecret;
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::line_change::{self, RemoveArgs, SetArgs};
-use super::line_view::{LineView, above_ceiling, list, view};
+use super::line_check::{self, CheckArgs, SubscribeArgs};
+use super::line_view::{LineView, above_ceiling, list, views};
 use super::output::{Output, confirmed, tell_note};
 use super::page_token::{self, PageTokenSource};
+use super::parse::LoginChoice;
 use super::{help, parse};
-use crate::channel::Class;
+use crate::channel::{Class, Login};
 use crate::domain::{AccountId, LineId};
 use crate::seal::KeyRing;
-use crate::settings::LimitSettings;
+use crate::settings::{LimitSettings, Settings};
 use crate::store::{LineRecord, NewLine, Store};
 
 #[derive(Debug, Subcommand)]
@@ -55,7 +58,12 @@ pub enum LineCommand {
         #[arg(value_name = "V8L_ID", value_parser = parse::id(LineId))]
         line: LineId,
     },
-    /// Change a line's name or limits, or switch it off; takes effect within 10 seconds
+    /// Ask Meta about the tokens of lines: valid, until when, whose, which permissions and webhooks are missing
+    #[command(after_help = help::LINE_CHECK)]
+    Check(CheckArgs),
+    /// Subscribe the line's app to the webhooks of its Page or Instagram account
+    Subscribe(SubscribeArgs),
+    /// Change a line's name, ids or limits, or switch it off; takes effect within 10 seconds
     Set(SetArgs),
     /// Remove a line; refused while messages wait for it
     Remove(RemoveArgs),
@@ -75,6 +83,12 @@ pub struct AddArgs {
     /// Id of the Instagram business account
     #[arg(long, value_name = "ID", value_parser = parse::meta_id)]
     ig_account_id: Option<String>,
+    /// Way to connect: facebook, instagram (Instagram Login) or unified (default: auto, by the token)
+    #[arg(long, value_parser = parse::login())]
+    graph: Option<LoginChoice>,
+    /// Meta's id of the app that the line belongs to (default: the app of the settings)
+    #[arg(long, value_name = "APP_ID", value_parser = parse::meta_id)]
+    app: Option<String>,
     /// Id of the new line (default: the next free id)
     #[arg(long, value_name = "V8L_ID", value_parser = parse::id(LineId))]
     id: Option<LineId>,
@@ -107,18 +121,21 @@ struct Lines {
 pub async fn run(
     command: LineCommand,
     store: &dyn Store,
-    limits: &LimitSettings,
+    settings: &Settings,
     keys: &KeyRing,
     out: &Output,
 ) -> anyhow::Result<()> {
+    let limits = &settings.limits;
     match command {
+        LineCommand::Check(args) => line_check::check(&args, store, settings, keys, out).await,
+        LineCommand::Subscribe(args) => line_check::subscribe(&args, store, settings, keys, out).await,
         LineCommand::Add(args) => {
             let added = Added { v8l_id: add_line(*args, limits, keys, store).await? };
             out.answer(&added, |added| format!("line {} added", added.v8l_id))
         }
         LineCommand::List => {
             let now = OffsetDateTime::now_utc();
-            let lines = store.all_lines().await?.iter().map(|line| view(line, now)).collect();
+            let lines = views(&store.all_lines().await?, store, now).await?;
             out.answer(&Lines { lines }, |lines| list(&lines.lines, limits, out.screen))
         }
         LineCommand::SetPat { line, pat } => {
@@ -150,7 +167,17 @@ async fn add_line(
     if !args.yes {
         no_other(&args, store).await?;
     }
+    if let Some(app) = &args.app {
+        let is_there = store.apps().await?.iter().any(|record| record.id == *app);
+        ensure!(is_there, "there is no app {app}: `app add --id {app}` adds it");
+    }
     let token = args.pat.read()?;
+    let chosen = args.graph.and_then(|choice| choice.0);
+    let needs_account = Login::of(chosen, token.expose_secret()).needs_account_id();
+    ensure!(
+        !needs_account || args.ig_account_id.is_some(),
+        "--graph unified needs --ig-account-id, which the path of calls names"
+    );
     let seals = keys.first().is_some();
     let line = NewLine {
         id: args.id,
@@ -161,6 +188,7 @@ async fn add_line(
         page_token: if seals { "".into() } else { token.clone() },
         page_id: args.page_id,
         instagram_account_id: args.ig_account_id,
+        login: chosen,
         rate_text: args.rate_text,
         rate_media: args.rate_media,
     };
@@ -168,6 +196,9 @@ async fn add_line(
         tell_note(&note);
     }
     let id = store.add_line(&line).await?;
+    if let Some(app) = &args.app {
+        ensure!(store.set_line_app(id, Some(app)).await?, "line {id} was removed by others at this moment");
+    }
     if seals {
         let is_set = store.set_page_token(id, &page_token::stored(token, id, keys)).await;
         let without = || format!("line {id} was added without its page token: `line set-pat {id}` sets it");
@@ -193,8 +224,9 @@ async fn no_other(args: &AddArgs, store: &dyn Store) -> anyhow::Result<()> {
 async fn changed(found: bool, line: LineId, store: &dyn Store, out: &Output) -> anyhow::Result<()> {
     ensure!(found, "no line {line}");
     let lines = store.lines(&[line]).await?;
-    let line = lines.first().with_context(|| format!("line {line} was changed, and is gone since"))?;
-    out.answer(&view(line, OffsetDateTime::now_utc()), |line| {
+    let views = views(&lines, store, OffsetDateTime::now_utc()).await?;
+    let line = views.first().with_context(|| format!("line {line} was changed, and is gone since"))?;
+    out.answer(line, |line| {
         format!("line {}: {}; every process knows within 10 seconds", line.v8l_id, line.state)
     })
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::cancel::cancel_waiting;
 use super::line_view::above_ceiling;
 use super::output::{Output, confirmed, tell_note};
-use super::parse;
+use super::parse::{self, LoginChoice};
 use crate::domain::{LineId, RowId};
 use crate::settings::LimitSettings;
 use crate::store::{LineChange, MessageFilter, Scope, Store};
@@ -26,6 +26,18 @@ pub struct SetArgs {
     /// Whether the line sends: true or false; messages of a line that does not are refused or wait
     #[arg(long, value_name = "BOOL")]
     active: Option<bool>,
+    /// Id of the Facebook Page
+    #[arg(long, value_name = "ID", value_parser = parse::meta_id)]
+    page_id: Option<String>,
+    /// Id of the Instagram business account
+    #[arg(long, value_name = "ID", value_parser = parse::meta_id)]
+    ig_account_id: Option<String>,
+    /// Way to connect: facebook, instagram (Instagram Login), unified, or auto, by the token
+    #[arg(long, value_parser = parse::login())]
+    graph: Option<LoginChoice>,
+    /// Meta's id of the app that the line belongs to, or `none` for the app of the settings
+    #[arg(long, value_name = "APP_ID", value_parser = app)]
+    app: Option<App>,
     /// Limit of text messages a second, or `default` for the limit of the class
     #[arg(long, value_name = "N", value_parser = rate)]
     rate_text: Option<Rate>,
@@ -62,6 +74,17 @@ fn rate(text: &str) -> Result<Rate, String> {
         .ok_or_else(|| "must be a number from 1 to 1000000, or `default`".into())
 }
 
+/// The app of a line, or none of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct App(Option<String>);
+
+fn app(text: &str) -> Result<App, String> {
+    if text == "none" {
+        return Ok(App(None));
+    }
+    parse::meta_id(text).map(|app| App(Some(app)))
+}
+
 /// Changes the line; whether it exists.
 pub async fn set(
     args: &SetArgs,
@@ -71,16 +94,28 @@ pub async fn set(
     let change = LineChange {
         name: args.name.clone(),
         active: args.active,
+        page_id: args.page_id.clone(),
+        instagram_account_id: args.ig_account_id.clone(),
+        login: args.graph.map(|choice| choice.0),
         rate_text: args.rate_text.map(|rate| rate.0),
         rate_media: args.rate_media.map(|rate| rate.0),
     };
-    ensure!(change != LineChange::default(), "name a change: --name, --active, --rate-text or --rate-media");
+    ensure!(
+        change != LineChange::default() || args.app.is_some(),
+        "name a change: --name, --active, --page-id, --ig-account-id, --graph, --app, --rate-text or --rate-media"
+    );
     let lines = store.lines(&[args.line]).await?;
     if let Some(line) = lines.first() {
         for note in above_ceiling(line.class, change.rate_text.flatten(), change.rate_media.flatten(), limits)
         {
             tell_note(&note);
         }
+    }
+    // First: an app that does not exist stops the command before it has changed anything.
+    if let Some(App(app)) = &args.app
+        && !store.set_line_app(args.line, app.as_deref()).await?
+    {
+        return Ok((args.line, false));
     }
     Ok((args.line, store.update_line(args.line, &change).await?))
 }
@@ -123,6 +158,12 @@ pub async fn remove(args: &RemoveArgs, store: &dyn Store, out: &Output) -> anyho
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn app_is_an_id_or_none() {
+        assert_eq!((app("1234"), app("none")), (Ok(App(Some("1234".into()))), Ok(App(None))));
+        assert!(app("Shop").is_err());
+    }
 
     #[test]
     fn rate_is_a_number_or_the_default() {

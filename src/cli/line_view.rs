@@ -2,6 +2,8 @@
 //!
 //! Never here: a page access token. A view says whether one is set.
 
+use std::time::Duration;
+
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -9,11 +11,12 @@ use time::OffsetDateTime;
 use super::output::printable;
 use super::screen::Screen;
 use super::table::{Column, Table, or_dash, yes_no};
-use crate::channel::{Class, Rates};
+use crate::channel::{Class, Login, Rates};
 use crate::domain::{AccountId, LineId};
 use crate::policy::pace::Limits;
+use crate::policy::token_life::{TokenAlarm, alarm};
 use crate::settings::LimitSettings;
-use crate::store::{LineRecord, UNOPENED_PAUSE};
+use crate::store::{LineRecord, LineUse, Store, StoreError, UNOPENED_PAUSE};
 use crate::text::timestamp;
 
 /// How the state of a paused line begins.
@@ -30,12 +33,28 @@ pub struct LineView {
     has_pat: bool,
     v8l_fb_page_id: Option<String>,
     v8l_ig_account_id: Option<String>,
+    /// `null`: by the token.
+    v8l_graph: Option<Login>,
+    v8l_meta_app: Option<String>,
+    #[serde(serialize_with = "crate::text::time_or_null")]
+    v8l_pat_expires_at: Option<OffsetDateTime>,
+    /// The failure of the last try to refresh the token.
+    v8l_pat_error: Option<String>,
     v8l_rate_text: Option<u32>,
     v8l_rate_media: Option<u32>,
     #[serde(serialize_with = "crate::text::time_or_null")]
     v8l_paused_until: Option<OffsetDateTime>,
     v8l_pause_reason: Option<String>,
     pub state: String,
+    /// The highest use of Meta's budgets in percent.
+    budget_use: Option<f64>,
+    /// Messages a second to which Meta's budgets limit the line, or all lines of its app together, now.
+    limited_to: Option<f64>,
+    /// Messages that the line may send in 24 hours.
+    day_budget: Option<i64>,
+    /// The note about a token that ends soon, or could not be refreshed.
+    #[serde(skip)]
+    token_note: Option<String>,
 }
 
 pub fn view(line: &LineRecord, now: OffsetDateTime) -> LineView {
@@ -48,12 +67,45 @@ pub fn view(line: &LineRecord, now: OffsetDateTime) -> LineView {
         has_pat: has_page_token(line),
         v8l_fb_page_id: line.page_id.clone(),
         v8l_ig_account_id: line.instagram_account_id.clone(),
+        v8l_graph: line.login,
+        v8l_meta_app: line.meta_app.clone(),
+        v8l_pat_expires_at: line.token_expires_at,
+        v8l_pat_error: line.token_error.clone(),
         v8l_rate_text: line.rate_text,
         v8l_rate_media: line.rate_media,
         v8l_paused_until: line.paused_until,
         v8l_pause_reason: line.pause_reason.clone(),
         state: state(line, now),
+        budget_use: None,
+        limited_to: None,
+        day_budget: None,
+        token_note: token_note(line, now),
     }
+}
+
+/// Return the views of lines with the use of their budgets.
+pub async fn views(
+    lines: &[LineRecord],
+    store: &dyn Store,
+    now: OffsetDateTime,
+) -> Result<Vec<LineView>, StoreError> {
+    let ids: Vec<LineId> = lines.iter().map(|line| line.id).collect();
+    let uses = store.line_uses(&ids).await?;
+    Ok(lines.iter().zip(&uses).map(|(line, found)| view(line, now).with(found)).collect())
+}
+
+/// Return a note about a token that ends soon, has ended, or could not be refreshed.
+fn token_note(line: &LineRecord, now: OffsetDateTime) -> Option<String> {
+    let left = line.token_expires_at.map(|at| Duration::try_from(at - now).unwrap_or_default());
+    let error = line.token_error.as_deref();
+    let remedy = "connect it again, and use `line set-pat`";
+    let end = match (left.and_then(alarm), line.token_expires_at) {
+        (Some(TokenAlarm::Ended), Some(at)) => format!("its token has ended at {}", timestamp(at)),
+        (Some(_), Some(at)) => format!("its token ends at {}", timestamp(at)),
+        _ => return error.map(|error| format!("its token could not be refreshed ({error})")),
+    };
+    let error = error.map(|error| format!(" ({error})")).unwrap_or_default();
+    Some(format!("{end}{error}: {remedy}"))
 }
 
 fn has_page_token(line: &LineRecord) -> bool {
@@ -77,6 +129,10 @@ fn state(line: &LineRecord, now: OffsetDateTime) -> String {
     if line.class.needs_page_id && !has_page_id {
         return "no page id".into();
     }
+    let has_account_id = line.instagram_account_id.as_deref().is_some_and(|id| !id.trim().is_empty());
+    if line.login.is_some_and(Login::needs_account_id) && !has_account_id {
+        return "no account id".into();
+    }
     match line.paused_until {
         Some(until) if until > now => {
             let reason = line.pause_reason.as_deref().unwrap_or("no reason given");
@@ -95,7 +151,7 @@ fn state(line: &LineRecord, now: OffsetDateTime) -> String {
 
 /// The table of lines, and its notes.
 pub fn list(lines: &[LineView], limits: &LimitSettings, screen: Screen) -> String {
-    const COLUMNS: [Column; 10] = [
+    const COLUMNS: [Column; 11] = [
         Column::number("V8L_ID"),
         Column::number("CDCS_ID"),
         Column::new("CLASS"),
@@ -105,6 +161,7 @@ pub fn list(lines: &[LineView], limits: &LimitSettings, screen: Screen) -> Strin
         Column::new("PAT").spare(1),
         Column::new("TEXT/s"),
         Column::new("MEDIA/s"),
+        Column::new("BUDGET").spare(4),
         Column::state("STATE"),
     ];
     let mut table = Table::new(&COLUMNS, screen);
@@ -120,6 +177,7 @@ pub fn list(lines: &[LineView], limits: &LimitSettings, screen: Screen) -> Strin
             if line.has_pat { "set" } else { "none" }.into(),
             limit(line.v8l_rate_text, default.text),
             limit(line.v8l_rate_media, default.media),
+            line.budget(),
             if line.is_paused() { "paused".into() } else { line.state.clone() },
         ]);
     }
@@ -128,6 +186,24 @@ pub fn list(lines: &[LineView], limits: &LimitSettings, screen: Screen) -> Strin
 }
 
 impl LineView {
+    fn with(self, found: &LineUse) -> LineView {
+        let tenths = |value: f64| (value * 10.0).round() / 10.0;
+        LineView {
+            budget_use: found.percent.map(tenths),
+            limited_to: found.limited_to.map(tenths),
+            day_budget: found.day_budget,
+            ..self
+        }
+    }
+
+    /// The use of Meta's budgets, and the rate to which they limit the line.
+    fn budget(&self) -> String {
+        let percent = self.budget_use.map(|percent| format!("{percent:.0} %"));
+        let limit = self.limited_to.map(|limit| format!("{limit}/s"));
+        let texts: Vec<String> = percent.into_iter().chain(limit).collect();
+        or_dash(Some(texts.join(", ")).filter(|text| !text.is_empty()))
+    }
+
     fn is_paused(&self) -> bool {
         self.state.starts_with(PAUSED)
     }
@@ -136,7 +212,13 @@ impl LineView {
     fn notes(&self, limits: &LimitSettings) -> Vec<String> {
         let pause = self.is_paused().then(|| format!("line {} is {}", self.v8l_id, printable(&self.state)));
         let above = above_ceiling(self.v8l_class, self.v8l_rate_text, self.v8l_rate_media, limits);
-        pause.into_iter().chain(above.iter().map(|note| format!("line {}: {note}", self.v8l_id))).collect()
+        let token =
+            self.token_note.as_deref().map(|note| format!("line {}: {}", self.v8l_id, printable(note)));
+        pause
+            .into_iter()
+            .chain(token)
+            .chain(above.iter().map(|note| format!("line {}: {note}", self.v8l_id)))
+            .collect()
     }
 }
 
@@ -193,6 +275,12 @@ mod tests {
             page_token: Some("EAAsecret".into()),
             page_id: Some("1234".into()),
             instagram_account_id: None,
+            login: None,
+            token_expires_at: None,
+            token_version: 0,
+            token_error: None,
+            meta_app: None,
+            app_secret: None,
             rate_text: None,
             rate_media: Some(5),
             paused_until: None,
@@ -206,6 +294,7 @@ mod tests {
     #[case::its_account_is_disabled(LineRecord { account_active: false, active: false, ..line() }, "account disabled")]
     #[case::it_is_inactive(LineRecord { active: false, page_token: None, ..line() }, "inactive")]
     #[case::it_has_no_token(LineRecord { page_token: Some("".into()), ..line() }, "no token")]
+    #[case::its_account_id_is_missing(LineRecord { login: Some(Login::Unified), ..line() }, "no account id")]
     #[case::it_is_paused(
         LineRecord {
             paused_until: Some(datetime!(2026-11-23 14:45 UTC)),
@@ -270,6 +359,25 @@ mod tests {
         assert_eq!((text.lines().count(), widest(&text)), (3, width), "{text}");
         assert_eq!(text.contains("12345678901234567"), width == 160, "{text}");
         assert!(text.contains('…') && text.contains("account disabled"), "{text}");
+    }
+
+    #[rstest]
+    #[case::ends_in_a_month(Some(datetime!(2026-12-23 14:15 UTC)), None, None)]
+    #[case::ends_soon(Some(datetime!(2026-12-01 14:15 UTC)), None, Some("its token ends at 2026-12-01T14:15:00.000Z: "))]
+    #[case::has_ended(Some(datetime!(2026-11-01 14:15 UTC)), None, Some("its token has ended at "))]
+    #[case::not_refreshed(None, Some("no answer"), Some("its token could not be refreshed (no answer)"))]
+    #[case::ends_and_is_not_refreshed(
+        Some(datetime!(2026-12-01 14:15 UTC)), Some("no answer"), Some("its token ends at 2026-12-01T14:15:00.000Z (no answer): ")
+    )]
+    fn token_that_ends_has_a_note(
+        #[case] token_expires_at: Option<OffsetDateTime>,
+        #[case] error: Option<&str>,
+        #[case] expected: Option<&str>,
+    ) {
+        let record = LineRecord { token_expires_at, token_error: error.map(str::to_owned), ..line() };
+        let note = token_note(&record, NOW);
+        assert_eq!(note.is_some(), expected.is_some(), "{note:?}");
+        assert!(note.unwrap_or_default().starts_with(expected.unwrap_or_default()));
     }
 
     #[test]

@@ -92,10 +92,15 @@ fn error_code(row: &LogRow) -> String {
     }
 }
 
-/// Return the result of a message beside its code: Graph's id, or the reason, and the time of the next try.
+/// Return the result of a message beside its code: its receipt, else Graph's id, or the reason, and the time
+/// of the next try.
 fn result(row: &LogRow, time: impl Fn(OffsetDateTime) -> String) -> String {
     if row.status == Status::Ok {
-        return row.message_id.clone().unwrap_or_default();
+        return match (row.read_at, row.delivered_at) {
+            (Some(read), _) => format!("read {}", time(read)),
+            (None, Some(delivered)) => format!("delivered {}", time(delivered)),
+            (None, None) => row.message_id.clone().unwrap_or_default(),
+        };
     }
     let next = row.next_at.filter(|_| !row.status.is_final()).map(|at| format!("at {}", time(at)));
     let kind = row.error_kind.map(|kind| kind.to_string());
@@ -246,6 +251,11 @@ mod tests {
             ..row(1, Status::Retry)
         };
         assert_eq!(result(&retry), "at 14:17:00Z: try later");
-        assert_eq!(result(&LogRow { message_id: Some("m_1".into()), ..row(1, Status::Ok) }), "m_1");
+        let sent = LogRow { message_id: Some("m_1".into()), ..row(1, Status::Ok) };
+        assert_eq!(result(&sent), "m_1");
+        let delivered = LogRow { delivered_at: Some(datetime!(2026-11-23 14:17 UTC)), ..sent };
+        assert_eq!(result(&delivered), "delivered 14:17:00Z");
+        let read = LogRow { read_at: Some(datetime!(2026-11-23 14:18 UTC)), ..delivered };
+        assert_eq!(result(&read), "read 14:18:00Z");
     }
 }

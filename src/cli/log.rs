@@ -11,9 +11,10 @@ use super::fields::fields;
 use super::output::{Output, printable};
 use super::screen::Screen;
 use super::table::{Column, Table};
-use super::{cancel, export, help, parse, settle, tail};
+use super::{cancel, export, help, parse, reconcile, settle, tail};
 use crate::channel::Class;
 use crate::domain::{LineId, RowId, Status};
+use crate::settings::Settings;
 use crate::store::{LogFilter, LogRow, Scope, StatusCount, Store};
 
 #[derive(Debug, Subcommand)]
@@ -36,6 +37,9 @@ pub enum LogCommand {
     /// Settle messages whose outcome is unknown (UNKNOWN)
     #[command(after_help = help::LOG_RESOLVE)]
     Resolve(settle::ResolveArgs),
+    /// Ask Meta for the conversations of UNKNOWN messages; settle those that are there
+    #[command(after_help = help::LOG_RECONCILE)]
+    Reconcile(reconcile::ReconcileArgs),
     /// Resend messages that have ended; each copy is a new message with a new id
     #[command(after_help = help::LOG_RESEND)]
     Resend(settle::ResendArgs),
@@ -94,10 +98,9 @@ struct Stats {
     stats: Vec<StatusCount>,
 }
 
-/// `valid_for`: how long copies are valid, unless said otherwise.
 pub async fn run(
     command: LogCommand,
-    valid_for: Duration,
+    settings: &Settings,
     store: &dyn Store,
     out: &Output,
 ) -> anyhow::Result<()> {
@@ -117,7 +120,8 @@ pub async fn run(
             out.answer(&stats, |stats| count_table(&stats.stats, out.screen))
         }
         LogCommand::Resolve(args) => settle::resolve(args, store, out).await,
-        LogCommand::Resend(args) => settle::resend(args, valid_for, store, out).await,
+        LogCommand::Reconcile(args) => reconcile::reconcile(args, settings, store, out).await,
+        LogCommand::Resend(args) => settle::resend(args, settings.dispatch.valid_for, store, out).await,
         LogCommand::Cancel(args) => cancel::cancel(args, store, out).await,
         LogCommand::Export(args) => export::export(args, store, out).await,
     }

@@ -5,12 +5,17 @@
 //! access tokens or API tokens as arguments.
 
 mod account;
+mod app;
+mod app_secrets;
+mod attachment;
 mod ban;
 mod broker;
 mod campaign;
 mod cancel;
 mod check;
+mod codes;
 mod demo;
+mod ending_tokens;
 mod export;
 mod fields;
 mod health;
@@ -18,6 +23,7 @@ mod help;
 mod key;
 mod line;
 mod line_change;
+mod line_check;
 mod line_view;
 mod listing;
 mod log;
@@ -27,6 +33,10 @@ mod output;
 mod page_token;
 mod parse;
 mod progress;
+mod reach;
+mod recipient;
+mod reconcile;
+mod rehearsal;
 mod rejected;
 mod remote;
 mod screen;
@@ -41,10 +51,8 @@ mod tail;
 mod token;
 mod upload;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
@@ -104,7 +112,7 @@ enum Command {
     Demo(DemoArgs),
     /// Run only the built-in simulator of Meta's Graph API
     #[command(after_help = crate::simulator::outcomes_help())]
-    Simulate(SimulateArgs),
+    Simulate(Box<simulate::SimulateArgs>),
     /// Create or upgrade the database's schema (not needed on SQLite)
     Migrate(migrate::MigrateArgs),
     /// Show the settings; check the database, the broker and Graph
@@ -117,6 +125,8 @@ enum Command {
     /// Show, pause, resume or cancel a campaign
     #[command(subcommand)]
     Campaign(Box<campaign::CampaignCommand>),
+    /// Print the table by which answers of Graph are judged
+    Codes(codes::CodesArgs),
     /// Print the HTTP interface as an OpenAPI 3.1 document
     Openapi,
     /// Print the completion script for a shell
@@ -148,9 +158,18 @@ enum Command {
     /// Manage lines: the Pages and Instagram accounts that send
     #[command(subcommand)]
     Line(line::LineCommand),
-    /// Make a key for security.key; seal the stored page tokens
+    /// Manage Meta's apps: the secrets that sign webhooks and calls
+    #[command(subcommand)]
+    App(app::AppCommand),
+    /// Make a key; seal the stored page tokens and the secrets of apps
     #[command(subcommand, after_help = help::KEY)]
     Key(key::KeyCommand),
+    /// List or forget uploaded images, audios, videos and files
+    #[command(subcommand)]
+    Attachment(attachment::AttachmentCommand),
+    /// Show what is known of a recipient
+    #[command(subcommand)]
+    Recipient(recipient::RecipientCommand),
     /// Read the message log; settle, resend or cancel messages
     #[command(subcommand)]
     Log(log::LogCommand),
@@ -162,23 +181,6 @@ pub struct DemoArgs {
     /// Send one message of each kind and each outcome, print the log, and exit
     #[arg(long)]
     pub once: bool,
-}
-
-/// Arguments of `simulate`.
-#[derive(Debug, clap::Args)]
-pub struct SimulateArgs {
-    /// Address to listen on
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
-    pub listen: SocketAddr,
-    /// Time that each answer takes
-    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
-    pub latency: Duration,
-    /// Greatest random time added to the latency
-    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
-    pub jitter: Duration,
-    /// Limit of a page token, in messages a second; the simulator refuses further messages (default: no limit)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub limit_per_token: Option<u32>,
 }
 
 /// Runs one command. Exit code 0, or 1 after one line on standard error; wrong usage never gets here (clap, 2).
@@ -205,13 +207,14 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Ingest => serve::run(&settings, Role::Ingest).await,
         Command::Worker => serve::run(&settings, Role::Worker).await,
         Command::Demo(arguments) => demo::run(arguments.once, cli.config.as_deref(), &out).await,
-        Command::Simulate(arguments) => simulate::run(arguments, &out).await,
+        Command::Simulate(arguments) => simulate::run(*arguments, &settings, &out).await,
         Command::Migrate(arguments) => migrate::run(arguments, &settings, &out).await,
         Command::Check => check::run(&settings, &out).await,
         Command::Health => health::run(&settings, &out).await,
         Command::Send(arguments) => send::run(*arguments, &out).await,
         Command::Campaign(command) => campaign::run(*command, &out).await,
         Command::Rejected(command) => rejected::run(command, &settings.broker, &out).await,
+        Command::Codes(arguments) => codes::run(arguments, &settings, &out),
         Command::Openapi => out.text(&api::document()),
         Command::Completions { shell } => manual::completions(shell, &out),
         Command::Man { folder } => manual::man(&folder, &out),
@@ -239,23 +242,38 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
             with_store(&settings, store, &out, async |store| ban::run(command, store, &out).await).await
         }
         Command::Line(command) => {
-            let (store, limits) = (store::open_existing(&settings.database).await, &settings.limits);
-            let keys = key_ring(&settings)?;
+            let (store, keys) = (store::open_existing(&settings.database).await, key_ring(&settings)?);
             with_store(&settings, store, &out, async |store| {
-                line::run(command, store, limits, &keys, &out).await
+                line::run(command, store, &settings, &keys, &out).await
             })
             .await
         }
-        Command::Key(key::KeyCommand::Generate) => key::generate(&out),
-        Command::Key(command) => {
-            let (keys, store) = (key_ring(&settings)?, store::open_existing(&settings.database).await);
-            with_store(&settings, store, &out, async |store| key::run(command, store, &keys, &out).await)
+        Command::Attachment(command) => {
+            let store = store::open_existing(&settings.database).await;
+            with_store(&settings, store, &out, async |store| attachment::run(command, store, &out).await)
                 .await
         }
-        Command::Log(command) => {
-            let valid_for = settings.dispatch.valid_for;
+        Command::App(command) => {
+            let (keys, store) = (app_keys(&settings)?, store::open_existing(&settings.database).await);
+            with_store(&settings, store, &out, async |store| app::run(command, store, &keys, &out).await)
+                .await
+        }
+        Command::Recipient(command) => {
             let store = store::open_existing(&settings.database).await;
-            with_store(&settings, store, &out, async |store| log::run(command, valid_for, store, &out).await)
+            with_store(&settings, store, &out, async |store| recipient::run(command, store, &out).await).await
+        }
+        Command::Key(key::KeyCommand::Generate) => key::generate(&out),
+        Command::Key(command) => {
+            let rings = (key_ring(&settings)?, app_keys(&settings)?);
+            let store = store::open_existing(&settings.database).await;
+            with_store(&settings, store, &out, async |store| {
+                key::run(command, store, &rings.0, &rings.1, &out).await
+            })
+            .await
+        }
+        Command::Log(command) => {
+            let store = store::open_existing(&settings.database).await;
+            with_store(&settings, store, &out, async |store| log::run(command, &settings, store, &out).await)
                 .await
         }
     }
@@ -299,6 +317,12 @@ async fn account_store(
 /// Return the keys of `security.key`.
 fn key_ring(settings: &Settings) -> anyhow::Result<KeyRing> {
     let keys = settings.security.keys()?;
+    Ok(KeyRing::new(keys.iter().map(|key| &**key)))
+}
+
+/// Return the keys of `security.app_key`.
+fn app_keys(settings: &Settings) -> anyhow::Result<KeyRing> {
+    let keys = settings.security.app_keys()?;
     Ok(KeyRing::new(keys.iter().map(|key| &**key)))
 }
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::channel::Class;
+use crate::channel::{Class, Login};
 use crate::domain::{self, CountedAddress, MAX_CP_ID_CHARS, Status, TokenScope, TokenScopes};
 use crate::text::trimmed;
 
@@ -24,6 +24,16 @@ pub fn id<T: Clone + Send + Sync + 'static>(make: fn(i64) -> T) -> impl TypedVal
 pub fn class() -> impl TypedValueParser<Value = Class> {
     PossibleValuesParser::new(Class::ALL.iter().map(|class| class.as_str()))
         .map(|word| word.parse().expect("it is one of the possible values"))
+}
+
+/// The way in which a line is connected to Meta, or `auto`: the token of the line shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoginChoice(pub Option<Login>);
+
+/// Parse `facebook`, `instagram`, `unified` or `auto`.
+pub fn login() -> impl TypedValueParser<Value = LoginChoice> {
+    PossibleValuesParser::new(Login::ALL.iter().map(|login| login.as_str()).chain(["auto"]))
+        .map(|word| LoginChoice(word.parse().ok()))
 }
 
 /// Parse a status, in capitals or not.

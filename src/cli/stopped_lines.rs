@@ -76,6 +76,9 @@ mod tests {
             account_active: true,
             has_token: true,
             page_id: None,
+            instagram_account_id: None,
+            login: None,
+            token_expires_at: None,
             rate_text: None,
             rate_media: None,
             paused_until: None,
@@ -97,7 +100,7 @@ mod tests {
         let text = told(&stopped(&[sending, refused, without_token], now));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "Lines that are switched on and do not send: 2.");
-        let paused = "  line 7: paused until 2026-11-25T12:30:00.000Z (Graph: cannot send: Graph code 190): The operator";
+        let paused = "  line 7: paused until 2026-11-25T12:30:00.000Z (Graph: cannot send: Graph code 190): set a new page token";
         assert!(lines[1].starts_with(paused) && lines[1].contains("`line set-pat`"), "{text}");
         assert!(lines[2].starts_with("  line 8: no token (") && lines.len() == 3, "{text}");
     }

@@ -91,8 +91,8 @@ async fn poll(followed: &mut Followed, filter: &LogFilter, store: &dyn Store) ->
     Ok(news)
 }
 
-/// The values of a row whose change shows it again.
-type Seen = (Status, i32);
+/// The values of a row whose change shows it again: status, attempts, and whether it was delivered and read.
+type Seen = (Status, i32, bool, bool);
 
 /// The rows that have been shown.
 #[derive(Default)]
@@ -108,7 +108,7 @@ impl Followed {
         rows.iter()
             .filter(|row| {
                 self.highest = self.highest.max(row.cdls_id.0);
-                let now = (row.status, row.attempts);
+                let now = (row.status, row.attempts, row.delivered_at.is_some(), row.read_at.is_some());
                 self.seen.insert(row.cdls_id, now) != Some(now)
             })
             .collect()
@@ -123,7 +123,7 @@ impl Followed {
     fn further_back(&self) -> Vec<RowId> {
         self.seen
             .range(..=self.overlap())
-            .filter(|(_, (status, _))| !status.is_final())
+            .filter(|(_, (status, ..))| !status.is_final())
             .map(|(id, _)| *id)
             .collect()
     }
@@ -138,7 +138,7 @@ impl Followed {
         let overlap = self.overlap();
         let watched = self.further_back();
         let oldest = watched[watched.len().saturating_sub(WATCHED)..].first().copied();
-        self.seen.retain(|id, (status, _)| {
+        self.seen.retain(|id, (status, ..)| {
             *id > overlap || (!status.is_final() && oldest.is_some_and(|oldest| *id >= oldest))
         });
     }
@@ -166,6 +166,8 @@ mod tests {
         assert_eq!(ids(followed.news(&[row(5, Status::Pending), row(7, Status::Ok)])), [5, 7]);
         assert_eq!(ids(followed.news(&[row(5, Status::Pending), row(7, Status::Ok)])), [] as [i64; 0]);
         assert_eq!(ids(followed.news(&[row(5, Status::Ok), row(7, Status::Ok)])), [5]);
+        let read_at = Some(time::OffsetDateTime::UNIX_EPOCH);
+        assert_eq!(ids(followed.news(&[LogRow { read_at, ..row(5, Status::Ok) }])), [5]);
     }
 
     #[test]
