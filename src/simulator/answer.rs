@@ -11,10 +11,11 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::identities::number_of;
 use super::limits::UsagePercent;
-use super::outcome::PlayedError;
+use super::refusal::{OAUTH, PlayedError};
 
 /// The version in the path of [`Simulator::base_url`](super::Simulator::base_url) and in
 /// `facebook-api-version`.
@@ -25,8 +26,9 @@ const HIGH_USAGE: UsagePercent = 75;
 /// The usage that a limit asked for by its recipient names: a value seen with a real 613.
 const ASKED_USAGE: UsagePercent = 107;
 
-const APP_USAGE: HeaderName = HeaderName::from_static("x-app-usage");
-const BUSINESS_USAGE: HeaderName = HeaderName::from_static("x-business-use-case-usage");
+pub(super) const APP_USAGE: HeaderName = HeaderName::from_static("x-app-usage");
+pub(super) const PAGE_USAGE: HeaderName = HeaderName::from_static("x-page-usage");
+pub(super) const BUSINESS_USAGE: HeaderName = HeaderName::from_static("x-business-use-case-usage");
 const API_VERSION: HeaderName = HeaderName::from_static("facebook-api-version");
 const TRACE_ID: HeaderName = HeaderName::from_static("x-fb-trace-id");
 
@@ -107,6 +109,23 @@ pub(super) fn empty() -> Response<AnswerBody> {
     Response::new(AnswerBody::Whole(None))
 }
 
+/// Return the id of a message; `run` distinguishes this simulator's ids from another's.
+pub(super) fn message_id(run: u64, seq: u64) -> String {
+    format!("m_{}", unique_text(run, seq))
+}
+
+/// Return the number of the message with this id, if the simulator gave it in this run.
+pub(super) fn read_message_id(run: u64, id: &str) -> Option<u64> {
+    let bytes = URL_SAFE_NO_PAD.decode(id.strip_prefix("m_")?).ok()?;
+    let number = u128::from_be_bytes(bytes.try_into().ok()?);
+    ((number >> 64) as u64 == run).then_some(number as u64)
+}
+
+/// Return 22 characters that no other call has.
+fn unique_text(run: u64, seq: u64) -> String {
+    URL_SAFE_NO_PAD.encode((u128::from(run) << 64 | u128::from(seq)).to_be_bytes())
+}
+
 /// A writer of the answers to one call.
 pub(super) struct AnswerWriter<'a> {
     /// Distinguishes this simulator's message ids from another's.
@@ -116,15 +135,25 @@ pub(super) struct AnswerWriter<'a> {
     pub tag: &'a str,
     pub usage: Option<UsagePercent>,
     pub regain_minutes: u32,
+    /// Whether the token is one of Instagram Login, whose errors have another type.
+    pub is_login: bool,
+    /// The usage headers of a call that budgets judged; they take the place of all others.
+    pub budget_headers: Option<&'a [(HeaderName, HeaderValue)]>,
 }
 
 impl AnswerWriter<'_> {
     pub fn sent(&self, dest: &str) -> Response<AnswerBody> {
         let mut response = self.graph(StatusCode::OK, self.success_body(dest));
-        if let Some(usage) = self.usage.filter(|usage| *usage >= HIGH_USAGE) {
+        if let Some(usage) = self.usage.filter(|usage| *usage >= HIGH_USAGE && self.budget_headers.is_none())
+        {
             self.name_usage(&mut response, usage, 0);
         }
         response
+    }
+
+    /// Return the answer to a call that is no message.
+    pub fn told(&self, value: &Value) -> Response<AnswerBody> {
+        self.graph(StatusCode::OK, value.to_string())
     }
 
     pub fn without_id(&self, dest: &str) -> Response<AnswerBody> {
@@ -142,7 +171,7 @@ impl AnswerWriter<'_> {
     pub fn error(&self, error: &PlayedError) -> Response<AnswerBody> {
         let mut envelope = json!({
             "message": error.message,
-            "type": error.kind,
+            "type": self.kind_of(error),
             "code": error.code,
             "fbtrace_id": self.trace_id(),
         });
@@ -162,6 +191,9 @@ impl AnswerWriter<'_> {
         if let Ok(challenge) = HeaderValue::try_from(challenge) {
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
+        if self.budget_headers.is_some() {
+            return response;
+        }
         let usage = self.usage.filter(|usage| *usage > 100).unwrap_or(ASKED_USAGE);
         match error.code {
             4 => set(&mut response, APP_USAGE, app_usage(usage)),
@@ -172,24 +204,26 @@ impl AnswerWriter<'_> {
     }
 
     fn success_body(&self, dest: &str) -> String {
-        let id = format!("m_{}", self.unique_text());
-        json!({ "recipient_id": dest, "message_id": id }).to_string()
+        json!({ "recipient_id": dest, "message_id": message_id(self.run, self.seq) }).to_string()
     }
 
-    /// Return 22 characters that no other call has.
-    fn unique_text(&self) -> String {
-        URL_SAFE_NO_PAD.encode((u128::from(self.run) << 64 | u128::from(self.seq)).to_be_bytes())
+    /// Return the `type` of an error: Instagram Login has its own, except for tokens.
+    fn kind_of(&self, error: &PlayedError) -> &'static str {
+        if self.is_login && error.code != 190 && error.kind == OAUTH { "IGApiException" } else { error.kind }
     }
 
     /// Return a text shaped like `fbtrace_id`.
     fn trace_id(&self) -> String {
-        format!("A{}", self.unique_text())
+        format!("A{}", unique_text(self.run, self.seq))
     }
 
     fn graph(&self, status: StatusCode, body: impl Into<Bytes>) -> Response<AnswerBody> {
         let mut response = plain(status, "application/json; charset=UTF-8", body);
         response.headers_mut().insert(API_VERSION, HeaderValue::from_static(GRAPH_VERSION));
         set(&mut response, TRACE_ID, self.trace_id());
+        for (name, value) in self.budget_headers.into_iter().flatten() {
+            response.headers_mut().append(name.clone(), value.clone());
+        }
         response
     }
 
@@ -203,13 +237,7 @@ impl AnswerWriter<'_> {
             "total_time": usage,
             "estimated_time_to_regain_access": regain_minutes,
         }]);
-        set(response, BUSINESS_USAGE, json!({ self.page_id(): use_case }).to_string());
-    }
-
-    /// Return a number that stands for the token's Page.
-    fn page_id(&self) -> String {
-        let number = u64::from_str_radix(self.tag, 16).unwrap_or_default();
-        (100_000_000_000_000 + number % 100_000_000_000_000).to_string()
+        set(response, BUSINESS_USAGE, json!({ number_of(self.tag): use_case }).to_string());
     }
 }
 

@@ -14,7 +14,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::limits::{RateWindows, UsagePercent};
-use super::outcome::{ChosenOutcome, OVER_LIMIT, PlayedAnswer, PlayedError};
+use super::outcome::{ChosenOutcome, PlayedAnswer};
+use super::refusal::{OVER_LIMIT, PlayedError};
 
 /// One call, as it was read.
 #[derive(Debug, Clone, Serialize)]
@@ -32,7 +33,7 @@ pub struct PlayedCall {
     pub dest: String,
     /// The JSON body; a text if it is not JSON.
     pub body: Value,
-    /// The word of the outcome table; `sent`, `limit`, `no token`, `refused`.
+    /// The word of the outcome table; `sent`, `limit`, `no token`, `refused`, `budget`, `asset`, `window`.
     pub outcome: String,
     /// Whether the recipient got the message, whatever the answer to the caller.
     pub delivered: bool,
@@ -66,8 +67,16 @@ pub(super) struct Arrival<'a> {
     /// Empty without a token.
     pub tag: &'a str,
     pub body: &'a [u8],
-    /// Recipient and chosen outcome, or the reason of a refusal.
-    pub asked: Result<(&'a str, ChosenOutcome), (&'static str, PlayedError)>,
+    pub asked: Asked<'a>,
+}
+
+/// The wish of a call.
+pub(super) enum Asked<'a> {
+    /// A message to this recipient, who chose the outcome.
+    Message(&'a str, ChosenOutcome),
+    /// A call that is refused whatever its recipient chose; without a recipient if none was read. Such a call
+    /// spends none of the recipient's first calls.
+    Refused { dest: &'a str, label: &'static str, error: PlayedError },
 }
 
 /// The answer that a recorded call demands.
@@ -75,6 +84,7 @@ pub(super) struct Arrival<'a> {
 pub(super) struct RecordedCall {
     pub seq: u64,
     pub reply: PlayedAnswer,
+    pub delivered: bool,
     /// Set if the token has a limit.
     pub usage: Option<UsagePercent>,
 }
@@ -135,11 +145,11 @@ impl Journal {
     pub fn take(&mut self, arrival: Arrival<'_>) -> RecordedCall {
         let received = arrival.received;
         let (dest, chosen, usage) = match arrival.asked {
-            Ok((dest, chosen)) => {
+            Asked::Message(dest, chosen) => {
                 let (chosen, usage) = self.settle(arrival.tag, dest, chosen, received);
                 (dest, chosen, usage)
             }
-            Err((label, error)) => ("", ChosenOutcome::refused(label, error), None),
+            Asked::Refused { dest, label, error } => (dest, ChosenOutcome::refused(label, error), None),
         };
         self.last_seq += 1;
         self.calls += 1;
@@ -163,7 +173,7 @@ impl Journal {
                 delivered: chosen.delivered,
             }));
         }
-        RecordedCall { seq: self.last_seq, reply: chosen.reply, usage }
+        RecordedCall { seq: self.last_seq, reply: chosen.reply, delivered: chosen.delivered, usage }
     }
 
     /// Choose the outcome. The token's limit comes before the chosen outcome, and spends none of the
@@ -201,6 +211,12 @@ impl Journal {
             .collect()
     }
 
+    /// Return a kept call, to be read after the lock is released.
+    pub fn kept_at(&self, seq: u64) -> Option<Arc<JournalEntry>> {
+        let place = self.kept.binary_search_by_key(&seq, |kept| kept.seq).ok()?;
+        self.kept.get(place).cloned()
+    }
+
     /// Return the arrival times of the kept calls with this token, oldest first.
     pub fn arrivals(&self, tag: &str) -> Vec<Instant> {
         self.kept.iter().filter(|kept| *kept.tag == *tag).map(|kept| kept.received).collect()
@@ -230,6 +246,11 @@ impl Journal {
 }
 
 impl JournalEntry {
+    /// Return the recipient of a message that was delivered, and the tag of its token.
+    pub fn delivered(&self) -> Option<(&str, &str)> {
+        self.delivered.then_some((&*self.dest, &*self.tag))
+    }
+
     pub fn call(&self) -> PlayedCall {
         PlayedCall {
             seq: self.seq,
@@ -258,7 +279,7 @@ mod tests {
             received: Instant::now(),
             tag: "tag",
             body: b"{}",
-            asked: Ok((dest, choose(dest))),
+            asked: Asked::Message(dest, choose(dest)),
         })
     }
 

@@ -6,6 +6,11 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
+use super::refusal::{
+    INVALIDATED, OAUTH, OUTSIDE_WINDOW, PlayedError, RATE_LIMITED, TRY_LATER, UNAVAILABLE, UNEXPECTED_ERROR,
+    UNKNOWN_ERROR, message_of,
+};
+
 /// How a call ends on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PlayedAnswer {
@@ -29,17 +34,6 @@ pub(super) enum PlayedAnswer {
     Timeout,
     /// No answer, the connection is closed.
     Cut,
-}
-
-/// An error of Graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PlayedError {
-    pub http_status: u16,
-    /// `type`.
-    pub kind: &'static str,
-    pub code: u32,
-    pub subcode: Option<u32>,
-    pub message: &'static str,
 }
 
 /// The chosen outcome of a call.
@@ -76,8 +70,6 @@ impl ChosenOutcome {
     }
 }
 
-const OAUTH: &str = "OAuthException";
-
 const fn oauth(http_status: u16, code: u32, subcode: Option<u32>, message: &'static str) -> PlayedAnswer {
     PlayedAnswer::Error(PlayedError { http_status, kind: OAUTH, code, subcode, message })
 }
@@ -97,12 +89,6 @@ const fn lost(word: &'static str, meaning: &'static str, reply: PlayedAnswer) ->
 const fn delivered(word: &'static str, meaning: &'static str, reply: PlayedAnswer) -> PlayedOutcome {
     PlayedOutcome { word, meaning, delivered: true, reply }
 }
-
-const OUTSIDE_WINDOW: &str = "(#10) This message is sent outside of allowed window. Learn more about the new policy here: https://developers.facebook.com/docs/messenger-platform/policy-overview";
-const UNAVAILABLE: &str = "(#551) This person isn't available right now.";
-const TRY_LATER: &str = "(#1200) Temporary send message failure. Please try again later.";
-const UNKNOWN_ERROR: &str = "An unknown error occurred";
-const UNEXPECTED_ERROR: &str = "An unexpected error has occurred. Please retry your request later.";
 
 const ROWS: &[PlayedOutcome] = &[
     lost("code10", "10/2018278 HTTP 400: outside the window", oauth(400, 10, Some(2018278), OUTSIDE_WINDOW)),
@@ -170,6 +156,7 @@ const PATTERNS: &[(&str, &str)] = &[
         "the error with this code, e.g. code10_1893063-ana; codes 1 and 2 HTTP 500, 4 and 230 HTTP 403, else 400",
     ),
     ("igcode<N>[_<SUBCODE>]-…", "the same as IGApiException; code 10 HTTP 403"),
+    ("cut-applied…", "delivered, with echo and receipts; connection closed without an answer"),
     ("<word>x<K>-…", "that outcome for the first K calls to this recipient, then sent, e.g. code1200x2-ana"),
     ("anything else", "sent"),
 ];
@@ -189,7 +176,31 @@ pub fn outcomes_help() -> &'static str {
 
 /// Return the outcome of a call to this recipient.
 pub(super) fn choose(dest: &str) -> ChosenOutcome {
-    dest.split_once('-').and_then(|(word, _)| named(word)).unwrap_or_else(ChosenOutcome::sent)
+    let Some((word, rest)) = dest.split_once('-') else { return ChosenOutcome::sent() };
+    let chosen = match rest.strip_prefix(APPLIED) {
+        Some(times) if word == "cut" => applied_then_cut(times),
+        _ => None,
+    };
+    chosen.or_else(|| named(word)).unwrap_or_else(ChosenOutcome::sent)
+}
+
+/// The second word of `cut-applied`, the one outcome of two words.
+const APPLIED: &str = "applied";
+
+/// Read what follows `cut-applied`: the end, `-…`, or `x<K>` before either.
+fn applied_then_cut(rest: &str) -> Option<ChosenOutcome> {
+    let (times, _) = rest.split_once('-').unwrap_or((rest, ""));
+    let first_calls = match times.strip_prefix('x') {
+        Some(times) => Some(number(times)?),
+        None if times.is_empty() => None,
+        None => return None,
+    };
+    Some(ChosenOutcome {
+        label: Cow::Borrowed("cut-applied"),
+        reply: PlayedAnswer::Cut,
+        delivered: true,
+        first_calls,
+    })
 }
 
 fn named(word: &str) -> Option<ChosenOutcome> {
@@ -237,73 +248,6 @@ fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// Return Graph's own words for a code and subcode, where they are known.
-fn message_of(code: u32, subcode: Option<u32>) -> &'static str {
-    match (code, subcode) {
-        (1, _) => UNKNOWN_ERROR,
-        (2, _) => UNEXPECTED_ERROR,
-        (10, Some(2018278 | 2018065 | 2534022)) => OUTSIDE_WINDOW,
-        (10, _) => "(#10) Application does not have permission for this action",
-        (100, _) => "(#100) Invalid parameter",
-        (190, _) => INVALIDATED,
-        (551, _) | (200, Some(1545041)) => UNAVAILABLE,
-        (613, _) => RATE_LIMITED,
-        (1200, _) => TRY_LATER,
-        (80001 | 80002 | 80006, _) => {
-            "There have been too many calls to this account. Wait a bit and try again. For more info, please refer to https://developers.facebook.com/docs/graph-api/overview/rate-limiting."
-        }
-        _ => "The simulator was asked for this error",
-    }
-}
-
-const INVALIDATED: &str = "Error validating access token: The session has been invalidated because the user changed their password or Facebook has changed the session for security reasons.";
-const RATE_LIMITED: &str = "(#613) Calls to this api have exceeded the rate limit.";
-
-/// The token's own limit is reached.
-pub(super) const OVER_LIMIT: PlayedError =
-    PlayedError { http_status: 400, kind: OAUTH, code: 613, subcode: None, message: RATE_LIMITED };
-
-/// No `Authorization: Bearer`.
-pub(super) const NO_TOKEN: PlayedError = PlayedError {
-    http_status: 400,
-    kind: OAUTH,
-    code: 2500,
-    subcode: None,
-    message: "An active access token must be used to query information about the current user.",
-};
-
-/// The token's time is over.
-pub(super) const EXPIRED_TOKEN: PlayedError = PlayedError {
-    http_status: 400,
-    kind: OAUTH,
-    code: 190,
-    subcode: Some(463),
-    message: "Error validating access token: Session has expired. The current time is after its end.",
-};
-
-/// The app demands `appsecret_proof`, and there is none or a wrong one.
-pub(super) const WRONG_PROOF: PlayedError = PlayedError {
-    http_status: 400,
-    kind: "GraphMethodException",
-    code: 100,
-    subcode: None,
-    message: "Invalid appsecret_proof provided in the API argument",
-};
-
-/// A request that is not `POST …/me/messages`.
-pub(super) const UNKNOWN_PATH: PlayedError = PlayedError {
-    http_status: 400,
-    kind: OAUTH,
-    code: 2500,
-    subcode: None,
-    message: "Unknown path components: the simulator knows POST /me/messages only",
-};
-
-/// Return the error for a body that Graph does not take.
-pub(super) const fn wrong_parameter(message: &'static str) -> PlayedError {
-    PlayedError { http_status: 400, kind: OAUTH, code: 100, subcode: None, message }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,6 +289,20 @@ mod tests {
         assert_eq!(choose("takencutx1-bob").first_calls, Some(1));
         assert_eq!(error("code10_2018108x3-bob"), (400, 10, Some(2018108)));
         assert_eq!(choose("http503x1-bob").reply, PlayedAnswer::Gateway(503));
+    }
+
+    #[test]
+    fn cut_applied_delivers_and_cuts() {
+        for (dest, first_calls) in
+            [("cut-applied", None), ("cut-applied-ana", None), ("cut-appliedx1-ana", Some(1))]
+        {
+            let chosen = choose(dest);
+            assert_eq!((chosen.reply, chosen.delivered), (PlayedAnswer::Cut, true), "{dest}");
+            assert_eq!((&*chosen.label, chosen.first_calls), ("cut-applied", first_calls), "{dest}");
+        }
+        for dest in ["cut-ana", "cut-appliedly", "cut-appliedx-ana"] {
+            assert!(!choose(dest).delivered, "{dest}");
+        }
     }
 
     #[test]

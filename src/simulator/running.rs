@@ -7,10 +7,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answer::GRAPH_VERSION;
+use super::budget::BudgetRules;
+use super::identities::GivenIdentity;
 use super::journal::{CallCounts, PlayedCall};
 use super::options::SimulatorOptions;
 use super::server;
 use super::shared::Shared;
+use super::webhooks::{self, WebhookRules};
+use super::windows::WindowRules;
 
 /// The simulator cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +22,14 @@ use super::shared::Shared;
 pub struct SimulatorError {
     address: SocketAddr,
     source: std::io::Error,
+}
+
+/// Rules that the simulator cannot play.
+#[derive(Debug, thiserror::Error)]
+#[error("the Graph simulator cannot play the {part}: {wrong}")]
+pub struct WrongRules {
+    part: &'static str,
+    wrong: String,
 }
 
 /// A running simulator. Dropping it closes all its connections, as [`Simulator::shutdown`] does.
@@ -42,6 +54,8 @@ impl Simulator {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(server::accept(listener, shared.clone(), stop.clone(), tasks.clone()));
+        let pump = webhooks::pump(shared.clone(), stop.clone(), tasks.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(pump));
         tasks.close();
         Ok(Simulator { address, shared, stop, tasks })
     }
@@ -100,6 +114,26 @@ impl Simulator {
         self.shared.set_latency(latency, jitter);
     }
 
+    /// Play budgets, as `PUT /simulator/budgets` does.
+    pub fn play_budgets(&self, rules: BudgetRules) -> Result<(), WrongRules> {
+        played("budgets", self.shared.put_budgets(rules))
+    }
+
+    /// Play windows, as `PUT /simulator/windows` does.
+    pub fn play_windows(&self, rules: WindowRules) -> Result<(), WrongRules> {
+        played("windows", self.shared.put_windows(rules))
+    }
+
+    /// Send webhooks, as `PUT /simulator/webhooks` does.
+    pub fn play_webhooks(&self, rules: WebhookRules) -> Result<(), WrongRules> {
+        played("webhooks", self.shared.put_webhooks(rules))
+    }
+
+    /// Give a token an identity, as `PUT /simulator/pages` does for all.
+    pub fn play_identity(&self, token: &str, identity: GivenIdentity) {
+        self.shared.add_identity(token, identity);
+    }
+
     /// Close the listener and all connections, answered or not, and return when that is done.
     pub async fn shutdown(self) {
         self.stop.cancel();
@@ -111,4 +145,8 @@ impl Drop for Simulator {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+fn played<T>(part: &'static str, result: Result<T, String>) -> Result<(), WrongRules> {
+    result.map(drop).map_err(|wrong| WrongRules { part, wrong })
 }

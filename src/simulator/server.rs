@@ -3,7 +3,6 @@
 //! The simulator drives the connections itself: only the owner of a connection can close it in place of an
 //! answer, as the outcomes `cut` and `truncated` demand.
 
-use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,13 +20,17 @@ use tracing::{debug, warn};
 
 use super::answer::{self, AnswerBody, AnswerWriter, HangUp};
 use super::control;
-use super::journal::{Arrival, RecordedCall};
+use super::journal::{Arrival, Asked, RecordedCall};
+use super::judge::JudgedCall;
 use super::outcome::{self, PlayedAnswer};
-use super::request;
+use super::path::GraphPath;
+use super::refusal::UNKNOWN_PATH;
 use super::shared::{InFlight, Shared};
 
 /// The largest body read; the contract's calls are far smaller.
 const MAX_BODY: usize = 64 * 1024;
+/// The largest body of a control call: the identities of some thousand tokens.
+const MAX_CONTROL_BODY: usize = 4 * 1024 * 1024;
 /// The delay of [`PlayedAnswer::Slow`].
 const SLOW: Duration = Duration::from_secs(2);
 /// The pause after a failed accept (no file descriptors left, mostly).
@@ -72,60 +75,54 @@ impl Shared {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, HangUp> {
         let (head, body) = request.into_parts();
         let path = head.uri.path();
-        if path.starts_with(control::PREFIX) {
-            return Ok(control::answer(self, &head));
+        let is_control = path.starts_with(control::PREFIX);
+        let target = if is_control { None } else { GraphPath::read(path) };
+        if target.is_none() && !is_control {
+            return Ok(self.answers(0, "", None).error(&UNKNOWN_PATH));
         }
-        if head.method != Method::POST || !path.ends_with("/me/messages") {
-            let answers = self.answers(0, "", None);
-            return Ok(answers.error(&outcome::UNKNOWN_PATH));
-        }
-        match Limited::new(body, MAX_BODY).collect().await {
-            Ok(body) => self.send(&head, body.to_bytes()).await,
+        let largest = if is_control { MAX_CONTROL_BODY } else { MAX_BODY };
+        let body = match Limited::new(body, largest).collect().await {
+            Ok(body) => body.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => {
-                Ok(answer::gateway_page(StatusCode::PAYLOAD_TOO_LARGE))
+                return Ok(answer::gateway_page(StatusCode::PAYLOAD_TOO_LARGE));
             }
-            Err(_) => Err(HangUp),
+            Err(_) => return Err(HangUp),
+        };
+        match target {
+            Some(GraphPath::Messages(id)) if head.method == Method::POST => self.send(&head, id, body).await,
+            Some(target) => Ok(self.graph_call(target, &head, &body).await),
+            None => Ok(control::answer(self, &head, &body).await),
         }
     }
 
-    /// Answer a call of `me/messages` whose request was read whole.
-    async fn send(&self, head: &Parts, body: Bytes) -> Result<Response<AnswerBody>, HangUp> {
+    /// Answer a call of `{id}/messages` whose request was read whole.
+    async fn send(&self, head: &Parts, id: &str, body: Bytes) -> Result<Response<AnswerBody>, HangUp> {
         let received = Instant::now();
         let _in_flight = InFlight::enter(self);
-        let (tag, asked) = self.read(head, &body);
+        let call = self.judge(head, id, &body);
         let taken = self.journal().take(Arrival {
             received,
-            tag: &tag,
+            tag: &call.tag,
             body: &body,
-            asked: match &asked {
-                Ok(dest) => Ok((dest, outcome::choose(dest))),
-                Err((label, error)) => Err((*label, *error)),
+            asked: match (&call.message, call.refusal) {
+                (message, Some((label, error))) => {
+                    let dest = message.as_ref().map_or("", |message| &*message.dest);
+                    Asked::Refused { dest, label, error }
+                }
+                (Some(message), None) => Asked::Message(&message.dest, outcome::choose(&message.dest)),
+                (None, None) => Asked::Refused { dest: "", label: "refused", error: UNKNOWN_PATH },
             },
         });
-        self.wait(taken.reply).await;
-        let dest = asked.as_deref().unwrap_or_default();
-        self.reply(taken, &tag, dest).await
+        if taken.delivered {
+            self.tell(&call, taken.seq);
+        }
+        self.wait(taken.reply, call.fetch).await;
+        self.reply(taken, &call).await
     }
 
-    /// Return the token's tag, and the recipient or the reason why Graph refuses the call.
-    fn read<'a>(
-        &self,
-        head: &Parts,
-        body: &'a [u8],
-    ) -> (String, Result<Cow<'a, str>, (&'static str, outcome::PlayedError)>) {
-        let token = match request::bearer(&head.headers) {
-            Ok(token) => token,
-            Err(error) => return (String::new(), Err(("no token", error))),
-        };
-        let query = head.uri.query().unwrap_or_default();
-        let secret = self.options().app_secret.as_ref();
-        let asked = request::recipient(&head.headers, query, token, secret, body);
-        (request::token_tag(token), asked.map_err(|error| ("refused", error)))
-    }
-
-    async fn wait(&self, reply: PlayedAnswer) {
+    async fn wait(&self, reply: PlayedAnswer, fetch: Duration) {
         let (latency, jitter) = self.latency();
-        let mut wait = latency;
+        let mut wait = latency + fetch;
         if !jitter.is_zero() {
             wait += rand::random_range(Duration::ZERO..=jitter);
         }
@@ -140,10 +137,14 @@ impl Shared {
     async fn reply(
         &self,
         taken: RecordedCall,
-        tag: &str,
-        dest: &str,
+        call: &JudgedCall<'_>,
     ) -> Result<Response<AnswerBody>, HangUp> {
-        let answers = self.answers(taken.seq, tag, taken.usage);
+        let answers = AnswerWriter {
+            is_login: call.is_login,
+            budget_headers: call.budget_headers.as_deref(),
+            ..self.answers(taken.seq, &call.tag, taken.usage)
+        };
+        let dest = call.message.as_ref().map_or("", |message| &*message.dest);
         match taken.reply {
             PlayedAnswer::Sent | PlayedAnswer::Slow => Ok(answers.sent(dest)),
             PlayedAnswer::Error(error) => Ok(answers.error(&error)),
@@ -159,7 +160,15 @@ impl Shared {
         }
     }
 
-    fn answers<'a>(&self, seq: u64, tag: &'a str, usage: Option<u32>) -> AnswerWriter<'a> {
-        AnswerWriter { run: self.run(), seq, tag, usage, regain_minutes: self.options().regain_minutes }
+    pub(super) fn answers<'a>(&self, seq: u64, tag: &'a str, usage: Option<u32>) -> AnswerWriter<'a> {
+        AnswerWriter {
+            run: self.run(),
+            seq,
+            tag,
+            usage,
+            regain_minutes: self.options().regain_minutes,
+            is_login: false,
+            budget_headers: None,
+        }
     }
 }

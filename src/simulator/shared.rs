@@ -1,4 +1,5 @@
-//! The state that the simulator's connections share: options, journal, latency, and the calls in flight.
+//! The state that the simulator's connections share: options, journal, latency, the calls in flight, and the
+//! played parts (`stage.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::journal::{CallCounts, Journal, PlayedCall};
 use super::options::SimulatorOptions;
+use super::stage::Stage;
 
 /// The shared state. Cheap to clone.
 #[derive(Clone)]
@@ -21,6 +23,7 @@ struct SharedState {
     latency: Mutex<(Duration, Duration)>,
     in_flight: AtomicUsize,
     max_in_flight: AtomicUsize,
+    stage: Stage,
 }
 
 impl std::fmt::Debug for Shared {
@@ -37,6 +40,7 @@ impl Shared {
             latency: Mutex::new((options.latency, options.latency_jitter)),
             in_flight: AtomicUsize::new(0),
             max_in_flight: AtomicUsize::new(0),
+            stage: Stage::new(),
             options,
         }))
     }
@@ -66,12 +70,18 @@ impl Shared {
     }
 
     pub fn reset(&self) {
+        self.0.stage.reset();
         self.journal().reset();
         self.0.max_in_flight.store(self.0.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     pub fn options(&self) -> &SimulatorOptions {
         &self.0.options
+    }
+
+    /// Return the parts that decide more than a recipient's word does.
+    pub fn stage(&self) -> &Stage {
+        &self.0.stage
     }
 
     /// Return a number that distinguishes this run's message ids from another's.
