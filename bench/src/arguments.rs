@@ -40,6 +40,8 @@ pub enum Scenario {
     Campaign,
     /// 50 messages and 10 lists a second of one account, beside another that floods at 50 times that
     Noisy,
+    /// 5,000 receipts of Meta a second for a minute, beside sending at 500 a second and at full speed
+    Receipts,
 }
 
 #[derive(clap::Args)]

@@ -17,6 +17,7 @@ mod noisy;
 mod peers;
 mod process;
 mod product;
+mod receipts;
 mod report;
 mod scenarios;
 

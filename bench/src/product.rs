@@ -35,6 +35,9 @@ const RANGES: &str = "
         end loop;
     end $$";
 
+/// The secret of Meta's app, where webhooks are on.
+pub const APP_SECRET: &str = "secret-of-the-app-of-the-benchmark";
+
 /// The set-up of the program.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
@@ -54,6 +57,8 @@ pub struct Setup {
     pub ranges: u64,
     /// Messages a second that an account may send; 0: any number.
     pub quota: u32,
+    /// Whether Meta's webhooks are on, signed with [`APP_SECRET`].
+    pub webhooks: bool,
 }
 
 impl Default for Setup {
@@ -70,6 +75,7 @@ impl Default for Setup {
             waiting_prefix: "waiting-",
             ranges: 0,
             quota: 0,
+            webhooks: false,
         }
     }
 }
@@ -87,6 +93,12 @@ pub async fn start(ground: &Ground, setup: Setup) -> anyhow::Result<System> {
         .with("limits.enforce_ceilings", "false")
         .with("security.quota_rows_per_second", &setup.quota.to_string())
         .with("log.filter", "warn");
+    let program = match setup.webhooks {
+        true => program
+            .with("graph.app_secret", APP_SECRET)
+            .with("webhooks.verify_token", "benchmark-verify-token"),
+        false => program,
+    };
     program.run(&["migrate"], None).await?;
     let tsid = account(&program).await?;
     let database = ground.connect().await?;

@@ -16,6 +16,7 @@ use crate::enquiry::Asked;
 use crate::idle::Idle;
 use crate::measure::Measured;
 use crate::noisy::Noisy;
+use crate::receipts::Receipts;
 
 /// The figures of all rounds.
 #[derive(Default)]
@@ -25,6 +26,7 @@ pub struct Figures {
     pub idle: Vec<Idle>,
     pub dumps: Vec<Dump>,
     pub noisy: Vec<Noisy>,
+    pub receipts: Vec<Receipts>,
 }
 
 /// Print the machine and the servers, so that figures can be read.
@@ -76,6 +78,7 @@ pub fn tables(figures: &Figures) {
         (figures.dumps.len(), dumps(&figures.dumps)),
         (figures.asked.len(), asked(&figures.asked)),
         (figures.noisy.len(), noisy(&figures.noisy)),
+        (figures.receipts.len(), receipts(&figures.receipts)),
     ] {
         if rows > 0 {
             println!("\n{table}");
@@ -290,6 +293,29 @@ fn noisy(noisy: &[Noisy]) -> Table {
             format!("{:.1}, {:.1}", figures.beside_p50_ms, figures.beside_p99_ms),
             format!("{:.2}", figures.ratio()),
             figures.refused.to_string(),
+        ]);
+    }
+    table
+}
+
+/// Return the table of sending beside receipts.
+fn receipts(receipts: &[Receipts]) -> Table {
+    let mut table = table(&[
+        "sending at",
+        "messages/s alone",
+        "beside receipts",
+        "receipts/s",
+        "POST p50, p99, most ms",
+        "all written s after the last",
+    ]);
+    for figures in receipts {
+        table.add_row([
+            figures.sending.clone(),
+            format!("{:.0}", figures.alone_per_second),
+            format!("{:.0}", figures.beside_per_second),
+            format!("{:.0}", figures.events_per_second),
+            format!("{:.1}, {:.1}, {:.1}", figures.post_p50_ms, figures.post_p99_ms, figures.post_most_ms),
+            format!("{:.1}", figures.written_after),
         ]);
     }
     table

@@ -12,7 +12,7 @@ use crate::measure::{Measured, SINGLE, Work};
 use crate::peers::{self, Peer};
 use crate::product::{self, Setup};
 use crate::report::{self, Figures};
-use crate::{dump, floor, idle, noisy};
+use crate::{dump, floor, idle, noisy, receipts};
 
 /// Messages a second, and how many: half a minute of 50 a second, ten seconds of 500.
 const PACES: [(u64, u64); 2] = [(50, 1_500), (500, 5_000)];
@@ -32,6 +32,9 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
             match scenario {
                 Scenario::Idle => add(&arguments, &mut figures.idle, idle::measure(&arguments).await?)?,
                 Scenario::Dump => add(&arguments, &mut figures.dumps, dump::measure(&arguments).await?)?,
+                Scenario::Receipts => {
+                    add(&arguments, &mut figures.receipts, receipts::measure(&arguments).await?)?;
+                }
                 Scenario::Noisy => add(&arguments, &mut figures.noisy, noisy::measure(&arguments).await?)?,
                 Scenario::Status | Scenario::Campaign => {
                     add(&arguments, &mut figures.asked, ask(&arguments, *scenario).await?)?;
@@ -125,7 +128,12 @@ async fn measure(arguments: &RunArguments, scenario: Scenario) -> anyhow::Result
         }
         Scenario::Fairness => runs = fairness(arguments, setup, single).await?,
         Scenario::Drain => runs = drain(arguments, setup).await?,
-        Scenario::Idle | Scenario::Dump | Scenario::Noisy | Scenario::Status | Scenario::Campaign => {}
+        Scenario::Idle
+        | Scenario::Dump
+        | Scenario::Noisy
+        | Scenario::Receipts
+        | Scenario::Status
+        | Scenario::Campaign => {}
     }
     Ok(runs)
 }
