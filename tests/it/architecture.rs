@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 const KNOWN_ONLY_BY: &[(&str, &[&str])] = &[
     ("sqlx", &["src/store/"]),
     ("lapin", &["src/broker/rabbitmq/"]),
-    ("reqwest", &["src/graph/", "src/cli/"]),
-    ("axum", &["src/api/", "src/edge/", "src/ingest/http/", "src/ops/", "src/simulator/"]),
+    ("reqwest", &["src/graph/", "src/cli/", "src/simulator/webhooks/"]),
+    (
+        "axum",
+        &["src/api/", "src/edge/", "src/ingest/http/", "src/ops/", "src/simulator/", "src/webhooks/http.rs"],
+    ),
     ("tokio_rustls", &["src/edge/"]),
     ("x509_parser", &["src/edge/"]),
     ("governor", &["src/policy/", "src/dispatch/clock.rs"]),

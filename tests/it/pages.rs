@@ -50,6 +50,16 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("README.md", "cargo run --release -- demo", "builds the program"),
     ("README.md", "export META_DISPATCH__DATABASE__URL=postgres://", "needs PostgreSQL and RabbitMQ"),
     ("README.md", "tests/run", "runs these tests"),
+    (
+        "docs/attachments.md",
+        "meta-dispatch attachment list",
+        "tests/it/attachments.rs tries what they change",
+    ),
+    (
+        "docs/webhooks.md",
+        "meta-dispatch app add",
+        "needs files of secrets; tests/it/cli/apps.rs runs the commands",
+    ),
     ("CONTRIBUTING.md", "cargo build", "builds the program"),
     ("CONTRIBUTING.md", "cargo test --lib", "runs tests"),
     ("CONTRIBUTING.md", "cargo test --test it", "runs these tests"),
@@ -58,6 +68,21 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("docs/quickstart.md", "cargo build --release", "builds the program"),
     ("docs/deployment.md", "META_DISPATCH__ADMIN__LISTEN=127.0.0.1:9092", "needs PostgreSQL and RabbitMQ"),
     ("docs/deployment.md", "docker build", "needs Docker"),
+    (
+        "docs/lines.md",
+        "meta-dispatch line add",
+        "needs tokens of Meta; tests/it/line_check.rs runs these commands",
+    ),
+    (
+        "docs/lines.md",
+        "meta-dispatch line check",
+        "needs tokens of Meta; tests/it/line_check.rs runs these commands",
+    ),
+    (
+        "docs/lines.md",
+        "meta-dispatch line subscribe",
+        "needs tokens of Meta; tests/it/line_check.rs runs these commands",
+    ),
     ("docs/amqp.md", "rabbitmqctl", "needs RabbitMQ; tests/it/permissions.rs runs with these permissions"),
     ("docs/amqp.md", "cargo run --example producer", "needs RabbitMQ; tests/it/examples.rs runs the program"),
     ("examples/README.md", "sh \"$REPOSITORY/examples/send.sh\"", "tests/it/examples.rs runs the program"),

@@ -39,6 +39,7 @@ fn page_shows_the_commands_of_the_program() {
     for (user, rights) in [
         ("meta-dispatch-ingest", Rights::of_ingest()),
         ("meta-dispatch-worker", Rights::of_worker()),
+        ("listener-inbound", Rights::of_inbound_listener("listener-inbound")),
         ("shop", Rights::of_producer("shop", true)),
         ("clinic", Rights::of_producer("clinic", false)),
         ("listener-1", Rights::of_listener("listener-1", AccountId(1))),

@@ -549,6 +549,7 @@ fn asyncapi_document_matches_declarations() {
     assert_eq!(own["exchange"]["name"], public::submit_of("{user}"));
     assert_eq!(own["x-exchange-arguments"]["alternate-exchange"], public::unrouted_of("{user}"));
     assert_eq!(amqp("events")["exchange"]["name"], public::EVENTS);
+    assert_eq!(amqp("inbound")["exchange"]["name"], public::INBOUND);
     let classes: Vec<&str> = Class::ALL.iter().map(|class| class.as_str()).collect();
     assert_eq!(document["channels"]["events"]["parameters"]["class"]["enum"], json!(classes));
     let producers = include_str!("../../docs/amqp.md");

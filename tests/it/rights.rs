@@ -192,6 +192,7 @@ fn line_of(account: AccountId) -> NewLine {
         page_token: PAGE_TOKEN.into(),
         page_id: Some("1001".into()),
         instagram_account_id: None,
+        login: None,
         rate_text: None,
         rate_media: None,
     }
@@ -221,6 +222,7 @@ async fn processes_need_no_more_than_their_roles() {
 
     for (path, expected) in [
         ("/api/v2/lines", "\"state\":\"sending\""),
+        ("/api/v2/recipients/1/nobody", "\"window\":\"unknown\""),
         ("/api/v2/campaigns", "spring"),
         ("/api/v2/messages", "\"dest\":\"ann\""),
         ("/api/v2/messages/export?format=ndjson", "\"dest\":\"ann\""),
@@ -316,7 +318,8 @@ async fn other_rights_are_refused() {
         (&users.ingest, "delete from cdls"),
         (&users.worker, "select token_hash from account_token"),
         (&users.worker, "select address from ban"),
-        (&users.worker, "update cd_v8_line set v8l_wa_api_key = 'EAA'"),
+        (&users.worker, "update cd_v8_line set v8l_active = true"),
+        (&users.dashboard, "update cd_v8_line set v8l_pat_expires_at = null"),
         (&users.worker, "insert into cdls (cdcs_id) values (1)"),
         (&users.worker, "drop table cdls_0"),
         (&users.migrate, "create role mine"),

@@ -1,10 +1,15 @@
 //! The Graph simulator, over real connections: every outcome as a caller sees it, and what the evidence says.
 
+mod budgets;
+mod graph_calls;
+mod rehearsal;
+mod webhooks;
+
 use std::time::{Duration, Instant};
 
 use meta_dispatch::simulator::{Simulator, SimulatorOptions, token_tag};
 use reqwest::header::HeaderMap;
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 const TOKEN: &str = "PAT-of-line-1";
@@ -39,6 +44,7 @@ fn start(options: SimulatorOptions) -> Simulator {
 }
 
 fn client() -> Client {
+    crate::support::install_crypto();
     Client::builder().no_proxy().build().unwrap()
 }
 
@@ -66,6 +72,22 @@ async fn answer(call: RequestBuilder) -> Answer {
 
 async fn get(simulator: &Simulator, path: &str) -> Answer {
     answer(client().get(format!("{}{path}", simulator.origin()))).await
+}
+
+/// Make a control call, which must be taken.
+async fn control(simulator: &Simulator, method: Method, path: &str, body: Value) -> Value {
+    let call = client().request(method, format!("{}/simulator/{path}", simulator.origin())).json(&body);
+    let answer = answer(call).await;
+    assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
+    answer.body
+}
+
+async fn put(simulator: &Simulator, path: &str, body: Value) -> Value {
+    control(simulator, Method::PUT, path, body).await
+}
+
+async fn post(simulator: &Simulator, path: &str, body: Value) -> Value {
+    control(simulator, Method::POST, path, body).await
 }
 
 /// Waits until something is true of a simulator, for five seconds at most.
@@ -190,6 +212,16 @@ async fn cut_connection_reads_but_never_answers() {
         assert_eq!(simulator.delivered_to(dest), delivered, "{dest}");
         assert_eq!(simulator.calls().last().unwrap().dest, dest);
     }
+}
+
+#[tokio::test]
+async fn applied_call_is_cut_and_delivered() {
+    let simulator = start(SimulatorOptions::default());
+    for dest in ["cut-applied", "cut-applied-bob", "cut-appliedx1-bob"] {
+        assert!(call(&simulator, dest).send().await.unwrap_err().is_request(), "{dest}");
+        assert_eq!(simulator.delivered_to(dest), 1, "{dest}");
+    }
+    assert_eq!(answer(call(&simulator, "cut-appliedx1-bob")).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

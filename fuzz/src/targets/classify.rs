@@ -56,7 +56,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub fn target(input: &[u8]) {
     let answer = answer(input);
-    let subject = Subject { page_id: Some("7".to_owned()), instagram_account_id: None };
+    let subject = Subject { page_id: Some("7".to_owned()), ..Subject::default() };
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     let judgement = classify(&CallResult::Answer(answer.clone()), &subject);
     is_bounded(&judgement);

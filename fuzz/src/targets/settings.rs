@@ -45,10 +45,11 @@ pub const WORDS: &[&str] = &[
 const MARK: &str = "hUnTeR2";
 
 /// The settings that are secrets, and what stands around the secret; `{}` is the secret.
-const PLACES: [(&str, &str, &str); 9] = [
+const PLACES: [(&str, &str, &str); 10] = [
     ("graph", "app_secret", "{}"),
     ("security", "key", "{}"),
     ("security", "token_key", "{}"),
+    ("security", "app_key", "{}"),
     ("webhooks", "verify_token", "{}"),
     ("database", "url", "postgres://user:{}@db.example/log"),
     ("database", "url", "postgres://db.example/log?user=user&password={}"),
@@ -66,14 +67,14 @@ pub fn target(input: &[u8]) {
         return;
     }
     let number = number_of(input);
-    let (section, name, around) = PLACES[(number % 9) as usize];
+    let (section, name, around) = PLACES[(number % 10) as usize];
     let secret = format!("{before}{MARK}{behind}");
     // In a query an unescaped `&` ends the password, and what follows is a parameter by its name.
     if around.contains("password=") && secret.contains('&') && secret.contains('=') {
         return;
     }
     let value = around.replace("{}", &secret);
-    let loaded = match number / 9 % 4 {
+    let loaded = match number / 10 % 4 {
         0 => {
             let variable = format!("META_DISPATCH__{}__{}", section.to_uppercase(), name.to_uppercase());
             from_file(&rest, Some((variable, value)))

@@ -21,6 +21,7 @@ pub struct Canaries {
     pub app_secret: String,
     pub key: [u8; 32],
     pub token_key: [u8; 32],
+    pub app_key: [u8; 32],
     pub verify_token: String,
     pub reader: String,
     pub operator: String,
@@ -44,6 +45,7 @@ impl Canaries {
             app_secret: word(),
             key: rand::random(),
             token_key: rand::random(),
+            app_key: rand::random(),
             verify_token: word(),
             reader: word(),
             operator: word(),
@@ -64,6 +66,11 @@ impl Canaries {
         STANDARD.encode(self.token_key)
     }
 
+    /// Return `security.app_key` as it is set.
+    pub fn app_key_text(&self) -> String {
+        STANDARD.encode(self.app_key)
+    }
+
     /// Return every secret, and the text of the messages as the last.
     pub fn all(&self) -> Vec<Secret> {
         vec![
@@ -76,6 +83,8 @@ impl Canaries {
             Secret::new("the text of security.key", self.key_text()),
             Secret::new("security.token_key", self.token_key),
             Secret::new("the text of security.token_key", self.token_key_text()),
+            Secret::new("security.app_key", self.app_key),
+            Secret::new("the text of security.app_key", self.app_key_text()),
             Secret::new("webhooks.verify_token", &self.verify_token),
             Secret::new("the admin listener's reading token", &self.reader),
             Secret::new("the admin listener's operating token", &self.operator),

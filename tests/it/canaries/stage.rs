@@ -74,6 +74,7 @@ impl Stage {
             .with("graph.timeout", "4s")
             .with("security.key", &canaries.key_text())
             .with("security.token_key", &canaries.token_key_text())
+            .with("security.app_key", &canaries.app_key_text())
             .with("webhooks.verify_token", &canaries.verify_token)
             .with("shutdown.grace", "5s")
             .with("log.filter", "trace");

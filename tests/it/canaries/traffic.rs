@@ -351,6 +351,7 @@ impl Stage {
             ("graph.proxy", format!("nonsense://user:{secret}@127.0.0.1:1")),
             ("security.key", secret.clone()),
             ("security.token_key", secret.clone()),
+            ("security.app_key", secret.clone()),
         ];
         for (key, value) in wrong {
             let program = self.program.clone().with(key, &value);

@@ -25,8 +25,10 @@ fn listing_shows_all_but_the_page_token() {
     assert_eq!(added.json(), json!({"v8l_id": 42}));
     let expected = json!({
         "v8l_id": 42, "cdcs_id": 1, "v8l_class": "messenger", "v8l_name": "Shop", "v8l_active": true,
-        "has_pat": true, "v8l_fb_page_id": "1234567890", "v8l_ig_account_id": "17", "v8l_rate_text": 20,
+        "has_pat": true, "v8l_fb_page_id": "1234567890", "v8l_ig_account_id": "17", "v8l_graph": null,
+        "v8l_meta_app": null, "v8l_pat_expires_at": null, "v8l_pat_error": null, "v8l_rate_text": 20,
         "v8l_rate_media": null, "v8l_paused_until": null, "v8l_pause_reason": null, "state": "sending",
+        "budget_use": null, "limited_to": null, "day_budget": null,
     });
     assert_eq!(only_line(&program), expected);
     let table = program.run("line list").stdout;

@@ -1,6 +1,7 @@
 //! The commands as an operator meets them: the real program, on a database of its own.
 
 mod accounts;
+mod apps;
 mod checks;
 mod files;
 mod lines;

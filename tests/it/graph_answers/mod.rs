@@ -1,6 +1,7 @@
 //! The effect of Graph's answers on a line and on waiting callers: whose refusal it is, whose failure, and who is told.
 
 mod fairness;
+mod overrides;
 mod scopes;
 mod shown;
 mod told;

@@ -167,6 +167,7 @@ async fn add_line(scene: &Scene) -> LineId {
         page_token: TOKEN.into(),
         page_id: Some("1".into()),
         instagram_account_id: None,
+        login: None,
         rate_text: None,
         rate_media: None,
     };

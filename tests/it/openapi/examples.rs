@@ -25,6 +25,8 @@ const VARYING: &[&str] = &[
     "total",
     "touched",
     "app_id",
+    "last_inbound_at",
+    "window_until",
 ];
 /// What may be zero or not, as the moment has it.
 const MOMENTARY: &[&str] =

@@ -48,6 +48,7 @@ async fn served_document_has_only_paths_that_exist() {
     assert_eq!(served.json::<Value>().await.expect("JSON"), document);
     for path in document["paths"].as_object().expect("paths").keys() {
         let path = path.replace("{cdls_id}", "1").replace("{cp_id}", "c").replace("{app_id}", "1");
+        let path = path.replace("{dest}", "d");
         let answer = pipeline.client.patch(format!("http://{}{path}", pipeline.http)).send().await;
         assert_eq!(answer.expect("ingest answers").status().as_u16(), 405, "{path}");
     }
@@ -112,6 +113,8 @@ async fn request_examples_are_accepted() {
     for Request { method, path, query, body } in requests(&stage.document) {
         let mut request = stage.call(&method, &format!("{path}?{query}"), stage.token(""));
         if let Some((content_type, body)) = body {
+            // Read by the call of Meta alone.
+            request = request.header("X-Hub-Signature-256", stage::signature(&body));
             request = request.header(CONTENT_TYPE, content_type).body(body);
         }
         let answer = request.send().await.expect("ingest answers");

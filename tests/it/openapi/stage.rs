@@ -5,9 +5,11 @@ use std::time::Duration;
 use meta_dispatch::channel::Class;
 use meta_dispatch::domain::LineId;
 use meta_dispatch::edge::tokens;
+use meta_dispatch::store::NewApp;
 use meta_dispatch::text::timestamp;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder};
+use ring::hmac;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -15,6 +17,16 @@ use time::OffsetDateTime;
 use super::document;
 use super::examples::{Example, alike, entries, pairs, values};
 use crate::support::pipeline::{Backend, PAGE_TOKEN, Pipeline, eventually};
+
+/// As the document's example has it.
+const VERIFY_TOKEN: &str = "a-verify-token";
+const APP_SECRET: &str = "the secret of an app";
+
+/// Return the signature of a body of Meta.
+pub fn signature(body: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, APP_SECRET.as_bytes());
+    format!("sha256={}", hex::encode(hmac::sign(&key, body.as_bytes())))
+}
 
 /// A running program, with what the examples need.
 pub struct Stage {
@@ -31,7 +43,15 @@ pub struct Stage {
 
 impl Stage {
     pub async fn set() -> Stage {
-        let pipeline = Pipeline::start(Backend::Embedded).await;
+        let webhooks = [("webhooks.verify_token", VERIFY_TOKEN)];
+        let pipeline = Pipeline::start_with(Backend::Embedded, &webhooks).await;
+        let app = NewApp {
+            id: "1".into(),
+            name: None,
+            secret: APP_SECRET.into(),
+            verify_token: "another-verify-token".into(),
+        };
+        pipeline.store.put_app(&app).await.expect("apps can be added");
         let other = pipeline.store.add_account("Other").await.expect("accounts can be added");
         let disabled = tokens::mint().expose_secret().to_owned();
         let id = tokens::identifier(&disabled).expect("long enough");
@@ -89,6 +109,13 @@ impl Stage {
             ("listMessages" | "showMessage" | "exportMessages", _) => self.of_messages(example).await,
             ("cancelMessage" | "cancelMessages", _) => self.of_cancel(example).await,
             ("listLines" | "showLine" | "listCampaigns", _) => self.of_lines(example).await,
+            ("showRecipient" | "checkRecipients", _) => self.of_recipients(example).await,
+            ("verifyWebhook", _) => {
+                let asked = json!({
+                    "hub.mode": "subscribe", "hub.verify_token": VERIFY_TOKEN, "hub.challenge": "1158201444",
+                });
+                self.call(&example.method, &format!("{}?{}", example.path, pairs(&asked)), None)
+            }
             _ => self.of_campaign(example).await,
         };
         let Example { operation, http_status, content_type, headers, name, value, .. } = example;
@@ -323,6 +350,41 @@ impl Stage {
             _ => example.path.clone(),
         };
         self.call(&example.method, &path, token)
+    }
+
+    async fn of_recipients(&self, example: &Example) -> RequestBuilder {
+        let line = self.pipeline.messenger;
+        let one = |dest: &str| example.path.replace("{app_id}", &line.to_string()).replace("{dest}", dest);
+        let with_body = |body: String| {
+            let request = self.call(&example.method, &example.path, self.token(&example.name));
+            request.header(CONTENT_TYPE, "application/json").body(body)
+        };
+        let rest = match (example.operation.as_str(), example.name.as_str()) {
+            ("showRecipient", "open") => {
+                self.pipeline
+                    .execute(&format!(
+                        "insert into cd_recipient (v8l_id, dest, last_inbound_at, window_until)
+                         values ({line}, 'open', '2026-11-25T12:00:00.000Z', '2099-11-26T12:00:00.000Z')"
+                    ))
+                    .await;
+                one("open")
+            }
+            ("showRecipient", "404") => {
+                example.path.replace("{app_id}", "999999").replace("{dest}", "2531927391")
+            }
+            ("showRecipient", "229") => format!("{}?colour=red", one("2531927391")),
+            ("showRecipient", _) => one("2531927391"),
+            (_, "counts") => {
+                return with_body(
+                    json!({"recipients": [{"app_id": line.0, "dest": "2531927391"}]}).to_string(),
+                );
+            }
+            (_, "400") => return with_body("[]".to_owned()),
+            (_, "413") => return with_body("x".repeat(64 * 1024 + 1)),
+            (_, "229") => format!("{}?colour=red", example.path),
+            _ => example.path.clone(),
+        };
+        self.call(&example.method, &rest, self.token(&example.name))
     }
 
     async fn of_campaign(&self, example: &Example) -> RequestBuilder {

@@ -87,6 +87,7 @@ impl Pipeline {
             ("database.url", database_url.as_str()),
             ("broker.url", broker_url.as_str()),
             ("graph.base_url", simulator.base_url().as_str()),
+            ("graph.instagram_base_url", simulator.base_url().as_str()),
             ("graph.timeout", "3s"),
             ("graph.connect_timeout", "1s"),
             ("graph.media_timeout", "3s"),
@@ -193,6 +194,7 @@ impl Pipeline {
             page_token: PAGE_TOKEN.into(),
             page_id: Some("1001".into()),
             instagram_account_id: None,
+            login: None,
             rate_text: None,
             rate_media: None,
         }
@@ -263,7 +265,9 @@ impl Pipeline {
     /// Wait until the row meets the condition.
     pub async fn until(&self, id: RowId, what: &str, condition: impl Fn(&LogRow) -> bool) -> LogRow {
         eventually(what, || async {
-            let row = self.row(id).await;
+            // The database may be away at first.
+            let row = self.store.log_row(Scope::Operator, id).await.map_err(|error| error.to_string())?;
+            let row = row.expect("the row exists");
             if condition(&row) { Ok(row) } else { Err(format!("{row:?}")) }
         })
         .await

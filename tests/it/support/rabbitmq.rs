@@ -138,7 +138,7 @@ impl Vhost {
     pub async fn wipe(&self) {
         self.delete_queues().await;
         let (connection, channel) = self.connect().await;
-        for exchange in ["cdls.submit", "cdls.unrouted", "cdls.events"] {
+        for exchange in ["cdls.submit", "cdls.unrouted", "cdls.events", "cdls.inbound"] {
             let options = ExchangeDeleteOptions::default();
             channel.exchange_delete(exchange.into(), options).await.expect("an exchange may be absent");
         }
@@ -157,8 +157,15 @@ impl Vhost {
     async fn delete_queues(&self) {
         let (connection, channel) = self.connect().await;
         let work = Partition::all().map(|partition| format!("cdls.work.{partition}"));
-        let public = ["cdls.submit", "cdls.rejected", "cdls.rejected.unauthenticated", "cdls.unreadable"]
-            .map(str::to_owned);
+        let public = [
+            "cdls.submit",
+            "cdls.rejected",
+            "cdls.rejected.unauthenticated",
+            "cdls.unreadable",
+            "cdls.webhooks",
+            "cdls.webhooks.aside",
+        ]
+        .map(str::to_owned);
         let deleted =
             work.chain(public).map(|queue| channel.queue_delete(queue.into(), QueueDeleteOptions::default()));
         for deleted in join_all(deleted).await {

@@ -50,6 +50,7 @@ impl Serve {
             page_token: PAGE_TOKEN.into(),
             page_id: Some("1".into()),
             instagram_account_id: None,
+            login: None,
             rate_text: None,
             rate_media: None,
         };
@@ -201,6 +202,7 @@ fn program(folder: &tempfile::TempDir, simulator: &Simulator, http: u16, admin: 
         .in_folder(folder.path())
         .database(&database(folder))
         .graph(&simulator.base_url())
+        .with("graph.instagram_base_url", &simulator.base_url())
         .with("graph.timeout", "4s")
         .http(&format!("127.0.0.1:{http}"))
         .admin(&format!("127.0.0.1:{admin}"))

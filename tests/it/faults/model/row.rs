@@ -94,7 +94,9 @@ impl Row {
             ChangeKind::WaitForLine { .. } | ChangeKind::Release => self.status = Status::Pending,
             ChangeKind::Expire => (self.status, self.kind) = (Status::Error, Some(ErrorKind::Expired)),
             ChangeKind::Refuse { .. } => (self.status, self.kind) = (Status::Error, Some(ErrorKind::Refused)),
-            ChangeKind::Cancel | ChangeKind::Unsendable => unreachable!("no step makes it"),
+            ChangeKind::Cancel | ChangeKind::Unsendable | ChangeKind::Withheld { .. } => {
+                unreachable!("no step makes it")
+            }
         }
         true
     }
