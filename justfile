@@ -25,10 +25,11 @@ fuzz *ARGUMENTS:
 bench *ARGUMENTS:
     bench/run {{ ARGUMENTS }}
 
-# Write docs/openapi.json, check docs/asyncapi.json, and make the pages of the code in target/doc
+# Write docs/openapi.json and docs/graph-codes.md, check docs/asyncapi.json, and make the pages of the code in target/doc
 docs:
     cargo build
     target/debug/meta-dispatch openapi > docs/openapi.json
+    target/debug/meta-dispatch codes --page > docs/graph-codes.md
     cargo test --workspace --test it -- printed_document asyncapi_document
     if command -v npm > /dev/null; then .ci/asyncapi; fi
     cargo doc --no-deps --document-private-items
