@@ -8,6 +8,8 @@ use super::window::{self, Window};
 /// and while it is used up every place that becomes free is theirs.
 const BULK: f64 = 97.5;
 const HIGH: f64 = 98.6;
+/// The longest time between two calls, and after a refusal, while the window is not known; in seconds.
+pub(super) const LONGEST_REST: f64 = 60.0;
 /// Above this percent a call may be refused.
 pub(super) const FULL: f64 = 99.2;
 /// Calls that one look admits at most.
@@ -50,7 +52,11 @@ impl Budget {
                 let since = self.history.total() - heard.calls;
                 let percent = heard.percent + self.cost * since + growth.drift * (now - heard.at);
                 // Percents may be late: before that is known, each call so far counts.
-                if growth.knows_cost() { percent } else { percent.max(self.cost * self.history.total()) }
+                if growth.knows_cost() {
+                    percent
+                } else {
+                    percent.max(growth.spent(self.cost, self.history.total()))
+                }
             }
             Phase::Known(window) => {
                 let more = window.inside(&self.history, now) - heard.inside;
@@ -75,7 +81,7 @@ impl Budget {
         if percent < growth::FREE || (is_high && percent < self.high()) {
             return 0.0;
         }
-        let elapsed = (now - self.first.unwrap_or(now)).max(0.001);
+        let elapsed = (now - growth.since().or(self.first).unwrap_or(now)).max(0.001);
         // The rarer the use is told, the earlier the calls slow down: each news costs many calls.
         let rest = self.bulk() - 8.0 * (1.0 - self.told_share) - percent - 0.8 * growth.drift * elapsed;
         let probe = 0.1 * elapsed * self.told_share.max(0.2);
@@ -84,7 +90,7 @@ impl Budget {
         } else if percent < FULL {
             probe
         } else {
-            0.15 * elapsed / 2.0_f64.powi(self.gambles)
+            (0.15 * elapsed / 2.0_f64.powi(self.gambles)).min(LONGEST_REST)
         }
     }
 

@@ -1,6 +1,6 @@
 //! One budget: counts calls and hears percents. `admission` says when the next call may begin.
 
-use super::admission::FULL;
+use super::admission::{FULL, LONGEST_REST};
 use super::after_refusals::AfterRefusal;
 use super::fit::Sample;
 use super::growth::{Growth, Lesson, Point};
@@ -142,7 +142,7 @@ impl Budget {
         let calls = self.history.total();
         let rest = match &self.phase {
             Phase::Known(window) => window.length / 50.0,
-            Phase::Growth(_) => 0.07 * (now - self.first.unwrap_or(now)),
+            Phase::Growth(_) => (0.07 * (now - self.first.unwrap_or(now))).min(LONGEST_REST),
         };
         if let Some(heard) = &mut self.heard {
             let inside = match &self.phase {

@@ -29,6 +29,10 @@ pub struct Point {
 pub struct Growth {
     /// The lowest point.
     base: Option<Point>,
+    /// The lowest point after the use had fallen: the calls before it have left the window.
+    anew: Option<Point>,
+    /// The highest use since then.
+    highest: f64,
     /// The point at which the cost was known well.
     known: Option<Point>,
     /// The percents a second that others add.
@@ -53,6 +57,16 @@ impl Growth {
         self.known.is_some()
     }
 
+    /// Return the use by the calls that may still be in the window.
+    pub fn spent(&self, cost: f64, calls: f64) -> f64 {
+        cost * (calls - self.anew.map_or(0.0, |anew| anew.calls))
+    }
+
+    /// Return the time from which calls count, if earlier ones have left the window.
+    pub fn since(&self) -> Option<f64> {
+        self.anew.filter(|_| self.known.is_none()).map(|anew| anew.at)
+    }
+
     /// Learn from a told percent. `samples` holds it already; `cost` is improved.
     pub fn learn(
         &mut self,
@@ -64,12 +78,18 @@ impl Growth {
     ) -> Lesson {
         let Some(base) = self.base.filter(|base| point.percent >= base.percent + 1.0) else {
             // The first point, or no rise yet.
+            if self.known.is_none() && self.highest - point.percent >= FALLEN {
+                self.anew = Some(point);
+                self.highest = 0.0;
+            }
+            self.highest = self.highest.max(point.percent);
             self.base = Some(point);
             if self.known.is_none() {
                 *cost = rough_cost(point);
             }
             return self.fall(point, history, *cost);
         };
+        self.highest = self.highest.max(point.percent);
         if self.known.is_none() {
             let rise = point.percent - base.percent;
             let calls = point.calls - base.calls;

@@ -80,6 +80,29 @@ fn nothing_is_limited_before_a_header_comes() {
     assert_eq!((budget.percent(100.0), budget.limited_to(100.0), budget.learned(100.0)), (None, None, None));
 }
 
+/// A budget of 1,000 calls an hour, of which a burst every two hours uses a fifth.
+#[test]
+fn bursts_that_use_little_are_never_slowed_down() {
+    let (mut budget, mut calls) = (Budget::default(), Vec::new());
+    for burst in 0..12 {
+        let begun = f64::from(burst) * 7_200.0;
+        let mut now = begun;
+        for _ in 0..200 {
+            while budget.admits(now, false).calls == 0 {
+                now += 0.05;
+                assert!(now < begun + 120.0, "burst {burst} is slowed down");
+            }
+            budget.spend(now, false);
+            calls.push(now);
+            let used = calls.iter().filter(|at| **at > now - 3_600.0).count();
+            let percent = f64::from(used as u32 / 10);
+            budget.taken(now, true);
+            budget.hear(Reading { percent, regain: Duration::ZERO }, budget.ticket(), now, now);
+            now += 0.25;
+        }
+    }
+}
+
 #[test]
 fn regain_time_is_obeyed_and_ends_by_itself() {
     let mut budget = Budget::default();
