@@ -69,7 +69,6 @@ pub struct RecipientFacts {
     #[serde(serialize_with = "crate::text::time_or_null")]
     #[schema(required)]
     pub window_until: Option<OffsetDateTime>,
-    /// State of the window at this moment
     #[schema(inline)]
     pub window: WindowState,
     /// Time since which Graph says that the recipient cannot be reached; null again when the recipient writes
