@@ -27,6 +27,9 @@ const MOST: usize = 50_000;
 /// Conversations of one look, so that new rows are seen between.
 const AT_ONCE: usize = 200;
 
+/// The rest of a row whose line cannot ask.
+const DEFERRED: Duration = Duration::from_secs(60);
+
 /// The parts that the task needs.
 pub struct Reconciling {
     pub store: SharedStore,
@@ -107,13 +110,18 @@ async fn look(
     for ((line, dest), oldest) in due {
         // A line that does not send is not asked either: the same token would be refused.
         let asks = |line: &&LineRecord| line.active && line.account_active && line.pause_left.is_none();
-        let Some(record) = lines.get(&line).filter(asks) else { continue };
+        let of_dest = rows.iter().filter(|row| row.line == line && row.dest == dest);
+        let Some(record) = lines.get(&line).filter(asks) else {
+            // Rows of this line would fill the next look too, before those of other lines.
+            of_dest.for_each(|row| defer(looks, row.id));
+            continue;
+        };
         match reconciler.look(&**store, record, &dest, oldest).await {
+            Ok(findings) if findings.is_empty() => of_dest.for_each(|row| defer(looks, row.id)),
             Ok(findings) => apply(store, findings, looks).await?,
             Err(AskError::Store(error)) => return Err(error),
             Err(error) => {
                 tracing::warn!(line = %line, %error, "conversation not seen: UNKNOWN messages are asked for later");
-                let of_dest = rows.iter().filter(|row| row.line == line && row.dest == dest);
                 of_dest.for_each(|row| put_off(looks, row.id));
             }
         }
@@ -137,6 +145,13 @@ async fn apply(
         }
     }
     Ok(())
+}
+
+/// Have a row wait that could not be asked for; no look is counted.
+fn defer(looks: &mut HashMap<RowId, Looks>, row: RowId) {
+    if let Some(known) = looks.get_mut(&row) {
+        known.next = known.next.map(|_| Instant::now() + DEFERRED);
+    }
 }
 
 /// Note a look that settled nothing.
