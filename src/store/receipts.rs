@@ -1,4 +1,4 @@
-//! What Meta's events change: receipts of messages, recipients that write, and lines that Meta blocks.
+//! The changes that Meta's events make: receipts of messages, recipients that write, and lines that Meta blocks.
 //!
 //! Every call may be repeated, and the events of two calls may come in either order: the earliest time of a receipt
 //! counts, the latest of an inbound event, the newest of a block. Never here: the reading of Meta's JSON, and clocks of
@@ -42,6 +42,8 @@ pub struct LineOfPage {
     pub class: Class,
     /// Meta's id of the Page or the Instagram account.
     pub page: String,
+    /// The app that the line belongs to; `None`: that of the settings.
+    pub app: Option<String>,
 }
 
 /// The messages that a receipt is about.

@@ -53,6 +53,8 @@ pub struct Event {
     /// Milliseconds since 1970 by Meta's clock; 0 if the body holds no time that can be true.
     pub at: i64,
     pub kind: EventKind,
+    /// The app whose secret has signed the body; `None`: that of the settings.
+    pub app: Option<String>,
 }
 
 /// The cause of an event that opens a window.
@@ -148,10 +150,10 @@ pub fn read(body: &[u8]) -> Result<Vec<Event>, Unreadable> {
 
 fn malformed(object: Object) -> Event {
     let kind = EventKind::Unknown(MALFORMED.to_owned());
-    Event { object, account: String::new(), standby: false, at: 0, kind }
+    Event { object, account: String::new(), standby: false, at: 0, kind, app: None }
 }
 
-/// What the events of an entry share.
+/// The account and time that the events of an entry share.
 struct Entry {
     object: Object,
     account: String,
@@ -193,6 +195,7 @@ impl Entry {
             standby,
             at: told.or(self.at).unwrap_or_default(),
             kind,
+            app: None,
         }
     }
 
@@ -213,6 +216,7 @@ impl Entry {
             standby,
             at: self.at.unwrap_or_default(),
             kind: EventKind::unknown(name),
+            app: None,
         }
     }
 }

@@ -48,8 +48,8 @@ impl Inbound {
     }
 
     /// Publish the events of bodies, each for every line of its page.
-    pub async fn publish(&self, bodies: &[&[u8]]) {
-        let events: Vec<OneEvent> = bodies.iter().flat_map(|body| split(body)).collect();
+    pub async fn publish<'a>(&self, bodies: impl Iterator<Item = &'a [u8]>) {
+        let events: Vec<OneEvent> = bodies.flat_map(split).collect();
         if let Err(error) = self.look_up(&events).await {
             METRICS.webhooks.inbound_dropped.increment(events.len() as u64);
             tracing::debug!(%error, "lines cannot be read: events of webhooks are not published");

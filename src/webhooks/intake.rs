@@ -71,6 +71,13 @@ pub struct Intake {
     away: Notice,
 }
 
+/// A body as it came, and the app whose secret has signed it; `None`: that of the settings.
+#[derive(Clone, Copy)]
+struct SignedBody<'a> {
+    bytes: &'a [u8],
+    app: Option<&'a str>,
+}
+
 /// The end of a try to apply bodies.
 #[derive(Debug)]
 enum Tried {
@@ -117,7 +124,11 @@ impl Intake {
 
     async fn take_from_broker(&self, mut batches: mpsc::Receiver<WebhookBatch>, stop: &CancellationToken) {
         while let Some(Some(batch)) = stop.run_until_cancelled(batches.recv()).await {
-            let bodies: Vec<&[u8]> = batch.webhooks.iter().map(|webhook| &*webhook.body).collect();
+            let bodies: Vec<SignedBody<'_>> = batch
+                .webhooks
+                .iter()
+                .map(|webhook| SignedBody { bytes: &webhook.body, app: webhook.app.as_deref() })
+                .collect();
             let held_until = Instant::now() + HOLD;
             let mut failures = 0;
             let aside = loop {
@@ -208,7 +219,10 @@ impl Intake {
         if claimed.is_empty() {
             return Ok(false);
         }
-        let bodies: Vec<&[u8]> = claimed.iter().map(|webhook| &*webhook.body).collect();
+        let bodies: Vec<SignedBody<'_>> = claimed
+            .iter()
+            .map(|webhook| SignedBody { bytes: &webhook.body, app: webhook.app.as_deref() })
+            .collect();
         match self.try_to_apply(&bodies).await {
             Tried::Later => {
                 let ids: Vec<i64> = claimed.iter().map(|webhook| webhook.id).collect();
@@ -247,8 +261,8 @@ impl Intake {
     }
 
     /// Apply bodies: together, and where that fails for a reason of theirs, one by one.
-    async fn try_to_apply(&self, bodies: &[&[u8]]) -> Tried {
-        let events: Vec<Vec<Event>> = bodies.iter().map(|body| self.read(body)).collect();
+    async fn try_to_apply(&self, bodies: &[SignedBody<'_>]) -> Tried {
+        let events: Vec<Vec<Event>> = bodies.iter().map(|body| self.read(*body)).collect();
         let tried = match self.apply_all(events.concat()).await {
             Ok(()) => Tried::Applied { aside: Vec::new() },
             Err(Failure::Later(error)) => return self.wait_for(&error),
@@ -266,7 +280,7 @@ impl Intake {
             }
         };
         if let Some(inbound) = &self.inbound {
-            inbound.publish(bodies).await;
+            inbound.publish(bodies.iter().map(|body| body.bytes)).await;
         }
         if let Tried::Applied { aside } = &tried {
             count_applied(&events, aside);
@@ -286,11 +300,14 @@ impl Intake {
     }
 
     /// Read the events of a body; none of one that cannot be read.
-    fn read(&self, body: &[u8]) -> Vec<Event> {
+    fn read(&self, SignedBody { bytes: body, app }: SignedBody<'_>) -> Vec<Event> {
         // A panic is reported by the panic hook.
         let read = std::panic::catch_unwind(|| event::read(body));
         let reason = match read {
-            Ok(Ok(events)) => return events,
+            Ok(Ok(mut events)) => {
+                events.iter_mut().for_each(|event| event.app = app.map(str::to_owned));
+                return events;
+            }
             Ok(Err(unreadable)) => unreadable.to_string(),
             Err(_) => "its reader panicked".to_owned(),
         };

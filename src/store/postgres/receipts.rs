@@ -1,4 +1,4 @@
-//! What Meta's events change: receipts, recipients that write, blocked lines.
+//! The changes that Meta's events make: receipts, recipients that write, blocked lines.
 //!
 //! No index leads to a row by Graph's id. A receipt names the recipient, and the newest rows of that are looked at, in the
 //! newest ranges of the log. One statement a range writes the receipts of a batch, whatever their kinds.
@@ -83,11 +83,11 @@ impl ReceiptStore for PostgresStore {
 
 /// A line that this version cannot read has no class that it knows.
 const EVENT_LINES: &str = r"
-    select l.v8l_id, l.cdcs_id, l.v8l_class, btrim(l.v8l_fb_page_id, E' \t\r\n') as page
+    select l.v8l_id, l.cdcs_id, l.v8l_class, btrim(l.v8l_fb_page_id, E' \t\r\n') as page, l.v8l_meta_app
     from cd_v8_line l where btrim(l.v8l_fb_page_id, E' \t\r\n') = any($1::text[])
       and l.v8l_fb_page_id is not null and l.v8l_class = $3
     union all
-    select l.v8l_id, l.cdcs_id, l.v8l_class, btrim(l.v8l_ig_account_id, E' \t\r\n')
+    select l.v8l_id, l.cdcs_id, l.v8l_class, btrim(l.v8l_ig_account_id, E' \t\r\n'), l.v8l_meta_app
     from cd_v8_line l where btrim(l.v8l_ig_account_id, E' \t\r\n') = any($2::text[])
       and l.v8l_ig_account_id is not null and l.v8l_class = $4
     order by 1";
@@ -110,6 +110,7 @@ async fn event_lines(pool: &Pool, pages: &[(Class, String)]) -> Result<Vec<LineO
             account: AccountId(rows::get(row, "cdcs_id")?),
             class: rows::word(row, "v8l_class")?,
             page: rows::get(row, "page")?,
+            app: rows::get(row, "v8l_meta_app")?,
         })
     }))
 }

@@ -1,4 +1,4 @@
-//! What Meta's events change: receipts, recipients that write, blocked lines.
+//! The changes that Meta's events make: receipts, recipients that write, blocked lines.
 //!
 //! No index leads to a row by Graph's id: a receipt names the recipient, and the newest rows of that are looked at. One
 //! transaction writes at a time, so rows are read once, and the changes that apply are decided here.
@@ -91,7 +91,7 @@ impl ReceiptStore for SqliteStore {
     async fn event_lines(&self, pages: &[(Class, String)]) -> Result<Vec<LineOfPage>, StoreError> {
         let wanted: Vec<Value> = pages.iter().map(|(class, page)| json!([class, page])).collect();
         let found = sqlx::query(
-            "select l.v8l_id, l.cdcs_id, l.v8l_class, j.value->>1 as page
+            "select l.v8l_id, l.cdcs_id, l.v8l_class, j.value->>1 as page, l.v8l_meta_app
              from json_each(?1) j cross join cd_v8_line l
              where l.v8l_class = j.value->>0
                and trim(iif(l.v8l_class = 'instagram', l.v8l_ig_account_id, l.v8l_fb_page_id), ' ' || char(9, 10, 13))
@@ -108,6 +108,7 @@ impl ReceiptStore for SqliteStore {
                 account: AccountId(get(row, "cdcs_id")?),
                 class: word(row, "v8l_class")?,
                 page: get(row, "page")?,
+                app: get(row, "v8l_meta_app")?,
             })
         }))
     }
@@ -200,7 +201,7 @@ impl ReceiptStore for SqliteStore {
     }
 }
 
-/// What receipts have changed, and those that came too early for some of their messages.
+/// The rows that receipts changed, and the receipts that came too early for some of their messages.
 struct Applied<'a> {
     received: Vec<Received>,
     early: Vec<&'a Receipt>,

@@ -33,7 +33,7 @@ pub(super) struct Changes<'a> {
     pub(super) receipts: Vec<Receipt>,
     pub(super) enforced: Vec<Enforced>,
     pub(super) warnings: Vec<Warning>,
-    /// Events of accounts that no line has.
+    /// Events of accounts that no line of their app has.
     pub(super) without_line: u64,
 }
 
@@ -62,7 +62,8 @@ impl<'a> Changes<'a> {
         let now = now.replace_millisecond(now.millisecond()).unwrap_or(now);
         let mut changes = Changes::default();
         for event in batch {
-            let of_event = lines.get(event);
+            let of_event: Vec<&LineOfPage> =
+                lines.get(event).iter().copied().filter(|line| may_change(event, line)).collect();
             let is_of_line = !matches!(event.kind, EventKind::Unknown(_));
             changes.without_line += u64::from(is_of_line && of_event.is_empty());
             if let Some(echo) = heard(event).filter(|_| !of_event.is_empty()) {
@@ -121,6 +122,12 @@ impl<'a> Changes<'a> {
             Action::Unblock => self.enforced.push(Enforced { line, at, reason, pause: None }),
         }
     }
+}
+
+/// Whether an event may change a line: the holder of one app's secret signs for the lines of that app, and for lines that
+/// name no app. The secret of the settings signs for all.
+fn may_change(event: &Event, line: &LineOfPage) -> bool {
+    event.app.is_none() || line.app.is_none() || event.app == line.app
 }
 
 /// Return the messages of a receipt. A watermark beside ids may be later than the call of a message that is not among them.

@@ -1,4 +1,4 @@
-//! What Meta's events change, on PostgreSQL and on SQLite: receipts, recipients that write, blocked lines.
+//! The changes that Meta's events make, on PostgreSQL and on SQLite: receipts, recipients that write, blocked lines.
 
 use std::time::Duration;
 
@@ -345,6 +345,7 @@ async fn account_of_an_event_may_have_several_lines(#[case] backend: Backend) {
         account: AccountId(account),
         class,
         page: page.into(),
+        app: None,
     };
     assert_eq!(
         found,

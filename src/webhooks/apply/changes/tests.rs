@@ -12,7 +12,7 @@ fn milliseconds(at: OffsetDateTime) -> i64 {
 }
 
 fn line(line: i64, class: Class, page: &str) -> LineOfPage {
-    LineOfPage { line: LineId(line), account: AccountId(line * 10), class, page: page.into() }
+    LineOfPage { line: LineId(line), account: AccountId(line * 10), class, page: page.into(), app: None }
 }
 
 fn lines() -> Vec<LineOfPage> {
@@ -25,7 +25,7 @@ fn lines() -> Vec<LineOfPage> {
 }
 
 fn event(at: OffsetDateTime, kind: EventKind) -> Event {
-    Event { object: Object::Page, account: "p".into(), standby: false, at: milliseconds(at), kind }
+    Event { object: Object::Page, account: "p".into(), standby: false, at: milliseconds(at), kind, app: None }
 }
 
 fn delivery(mids: &[&str], watermark: Option<OffsetDateTime>) -> EventKind {
@@ -52,6 +52,19 @@ fn event_goes_to_each_line_of_its_account() {
     let nobodys = [Event { account: "r".into(), ..event(EARLIER, inbound()) }];
     let changes = Changes::of(&nobodys, &lines(), NOW);
     assert_eq!((changes.inbound.len(), changes.without_line), (0, 1));
+}
+
+#[test]
+fn event_changes_no_line_of_another_app() {
+    let of_app = |app: &str| LineOfPage { app: Some(app.into()), ..lines().remove(0) };
+    let lines = [of_app("7"), of_app("8"), lines().remove(1)];
+    let reached = |app: Option<&str>| {
+        let batch = [Event { app: app.map(str::to_owned), ..event(EARLIER, inbound()) }];
+        Changes::of(&batch, &lines, NOW).inbound.len()
+    };
+    assert_eq!(reached(Some("7")), 2, "its own line, and the one that names no app");
+    assert_eq!(reached(Some("9")), 1);
+    assert_eq!(reached(None), 3, "the secret of the settings is the operator's");
 }
 
 #[test]
