@@ -111,7 +111,7 @@ impl Progress {
     }
 }
 
-/// What Meta's budgets mean for a line.
+/// The limits that Meta's budgets set for a line.
 #[derive(Debug, Clone, Copy)]
 pub struct Binding {
     pub line: LineId,

@@ -31,7 +31,7 @@ const PAGE: u32 = 1_000;
 pub struct ReconcileArgs {
     #[command(flatten)]
     which: Which,
-    /// What to do with messages that Meta does not show: leave (they stay UNKNOWN), error (they are not sent), retry (they
+    /// Treatment of messages that Meta does not show: leave (they stay UNKNOWN), error (they are not sent), retry (they
     /// are sent again now)
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = NotFound::Leave)]
     not_found: NotFound,

@@ -44,7 +44,7 @@ pub struct SimulateArgs {
     played: PlayedArgs,
 }
 
-/// What the simulator plays beside the send call.
+/// The parts of Meta that the simulator plays beside the send call.
 #[derive(Debug, Args)]
 #[group(id = "played", conflicts_with = "profile", multiple = true)]
 struct PlayedArgs {

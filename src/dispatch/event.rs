@@ -97,12 +97,12 @@ pub enum Event {
         kind: ChangeKind,
         written: oneshot::Sender<bool>,
     },
-    /// What is known of an asset that a line asked about.
+    /// The state of an asset that a line asked about.
     Asset {
         key: AttachmentKey,
         answer: AssetAnswer,
     },
-    /// What other workers have learnt of Meta's budgets.
+    /// The knowledge of Meta's budgets that other workers have.
     Budgets {
         read: Vec<BudgetScope>,
         rows: Vec<BudgetRow>,

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use crate::domain::{RowId, Status};
 
-/// What happened to a row.
+/// The news of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowNews {
     /// The row is in this state now.

@@ -21,7 +21,7 @@ const UNKNOWN_EVENTS: [&str; 12] = [
 ];
 const OTHER_EVENT: &str = "other";
 
-/// What events have changed.
+/// Counters of the changes that events made.
 pub struct MetaEventMetrics {
     /// Rows that were told to be delivered.
     pub delivered: Counter,

@@ -39,7 +39,7 @@ pub fn rehearse(profile: &Profile, usual: &Usual) -> Result<Report, WrongProfile
     Ok(report(lines))
 }
 
-/// What the lines share.
+/// The limits that the lines share.
 struct Stage {
     app: Option<Budget>,
     /// Calls that may be in flight at a time.

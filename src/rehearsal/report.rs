@@ -33,7 +33,7 @@ pub struct LineReport {
     pub rate_media: u32,
     /// The limit that the profile names, if it is above Meta's ceiling.
     pub clamped_from: Option<u32>,
-    /// What the line waited for, the longest first.
+    /// The limits that the line waited for, the longest first.
     pub limits: Vec<Bound>,
 }
 
@@ -48,7 +48,7 @@ pub struct Bound {
     pub seconds: u64,
 }
 
-/// What can hold a line back.
+/// A limit that can hold a line back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Binding {

@@ -25,7 +25,7 @@ const LATEST: Duration = Duration::from_secs(10);
 /// With `rarely`, one answer in so many names the use.
 const RARELY: u64 = 50;
 
-/// What an app or a line has used.
+/// The calls that an app or a line has made.
 #[derive(Debug)]
 struct Counter {
     window: Duration,

@@ -26,7 +26,7 @@ pub(super) const PREFIX: &str = "/simulator/";
 const KNOWN: &str = "GET calls, GET count, POST reset, PUT and GET pages, apps, budgets, windows, webhooks and uploads, \
 DELETE webhooks, POST webhooks/verify, inbound, enforcement and uploads/expire, GET conversations";
 
-/// What went wrong with a control call, in words.
+/// The fault of a control call, in words.
 type Wrong = String;
 
 /// Answer a request under [`PREFIX`].

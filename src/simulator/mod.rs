@@ -6,7 +6,7 @@
 //! `cut-ana` loses its connection after the request was read, `code1200x2-ana` fails twice and is then sent.
 //!
 //! Control calls let a test play budgets, windows, webhooks, uploads and tokens, and compare the calls received
-//! with the calls recorded; docs/simulator.md lists them. What is not asked for costs a send call nothing.
+//! with the calls recorded; docs/simulator.md lists them. A part that is not asked for costs a send call nothing.
 //!
 //! A call counts when its request was read, before its latency: a caller that gives up meanwhile has sent it.
 //! Never here: calls to anything but the webhook URL that was given, and page tokens in any list, count or log

@@ -1,6 +1,6 @@
 //! The paths of Graph that the simulator plays.
 
-/// What a path names.
+/// The object that a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GraphPath<'a> {
     /// `{id}/messages`

@@ -50,7 +50,7 @@ impl BudgetScope {
     }
 }
 
-/// What only another worker needs of a budget.
+/// The facts of a budget that another worker needs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BudgetDetails {

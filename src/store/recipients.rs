@@ -54,7 +54,7 @@ pub struct Unreachable {
     pub called: Instant,
 }
 
-/// What is known of a recipient
+/// A recipient, as far as inbound events tell
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Recipient)]
 pub struct RecipientFacts {

@@ -1,4 +1,4 @@
-//! What Meta's events change, seen from outside: signed requests of the webhook, and the log, campaigns, lines and listeners
+//! The changes that Meta's events make, seen from outside: signed requests of the webhook, and the log, campaigns, lines and listeners
 //! after them (docs/webhooks.md).
 
 use meta_dispatch::channel::Class;

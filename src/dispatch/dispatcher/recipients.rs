@@ -1,4 +1,4 @@
-//! What is known of recipients, applied to the lines: rows that end because of it, and rows that go first.
+//! The states of recipients, applied to the lines: rows that end because of it, and rows that go first.
 
 use tokio::time::Instant;
 

@@ -18,11 +18,11 @@ pub struct CodeRow {
     /// Subcodes, separated by commas; `any`, or `other, none`.
     pub subcode: String,
     pub cause: String,
-    /// What happens to the message.
+    /// The fate of the message.
     pub message: String,
     /// The kind of pause; empty: none.
     pub pause: String,
-    /// What a person does; empty: nothing.
+    /// The remedy, for a person; empty: none is needed.
     pub remedy: String,
     /// Whether the row comes from the setting `graph.codes`.
     pub is_setting: bool,

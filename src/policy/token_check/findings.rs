@@ -1,4 +1,4 @@
-//! What somebody has to change, with the remedy of each: the gravest first.
+//! The faults of a line that a person has to mend, each with its remedy: the gravest first.
 
 use time::OffsetDateTime;
 

@@ -24,7 +24,7 @@ pub struct Point {
     pub calls: f64,
 }
 
-/// What is learnt before the window is known.
+/// The knowledge of a budget before its window is known.
 #[derive(Debug, Clone, Default)]
 pub struct Growth {
     /// The lowest point.
@@ -41,7 +41,7 @@ pub struct Growth {
     peak: Option<(f64, Point)>,
 }
 
-/// What a told percent teaches.
+/// The lesson of a told percent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Lesson {
     None,

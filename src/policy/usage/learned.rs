@@ -1,4 +1,4 @@
-//! What a worker tells the others of a budget, and what a new one begins with.
+//! The knowledge of a budget that a worker gives the others, and that a new worker begins with.
 
 use super::budget::{Budget, Heard, LEAST_TOLD, Phase, ROUNDED, SAMPLES};
 use super::history::ROOM;

@@ -25,7 +25,7 @@ pub(in crate::simulator) struct Event {
     pub item: Value,
 }
 
-/// What a taken message looked like.
+/// A message that was taken.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::simulator) struct MessageFacts<'a> {
     pub mid: &'a str,
@@ -130,7 +130,7 @@ fn from_person(person: &str, account: &str, at_ms: u64, name: &str, content: Val
     json!({ "sender": sender, "recipient": recipient, "timestamp": at_ms, name: content })
 }
 
-/// What a person does.
+/// An act of a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::simulator) enum InboundKind {

@@ -1,4 +1,4 @@
-//! What workers have learnt of Meta's budgets.
+//! The knowledge of Meta's budgets that workers share.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is known of recipients, and the messages that end or go first because of it.
+//! Windows and reach of recipients, and the messages that end or go first because of it.
 
 use std::time::{Duration, Instant};
 
